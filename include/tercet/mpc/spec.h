@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+/// Shapes of layers, public to all parties.
+namespace tercet::mpc {
+
+/// Channels, height, width of one image's activations; a vector of n features is {n, 1, 1}.
+struct Shape3 {
+  std::size_t channels = 0, height = 1, width = 1;
+  std::size_t Size() const { return channels * height * width; }
+  bool operator==(const Shape3&) const = default;
+};
+
+/// A linear map: a convolution in general; a fully connected layer is a convolution over a {features, 1, 1} input
+/// with a 1 x 1 kernel. Weights are stored as PyTorch does, out_channels x (in_channels / groups) x kernel_h x kernel_w.
+struct LinearShape {
+  Shape3 in;
+  std::size_t out_channels = 0;
+  std::size_t kernel_h = 1, kernel_w = 1;
+  std::size_t stride = 1;
+  std::size_t padding = 0;
+  std::size_t groups = 1;
+  /// The bias has one value per output element instead of one per output channel.
+  bool bias_per_element = false;
+
+  Shape3 Out() const {
+    return {out_channels, (in.height + 2 * padding - kernel_h) / stride + 1,
+            (in.width + 2 * padding - kernel_w) / stride + 1};
+  }
+  std::size_t Depth() const { return in.channels / groups * kernel_h * kernel_w; }
+  std::size_t WeightCount() const { return out_channels * Depth(); }
+  std::size_t BiasCount() const { return bias_per_element ? Out().Size() : out_channels; }
+  std::size_t Macs() const { return Out().Size() * Depth(); }
+  bool operator==(const LinearShape&) const = default;
+};
+
+enum class ActivationKind : std::uint8_t { kNone, kSign, kRelu };
+const char* ActivationName(ActivationKind kind);  ///< "none", "sign", "relu"
+
+/// Max-pool over kernel x kernel windows.
+struct PoolShape {
+  std::size_t kernel = 2, stride = 2;
+  bool operator==(const PoolShape&) const = default;
+};
+
+/// What follows a linear map: an activation and perhaps a max-pool.
+struct ActivationSpec {
+  std::string layer;  ///< unique name of the layer within the network, e.g. "act1"
+  ActivationKind kind = ActivationKind::kSign;
+  Shape3 in;                      ///< shape of what enters the activation
+  std::optional<PoolShape> pool;  ///< max-pool of the activation's output
+  unsigned value_bits = 0;        ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
+  unsigned ring_bits = 0;         ///< ring of the incoming shares; at least value_bits
+  unsigned out_bits = 0;          ///< ring of the outgoing shares
+  std::size_t batch = 1;
+
+  Shape3 Out() const {
+    if (!pool) return in;
+    return {in.channels, (in.height - pool->kernel) / pool->stride + 1, (in.width - pool->kernel) / pool->stride + 1};
+  }
+  std::size_t Elements() const { return in.Size() * batch; }
+  std::size_t Outputs() const { return Out().Size() * batch; }
+};
+
+}  // namespace tercet::mpc

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tercet/mpc/spec.h"
+
+namespace tercet::nn {
+
+/// Images of one data set, bytes 0..255, image after image, each channels x height x width.
+struct Images {
+  mpc::Shape3 shape;
+  std::size_t count = 0;
+  std::vector<std::uint8_t> pixels;
+};
+
+/// Reads images: IDX (magic 0x00000803, also .gz), .npy (uint8, N x H x W or N x C x H x W, C order).
+/// The format is recognised by content. `limit` 0 reads all. ConfigError names the file and what was found and expected: missing, truncated, wrong
+/// magic, no image, shape other than `expected` (when it is not empty).
+Images LoadImages(const std::filesystem::path& file, std::size_t limit, const mpc::Shape3& expected);
+Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
+                   const mpc::Shape3& expected);
+
+/// Labels: IDX (magic 0x00000801, also .gz) or .npy (one-dimensional uint8, int32 or int64). Each must be below `classes`.
+std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::size_t limit, std::size_t classes);
+std::vector<std::uint8_t> ParseLabels(const std::vector<std::uint8_t>& bytes, const std::string& name,
+                                      std::size_t limit, std::size_t classes);
+
+}  // namespace tercet::nn

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <variant>
+#include <xtensor/xtensor.hpp>
+
+#include "tercet/ring/word.h"
+
+namespace tercet::ring {
+
+/// Values of one layer for a whole batch, row-major: rows = features (C*H*W, in that order),
+/// columns = images of the batch. The batch runs innermost, so every kernel vectorises over it.
+template <Word W>
+using Matrix = xt::xtensor<W, 2, xt::layout_type::row_major>;
+
+/// An uninitialised matrix.
+template <Word W>
+Matrix<W> MakeMatrix(std::size_t rows, std::size_t cols) {
+  return Matrix<W>::from_shape({rows, cols});
+}
+
+/// A matrix over Z_{2^bits} whose word type is chosen at run time; what passes between layers.
+class AnyMatrix {
+ public:
+  AnyMatrix() = default;
+  template <Word W>
+  AnyMatrix(Matrix<W> values, unsigned bits) : bits_(bits), values_(std::move(values)) {
+    TERCET_CHECK(WordBytes(bits) == sizeof(W), "{} bits do not live in words of {} bytes", bits, sizeof(W));
+  }
+
+  unsigned Bits() const { return bits_; }
+  std::size_t Rows() const {
+    return std::visit([](const auto& m) { return m.shape()[0]; }, values_);
+  }
+  std::size_t Cols() const {
+    return std::visit([](const auto& m) { return m.shape()[1]; }, values_);
+  }
+  bool Empty() const { return bits_ == 0; }
+
+  /// The values as words of type W; throws InternalError when they are of another type.
+  template <Word W>
+  const Matrix<W>& As() const {
+    const auto* m = std::get_if<Matrix<W>>(&values_);
+    TERCET_CHECK(m != nullptr, "matrix of {} bits read as words of {} bytes", bits_, sizeof(W));
+    return *m;
+  }
+  template <Word W>
+  Matrix<W>& As() {
+    return const_cast<Matrix<W>&>(std::as_const(*this).As<W>());
+  }
+
+ private:
+  unsigned bits_ = 0;
+  std::variant<Matrix<std::uint8_t>, Matrix<std::uint16_t>, Matrix<std::uint32_t>, Matrix<std::uint64_t>> values_;
+};
+
+}  // namespace tercet::ring
