@@ -56,6 +56,7 @@ struct ActivationSpec {
   unsigned value_bits = 0;        ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
   unsigned ring_bits = 0;         ///< ring of the incoming shares; at least value_bits
   unsigned out_bits = 0;          ///< ring of the outgoing shares
+  bool dealt = true;              ///< the helper knows its share of z offline (all shares it holds are drawn from keys)
   std::size_t batch = 1;
 
   Shape3 Out() const {

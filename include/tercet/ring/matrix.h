@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <variant>
 #include <xtensor/xtensor.hpp>
 
@@ -28,6 +29,14 @@ class AnyMatrix {
     TERCET_CHECK(WordBytes(bits) == sizeof(W), "{} bits do not live in words of {} bytes", bits, sizeof(W));
   }
 
+  /// All zero, known as such to whoever sees it (public); takes no storage.
+  static AnyMatrix Zero(unsigned bits) {
+    AnyMatrix m;
+    m.bits_ = bits;
+    m.zero_ = true;
+    return m;
+  }
+
   unsigned Bits() const { return bits_; }
   std::size_t Rows() const {
     return std::visit([](const auto& m) { return m.shape()[0]; }, values_);
@@ -35,7 +44,9 @@ class AnyMatrix {
   std::size_t Cols() const {
     return std::visit([](const auto& m) { return m.shape()[1]; }, values_);
   }
+  /// Nothing is known of it (default constructed).
   bool Empty() const { return bits_ == 0; }
+  bool IsZero() const { return zero_; }
 
   /// The values as words of type W; throws InternalError when they are of another type.
   template <Word W>
@@ -51,6 +62,7 @@ class AnyMatrix {
 
  private:
   unsigned bits_ = 0;
+  bool zero_ = false;
   std::variant<Matrix<std::uint8_t>, Matrix<std::uint16_t>, Matrix<std::uint32_t>, Matrix<std::uint64_t>> values_;
 };
 

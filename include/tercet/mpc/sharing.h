@@ -1,0 +1,78 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "tercet/mpc/party.h"
+
+/// Sharing a secret, re-randomising and revealing. Costs are of the whole operation, all parties together.
+namespace tercet::mpc {
+
+/// The owner's secret x becomes a replicated share: x_o and x_{o+1} are drawn from the keys, and
+/// x_{o+2} = x - x_o - x_{o+1} goes to both others. 1 hop, 2 * bits per element.
+/// Party o+1 lacks k_o, party o+2 lacks k_{o+1}: each receives a masked value.
+class Sharing {
+ public:
+  Sharing(Party& party, int owner, const std::string& purpose);
+  /// `secret` is read at the owner only. All parties pass the same shape.
+  template <Word W>
+  ArithShare<W> Share(Context& ctx, const Matrix<W>* secret, std::size_t rows, std::size_t cols, unsigned bits) {
+    ArithShare<W> x{ring::MakeMatrix<W>(0, 0), ring::MakeMatrix<W>(0, 0), bits};
+    if (ctx.Is(owner_)) {
+      x.mine = first_->Draw<W>(rows, cols);
+      x.next = second_->Draw<W>(rows, cols);
+      const Matrix<W> third = *secret - x.mine - x.next;
+      ctx.Send(ctx.Next(), third, bits);  // 1 hop, bits
+      ctx.Send(ctx.Prev(), third, bits);  // the same hop, bits
+    } else if (ctx.Is((owner_ + 1) % 3)) {
+      x.mine = second_->Draw<W>(rows, cols);
+      x.next = ctx.Receive<W>(owner_, rows, cols, bits);
+    } else {
+      x.mine = ctx.Receive<W>(owner_, rows, cols, bits);
+      x.next = first_->Draw<W>(rows, cols);
+    }
+    return x;
+  }
+
+ private:
+  int owner_;
+  std::optional<crypto::PrfStream> first_, second_;  // of k_o and k_{o+1}
+};
+
+/// z_i + a_i goes from party i to party i-1: an additive share becomes a replicated one (CBNN, Algorithm 2, last step).
+/// 1 hop, 3 * bits per element. Every message is masked by the 3-out-of-3 randomness.
+template <Word W>
+ArithShare<W> Reshare(Context& ctx, ZeroSharing& zero, const AdditiveShare<W>& z) {
+  const std::size_t rows = z.value.shape()[0], cols = z.value.shape()[1];
+  ArithShare<W> x{z.value + zero.Draw<W>(rows, cols), ring::MakeMatrix<W>(0, 0), z.bits};
+  ctx.Send(ctx.Prev(), x.mine, z.bits);  // 1 hop, bits
+  x.next = ctx.Receive<W>(ctx.Next(), rows, cols, z.bits);
+  return x;
+}
+
+/// Opens x to all three: party i sends x_i to party i+1, which lacks it. 1 hop, 3 * bits per element.
+template <Word W>
+Matrix<W> Reveal(Context& ctx, const ArithShare<W>& x) {
+  ctx.Send(ctx.Next(), x.mine, x.bits);  // 1 hop, bits
+  Matrix<W> sum = x.mine + x.next;
+  sum += ctx.Receive<W>(ctx.Prev(), x.mine.shape()[0], x.mine.shape()[1], x.bits);
+  for (auto& v : sum) v = ring::Reduce(v, x.bits);
+  return sum;
+}
+
+/// Opens x to `receiver` alone: party receiver-1 sends it x_{receiver-1}... 1 hop, bits per element. Empty elsewhere.
+template <Word W>
+Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
+  const int sender = (receiver + 2) % 3;
+  if (ctx.Is(sender)) ctx.Send(receiver, x.mine, x.bits);  // 1 hop, bits
+  if (!ctx.Is(receiver)) return ring::MakeMatrix<W>(0, 0);
+  Matrix<W> sum = x.mine + x.next;
+  sum += ctx.Receive<W>(sender, x.mine.shape()[0], x.mine.shape()[1], x.bits);
+  for (auto& v : sum) v = ring::Reduce(v, x.bits);
+  return sum;
+}
+
+/// Opens bits to all three. 1 hop, 3 bits per bit.
+Buffer<std::uint8_t> RevealBits(Context& ctx, const BitShare& x);
+
+}  // namespace tercet::mpc

@@ -1,0 +1,143 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "tercet/mpc/party.h"
+#include "tercet/mpc/spec.h"
+
+/// The interfaces that protocols implement and the executor uses.
+namespace tercet::mpc {
+
+/// Who does what; public. The helper deals correlated randomness and owns nothing; `data_owner` and `receiver`
+/// are evaluators (not the helper).
+struct Roles {
+  int helper = 0;
+  int data_owner = 1;
+  int model_owner = 2;
+  int receiver = 1;
+
+  int Evaluator1() const { return (helper + 1) % 3; }
+  int Evaluator2() const { return (helper + 2) % 3; }
+  bool operator==(const Roles&) const = default;
+};
+
+/// Payload bytes sent by each party, and hops, of one query (one batch).
+struct Cost {
+  std::uint32_t offline_hops = 0, online_hops = 0;
+  std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
+
+  std::uint64_t OfflineTotal() const { return offline_bytes[0] + offline_bytes[1] + offline_bytes[2]; }
+  std::uint64_t OnlineTotal() const { return online_bytes[0] + online_bytes[1] + online_bytes[2]; }
+  Cost& operator+=(const Cost& other);
+  bool operator==(const Cost&) const = default;
+};
+
+/// A suite's name with its options, written "lut" or "lut:chunks=3,form=bit".
+struct SuiteChoice {
+  std::string name;
+  std::map<std::string, std::string> options;
+  std::string Text() const;
+};
+/// Throws ConfigError (place `place`) on bad syntax.
+SuiteChoice ParseSuiteChoice(std::string_view text, const std::string& place);
+
+/// What a party keeps between Prepare and Run of one layer of one query; used once.
+class Correlation {
+ public:
+  virtual ~Correlation() = default;
+};
+
+struct Prepared {
+  std::unique_ptr<Correlation> correlation;
+  AnyShare known;  ///< the halves of this layer's output that this party already knows; others are empty
+};
+
+/// One activation layer at one party for the length of a run. Lives through many queries; Prepare calls come in
+/// query order, and so do Run calls; the two may run in different threads, one of each at a time.
+class Activation {
+ public:
+  virtual ~Activation() = default;
+  /// Offline. `z` is this party's additive share of the layer's input where it is known already, else null: suites with a
+  /// dealer need it at the dealer when the spec says `dealt`.
+  virtual Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) = 0;
+  /// Online. `z` is this party's additive share (rows = spec.in.Size()); returns its replicated share of the output.
+  virtual AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) = 0;
+};
+
+struct SuiteInfo {
+  std::string name;
+  std::string summary;        ///< one line: protocol and source
+  bool is_private = true;     ///< no party learns anything; otherwise `leaks` says what, and the suite must be asked for by name
+  std::string leaks;
+  bool dealt_output = false;  ///< every share that the helper holds of the output is drawn from its keys
+  std::vector<std::string> options;  ///< "name: meaning" of each option
+};
+
+/// One way to do the non-linear layers. Stateless; thread safe.
+class Suite {
+ public:
+  virtual ~Suite() = default;
+  virtual const SuiteInfo& Info() const = 0;
+  /// Width of the ring that shares of values of `value_bits` bits must live in. Throws UnsupportedError if none serves.
+  virtual unsigned RingBits(unsigned value_bits) const { return value_bits; }
+  /// Throws UnsupportedError (naming layer and what is supported) or ConfigError (options).
+  virtual void Check(const ActivationSpec& spec, const SuiteChoice& choice) const = 0;
+  /// Exact cost of one query of spec.batch images.
+  virtual Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice, const Roles& roles) const = 0;
+  virtual std::unique_ptr<Activation> Create(Party& party, const ActivationSpec& spec, const SuiteChoice& choice,
+                                             const Roles& roles) const = 0;
+};
+
+/// One linear layer at one party: local products only, z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i. What is known
+/// of x offline is multiplied offline.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  /// The part of z_i (bias included) that the known halves of x give.
+  virtual AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const = 0;
+  /// Adds the rest: `known` as given to Prepare, `x` complete.
+  virtual AnyMatrix Run(AnyMatrix partial, const AnyShare& known, const AnyShare& x) const = 0;
+};
+
+/// Makes a Linear from this party's shares of weights (rows = out_channels, columns = depth) and bias (rows = BiasCount, one column).
+using LinearFactory = std::unique_ptr<Linear> (*)(const LinearShape& shape, const AnyShare& weight, const AnyShare& bias);
+
+/// The same operations on integers in the clear: the oracle that secure results are compared with.
+class Oracle {
+ public:
+  virtual ~Oracle() = default;
+  /// z = W x + b over the integers; x and z are features x batch, row-major.
+  virtual std::vector<std::int64_t> Linear(const LinearShape& shape, const std::vector<std::int64_t>& weight,
+                                           const std::vector<std::int64_t>& bias, const std::vector<std::int64_t>& x,
+                                           std::size_t batch) const = 0;
+  /// The activation, then the pool. Sign gives 0 or 1, with Sign(0) = 1.
+  virtual std::vector<std::int64_t> Activate(const ActivationSpec& spec, const std::vector<std::int64_t>& z) const = 0;
+};
+
+/// Protocols by name. Filled by BuiltinProtocols() (protocols/), and by whoever adds more; then read-only.
+class Registry {
+ public:
+  /// Throws InternalError when the name is taken.
+  void AddSuite(std::unique_ptr<Suite> suite);
+  void SetLinear(LinearFactory factory);
+  void SetOracle(std::unique_ptr<Oracle> oracle);
+
+  /// Throws UnsupportedError that lists the known names.
+  const Suite& FindSuite(const std::string& name) const;
+  std::vector<std::string> SuiteNames() const;
+  LinearFactory LinearMaker() const;
+  const Oracle& PlainOracle() const;
+
+ private:
+  std::map<std::string, std::unique_ptr<Suite>> suites_;
+  LinearFactory linear_ = nullptr;
+  std::unique_ptr<Oracle> oracle_;
+};
+
+}  // namespace tercet::mpc
