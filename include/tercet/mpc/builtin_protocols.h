@@ -1,0 +1,11 @@
+#pragma once
+
+#include "tercet/mpc/suite.h"
+
+namespace tercet {
+
+/// All protocols of the folder protocols/. Defined in the library tercet::protocols, which programs link; no other
+/// library does.
+mpc::Registry BuiltinProtocols();
+
+}  // namespace tercet
