@@ -18,6 +18,9 @@ namespace tercet::crypto {
 /// Fills `out` from libsodium's generator (the operating system's). Thread safe.
 void RandomBytes(std::span<std::uint8_t> out);
 
+/// Overwrites secret bytes with zeros in a way that the compiler does not remove.
+void Wipe(std::span<std::uint8_t> secret);
+
 /// A 128-bit PRF key; wiped when it is destroyed, never copied, never printed.
 class PrfKey {
  public:
@@ -56,10 +59,10 @@ class PrfLedger {
   std::vector<PrfUse> uses_;
 };
 
-/// F(k, nonce || counter): AES-128 in counter mode, nonce = 64 bits derived from the purpose's name,
-/// counter = 64-bit block number that only grows. Both holders of k open the stream under the same name
-/// and draw the same sizes in the same order, hence the same values. A draw begins at a fresh block.
-/// Not thread safe; different streams may be used at the same time.
+/// F(k, nonce || counter): AES-128 in counter mode, nonce = 64 bits derived from the purpose's
+/// name, counter = 64-bit block number that only grows. Both holders of k open the stream under the
+/// same name and draw the same sizes in the same order, hence the same values. A draw begins at a
+/// fresh block. Not thread safe; different streams may be used at the same time.
 class PrfStream {
  public:
   PrfStream(int key_index, const PrfKey& key, std::string purpose, PrfLedger* ledger);
@@ -70,7 +73,8 @@ class PrfStream {
   /// Overwrites `out` with fresh pseudorandom bytes.
   void Fill(std::span<std::uint8_t> out);
 
-  /// Overwrites `out` with fresh words, uniform over the whole word (so over every Z_{2^l} it holds).
+  /// Overwrites `out` with fresh words, uniform over the whole word (so over every Z_{2^l} it
+  /// holds).
   template <ring::Word W>
   void Draw(std::span<W> out) {
     Fill({reinterpret_cast<std::uint8_t*>(out.data()), out.size_bytes()});
@@ -88,16 +92,17 @@ class PrfStream {
   std::unique_ptr<State> state_;
 };
 
-/// The two keys of a party: k_i, held with party i-1, and k_{i+1}, held with party i+1 (the keys are
-/// indexed like the shares). Hands out streams; a purpose can be opened once per key, so that no counter
-/// is used twice. Thread safe.
+/// The two keys of a party: k_i, held with party i-1, and k_{i+1}, held with party i+1 (the keys
+/// are indexed like the shares). Hands out streams; a purpose can be opened once per key, so that
+/// no counter is used twice. Thread safe.
 class KeyRing {
  public:
   /// @param party 0..2; `mine` is k_party, `next` is k_{party+1}.
   KeyRing(int party, PrfKey mine, PrfKey next, PrfLedger* ledger = nullptr);
 
-  /// The stream of key `key` (0..2) for `purpose`, e.g. "conv1/lut/open_masked". Throws InternalError when
-  /// this party does not hold the key, or the purpose (or its 64-bit nonce) was opened before.
+  /// The stream of key `key` (0..2) for `purpose`, e.g. "conv1/lut/open_masked". Throws
+  /// InternalError when this party does not hold the key, or the purpose (or its 64-bit nonce) was
+  /// opened before.
   PrfStream Open(int key, std::string_view purpose);
   bool Holds(int key) const;
 

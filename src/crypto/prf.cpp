@@ -1,0 +1,149 @@
+#include "tercet/crypto/prf.h"
+
+#include <openssl/evp.h>
+#include <sodium.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "crypto/openssl_handles.h"
+
+namespace tercet::crypto {
+namespace {
+
+constexpr std::size_t kBlock = 16;
+constexpr std::size_t kChunk =
+    16 * 1024;  // stays in the first-level cache between clearing and encrypting
+
+void InitSodium() {
+  static const bool ready = sodium_init() >= 0;
+  TERCET_CHECK(ready, "libsodium could not be initialised");
+}
+
+std::uint64_t NonceOf(std::string_view purpose) {
+  InitSodium();
+  std::array<std::uint8_t, crypto_generichash_BYTES_MIN> digest{};
+  crypto_generichash(digest.data(), digest.size(),
+                     reinterpret_cast<const std::uint8_t*>(purpose.data()), purpose.size(), nullptr,
+                     0);
+  std::uint64_t nonce = 0;
+  for (int i = 0; i < 8; ++i) nonce = nonce << 8 | digest[static_cast<std::size_t>(i)];
+  return nonce;
+}
+
+}  // namespace
+
+void RandomBytes(std::span<std::uint8_t> out) {
+  InitSodium();
+  randombytes_buf(out.data(), out.size());
+}
+
+PrfKey::PrfKey(std::span<const std::uint8_t> bytes) {
+  TERCET_CHECK(bytes.size() == kBytes, "a PRF key has {} bytes, got {}", kBytes, bytes.size());
+  std::copy(bytes.begin(), bytes.end(), bytes_.begin());
+}
+
+PrfKey PrfKey::Random() {
+  PrfKey key;
+  RandomBytes(key.bytes_);
+  return key;
+}
+
+PrfKey::PrfKey(PrfKey&& other) noexcept : bytes_(other.bytes_) {
+  sodium_memzero(other.bytes_.data(), kBytes);
+}
+
+PrfKey& PrfKey::operator=(PrfKey&& other) noexcept {
+  if (this != &other) {
+    bytes_ = other.bytes_;
+    sodium_memzero(other.bytes_.data(), kBytes);
+  }
+  return *this;
+}
+
+PrfKey::~PrfKey() { sodium_memzero(bytes_.data(), kBytes); }
+
+void PrfLedger::Record(PrfUse use) {
+  const std::lock_guard lock(mutex_);
+  uses_.push_back(std::move(use));
+}
+
+std::vector<PrfUse> PrfLedger::Uses() const {
+  const std::lock_guard lock(mutex_);
+  return uses_;
+}
+
+struct PrfStream::State {
+  int key_index;
+  std::string purpose;
+  std::uint64_t nonce;
+  std::uint64_t next_block = 0;
+  PrfLedger* ledger;
+  CipherHandle cipher;
+};
+
+PrfStream::PrfStream(int key_index, const PrfKey& key, std::string purpose, PrfLedger* ledger) {
+  const std::uint64_t nonce = NonceOf(purpose);
+  state_ = std::make_unique<State>(
+      State{key_index, std::move(purpose), nonce, 0, ledger, CipherHandle(EVP_CIPHER_CTX_new())});
+  TERCET_CHECK(state_->cipher != nullptr, "OpenSSL could not make a cipher context");
+  TERCET_CHECK(EVP_EncryptInit_ex(state_->cipher.get(), EVP_aes_128_ctr(), nullptr,
+                                  key.Data().data(), nullptr) == 1,
+               "OpenSSL offers no AES-128-CTR");
+}
+
+PrfStream::~PrfStream() = default;
+PrfStream::PrfStream(PrfStream&&) noexcept = default;
+PrfStream& PrfStream::operator=(PrfStream&&) noexcept = default;
+
+void PrfStream::Fill(std::span<std::uint8_t> out) {
+  TERCET_CHECK(state_ != nullptr, "a PRF stream that was moved from cannot be drawn from");
+  if (out.empty()) return;
+  State& s = *state_;
+  const std::uint64_t blocks = (out.size() - 1) / kBlock + 1;
+  TERCET_CHECK(blocks <= std::numeric_limits<std::uint64_t>::max() - s.next_block,
+               "the PRF stream {} is used up", s.purpose);
+
+  std::array<std::uint8_t, kBlock> iv{};
+  for (unsigned i = 0; i < 8; ++i) {
+    iv[i] = static_cast<std::uint8_t>(s.nonce >> (56 - 8 * i));
+    iv[8 + i] = static_cast<std::uint8_t>(s.next_block >> (56 - 8 * i));
+  }
+  TERCET_CHECK(EVP_EncryptInit_ex(s.cipher.get(), nullptr, nullptr, nullptr, iv.data()) == 1,
+               "OpenSSL refused a counter");
+  if (s.ledger != nullptr)
+    s.ledger->Record({s.key_index, s.purpose, s.nonce, s.next_block, blocks});
+  s.next_block += blocks;
+
+  for (std::size_t at = 0; at < out.size(); at += kChunk) {
+    const auto piece = out.subspan(at, std::min(kChunk, out.size() - at));
+    std::memset(piece.data(), 0, piece.size());
+    int written = 0;
+    TERCET_CHECK(EVP_EncryptUpdate(s.cipher.get(), piece.data(), &written, piece.data(),
+                                   static_cast<int>(piece.size())) == 1 &&
+                     static_cast<std::size_t>(written) == piece.size(),
+                 "OpenSSL could not encrypt");
+  }
+}
+
+KeyRing::KeyRing(int party, PrfKey mine, PrfKey next, PrfLedger* ledger)
+    : party_(party), mine_(std::move(mine)), next_(std::move(next)), ledger_(ledger) {
+  TERCET_CHECK(party >= 0 && party < 3, "party {} is not in 0..2", party);
+}
+
+bool KeyRing::Holds(int key) const { return key == party_ || key == (party_ + 1) % 3; }
+
+PrfStream KeyRing::Open(int key, std::string_view purpose) {
+  TERCET_CHECK(Holds(key), "party {} does not hold key {} (asked for {})", party_, key, purpose);
+  const std::uint64_t nonce = NonceOf(purpose);
+  {
+    const std::lock_guard lock(mutex_);
+    TERCET_CHECK(opened_.emplace(key, nonce).second, "the stream {} of key {} was opened before",
+                 purpose, key);
+  }
+  return PrfStream(key, key == party_ ? mine_ : next_, std::string(purpose), ledger_);
+}
+
+}  // namespace tercet::crypto
