@@ -60,7 +60,7 @@ Matrix<W> Reveal(Context& ctx, const ArithShare<W>& x) {
   return sum;
 }
 
-/// Opens x to `receiver` alone: party receiver-1 sends it x_{receiver-1}... 1 hop, bits per element. Empty elsewhere.
+/// Opens x to `receiver` alone, who lacks x_{receiver-1}: party receiver-1 sends it. 1 hop, bits per element. Elsewhere empty.
 template <Word W>
 Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
   const int sender = (receiver + 2) % 3;

@@ -1,0 +1,116 @@
+#include <vector>
+
+#include "tercet/mpc/suite.h"
+#include "tercet/ring/kernels.h"
+
+// z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i,   z_0 + z_1 + z_2 = W x + b        [CBNN, Algorithm 2; Araki et al., Sec. 2.1]
+//
+// Two local products instead of the three of the paper: W_i + W_{i+1} is formed once, when the model is loaded.
+namespace tercet::protocols::linear {
+namespace {
+
+using mpc::AnyMatrix;
+using mpc::AnyShare;
+using mpc::LinearShape;
+using ring::Matrix;
+
+// x with `padding` zero pixels around each channel, so that every window lies inside.
+template <ring::Word W>
+Matrix<W> Pad(const LinearShape& shape, const Matrix<W>& x, std::size_t batch) {
+  const std::size_t p = shape.padding, height = shape.in.height + 2 * p, width = shape.in.width + 2 * p;
+  auto padded = ring::MakeMatrix<W>(shape.in.channels * height * width, batch);
+  std::fill_n(padded.data(), padded.size(), W{0});
+  const std::size_t run = shape.in.width * batch;
+  for (std::size_t c = 0; c < shape.in.channels; ++c)
+    for (std::size_t row = 0; row < shape.in.height; ++row)
+      std::copy_n(x.data() + (c * shape.in.height + row) * run, run,
+                  padded.data() + ((c * height + row + p) * width + p) * batch);
+  return padded;
+}
+
+// z += W x. The batch runs innermost, so a window's values for one row of outputs are contiguous where the
+// stride is 1, and the kernel sees long columns.
+template <ring::Word W>
+void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<W>& unpadded, std::size_t batch,
+                Matrix<W>& z) {
+  const auto product = ring::ProductOf<W>(ring::ActiveKernels());
+  const Matrix<W> padded = shape.padding > 0 ? Pad(shape, unpadded, batch) : Matrix<W>{};
+  const W* x = shape.padding > 0 ? padded.data() : unpadded.data();
+  const std::size_t height = shape.in.height + 2 * shape.padding, width = shape.in.width + 2 * shape.padding;
+  const auto out = shape.Out();
+  const std::size_t depth = shape.Depth(), in_group = shape.in.channels / shape.groups;
+  const std::size_t out_group = shape.out_channels / shape.groups;
+  const bool whole_rows = shape.stride == 1;
+  const std::size_t cols = whole_rows ? out.width * batch : batch;
+  std::vector<const W*> rows(depth);
+  std::vector<W*> outputs(out_group);
+  for (std::size_t g = 0; g < shape.groups; ++g)
+    for (std::size_t oy = 0; oy < out.height; ++oy)
+      for (std::size_t ox = 0; ox < (whole_rows ? 1 : out.width); ++ox) {
+        std::size_t k = 0;
+        for (std::size_t c = g * in_group; c < (g + 1) * in_group; ++c)
+          for (std::size_t ky = 0; ky < shape.kernel_h; ++ky)
+            for (std::size_t kx = 0; kx < shape.kernel_w; ++kx)
+              rows[k++] = x + ((c * height + oy * shape.stride + ky) * width + ox * shape.stride + kx) * batch;
+        for (std::size_t m = 0; m < out_group; ++m)
+          outputs[m] = z.data() + (((g * out_group + m) * out.height + oy) * out.width + ox) * batch;
+        product(outputs.data(), out_group, cols, weight.data() + g * out_group * depth, rows.data(), depth);
+      }
+}
+
+template <ring::Word W>
+class LinearLayer final : public mpc::Linear {
+ public:
+  LinearLayer(const LinearShape& shape, const AnyShare& weight, const AnyShare& bias)
+      : shape_(shape),
+        bits_(weight.mine.Bits()),
+        mine_(weight.mine.As<W>()),
+        sum_(weight.mine.As<W>() + weight.next.As<W>()),
+        bias_(bias.mine.As<W>()) {
+    TERCET_CHECK(mine_.size() == shape.WeightCount(), "{} weights for a shape of {}", mine_.size(), shape.WeightCount());
+    TERCET_CHECK(bias_.size() == shape.BiasCount(), "{} biases for a shape of {}", bias_.size(), shape.BiasCount());
+  }
+
+  AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const override {
+    auto z = ring::MakeMatrix<W>(shape_.Out().Size(), batch);
+    const std::size_t run = shape_.bias_per_element ? batch : shape_.Out().height * shape_.Out().width * batch;
+    for (std::size_t j = 0; j < bias_.size(); ++j) std::fill_n(z.data() + j * run, run, bias_.data()[j]);
+    if (!known.mine.Empty()) AddHalf(sum_, known.mine, batch, z);
+    if (!known.next.Empty()) AddHalf(mine_, known.next, batch, z);
+    return {std::move(z), bits_};
+  }
+
+  AnyMatrix Run(AnyMatrix partial, const AnyShare& known, const AnyShare& x) const override {
+    auto& z = partial.As<W>();
+    const std::size_t batch = partial.Cols();
+    if (known.mine.Empty()) AddHalf(sum_, x.mine, batch, z);
+    if (known.next.Empty()) AddHalf(mine_, x.next, batch, z);
+    return partial;
+  }
+
+ private:
+  void AddHalf(const Matrix<W>& weight, const AnyMatrix& x, std::size_t batch, Matrix<W>& z) const {
+    if (x.IsZero()) return;
+    const auto& values = x.As<W>();
+    TERCET_CHECK(x.Rows() == shape_.in.Size() && x.Cols() == batch, "activations of {} x {} for an input of {} x {}",
+                 x.Rows(), x.Cols(), shape_.in.Size(), batch);
+    AddProduct(shape_, weight, values, batch, z);
+  }
+
+  LinearShape shape_;
+  unsigned bits_;
+  Matrix<W> mine_, sum_;  // W_i and W_i + W_{i+1}
+  Matrix<W> bias_;        // b_i
+};
+
+std::unique_ptr<mpc::Linear> Make(const LinearShape& shape, const AnyShare& weight, const AnyShare& bias) {
+  return ring::DispatchWord(weight.mine.Bits(), [&](auto word) -> std::unique_ptr<mpc::Linear> {
+    return std::make_unique<LinearLayer<decltype(word)>>(shape, weight, bias);
+  });
+}
+
+}  // namespace
+
+void Register(mpc::Registry& registry) { registry.SetLinear(&Make); }
+
+}  // namespace tercet::protocols::linear

@@ -1,0 +1,96 @@
+#include <algorithm>
+
+#include "lut/steps.h"
+#include "tercet/ring/kernels.h"
+#include "tercet/ring/pack.h"
+
+namespace tercet::protocols::lut {
+
+Bytes OrRows(unsigned width, const Bits& rho) {
+  Bytes rows(TableBytes(rho.size(), width));
+  std::fill(rows.begin(), rows.end(), std::uint8_t{0});
+  std::array<std::uint8_t, 32> any;  // OR as a table of 2^width bits: all but entry 0
+  any.fill(0xff);
+  any[0] = 0xfe;
+  const Bits flip(rho.size(), 0);
+  ring::ActiveKernels().xor_permuted_rows(rows.data(), any.data(), rho.data(), flip.data(), rho.size(), width);
+  return rows;
+}
+
+Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch) {
+  Bits windows(step.OutRows() * batch);
+  for (std::size_t o = 0; o < step.OutRows(); ++o) {
+    std::uint8_t* out = windows.data() + o * batch;
+    std::copy_n(bits.data() + step.rows[o * step.width] * batch, batch, out);
+    for (unsigned i = 1; i < step.width; ++i) {
+      const std::uint8_t* in = bits.data() + step.rows[o * step.width + i] * batch;
+      for (std::size_t b = 0; b < batch; ++b) out[b] |= static_cast<std::uint8_t>(in[b] << i);
+    }
+  }
+  return windows;
+}
+
+template <ring::Word V>
+Bytes DealArith(const ArithTable& table, const Bytes& rows, crypto::PrfStream& with_e1) {
+  const std::size_t entries = table.Entries();
+  Buffer<V> values(table.count * entries);
+  with_e1.Draw(std::span<V>(values));
+  for (std::size_t i = 0; i < table.count; ++i)
+    for (std::size_t j = 0; j < entries; ++j) {
+      const std::size_t bit = (i << table.k) + table.first + j;
+      V& value = values[i * entries + j];
+      value = static_cast<V>((rows[bit / 8] >> (bit % 8) & 1) - value);
+    }
+  Bytes packed(ring::PackedBytes(values.size(), table.out_bits));
+  ring::Pack(std::span<const V>(values), table.out_bits, std::span<std::uint8_t>(packed));
+  return packed;
+}
+
+template <ring::Word V>
+ring::Matrix<V> SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e, std::size_t rows) {
+  auto out = ring::MakeMatrix<V>(rows, table.count / rows);
+  const std::size_t entries = table.Entries();
+  for (std::size_t i = 0; i < table.count; ++i) {
+    const V* mask = masks.data() + i * entries;
+    V value = 0;
+    if (e[i] >= table.first) {  // e is masked by rho: no secret
+      value = mask[e[i] - table.first];
+    } else {
+      for (std::size_t j = 0; j < entries; ++j) value = static_cast<V>(value - mask[j]);
+    }
+    out.data()[i] = value;
+  }
+  return out;
+}
+
+template <ring::Word V>
+ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::size_t rows) {
+  auto out = ring::MakeMatrix<V>(rows, table.count / rows);
+  const std::size_t entries = table.Entries();
+  for (std::size_t i = 0; i < table.count; ++i) {
+    const auto entry = [&](std::size_t j) {
+      return static_cast<V>(ring::UnpackOne(ByteSpan(dealt), table.out_bits, i * entries + j));
+    };
+    V value = 0;
+    if (e[i] >= table.first) {
+      value = entry(e[i] - table.first);
+    } else {
+      value = static_cast<V>(entries);  // the sum of all entries of an OR: all but one are 1
+      for (std::size_t j = 0; j < entries; ++j) value = static_cast<V>(value - entry(j));
+    }
+    out.data()[i] = value;
+  }
+  return out;
+}
+
+#define TERCET_LUT_ARITH(V)                                                                                  \
+  template Bytes DealArith<V>(const ArithTable&, const Bytes&, crypto::PrfStream&);                           \
+  template ring::Matrix<V> SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, std::size_t);     \
+  template ring::Matrix<V> SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&, std::size_t);
+TERCET_LUT_ARITH(std::uint8_t)
+TERCET_LUT_ARITH(std::uint16_t)
+TERCET_LUT_ARITH(std::uint32_t)
+TERCET_LUT_ARITH(std::uint64_t)
+#undef TERCET_LUT_ARITH
+
+}  // namespace tercet::protocols::lut

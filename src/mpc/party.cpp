@@ -1,0 +1,136 @@
+#include "tercet/mpc/party.h"
+
+#include <algorithm>
+
+#include "tercet/mpc/spec.h"
+
+namespace tercet::mpc {
+namespace {
+
+// A tag names the step: the layer in the upper half, the number of the message within layer and direction below.
+std::uint32_t Tag(std::size_t layer, std::uint32_t step) {
+  return static_cast<std::uint32_t>(layer) << 16 | (step & 0xffff);
+}
+
+constexpr std::uint32_t kKeyTag = 0xffff'0000;
+constexpr std::uint32_t kMeetTag = 0xffff'0001;
+
+}  // namespace
+
+const char* ActivationName(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::kSign: return "sign";
+    case ActivationKind::kRelu: return "relu";
+    default: return "none";
+  }
+}
+
+Party::Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* ledger)
+    : id_(id), links_(std::move(links)), meter_(layers + 2) {
+  TERCET_CHECK(id >= 0 && id < 3, "party number {} is not 0, 1 or 2", id);
+  auto mine = crypto::PrfKey::Random();
+  const auto data = mine.Data();
+  LinkTo(Prev()).Send({Phase::kSetup, kKeyTag, 1, Bytes(data.begin(), data.end())});
+  auto message = LinkTo(Next()).Receive(Phase::kSetup);
+  if (message.tag != kKeyTag || message.payload.size() != crypto::PrfKey::kBytes)
+    throw ProtocolError(fmt::format("party {} sent {} bytes with tag {:#x} where its PRF key was expected", Next(),
+                                    message.payload.size(), message.tag));
+  keys_ = std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey(message.payload), ledger);
+  crypto::Wipe(message.payload);
+}
+
+net::Link& Party::LinkTo(int peer) {
+  TERCET_CHECK(peer >= 0 && peer < 3 && peer != id_ && links_[peer], "party {} has no link to party {}", id_, peer);
+  return *links_[peer];
+}
+
+void Party::Abort(const std::string& reason) noexcept {
+  for (auto& link : links_)
+    if (link) link->Abort(reason);
+}
+
+void Party::Close() noexcept {
+  for (auto& link : links_)
+    if (link) link->Close();
+}
+
+std::string Context::Where() const {
+  return fmt::format("{} phase, layer {}", net::PhaseName(phase_), layer_name_);
+}
+
+void Context::Enter(std::size_t layer, std::string name) {
+  layer_ = layer;
+  layer_name_ = std::move(name);
+  depth_at_enter_ = depth_;
+  sent_ = received_ = {};
+  entered_ = std::chrono::steady_clock::now();
+}
+
+void Context::Leave() {
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - entered_;
+  party_.Meter().AddLayer(phase_, layer_, depth_ - depth_at_enter_, taken.count());
+}
+
+void Context::SendBytes(int to, Bytes payload) {
+  party_.Meter().AddSent(phase_, layer_, to, payload.size());
+  try {
+    party_.LinkTo(to).Send({phase_, Tag(layer_, sent_[to]++), depth_ + 1, std::move(payload)});
+  } catch (const AbortError& e) {
+    throw AbortError(fmt::format("{} ({})", e.what(), Where()));
+  } catch (const NetworkError& e) {
+    throw NetworkError(fmt::format("{} ({})", e.what(), Where()));
+  }
+}
+
+net::Message Context::ReceiveMessage(int from) {
+  net::Message message;
+  try {
+    message = party_.LinkTo(from).Receive(phase_);
+  } catch (const AbortError& e) {
+    throw AbortError(fmt::format("{} ({})", e.what(), Where()));
+  } catch (const NetworkError& e) {
+    throw NetworkError(fmt::format("{} ({})", e.what(), Where()));
+  }
+  const std::uint32_t expected = Tag(layer_, received_[from]++);
+  if (message.tag != expected)
+    throw ProtocolError(fmt::format("party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
+                                    message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
+  depth_ = std::max(depth_, message.depth);
+  return message;
+}
+
+Bytes Context::ReceiveBytes(int from, std::size_t expected_bytes) {
+  auto message = ReceiveMessage(from);
+  if (message.payload.size() != expected_bytes)
+    throw ProtocolError(fmt::format("party {} sent {} bytes, expected {} ({})", from, message.payload.size(),
+                                    expected_bytes, Where()));
+  return std::move(message.payload);
+}
+
+Bytes Context::ReceiveAny(int from, std::size_t max_bytes) {
+  auto message = ReceiveMessage(from);
+  if (message.payload.size() > max_bytes)
+    throw ProtocolError(fmt::format("party {} sent {} bytes, expected at most {} ({})", from, message.payload.size(),
+                                    max_bytes, Where()));
+  return std::move(message.payload);
+}
+
+void Meet(Party& party) {
+  for (int peer : {party.Next(), party.Prev()}) party.LinkTo(peer).Send({Phase::kSetup, kMeetTag, 0, {}});
+  for (int peer : {party.Next(), party.Prev()}) {
+    const auto message = party.LinkTo(peer).Receive(Phase::kSetup);
+    if (message.tag != kMeetTag || !message.payload.empty())
+      throw ProtocolError(fmt::format("party {} sent tag {:#x} where the parties meet between phases", peer, message.tag));
+  }
+}
+
+BitShare RandomSharing::DrawBits(std::size_t count) {
+  BitShare x{Buffer<std::uint8_t>(count), Buffer<std::uint8_t>(count)};
+  mine_.Fill(x.mine);
+  next_.Fill(x.next);
+  for (auto* half : {&x.mine, &x.next})
+    for (auto& b : *half) b &= 1;
+  return x;
+}
+
+}  // namespace tercet::mpc

@@ -1,0 +1,84 @@
+#include "tercet/mpc/suite.h"
+
+#include <algorithm>
+
+namespace tercet::mpc {
+
+Cost& Cost::operator+=(const Cost& other) {
+  offline_hops += other.offline_hops;
+  online_hops += other.online_hops;
+  for (int p = 0; p < 3; ++p) {
+    offline_bytes[p] += other.offline_bytes[p];
+    online_bytes[p] += other.online_bytes[p];
+  }
+  return *this;
+}
+
+std::string SuiteChoice::Text() const {
+  std::string text = name;
+  char separator = ':';
+  for (const auto& [key, value] : options) {
+    text += fmt::format("{}{}={}", separator, key, value);
+    separator = ',';
+  }
+  return text;
+}
+
+SuiteChoice ParseSuiteChoice(std::string_view text, const std::string& place) {
+  SuiteChoice choice;
+  const auto colon = text.find(':');
+  choice.name = text.substr(0, colon);
+  if (choice.name.empty()) throw ConfigError(place, "a suite's name is expected, for example \"lut\" or \"lut:chunks=3\"");
+  if (colon == std::string_view::npos) return choice;
+  for (auto rest = text.substr(colon + 1);;) {
+    const auto comma = rest.find(',');
+    const auto item = rest.substr(0, comma);
+    const auto equals = item.find('=');
+    if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size())
+      throw ConfigError(place, fmt::format("\"{}\" in \"{}\" is not of the form option=value", item, text));
+    if (!choice.options.emplace(item.substr(0, equals), item.substr(equals + 1)).second)
+      throw ConfigError(place, fmt::format("option \"{}\" stands twice in \"{}\"", item.substr(0, equals), text));
+    if (comma == std::string_view::npos) return choice;
+    rest = rest.substr(comma + 1);
+  }
+}
+
+void Registry::AddSuite(std::unique_ptr<Suite> suite) {
+  const std::string name = suite->Info().name;
+  TERCET_CHECK(suites_.emplace(name, std::move(suite)).second, "suite \"{}\" is registered twice", name);
+}
+
+void Registry::SetLinear(LinearFactory factory) {
+  TERCET_CHECK(linear_ == nullptr, "a linear protocol is registered already");
+  linear_ = factory;
+}
+
+void Registry::SetOracle(std::unique_ptr<Oracle> oracle) {
+  TERCET_CHECK(oracle_ == nullptr, "an oracle is registered already");
+  oracle_ = std::move(oracle);
+}
+
+const Suite& Registry::FindSuite(const std::string& name) const {
+  const auto found = suites_.find(name);
+  if (found == suites_.end())
+    throw UnsupportedError(fmt::format("there is no suite \"{}\"; known suites: {}", name, fmt::join(SuiteNames(), ", ")));
+  return *found->second;
+}
+
+std::vector<std::string> Registry::SuiteNames() const {
+  std::vector<std::string> names;
+  for (const auto& [name, suite] : suites_) names.push_back(name);
+  return names;
+}
+
+LinearFactory Registry::LinearMaker() const {
+  TERCET_CHECK(linear_ != nullptr, "no linear protocol is registered");
+  return linear_;
+}
+
+const Oracle& Registry::PlainOracle() const {
+  TERCET_CHECK(oracle_ != nullptr, "no plain oracle is registered");
+  return *oracle_;
+}
+
+}  // namespace tercet::mpc
