@@ -52,10 +52,11 @@ void CheckTransfer(TransferRoles roles, std::size_t rows, std::size_t cols, unsi
       if (ctx.Is(roles.receiver)) got = ot.Take<W>(ctx, choice, rows, cols, bits);
       ctx.Leave();
       seen.Note(party, ctx, Phase::kOnline);
-    }, {.layers = 3});
+    });
     ASSERT_EQ(got.size(), count);
     for (std::size_t i = 0; i < count; ++i)
-      ASSERT_EQ(ring::Reduce(got.flat(i), bits), ring::Reduce((choice[i] ? m1 : m0).flat(i), bits)) << i;
+      ASSERT_EQ(ring::Reduce(got.flat(i), bits), ring::Reduce((choice[i] ? m1 : m0).flat(i), bits))
+          << i;
     Sent want{};
     want[roles.sender][roles.helper] = 2 * PackedBytes(count, bits);
     want[roles.helper][roles.receiver] = PackedBytes(count, bits);
@@ -78,7 +79,10 @@ TEST(TransferTest, EveryRoleAndChoice) {
 }
 
 TEST(TransferTest, RolesMustDiffer) {
-  EXPECT_THROW(mpc::RunParties([](Party& party) { Transfer(party, {0, 0, 2}, "test/ot"); }), InternalError);
+  EXPECT_THROW(mpc::RunParties([](Party& party) {
+                 Transfer(party, {0, 0, 2}, "test/ot");
+               }),
+               InternalError);
 }
 
 TEST(LookupTest, BitTablesEveryIndex) {
@@ -104,10 +108,11 @@ TEST(LookupTest, BitTablesEveryIndex) {
         auto& mine = share[static_cast<std::size_t>(party.Id())];
         mine.assign(count, 0);
         if (!ctx.Is(dealer)) Lookup::PickBits(mine, half, index, k, 3);
-      }, {.layers = 3});
+      });
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t bit = (i << k) + index[i];
-        ASSERT_EQ(share[0][i] ^ share[1][i] ^ share[2][i], (tables[bit / 8] >> (bit % 8) & 1) << 3) << i;
+        ASSERT_EQ(share[0][i] ^ share[1][i] ^ share[2][i], (tables[bit / 8] >> (bit % 8) & 1) << 3)
+            << i;
       }
       Sent want{};
       want[dealer][(dealer + 2) % 3] = (count * entries + 7) / 8;
@@ -129,12 +134,13 @@ void CheckAdditive(int dealer, unsigned k, unsigned bits) {
     Lookup lookup(party, dealer, "test/lookup");
     Context ctx(party, Phase::kOffline);
     ctx.Enter(1, "test");
-    const auto half = lookup.Deal(ctx, ctx.Is(dealer) ? tables : ring::MakeMatrix<W>(0, 0), count, k, bits);
+    const auto half =
+        lookup.Deal(ctx, ctx.Is(dealer) ? tables : ring::MakeMatrix<W>(0, 0), count, k, bits);
     ctx.Leave();
     seen.Note(party, ctx, Phase::kOffline);
     auto& mine = share[static_cast<std::size_t>(party.Id())];
     mine = ctx.Is(dealer) ? Buffer<W>(count, 0) : Lookup::Pick(half, index);
-  }, {.layers = 3});
+  });
   for (std::size_t i = 0; i < count; ++i)
     ASSERT_EQ(ring::Reduce(static_cast<W>(share[0][i] + share[1][i] + share[2][i]), bits),
               ring::Reduce(tables(i, index[i]), bits))
@@ -164,7 +170,7 @@ TEST(LookupTest, WrongSizesThrow) {
       ctx.Enter(1, "test");
       lookup.DealBits(ctx, Bytes(bytes), 10, 3);
       ctx.Leave();
-    }, {.layers = 3});
+    });
   };
   EXPECT_NO_THROW(run(10));
   EXPECT_THROW(run(11), InternalError);
