@@ -80,11 +80,11 @@ class LinearLayer final : public mpc::Linear {
     return {std::move(z), bits_};
   }
 
-  AnyMatrix Run(AnyMatrix partial, const AnyShare& known, const AnyShare& x) const override {
+  AnyMatrix Run(AnyMatrix partial, mpc::KnownHalves known, const AnyShare& x) const override {
     auto& z = partial.As<W>();
     const std::size_t batch = partial.Cols();
-    if (known.mine.Empty()) AddHalf(sum_, x.mine, batch, z);
-    if (known.next.Empty()) AddHalf(mine_, x.next, batch, z);
+    if (!known.mine) AddHalf(sum_, x.mine, batch, z);
+    if (!known.next) AddHalf(mine_, x.next, batch, z);
     return partial;
   }
 

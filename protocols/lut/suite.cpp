@@ -34,7 +34,6 @@ struct Material final : mpc::Correlation {
   Bytes tables;         // E1: masks, E2: masked tables
   StepMaterial arith;   // layout.arithmetic: entries of s
   std::vector<StepMaterial> steps;
-  AnyMatrix out_mask;   // E1: x_{D+1}, E2: x_D of the output
   std::size_t batch = 0;
 };
 
@@ -166,7 +165,6 @@ class LutActivation final : public mpc::Activation {
     known = ring::DispatchWord(spec_.out_bits, [&](auto out_word) {
       return AnyMatrix(stream.template Draw<decltype(out_word)>(spec_.Out().Size(), batch), spec_.out_bits);
     });
-    material->out_mask = known;
     prepared.correlation = std::move(material);
     return prepared;
   }
@@ -252,7 +250,7 @@ class LutActivation final : public mpc::Activation {
       }
 
       // Step 4, reshare_evaluators: x_{D+2} = (s_1 - x_{D+1}) + (s_2 - x_D).
-      s -= material.out_mask.As<V>();
+      s -= (first ? share.mine : share.next).As<V>();
       ctx.Send(peer, s, spec_.out_bits);  // 1 hop, l' bits
       s += ctx.Receive<V>(peer, s.shape()[0], s.shape()[1], spec_.out_bits);
       (first ? share.next : share.mine) = AnyMatrix(std::move(s), spec_.out_bits);

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
-#include "tercet/mpc/party.h"
+#include "tercet/mpc/suite.h"
 
 /// Sharing a secret, re-randomising and revealing. Costs are of the whole operation, all parties together.
 namespace tercet::mpc {
@@ -71,6 +74,43 @@ Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
   for (auto& v : sum) v = ring::Reduce(v, x.bits);
   return sum;
 }
+
+/// The query's input, known to evaluator `data_owner`, as a share whose halves at the helper are known offline: the
+/// half that the helper holds with the other evaluator is 0, the one it holds with the owner is drawn, and online the
+/// owner sends the third, masked by that key, to the other evaluator. 1 hop, bits per element.
+class InputSharing {
+ public:
+  InputSharing(Party& party, int helper, int data_owner);
+  /// Offline: the halves that this party knows.
+  AnyShare Prepare(std::size_t rows, std::size_t cols, unsigned bits);
+  /// Online: completes the share. `secret` is read at the owner only.
+  AnyShare Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows, std::size_t cols, unsigned bits) const;
+
+ private:
+  int helper_, owner_, other_;
+  bool i_am_helper_;
+  std::optional<crypto::PrfStream> stream_;  // of the key of helper and owner
+};
+
+/// Opens an additive share to `receiver` alone: each other party sends its part masked by 3-out-of-3 randomness; the helper
+/// sends it offline when it knows its part then. 1 hop, 2 * bits per element, of which one part offline where `dealt`.
+class OutputReveal {
+ public:
+  OutputReveal(Party& party, int helper, int receiver, bool dealt);
+  struct Material : Correlation {
+    AnyMatrix mask;    // a_i
+    AnyMatrix dealt;   // at the receiver: what the helper has sent
+  };
+  /// `z`: the helper's part where `dealt`, else unused.
+  std::unique_ptr<Material> Prepare(Context& ctx, const AnyMatrix* z, std::size_t rows, std::size_t cols, unsigned bits);
+  /// The values at the receiver (row-major), empty elsewhere.
+  std::vector<std::int64_t> Run(Context& ctx, std::unique_ptr<Material> material, const AnyMatrix& z) const;
+
+ private:
+  int helper_, receiver_;
+  bool dealt_;
+  ZeroSharing zero_;
+};
 
 /// Opens bits to all three. 1 hop, 3 bits per bit.
 Buffer<std::uint8_t> RevealBits(Context& ctx, const BitShare& x);

@@ -94,6 +94,11 @@ class Suite {
                                              const Roles& roles) const = 0;
 };
 
+struct KnownHalves {
+  explicit KnownHalves(const AnyShare& share) : mine(!share.mine.Empty()), next(!share.next.Empty()) {}
+  bool mine, next;
+};
+
 /// One linear layer at one party: local products only, z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i. What is known
 /// of x offline is multiplied offline.
 class Linear {
@@ -101,8 +106,8 @@ class Linear {
   virtual ~Linear() = default;
   /// The part of z_i (bias included) that the known halves of x give.
   virtual AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const = 0;
-  /// Adds the rest: `known` as given to Prepare, `x` complete.
-  virtual AnyMatrix Run(AnyMatrix partial, const AnyShare& known, const AnyShare& x) const = 0;
+  /// Adds the rest, now that x is complete: `known` says which halves Prepare has multiplied already.
+  virtual AnyMatrix Run(AnyMatrix partial, KnownHalves known, const AnyShare& x) const = 0;
 };
 
 /// Makes a Linear from this party's shares of weights (rows = out_channels, columns = depth) and bias (rows = BiasCount, one column).

@@ -15,12 +15,22 @@ namespace tercet::nn {
 using mpc::Shape3;
 
 enum class LayerType : std::uint8_t {
-  kConv2d, kLinear, kBatchNorm, kSign, kRelu, kSquare, kMaxPool2d, kAvgPool2d, kFlatten, kAdd
+  kConv2d,
+  kLinear,
+  kBatchNorm,
+  kSign,
+  kRelu,
+  kSquare,
+  kMaxPool2d,
+  kAvgPool2d,
+  kFlatten,
+  kAdd
 };
 const char* LayerTypeName(LayerType type);  ///< as in the JSON: "conv2d", "linear", ...
 
-/// How bytes of an image become the network's input: the pixel p (0..255) is first rounded to `bits` bits,
-/// q = round(p * (2^bits - 1) / 255), and stands for the real number (q * 255 / (2^bits - 1) / scale - mean) / std.
+/// How bytes of an image become the network's input: the pixel p (0..255) is first rounded to
+/// `bits` bits, q = round(p * (2^bits - 1) / 255), and stands for the real number (q * 255 /
+/// (2^bits - 1) / scale - mean) / std.
 struct InputSpec {
   Shape3 shape;
   double scale = 255.0, mean = 0.0, std = 1.0;
@@ -34,11 +44,12 @@ struct LayerSpec {
   LayerType type = LayerType::kFlatten;
   std::size_t out_channels = 0;  ///< conv2d; out_features of linear
   std::size_t kernel = 1, stride = 1, padding = 0, groups = 1;
-  bool bias = true;     ///< conv2d, linear
-  double eps = 1e-5;    ///< batch_norm
-  std::string from;     ///< add: name of the layer whose output is added
-  std::string suite;    ///< sign, relu, max_pool2d: overrides the run's suite when not empty
-  Shape3 in, out;       ///< filled in by the loader
+  bool bias = true;   ///< conv2d, linear
+  double eps = 1e-5;  ///< batch_norm
+  std::string from;   ///< add: name of the layer whose output is added
+  std::string suite;  ///< sign, relu, square, max_pool2d: overrides the run's suite when not empty
+  Shape3 in,
+      out;  ///< filled in by the loader; `in` of a linear layer is the map before it is flattened
 };
 
 struct NetworkSpec {
@@ -49,15 +60,20 @@ struct NetworkSpec {
 
   Shape3 OutputShape() const { return layers.back().out; }
   std::size_t Classes() const { return OutputShape().Size(); }
-  /// SHA-256 (hex) of the canonical form of everything above; equal exactly for equal architectures.
+  /// SHA-256 (hex) of the canonical form of everything above; equal exactly for equal
+  /// architectures.
   std::string Digest() const;
 };
 
 /// Reads and checks a network. Every error is a ConfigError whose place is "FILE POINTER", e.g.
-/// "nets/a.json /layers/3/kernel", and whose text says what was found and what was expected: unreadable file, JSON syntax
-/// (line and column), schema violation (unknown key, wrong type, missing key, out of range), names that are not unique, a layer
-/// that does not fit its input's shape (kernel larger than the padded input, groups that do not divide the channels, a linear layer on
-/// an unflattened map is allowed and flattens), an activation with nothing before it.
+/// "nets/a.json /layers/3/kernel", and whose text says what was found and what was expected:
+/// unreadable file, JSON syntax (line and column), schema violation (unknown key, wrong type,
+/// missing key, out of range), names that are not unique, a layer that does not fit its input's
+/// shape (kernel larger than the padded input, groups that do not divide the channels, a linear
+/// layer on an unflattened map is allowed and flattens), an activation with nothing before it that
+/// computes, an add whose source is no earlier layer or has another shape, 2^31 or more activations
+/// or weights in a layer. A key that is unknown, missing or comes twice is reported at the object
+/// around it. The JSON Schema is nets/network.schema.json, built into the library. Thread safe.
 NetworkSpec LoadNetwork(const std::filesystem::path& file);
 /// The same from text; `name` stands for the file in messages.
 NetworkSpec ParseNetwork(const std::string& text, const std::string& name);

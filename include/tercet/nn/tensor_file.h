@@ -18,15 +18,19 @@ struct TensorData {
   std::vector<std::size_t> shape;   ///< empty for a single number
   std::vector<std::uint8_t> bytes;  ///< little endian, row-major
 
-  /// Product of the shape, 1 for an empty one. InternalError when it does not fit or disagrees with `bytes`.
+  /// Product of the shape, 1 for an empty one. InternalError when it does not fit or disagrees with
+  /// `bytes`.
   std::size_t Count() const;
-  /// The values converted to double / to 64-bit integers (ConfigError naming `place` when they are not integers).
-  /// NaN and infinities pass the first and fail the second; integers of more than 53 bits are rounded by the first.
+  /// The values converted to double / to 64-bit integers (ConfigError naming `place` when they are
+  /// not integers). NaN and infinities pass the first and fail the second; integers of more than 53
+  /// bits are rounded by the first.
   std::vector<double> AsDoubles() const;
   std::vector<std::int64_t> AsIntegers(const std::string& place) const;
-  /// InternalError when the shape does not hold as many values, the dtype is no integer type or a value does not fit it.
+  /// InternalError when the shape does not hold as many values, the dtype is no integer type or a
+  /// value does not fit it.
   static TensorData FromFloats(std::vector<std::size_t> shape, const std::vector<float>& values);
-  static TensorData FromIntegers(std::vector<std::size_t> shape, const std::vector<std::int64_t>& values, DType dtype);
+  static TensorData FromIntegers(std::vector<std::size_t> shape,
+                                 const std::vector<std::int64_t>& values, DType dtype);
   bool operator==(const TensorData&) const = default;
 };
 
@@ -37,16 +41,18 @@ struct TensorFile {
   bool operator==(const TensorFile&) const = default;
 };
 
-/// Reads a safetensors file. ConfigError ("FILE tensor NAME" or "FILE header": found, expected; FILE alone when it cannot be
-/// read) when it is missing, truncated, has offsets that overlap, leave gaps or lie outside, a header that is no JSON or over
-/// 100 MB, or an unsupported dtype. F16 and BF16 are widened to F32. NaN and infinities are read as they are.
+/// Reads a safetensors file. ConfigError ("FILE tensor NAME" or "FILE header": found, expected;
+/// FILE alone when it cannot be read) when it is missing, truncated, has offsets that overlap,
+/// leave gaps or lie outside, a header that is no JSON or over 100 MB, or an unsupported dtype. F16
+/// and BF16 are widened to F32. NaN and infinities are read as they are.
 TensorFile LoadTensors(const std::filesystem::path& file);
 /// The same from memory; `name` stands for the file in messages.
 TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::string& name);
-/// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's bytes do not fit its shape or
-/// it is named "__metadata__".
+/// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's
+/// bytes do not fit its shape or it is named "__metadata__".
 std::vector<std::uint8_t> SerializeTensors(const TensorFile& data);
-/// Writes atomically (a temporary file beside it, then rename). ConfigError when it cannot; what was there stays then.
+/// Writes atomically (a temporary file beside it, then rename). ConfigError when it cannot; what
+/// was there stays then.
 void SaveTensors(const TensorFile& data, const std::filesystem::path& file);
 
 }  // namespace tercet::nn

@@ -2,63 +2,32 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <string_view>
 #include <vector>
 
-/// The inner loops that decide the speed, behind one table of functions with several implementations:
-/// "portable" (the reference), "avx2" and "avx512". The best that the processor supports is chosen at
-/// the first use; the environment variable TERCET_KERNELS=<name> forces one. All are bit-identical.
-/// No branch and no memory address depends on the contents of any operand except where said.
+#include "tercet/ring/kernel_table.h"
+
+/// The inner loops that decide the speed, behind one table of functions with several
+/// implementations: "portable" (the reference), "avx2", "avx512" and "avx512vnni". The best that
+/// the processor supports is chosen at the first use; the environment variable
+/// TERCET_KERNELS=<name> forces one. All are bit-identical. No branch and no memory address depends
+/// on the contents of any operand except where said.
+///
+///     const Kernels& kernels = ActiveKernels();
+///     ProductOf<std::uint16_t>(kernels)(y.data(), outputs, cols, w, rows.data(), depth);
 namespace tercet::ring {
 
-/// y[m][0..cols) += sum_k w[m*depth + k] * rows[k][0..cols), modulo 2^(8 * sizeof(W)), for m in [0, outputs).
-/// `y` points to `outputs` pointers, `rows` to `depth` pointers; a null rows[k] stands for a row of
-/// zeros (padding). Rows of x may overlap each other but not y.
-template <class W>
-using ProductKernel = void (*)(W* const* y, std::size_t outputs, std::size_t cols, const W* w,
-                               const W* const* rows, std::size_t depth);
-
-/// A *bit table* gives each of `count` elements a row of 2^k bits, row after row, least significant bit
-/// first. For k >= 3 a row is 2^k / 8 whole bytes; for k < 3 rows share bytes (8 >> k rows in each).
-/// 1 <= k <= 8. All `Xor...` change the table in place and touch ceil(count * 2^k / 8) bytes.
-struct Kernels {
-  const char* name;
-
-  ProductKernel<std::uint8_t> product8;
-  ProductKernel<std::uint16_t> product16;
-  ProductKernel<std::uint32_t> product32;
-  ProductKernel<std::uint64_t> product64;
-
-  /// Rows ^= the bits [own > v] for v = 0..2^k-1, that is (1 << own) - 1. own[i] < 2^k, secret.
-  void (*xor_greater_rows)(std::uint8_t* table, const std::uint8_t* own, std::size_t count, unsigned k);
-  /// Rows ^= the bits [own == v], that is 1 << own. own[i] < 2^k, secret.
-  void (*xor_equal_rows)(std::uint8_t* table, const std::uint8_t* own, std::size_t count, unsigned k);
-  /// Rows ^= the bits f(v ^ rho[i]) ^ flip[i] for v = 0..2^k-1, where bit v of `f` (2^k bits, bytes of
-  /// which the first ceil(2^k/8) count) is f(v). rho[i] < 2^k and flip[i] in {0, 1} are secret.
-  void (*xor_permuted_rows)(std::uint8_t* table, const std::uint8_t* f, const std::uint8_t* rho,
-                            const std::uint8_t* flip, std::size_t count, unsigned k);
-  /// out[i] ^= (bit index[i] of row i) << shift. index[i] < 2^k (not secret to the caller), shift < 8.
-  void (*select_bits)(std::uint8_t* out, const std::uint8_t* table, const std::uint8_t* index, std::size_t count,
-                      unsigned k, unsigned shift);
-
-  /// Packing as in pack.h, without checks.
-  void (*pack8)(const std::uint8_t* in, std::size_t count, unsigned bits, std::uint8_t* out);
-  void (*pack16)(const std::uint16_t* in, std::size_t count, unsigned bits, std::uint8_t* out);
-  void (*pack32)(const std::uint32_t* in, std::size_t count, unsigned bits, std::uint8_t* out);
-  void (*pack64)(const std::uint64_t* in, std::size_t count, unsigned bits, std::uint8_t* out);
-  void (*unpack8)(const std::uint8_t* in, std::size_t count, unsigned bits, std::uint8_t* out);
-  void (*unpack16)(const std::uint8_t* in, std::size_t count, unsigned bits, std::uint16_t* out);
-  void (*unpack32)(const std::uint8_t* in, std::size_t count, unsigned bits, std::uint32_t* out);
-  void (*unpack64)(const std::uint8_t* in, std::size_t count, unsigned bits, std::uint64_t* out);
-};
-
-/// The implementation in use. Throws ConfigError when TERCET_KERNELS names one that is unknown or that
-/// this processor cannot run. Thread safe.
+/// The implementation in use. Throws ConfigError when TERCET_KERNELS names one that is unknown or
+/// that this processor cannot run. Thread safe.
 const Kernels& ActiveKernels();
 
-/// Every implementation that this processor can run, "portable" first; for tests and benchmarks.
+/// Every implementation that this processor can run, "portable" first, the fastest last; for tests
+/// and benchmarks. Thread safe.
 std::vector<const Kernels*> AvailableKernels();
+
+/// The implementation of that name. Throws ConfigError, with the names of those available, when it
+/// is unknown or this processor cannot run it. Thread safe.
+const Kernels& KernelsByName(std::string_view name);
 
 /// The entry of `kernels` for word W.
 template <class W>

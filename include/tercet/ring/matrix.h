@@ -26,7 +26,8 @@ class AnyMatrix {
   AnyMatrix() = default;
   template <Word W>
   AnyMatrix(Matrix<W> values, unsigned bits) : bits_(bits), values_(std::move(values)) {
-    TERCET_CHECK(WordBytes(bits) == sizeof(W), "{} bits do not live in words of {} bytes", bits, sizeof(W));
+    TERCET_CHECK(WordBytes(bits) == sizeof(W), "{} bits do not live in words of {} bytes", bits,
+                 sizeof(W));
   }
 
   /// All zero, known as such to whoever sees it (public); takes no storage.
@@ -63,7 +64,9 @@ class AnyMatrix {
  private:
   unsigned bits_ = 0;
   bool zero_ = false;
-  std::variant<Matrix<std::uint8_t>, Matrix<std::uint16_t>, Matrix<std::uint32_t>, Matrix<std::uint64_t>> values_;
+  std::variant<Matrix<std::uint8_t>, Matrix<std::uint16_t>, Matrix<std::uint32_t>,
+               Matrix<std::uint64_t>>
+      values_;
 };
 
 }  // namespace tercet::ring

@@ -7,16 +7,16 @@
 
 #include "tercet/base/error.h"
 
-/// Ring elements of Z_{2^l}, 1 <= l <= 64, live in the smallest unsigned word that holds l bits. The
-/// bits above l are arbitrary between operations ("lazy"); they are cut off by Reduce, when packed for
-/// the wire, and when decoded.
+/// Ring elements of Z_{2^l}, 1 <= l <= 64, live in the smallest unsigned word that holds l bits.
+/// The bits above l are arbitrary between operations ("lazy"); they are cut off by Reduce, when
+/// packed for the wire, and when decoded.
 namespace tercet::ring {
 
 inline constexpr unsigned kMaxBits = 64;
 
 template <class T>
 concept Word = std::is_same_v<T, std::uint8_t> || std::is_same_v<T, std::uint16_t> ||
-               std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::uint64_t>;
+    std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::uint64_t>;
 
 template <Word W>
 inline constexpr unsigned kWordBits = 8 * sizeof(W);
@@ -24,7 +24,8 @@ inline constexpr unsigned kWordBits = 8 * sizeof(W);
 /// 2^bits - 1 in a word; bits in 0..width of the word.
 template <Word W>
 constexpr W LowMask(unsigned bits) {
-  return bits >= kWordBits<W> ? static_cast<W>(~W{0}) : static_cast<W>((std::uint64_t{1} << bits) - 1);
+  return bits >= kWordBits<W> ? static_cast<W>(~W{0})
+                              : static_cast<W>((std::uint64_t{1} << bits) - 1);
 }
 
 /// The representative in [0, 2^bits).
@@ -51,15 +52,20 @@ constexpr std::size_t WordBytes(unsigned bits) {
   return bits <= 8 ? 1 : bits <= 16 ? 2 : bits <= 32 ? 4 : 8;
 }
 
-/// Calls f(W{}) with the smallest word type for `bits`: the one place where run-time widths become types.
+/// Calls f(W{}) with the smallest word type for `bits`: the one place where run-time widths become
+/// types.
 template <class F>
 decltype(auto) DispatchWord(unsigned bits, F&& f) {
   TERCET_CHECK(bits >= 1 && bits <= kMaxBits, "ring width {} is not in 1..64", bits);
   switch (WordBytes(bits)) {
-    case 1: return std::forward<F>(f)(std::uint8_t{});
-    case 2: return std::forward<F>(f)(std::uint16_t{});
-    case 4: return std::forward<F>(f)(std::uint32_t{});
-    default: return std::forward<F>(f)(std::uint64_t{});
+    case 1:
+      return std::forward<F>(f)(std::uint8_t{});
+    case 2:
+      return std::forward<F>(f)(std::uint16_t{});
+    case 4:
+      return std::forward<F>(f)(std::uint32_t{});
+    default:
+      return std::forward<F>(f)(std::uint64_t{});
   }
 }
 

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tercet/mpc/suite.h"
+#include "tercet/nn/integer_network.h"
+
+namespace tercet::nn {
+
+/// How one layer is computed securely, and what that costs for one query (one batch).
+struct PlannedLayer {
+  PublicLayer layer;
+  mpc::SuiteChoice suite;  ///< empty name for the last layer, which has no activation
+  mpc::ActivationSpec activation;
+  bool dealt_output = true;
+  mpc::Cost cost;
+};
+
+/// The whole query: input, layers, output. The measured bytes and hops equal these figures exactly.
+struct Plan {
+  PublicNetwork network;
+  mpc::Roles roles;
+  std::size_t batch = 1;
+  std::vector<PlannedLayer> layers;
+  mpc::Cost input, output;
+
+  mpc::Cost Total() const;
+  /// Suites in use that are not private, with what they leak; empty when everything is private.
+  std::vector<std::string> Warnings(const mpc::Registry& registry) const;
+  /// SHA-256 of all that the parties must agree on: suites, widths, roles.
+  std::string Digest() const;
+};
+
+/// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError naming the layer.
+Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry, const mpc::SuiteChoice& suite,
+              const mpc::Roles& roles, std::size_t batch);
+
+}  // namespace tercet::nn
