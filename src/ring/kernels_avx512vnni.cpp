@@ -1,0 +1,5 @@
+#define TERCET_ISA avx512vnni
+#define TERCET_ISA_NAME "avx512vnni"
+#define TERCET_VECTOR_BYTES 64
+#define TERCET_VNNI 1
+#include "ring/kernels_vector.inl"
