@@ -1,0 +1,338 @@
+#include "tercet/nn/network.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "nn/input.h"
+#include "nn/network_schema.h"
+#include "nn/schema_check.h"
+#include "tercet/base/error.h"
+#include "tercet/crypto/certificates.h"
+
+namespace tercet::nn {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uintmax_t kMaxFileBytes = 16 << 20;
+
+/// Activations and weights of one layer stay below this, so that products of sizes with batches,
+/// kernels and element widths fit 64 bits.
+constexpr std::size_t kMaxElements = std::size_t{1} << 31;
+
+constexpr std::array<const char*, 10> kTypeNames = {"conv2d",  "linear", "batch_norm", "sign",
+                                                    "relu",    "square", "max_pool2d", "avg_pool2d",
+                                                    "flatten", "add"};
+
+LayerType TypeByName(const std::string& name) {
+  for (std::size_t i = 0; i < kTypeNames.size(); ++i)
+    if (name == kTypeNames[i]) return static_cast<LayerType>(i);
+  throw InternalError(fmt::format("layer type {} is in the schema only", Printable(name)));
+}
+
+std::string PointerOf(const Path& path) {
+  std::string pointer;
+  for (const std::string& step : path) pointer += PointerStep(step);
+  return pointer;
+}
+
+[[noreturn]] void Refuse(const std::string& name, const std::string& pointer,
+                         const std::string& problem) {
+  throw ConfigError(pointer.empty() ? name : name + " " + pointer, problem);
+}
+
+const json& FollowRef(const json& schema, const json* node) {
+  while (node->contains("$ref")) {
+    const std::string target = node->at("$ref").get<std::string>().substr(1);  // without '#'
+    node = &schema.at(json::json_pointer(target));
+  }
+  return *node;
+}
+
+/// The part of the schema that describes `value`, given the part named for its place: references
+/// followed, and for a layer the branch of its type.
+const json& SchemaFor(const json& schema, const json* node, const json& value) {
+  const json& plain = FollowRef(schema, node);
+  if (plain.contains("allOf") && value.is_object() && value.contains("type")) {
+    for (const json& branch : plain.at("allOf")) {
+      if (branch.at("if").at("properties").at("type").at("const") == value.at("type"))
+        return FollowRef(schema, &branch.at("then"));
+    }
+  }
+  return plain;
+}
+
+/// Says in words what is wrong with the value at `path`, of which the validator knows only that it
+/// fails.
+std::string SchemaProblem(const json& schema, const json& document, const Path& path) {
+  const json* general = &schema;
+  const json* value = &document;
+  for (const std::string& step : path) {
+    const json& node = SchemaFor(schema, general, *value);
+    if (value->is_array()) {
+      const std::size_t index = std::stoul(step);
+      const json& items = node.at("items");
+      general = items.is_array() ? &items.at(index) : &items;
+      value = &value->at(index);
+    } else {
+      general = &node.at("properties").at(step);
+      value = &value->at(step);
+    }
+  }
+
+  const json& node = SchemaFor(schema, general, *value);
+  if (value->is_object() && node.contains("properties")) {
+    const auto title = node.at("title").get<std::string>();
+    if (node.contains("additionalProperties")) {
+      for (const auto& [key, unused] : value->items()) {
+        if (node.at("properties").contains(key)) continue;
+        // In the order of the schema's list of required keys first, then the optional ones.
+        auto keys = node.at("required").get<std::vector<std::string>>();
+        for (const auto& [allowed, unused2] : node.at("properties").items())
+          if (std::find(keys.begin(), keys.end(), allowed) == keys.end()) keys.push_back(allowed);
+        return fmt::format("unknown key '{}'; allowed keys of {}: {}", Printable(key), title,
+                           fmt::join(keys, ", "));
+      }
+    }
+    for (const json& key : node.at("required")) {
+      if (!value->contains(key.get<std::string>())) {
+        return fmt::format("missing key '{}'; {} needs {}", key.get<std::string>(), title,
+                           fmt::join(node.at("required").get<std::vector<std::string>>(), ", "));
+      }
+    }
+  }
+  return fmt::format("found {}, expected {}", ValueText(*value),
+                     FollowRef(schema, general).at("description").get<std::string>());
+}
+
+void CheckSchema(const json& document, const std::string& name) {
+  const json schema_json = json::parse(kNetworkSchema);
+  const std::optional<Path> path = FindViolation(schema_json, document);
+  if (path) Refuse(name, PointerOf(*path), SchemaProblem(schema_json, document, *path));
+}
+
+InputSpec ReadInput(const json& value) {
+  InputSpec input;
+  const json& shape = value.at("shape");
+  input.shape = {shape.at(0).get<std::size_t>(), shape.at(1).get<std::size_t>(),
+                 shape.at(2).get<std::size_t>()};
+  input.scale = value.value("scale", input.scale);
+  input.mean = value.value("mean", input.mean);
+  input.std = value.value("std", input.std);
+  input.bits = value.value("bits", input.bits);
+  return input;
+}
+
+LayerSpec ReadLayer(const json& value) {
+  LayerSpec layer;
+  layer.name = value.at("name").get<std::string>();
+  layer.type = TypeByName(value.at("type").get<std::string>());
+  layer.out_channels = value.value(
+      layer.type == LayerType::kLinear ? "out_features" : "out_channels", layer.out_channels);
+  layer.kernel = value.value("kernel", layer.kernel);
+  const bool pools = layer.type == LayerType::kMaxPool2d || layer.type == LayerType::kAvgPool2d;
+  layer.stride = value.value("stride", pools ? layer.kernel : layer.stride);
+  layer.padding = value.value("padding", layer.padding);
+  layer.groups = value.value("groups", layer.groups);
+  layer.bias = value.value("bias", layer.bias);
+  layer.eps = value.value("eps", layer.eps);
+  layer.from = value.value("from", layer.from);
+  layer.suite = value.value("suite", layer.suite);
+  return layer;
+}
+
+/// Gives the layers of one network their shapes, front to back.
+class ShapeWalk {
+ public:
+  ShapeWalk(std::string name, const Shape3& input) : name_(std::move(name)), shape_(input) {
+    if (input.Size() >= kMaxElements) {
+      Refuse(name_, "/input/shape",
+             fmt::format("{} are {} values, expected fewer than {}", ShapeText(input), input.Size(),
+                         kMaxElements));
+    }
+  }
+
+  void Visit(LayerSpec& layer) {
+    pointer_ = fmt::format("/layers/{}", outputs_.size());
+    layer.in = shape_;
+    switch (layer.type) {
+      case LayerType::kConv2d:
+        layer.out = Convolve(layer);
+        computes_ = true;
+        break;
+      case LayerType::kLinear:
+        CheckSize("weights", layer.in.Size(), layer.out_channels);
+        layer.out = {layer.out_channels, 1, 1};
+        computes_ = true;
+        break;
+      case LayerType::kBatchNorm:
+        layer.out = layer.in;
+        computes_ = true;
+        break;
+      case LayerType::kSign:
+      case LayerType::kRelu:
+      case LayerType::kSquare:
+        if (!computes_) {
+          Fail("/type", fmt::format("found {} with nothing before it that computes, expected an "
+                                    "earlier conv2d, linear, batch_norm, pool or add",
+                                    LayerTypeName(layer.type)));
+        }
+        layer.out = layer.in;
+        break;
+      case LayerType::kMaxPool2d:
+      case LayerType::kAvgPool2d:
+        CheckWindow(layer);
+        layer.out = {layer.in.channels, (layer.in.height - layer.kernel) / layer.stride + 1,
+                     (layer.in.width - layer.kernel) / layer.stride + 1};
+        computes_ = true;
+        break;
+      case LayerType::kFlatten:
+        layer.out = {layer.in.Size(), 1, 1};
+        break;
+      case LayerType::kAdd:
+        CheckAdd(layer);
+        layer.out = layer.in;
+        computes_ = true;
+        break;
+    }
+    const auto [earlier, is_new] = outputs_.emplace(layer.name, Output{outputs_.size(), layer.out});
+    if (!is_new) {
+      Fail("/name", fmt::format("found '{}', the name of layer {} too; expected unique names",
+                                layer.name, earlier->second.index));
+    }
+    shape_ = layer.out;
+  }
+
+ private:
+  struct Output {
+    std::size_t index;
+    Shape3 shape;
+  };
+
+  [[noreturn]] void Fail(const std::string& key, const std::string& problem) const {
+    Refuse(name_, pointer_ + key, problem);
+  }
+
+  /// Each factor is below 2^32, so the product does not wrap.
+  void CheckSize(const char* what, std::size_t a, std::size_t b) const {
+    if (a * b >= kMaxElements) {
+      Fail("", fmt::format("{} {} from an input of {}, expected fewer than {}", a * b, what,
+                           ShapeText(shape_), kMaxElements));
+    }
+  }
+
+  void CheckWindow(const LayerSpec& layer) const {
+    const std::size_t height = layer.in.height + 2 * layer.padding;
+    const std::size_t width = layer.in.width + 2 * layer.padding;
+    if (layer.kernel <= height && layer.kernel <= width) return;
+    Fail("/kernel", fmt::format("found {}, expected at most the sides of the padded input, {} x {}",
+                                layer.kernel, height, width));
+  }
+
+  Shape3 Convolve(const LayerSpec& layer) const {
+    CheckWindow(layer);
+    if (layer.in.channels % layer.groups != 0 || layer.out_channels % layer.groups != 0) {
+      Fail("/groups", fmt::format("found {}, expected a divisor of the {} input channels and of "
+                                  "the {} output channels",
+                                  layer.groups, layer.in.channels, layer.out_channels));
+    }
+    const mpc::LinearShape shape{.in = layer.in,
+                                 .out_channels = layer.out_channels,
+                                 .kernel_h = layer.kernel,
+                                 .kernel_w = layer.kernel,
+                                 .stride = layer.stride,
+                                 .padding = layer.padding,
+                                 .groups = layer.groups};
+    const Shape3 out = shape.Out();
+    CheckSize("outputs", out.channels, out.height * out.width);
+    // A flattened map has up to 2^31 channels, and a kernel 2^12 positions: below 2^43 in all, and
+    // 2^59 with the output channels.
+    if (shape.WeightCount() >= kMaxElements) {
+      Fail("", fmt::format("{} weights from an input of {}, expected fewer than {}",
+                           shape.WeightCount(), ShapeText(layer.in), kMaxElements));
+    }
+    return out;
+  }
+
+  void CheckAdd(const LayerSpec& layer) const {
+    const auto from = outputs_.find(layer.from);
+    if (from == outputs_.end())
+      Fail("/from", fmt::format("found '{}', expected the name of an earlier layer", layer.from));
+    if (from->second.shape != layer.in) {
+      Fail("/from", fmt::format("found '{}' with an output of {}, expected one of {} as the layer "
+                                "before",
+                                layer.from, ShapeText(from->second.shape), ShapeText(layer.in)));
+    }
+  }
+
+  std::string name_;
+  Shape3 shape_;  // what leaves the last layer visited
+  bool computes_ = false;
+  std::string pointer_;
+  std::map<std::string, Output> outputs_;
+};
+
+}  // namespace
+
+const char* LayerTypeName(LayerType type) {
+  const auto index = static_cast<std::size_t>(type);
+  TERCET_CHECK(index < kTypeNames.size(), "layer type {} does not exist", index);
+  return kTypeNames[index];
+}
+
+std::string NetworkSpec::Digest() const {
+  // Adding 0.0 makes -0.0, which compares equal, the same text.
+  json canonical = {{"name", name},
+                    {"output", output},
+                    {"input",
+                     {{"shape", {input.shape.channels, input.shape.height, input.shape.width}},
+                      {"scale", input.scale + 0.0},
+                      {"mean", input.mean + 0.0},
+                      {"std", input.std + 0.0},
+                      {"bits", input.bits}}},
+                    {"layers", json::array()}};
+  for (const LayerSpec& layer : layers) {
+    canonical["layers"].push_back({{"name", layer.name},
+                                   {"type", LayerTypeName(layer.type)},
+                                   {"out_channels", layer.out_channels},
+                                   {"kernel", layer.kernel},
+                                   {"stride", layer.stride},
+                                   {"padding", layer.padding},
+                                   {"groups", layer.groups},
+                                   {"bias", layer.bias},
+                                   {"eps", layer.eps + 0.0},
+                                   {"from", layer.from},
+                                   {"suite", layer.suite}});
+  }
+  return crypto::Sha256Hex(canonical.dump(-1, ' ', true, json::error_handler_t::replace));
+}
+
+NetworkSpec LoadNetwork(const std::filesystem::path& file) {
+  const std::vector<std::uint8_t> bytes = ReadFile(file, kMaxFileBytes);
+  return ParseNetwork(std::string(bytes.begin(), bytes.end()), file.string());
+}
+
+NetworkSpec ParseNetwork(const std::string& text, const std::string& name) {
+  const json document = ReadJson(text, name, JsonLimits{});
+  CheckSchema(document, name);
+
+  NetworkSpec network;
+  network.name = document.at("name").get<std::string>();
+  network.input = ReadInput(document.at("input"));
+  network.output = document.at("output").get<std::string>();
+  ShapeWalk walk(name, network.input.shape);
+  for (const json& value : document.at("layers")) {
+    network.layers.push_back(ReadLayer(value));
+    walk.Visit(network.layers.back());
+  }
+  return network;
+}
+
+}  // namespace tercet::nn

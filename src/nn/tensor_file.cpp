@@ -1,0 +1,500 @@
+#include "tercet/nn/tensor_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "nn/input.h"
+#include "tercet/base/error.h"
+
+namespace tercet::nn {
+namespace {
+
+using nlohmann::json;
+
+static_assert(std::endian::native == std::endian::little,
+              "tensors are kept in the file's byte order");
+
+constexpr std::uint64_t kLengthBytes = 8;  // the header's length stands before it
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{1} << 36;
+constexpr char kMetadataKey[] = "__metadata__";
+
+struct DTypeInfo {
+  DType dtype;
+  const char* name;
+  std::size_t bytes;
+};
+constexpr std::array<DTypeInfo, 6> kDTypes = {{{DType::kF32, "F32", 4},
+                                               {DType::kF64, "F64", 8},
+                                               {DType::kI8, "I8", 1},
+                                               {DType::kI16, "I16", 2},
+                                               {DType::kI32, "I32", 4},
+                                               {DType::kI64, "I64", 8}}};
+
+const DTypeInfo& Info(DType dtype) {
+  const auto index = static_cast<std::size_t>(dtype);
+  TERCET_CHECK(index < kDTypes.size(), "dtype {} does not exist", index);
+  return kDTypes[index];
+}
+
+/// Product of all factors; nothing when it does not fit.
+std::optional<std::size_t> Product(const std::vector<std::size_t>& factors) {
+  // A zero anywhere makes the product zero, however large the rest.
+  if (std::find(factors.begin(), factors.end(), 0) != factors.end()) return 0;
+  std::size_t product = 1;
+  for (const std::size_t factor : factors) {
+    if (factor > std::numeric_limits<std::size_t>::max() / product) return std::nullopt;
+    product *= factor;
+  }
+  return product;
+}
+
+template <class T>
+T Element(const std::vector<std::uint8_t>& bytes, std::size_t index) {
+  T value;
+  std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof(T));
+  return value;
+}
+
+template <class To, class From>
+std::vector<To> Convert(const std::vector<std::uint8_t>& bytes, std::size_t count) {
+  std::vector<To> values(count);
+  for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<To>(Element<From>(bytes, i));
+  return values;
+}
+
+template <class From>
+std::vector<std::int64_t> ConvertExactly(const std::vector<std::uint8_t>& bytes, std::size_t count,
+                                         const std::string& place) {
+  constexpr double kBound = 0x1p63;
+  std::vector<std::int64_t> values(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto value = static_cast<double>(Element<From>(bytes, i));
+    if (!(value >= -kBound && value < kBound) || value != std::trunc(value)) {
+      throw ConfigError(place,
+                        fmt::format("element {} is not an integer of 64 bits, expected one", i));
+    }
+    values[i] = static_cast<std::int64_t>(value);
+  }
+  return values;
+}
+
+template <class T>
+std::vector<std::uint8_t> BytesOf(const std::vector<T>& values) {
+  std::vector<std::uint8_t> bytes(values.size() * sizeof(T));
+  if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
+  return bytes;
+}
+
+template <class To>
+std::vector<std::uint8_t> NarrowedBytes(const std::vector<std::int64_t>& values) {
+  std::vector<To> narrow(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    TERCET_CHECK(std::in_range<To>(values[i]), "element {} does not fit an integer of {} bits", i,
+                 8 * sizeof(To));
+    narrow[i] = static_cast<To>(values[i]);
+  }
+  return BytesOf(narrow);
+}
+
+float FromBfloat16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+
+/// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits.
+float FromHalf(std::uint16_t bits) {
+  const std::uint32_t sign = std::uint32_t{bits & 0x8000U} << 16;
+  const std::uint32_t exponent = (bits >> 10) & 0x1FU;
+  const std::uint32_t fraction = bits & 0x3FFU;
+  if (exponent == 0) {
+    const float magnitude = std::ldexp(static_cast<float>(fraction), -24);
+    return sign != 0 ? -magnitude : magnitude;
+  }
+  // The bias is 15 there and 127 here; all ones mean infinity or NaN in both.
+  const std::uint32_t wide_exponent = exponent == 0x1F ? 0xFF : exponent - 15 + 127;
+  return std::bit_cast<float>(sign | wide_exponent << 23 | fraction << 13);
+}
+
+/// Where a tensor of the header lies in the data.
+struct Extent {
+  std::uint64_t begin, end;
+  std::string name;
+};
+
+/// Reads the entries of one header.
+class HeaderReader {
+ public:
+  HeaderReader(const std::vector<std::uint8_t>& bytes, std::string name)
+      : bytes_(bytes), name_(std::move(name)) {}
+
+  TensorFile Read() {
+    const json header = ParseHeader();
+    TensorFile file;
+    for (const auto& [key, value] : header.items()) {
+      if (key == kMetadataKey) {
+        ReadMetadata(value, file);
+      } else {
+        file.tensors.emplace(key, ReadTensor(key, value));
+      }
+    }
+    CheckExtents();
+    return file;
+  }
+
+ private:
+  [[noreturn]] void FailHeader(const std::string& problem) const {
+    throw ConfigError(name_ + " header", problem);
+  }
+  [[noreturn]] void FailTensor(const std::string& tensor, const std::string& problem) const {
+    throw ConfigError(name_ + " tensor " + Printable(tensor), problem);
+  }
+
+  json ParseHeader() {
+    if (bytes_.size() < kLengthBytes) {
+      FailHeader(
+          fmt::format("truncated: the file has {} bytes, expected at least {} for the "
+                      "header's length",
+                      bytes_.size(), kLengthBytes));
+    }
+    const auto length = Element<std::uint64_t>(bytes_, 0);
+    if (length > kMaxHeaderBytes) {
+      FailHeader(fmt::format("is {} bytes long, expected at most {} (is this a safetensors file?)",
+                             length, kMaxHeaderBytes));
+    }
+    if (length > bytes_.size() - kLengthBytes) {
+      FailHeader(fmt::format("truncated: is {} bytes long, but the file has {} after its length",
+                             length, bytes_.size() - kLengthBytes));
+    }
+    data_begin_ = kLengthBytes + length;
+    data_size_ = bytes_.size() - data_begin_;
+    const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + kLengthBytes,
+                                length);
+    if (!text.starts_with('{')) FailHeader("does not begin with '{', expected a JSON object");
+    // Metadata may hold whole documents as strings.
+    return ReadJson(text, name_ + " header",
+                    {.depth = 4, .values = 4'000'000, .string_length = 16 << 20});
+  }
+
+  void ReadMetadata(const json& value, TensorFile& file) const {
+    if (!value.is_object())
+      FailHeader(fmt::format("found {} as {}, expected an object", ValueText(value), kMetadataKey));
+    for (const auto& [key, text] : value.items()) {
+      if (!text.is_string()) {
+        FailHeader(fmt::format("found {} as {} '{}', expected a string", ValueText(text),
+                               kMetadataKey, Printable(key)));
+      }
+      file.metadata.emplace(key, text.get<std::string>());
+    }
+  }
+
+  TensorData ReadTensor(const std::string& tensor, const json& entry) {
+    if (!entry.is_object()) {
+      FailTensor(tensor, fmt::format("found {} in the header, expected an object with dtype, shape "
+                                     "and data_offsets",
+                                     ValueText(entry)));
+    }
+    for (const char* key : {"dtype", "shape", "data_offsets"})
+      if (!entry.contains(key)) FailTensor(tensor, fmt::format("missing key '{}'", key));
+    for (const auto& [key, unused] : entry.items()) {
+      if (key != "dtype" && key != "shape" && key != "data_offsets") {
+        FailTensor(tensor, fmt::format("unknown key '{}'; allowed keys: dtype, shape, data_offsets",
+                                       Printable(key)));
+      }
+    }
+    const std::string dtype = ReadDType(tensor, entry.at("dtype"));
+    const bool widens = dtype == "F16" || dtype == "BF16";
+    const auto info = std::find_if(kDTypes.begin(), kDTypes.end(), [&](const DTypeInfo& known) {
+      return known.name == (widens ? "F32" : dtype);
+    });
+    const std::size_t stored_bytes = widens ? 2 : info->bytes;
+
+    TensorData data;
+    data.dtype = info->dtype;
+    data.shape = ReadSizes(tensor, "shape", entry.at("shape"));
+    const std::vector<std::size_t> offsets =
+        ReadSizes(tensor, "data_offsets", entry.at("data_offsets"));
+    if (offsets.size() != 2 || offsets[0] > offsets[1]) {
+      FailTensor(tensor, fmt::format("found data_offsets {}, expected [begin, end] with begin <= "
+                                     "end",
+                                     ValueText(entry.at("data_offsets"))));
+    }
+    if (offsets[1] > data_size_) {
+      FailTensor(tensor, fmt::format("lies at {} of the data, which has only {} bytes (truncated "
+                                     "file?)",
+                                     ValueText(entry.at("data_offsets")), data_size_));
+    }
+    std::vector<std::size_t> factors = data.shape;
+    factors.push_back(stored_bytes);
+    const std::optional<std::size_t> size = Product(factors);
+    if (!size) {
+      FailTensor(tensor, fmt::format("shape {} has more bytes than 64 bits can count",
+                                     ValueText(entry.at("shape"))));
+    }
+    if (*size != offsets[1] - offsets[0]) {
+      FailTensor(tensor,
+                 fmt::format("found {} bytes, expected {} for shape {} of {}",
+                             offsets[1] - offsets[0], *size, ValueText(entry.at("shape")), dtype));
+    }
+    extents_.push_back({offsets[0], offsets[1], tensor});
+
+    const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(data_begin_ + offsets[0]);
+    data.bytes.assign(begin, begin + static_cast<std::ptrdiff_t>(*size));
+    if (widens) {
+      std::vector<float> values(*size / stored_bytes);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto bits = Element<std::uint16_t>(data.bytes, i);
+        values[i] = dtype == "F16" ? FromHalf(bits) : FromBfloat16(bits);
+      }
+      data.bytes = BytesOf(values);
+    }
+    return data;
+  }
+
+  std::string ReadDType(const std::string& tensor, const json& value) const {
+    constexpr char kSupported[] = "F32, F64, F16, BF16, I8, I16, I32 or I64";
+    if (value.is_string()) {
+      const auto dtype = value.get<std::string>();
+      if (dtype == "F16" || dtype == "BF16") return dtype;
+      for (const DTypeInfo& known : kDTypes)
+        if (dtype == known.name) return dtype;
+    }
+    FailTensor(tensor, fmt::format("found dtype {}, expected {}", ValueText(value), kSupported));
+  }
+
+  std::vector<std::size_t> ReadSizes(const std::string& tensor, const char* key,
+                                     const json& value) const {
+    std::vector<std::size_t> sizes;
+    bool valid = value.is_array();
+    if (valid) {
+      for (const json& size : value) {
+        valid = valid && size.is_number_unsigned();
+        if (valid) sizes.push_back(size.get<std::size_t>());
+      }
+    }
+    if (!valid) {
+      FailTensor(tensor, fmt::format("found {} {}, expected an array of integers from 0", key,
+                                     ValueText(value)));
+    }
+    return sizes;
+  }
+
+  /// The tensors must fill the data without overlap or gap, so that no byte of the file goes
+  /// unread.
+  void CheckExtents() {
+    std::sort(extents_.begin(), extents_.end(), [](const Extent& a, const Extent& b) {
+      return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
+    });
+    std::uint64_t end = 0;
+    for (const Extent& extent : extents_) {
+      if (extent.begin != end) {
+        FailTensor(extent.name,
+                   fmt::format("begins at byte {} of the data, expected {}, the end of the tensor "
+                               "before it ({})",
+                               extent.begin, end, extent.begin < end ? "they overlap" : "a gap"));
+      }
+      end = extent.end;
+    }
+    if (end != data_size_) {
+      FailHeader(fmt::format("describes {} bytes of data, but the file has {}", end, data_size_));
+    }
+  }
+
+  const std::vector<std::uint8_t>& bytes_;
+  std::string name_;
+  std::uint64_t data_begin_ = 0, data_size_ = 0;
+  std::vector<Extent> extents_;
+};
+
+/// A new file beside the target that vanishes unless it is moved over it.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::filesystem::path& target) : target_(target) {
+    static std::atomic<unsigned> counter{0};
+    // Exclusive creation keeps the user's umask, which a private temporary file would not.
+    do {
+      path_ = target;
+      path_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
+      descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (descriptor_ < 0 && errno == EEXIST);
+    if (descriptor_ < 0) {
+      path_.clear();
+      Fail("created");
+    }
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+
+  void Write(const std::vector<std::uint8_t>& bytes) const {
+    for (std::size_t done = 0; done < bytes.size();) {
+      const ssize_t written = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) Fail("written");
+      done += static_cast<std::size_t>(written);
+    }
+  }
+
+  void MoveOverTarget() {
+    if (::fsync(descriptor_) != 0) Fail("written");
+    if (::close(std::exchange(descriptor_, -1)) != 0) Fail("written");
+    if (::rename(path_.c_str(), target_.c_str()) != 0) Fail("replaced");
+    path_.clear();
+  }
+
+ private:
+  [[noreturn]] void Fail(const char* what) const {
+    throw ConfigError(target_.string(), fmt::format("cannot be {}: {}", what,
+                                                    std::generic_category().message(errno)));
+  }
+
+  std::filesystem::path target_, path_;
+  int descriptor_ = -1;
+};
+
+}  // namespace
+
+std::size_t TensorData::Count() const {
+  const std::optional<std::size_t> count = Product(shape);
+  const std::size_t size = Info(dtype).bytes;
+  TERCET_CHECK(count && bytes.size() % size == 0 && *count == bytes.size() / size,
+               "{} bytes of {} do not fit the tensor's shape", bytes.size(), Info(dtype).name);
+  return *count;
+}
+
+std::vector<double> TensorData::AsDoubles() const {
+  const std::size_t count = Count();
+  switch (dtype) {
+    case DType::kF32:
+      return Convert<double, float>(bytes, count);
+    case DType::kF64:
+      return Convert<double, double>(bytes, count);
+    case DType::kI8:
+      return Convert<double, std::int8_t>(bytes, count);
+    case DType::kI16:
+      return Convert<double, std::int16_t>(bytes, count);
+    case DType::kI32:
+      return Convert<double, std::int32_t>(bytes, count);
+    case DType::kI64:
+      return Convert<double, std::int64_t>(bytes, count);
+  }
+  throw InternalError("dtype does not exist");
+}
+
+std::vector<std::int64_t> TensorData::AsIntegers(const std::string& place) const {
+  const std::size_t count = Count();
+  switch (dtype) {
+    case DType::kF32:
+      return ConvertExactly<float>(bytes, count, place);
+    case DType::kF64:
+      return ConvertExactly<double>(bytes, count, place);
+    case DType::kI8:
+      return Convert<std::int64_t, std::int8_t>(bytes, count);
+    case DType::kI16:
+      return Convert<std::int64_t, std::int16_t>(bytes, count);
+    case DType::kI32:
+      return Convert<std::int64_t, std::int32_t>(bytes, count);
+    case DType::kI64:
+      return Convert<std::int64_t, std::int64_t>(bytes, count);
+  }
+  throw InternalError("dtype does not exist");
+}
+
+TensorData TensorData::FromFloats(std::vector<std::size_t> shape,
+                                  const std::vector<float>& values) {
+  TensorData data{DType::kF32, std::move(shape), BytesOf(values)};
+  data.Count();
+  return data;
+}
+
+TensorData TensorData::FromIntegers(std::vector<std::size_t> shape,
+                                    const std::vector<std::int64_t>& values, DType dtype) {
+  TensorData data{dtype, std::move(shape), {}};
+  switch (dtype) {
+    case DType::kI8:
+      data.bytes = NarrowedBytes<std::int8_t>(values);
+      break;
+    case DType::kI16:
+      data.bytes = NarrowedBytes<std::int16_t>(values);
+      break;
+    case DType::kI32:
+      data.bytes = NarrowedBytes<std::int32_t>(values);
+      break;
+    case DType::kI64:
+      data.bytes = BytesOf(values);
+      break;
+    default:
+      throw InternalError(fmt::format("{} is no integer type", Info(dtype).name));
+  }
+  data.Count();
+  return data;
+}
+
+TensorFile LoadTensors(const std::filesystem::path& file) {
+  return ParseTensors(ReadFile(file, kMaxFileBytes), file.string());
+}
+
+TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::string& name) {
+  return HeaderReader(bytes, name).Read();
+}
+
+std::vector<std::uint8_t> SerializeTensors(const TensorFile& data) {
+  // Wide elements first, so that each tensor is aligned to its elements' size.
+  std::vector<std::pair<std::string, const TensorData*>> order;
+  for (const auto& [name, tensor] : data.tensors) {
+    TERCET_CHECK(name != kMetadataKey, "a tensor must not be named {}", name);
+    tensor.Count();  // checks the bytes against the shape
+    order.emplace_back(name, &tensor);
+  }
+  std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return Info(a.second->dtype).bytes > Info(b.second->dtype).bytes;
+  });
+
+  json header = json::object();
+  if (!data.metadata.empty()) header[kMetadataKey] = data.metadata;
+  std::size_t end = 0;
+  for (const auto& [name, tensor] : order) {
+    const std::size_t begin = end;
+    end += tensor->bytes.size();
+    header[name] = {{"dtype", Info(tensor->dtype).name},
+                    {"shape", tensor->shape},
+                    {"data_offsets", {begin, end}}};
+  }
+  std::string text;
+  try {
+    text = header.dump();
+  } catch (const json::type_error&) {
+    throw InternalError("a tensor's name or the metadata is not valid UTF-8");
+  }
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+
+  std::vector<std::uint8_t> bytes = BytesOf(std::vector<std::uint64_t>{text.size()});
+  bytes.reserve(bytes.size() + text.size() + end);
+  bytes.insert(bytes.end(), text.begin(), text.end());
+  for (const auto& [name, tensor] : order)
+    bytes.insert(bytes.end(), tensor->bytes.begin(), tensor->bytes.end());
+  return bytes;
+}
+
+void SaveTensors(const TensorFile& data, const std::filesystem::path& file) {
+  const std::vector<std::uint8_t> bytes = SerializeTensors(data);
+  TemporaryFile temporary(file);
+  temporary.Write(bytes);
+  temporary.MoveOverTarget();
+}
+
+}  // namespace tercet::nn

@@ -1,0 +1,29 @@
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "tercet/base/error.h"
+#include "tercet/nn/images.h"
+
+/// Any bytes give as many images or labels as announced, or a ConfigError.
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  // The first byte limits the count, so that both readings, of all and of a part, are tried.
+  const std::size_t limit = data[0] % 4;
+  const std::vector<std::uint8_t> bytes(data + 1, data + size);
+  try {
+    const tercet::nn::Images images = tercet::nn::ParseImages(bytes, "fuzz", limit, {});
+    if (images.count == 0 || images.pixels.size() != images.count * images.shape.Size())
+      std::abort();
+  } catch (const tercet::ConfigError&) {
+  }
+  try {
+    const std::vector<std::uint8_t> labels = tercet::nn::ParseLabels(bytes, "fuzz", limit, 10);
+    if (labels.empty()) std::abort();
+    for (const std::uint8_t label : labels)
+      if (label >= 10) std::abort();
+  } catch (const tercet::ConfigError&) {
+  }
+  return 0;
+}
