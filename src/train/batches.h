@@ -1,0 +1,34 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <vector>
+
+#include "tercet/nn/network.h"
+
+namespace tercet::train {
+
+/// A labelled data set in memory.
+struct DataSet {
+  torch::Tensor pixels;  ///< uint8, N x C x H x W
+  torch::Tensor labels;  ///< int64, N
+
+  std::size_t Size() const { return static_cast<std::size_t>(pixels.size(0)); }
+};
+
+/// Reads images and labels for a network. ConfigError when a file is wrong or the two have
+/// different lengths.
+DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
+                    const std::filesystem::path& labels);
+
+/// Real inputs (float) of pixels 0..255 (float, fractions allowed), rounded as nn::InputSpec says.
+torch::Tensor QuantizeInput(const torch::Tensor& pixels, const nn::InputSpec& input);
+
+/// Moves every image of a float batch N x C x H x W at random: shift, rotation, scale, shear and a
+/// smooth local distortion, all proportional to `strength`; empty space fills with 0. Uses
+/// libtorch's global generator.
+torch::Tensor Augment(const torch::Tensor& pixels, double strength);
+
+}  // namespace tercet::train

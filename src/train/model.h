@@ -1,0 +1,60 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstddef>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tercet/nn/network.h"
+#include "tercet/nn/tensor_file.h"
+
+namespace tercet::train {
+
+/// A NetworkSpec as a differentiable function. Not thread-safe.
+///
+///     Model model(spec, /*width_bits=*/0);
+///     torch::Tensor logits = model.Forward(images, /*training=*/true);
+///     nn::SaveTensors(model.Save(), "m.safetensors");
+class Model {
+ public:
+  /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions.
+  Model(const nn::NetworkSpec& spec, unsigned width_bits);
+
+  /// Logits (N x classes) of a batch N x C x H x W of real inputs. `training` uses and updates
+  /// batch statistics as PyTorch's batch_norm does, else the running ones are used.
+  torch::Tensor Forward(const torch::Tensor& input, bool training);
+
+  /// Weights of conv2d and linear, which weight decay applies to / all other trained tensors.
+  std::vector<torch::Tensor> Weights() const;
+  std::vector<torch::Tensor> OtherParameters() const;
+
+  /// No parameter or running statistic is infinite or NaN.
+  bool IsFinite() const;
+
+  /// Takes over every tensor that the network needs; others are ignored. ConfigError ("FILE tensor
+  /// NAME") when one is missing or has another shape.
+  void Load(const nn::TensorFile& file, const std::string& name);
+  /// The tensors in float32, names as in a PyTorch state_dict.
+  nn::TensorFile Save() const;
+
+ private:
+  struct Step {
+    nn::LayerSpec layer;
+    torch::Tensor weight, bias, running_mean, running_var;  // undefined where the type has none
+    std::optional<double> input_bound;  // largest |x| in integer units, where it is known
+    bool referenced = false;            // an add takes this layer's output
+  };
+
+  torch::Tensor Apply(Step& step, const torch::Tensor& x, bool training,
+                      const std::map<std::string, torch::Tensor>& outputs) const;
+  torch::Tensor RoundedWeight(const Step& step) const;
+  std::map<std::string, torch::Tensor> NamedTensors() const;
+
+  std::vector<Step> steps_;
+  unsigned width_bits_;
+};
+
+}  // namespace tercet::train

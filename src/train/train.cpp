@@ -1,0 +1,250 @@
+#include "train/train.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <numbers>
+#include <random>
+#include <utility>
+
+#include "tercet/base/error.h"
+#include "tercet/nn/network.h"
+#include "tercet/nn/tensor_file.h"
+#include "train/batches.h"
+#include "train/model.h"
+
+namespace tercet::train {
+namespace {
+
+using torch::Tensor;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::int64_t kEvaluationBatch = 500;
+constexpr std::size_t kStepsPerReport = 20;
+// Products of the two stay below the largest float, where libtorch would stop with an error of its
+// own.
+constexpr double kMaxRate = 1e30;
+constexpr double kMaxDecay = 1e6;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void Require(bool good, const char* option, const std::string& problem) {
+  if (!good) throw ConfigError(option, problem);
+}
+
+void CheckOptions(const TrainOptions& o) {
+  Require(o.epochs >= 1, "--epochs", fmt::format("expected at least 1, got {}", o.epochs));
+  Require(o.batch >= 2, "--batch-size",
+          fmt::format("expected at least 2 (batch_norm needs them), got {}", o.batch));
+  Require(o.lr > 0 && o.lr <= kMaxRate, "--lr",
+          fmt::format("expected 0 < rate <= {}, got {}", kMaxRate, o.lr));
+  Require(o.weight_decay >= 0 && o.weight_decay <= kMaxDecay, "--weight-decay",
+          fmt::format("expected 0 <= decay <= {}, got {}", kMaxDecay, o.weight_decay));
+  Require(o.label_smoothing >= 0 && o.label_smoothing < 1, "--label-smoothing",
+          fmt::format("expected 0 <= s < 1, got {}", o.label_smoothing));
+  Require(std::isfinite(o.augment) && o.augment >= 0, "--augment",
+          fmt::format("expected a number of at least 0, got {}", o.augment));
+  Require(o.width_bits == 0 || (o.width_bits >= 4 && o.width_bits <= 32), "--width-bits",
+          fmt::format("expected 0 (off) or 4..32, got {}", o.width_bits));
+  Require(o.threads >= 1, "--threads", fmt::format("expected at least 1, got {}", o.threads));
+  Require(o.validation >= 1, "--validation", "expected at least 1 held-out image, got 0");
+  Require(o.test_images.empty() == o.test_labels.empty(), "--test-images",
+          "expected together with --test-labels, or neither");
+  Require(!o.out.empty(), "--out", "expected a file to write");
+  const std::filesystem::path folder = o.out.has_parent_path() ? o.out.parent_path() : ".";
+  Require(std::filesystem::is_directory(folder), "--out",
+          fmt::format("folder {} does not exist", folder.string()));
+}
+
+// Fisher-Yates with a generator and a reduction that the standard fixes, unlike std::shuffle.
+Tensor Shuffled(std::size_t count, std::mt19937_64& generator) {
+  std::vector<std::int64_t> order(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    order[i] = static_cast<std::int64_t>(i);
+    std::swap(order[i], order[generator() % (i + 1)]);
+  }
+  return torch::tensor(order, torch::kInt64);
+}
+
+std::int64_t Hits(const Tensor& logits, const Tensor& labels) {
+  return logits.argmax(1).eq(labels).sum().item<std::int64_t>();
+}
+
+double Accuracy(Model& model, const DataSet& data, const nn::InputSpec& input) {
+  torch::NoGradGuard guard;
+  std::int64_t hits = 0;
+  const std::int64_t count = data.pixels.size(0);
+  for (std::int64_t begin = 0; begin < count; begin += kEvaluationBatch) {
+    const std::int64_t size = std::min(kEvaluationBatch, count - begin);
+    const Tensor pixels = data.pixels.narrow(0, begin, size).to(torch::kFloat32);
+    hits += Hits(model.Forward(QuantizeInput(pixels, input), /*training=*/false),
+                 data.labels.narrow(0, begin, size));
+  }
+  return static_cast<double>(hits) / static_cast<double>(count);
+}
+
+class Trainer {
+ public:
+  Trainer(const TrainOptions& options, const std::function<void(const TrainProgress&)>& on_progress)
+      : options_(options),
+        on_progress_(on_progress),
+        spec_(nn::LoadNetwork(options.network)),
+        shuffle_(options.seed) {
+    torch::set_num_threads(options.threads);
+    torch::manual_seed(options.seed);
+    LoadData();
+    model_ = std::make_unique<Model>(spec_, options.width_bits);
+    if (!options.initial.empty()) {
+      model_->Load(nn::LoadTensors(options.initial), options.initial.string());
+    }
+    using torch::optim::AdamWOptions;
+    std::vector<torch::optim::OptimizerParamGroup> groups;
+    groups.emplace_back(model_->Weights(), std::make_unique<AdamWOptions>(
+                                               AdamWOptions().weight_decay(options.weight_decay)));
+    groups.emplace_back(model_->OtherParameters(),
+                        std::make_unique<AdamWOptions>(AdamWOptions().weight_decay(0)));
+    optimizer_ = std::make_unique<torch::optim::AdamW>(groups, AdamWOptions());
+  }
+
+  TrainResult Run() {
+    start_ = Clock::now();
+    for (int epoch = 1; epoch <= options_.epochs; ++epoch) {
+      const Clock::time_point epoch_start = Clock::now();
+      TrainProgress progress = RunEpoch(epoch);
+      // The last step's update is in no loss yet.
+      if (!model_->IsFinite()) ThrowDiverged("a weight", epoch, steps_);
+      progress.validation_accuracy = Accuracy(*model_, validation_, spec_.input);
+      // Of equals the later one: its learning rate was lower.
+      progress.saved = progress.validation_accuracy >= result_.validation_accuracy;
+      if (progress.saved) SaveBest(epoch, progress.validation_accuracy);
+      progress.epoch_done = true;
+      result_.epochs.push_back({progress.loss, progress.accuracy, progress.validation_accuracy,
+                                SecondsSince(epoch_start)});
+      if (on_progress_) on_progress_(progress);
+    }
+    if (!options_.test_images.empty()) {
+      Model best(spec_, options_.width_bits);
+      best.Load(nn::LoadTensors(options_.out), options_.out.string());
+      result_.test_accuracy = Accuracy(best, test_, spec_.input);
+    }
+    result_.seconds = SecondsSince(start_);
+    return result_;
+  }
+
+ private:
+  void LoadData() {
+    const DataSet all = LoadDataSet(spec_, options_.train_images, options_.train_labels);
+    const auto batch = static_cast<std::size_t>(options_.batch);
+    if (all.Size() < options_.validation + batch) {
+      throw ConfigError(
+          options_.train_images.string(),
+          fmt::format("holds {} images; expected at least {} (--validation) + {} (--batch-size)",
+                      all.Size(), options_.validation, batch));
+    }
+    const auto held_out = static_cast<std::int64_t>(options_.validation);
+    const std::int64_t used = all.pixels.size(0) - held_out;
+    training_ = {all.pixels.narrow(0, 0, used), all.labels.narrow(0, 0, used)};
+    validation_ = {all.pixels.narrow(0, used, held_out), all.labels.narrow(0, used, held_out)};
+    if (!options_.test_images.empty()) {
+      test_ = LoadDataSet(spec_, options_.test_images, options_.test_labels);
+    }
+    steps_ = training_.Size() / batch;
+  }
+
+  void SetLearningRate(int epoch, std::size_t step) {
+    const double done = epoch - 1 + static_cast<double>(step) / static_cast<double>(steps_);
+    const double warm_up = std::min(1.0, done + 1.0 / static_cast<double>(steps_));
+    const double cosine = (1 + std::cos(std::numbers::pi * done / options_.epochs)) / 2;
+    for (torch::optim::OptimizerParamGroup& group : optimizer_->param_groups()) {
+      group.options().set_lr(options_.lr * warm_up * cosine);
+    }
+  }
+
+  // One pass over the training images in a fresh order; the last, incomplete batch is left out.
+  TrainProgress RunEpoch(int epoch) {
+    const Clock::time_point epoch_start = Clock::now();
+    const Tensor order = Shuffled(training_.Size(), shuffle_);
+    TrainProgress progress;
+    progress.epoch = epoch;
+    progress.epochs = options_.epochs;
+    progress.steps = steps_;
+    double loss_sum = 0;
+    std::int64_t hits = 0;
+    for (std::size_t step = 0; step < steps_; ++step) {
+      SetLearningRate(epoch, step);
+      const Tensor chosen =
+          order.narrow(0, static_cast<std::int64_t>(step) * options_.batch, options_.batch);
+      const Tensor labels = training_.labels.index_select(0, chosen);
+      const Tensor pixels =
+          Augment(training_.pixels.index_select(0, chosen).to(torch::kFloat32), options_.augment);
+      const Tensor logits = model_->Forward(QuantizeInput(pixels, spec_.input), /*training=*/true);
+      const Tensor loss = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
+                                                 options_.label_smoothing);
+      const double loss_value = loss.item<double>();
+      if (!std::isfinite(loss_value)) ThrowDiverged("the loss", epoch, step + 1);
+      optimizer_->zero_grad();
+      loss.backward();
+      optimizer_->step();
+
+      loss_sum += loss_value;
+      hits += Hits(logits.detach(), labels);
+      const auto done = static_cast<double>(step + 1);
+      progress.step = step + 1;
+      progress.loss = loss_sum / done;
+      progress.accuracy = static_cast<double>(hits) / (done * options_.batch);
+      progress.images_per_s = done * options_.batch / SecondsSince(epoch_start);
+      const double part = (epoch - 1 + done / static_cast<double>(steps_)) / options_.epochs;
+      progress.left_s = SecondsSince(start_) * (1 - part) / part;
+      if (on_progress_ && (step + 1) % kStepsPerReport == 0) on_progress_(progress);
+    }
+    return progress;
+  }
+
+  [[noreturn]] void ThrowDiverged(const char* what, int epoch, std::size_t step) const {
+    const std::string kept =
+        result_.best_epoch == 0
+            ? std::string("nothing was saved")
+            : fmt::format("{} holds epoch {}", options_.out.string(), result_.best_epoch);
+    throw ConfigError("--lr", fmt::format("{} became infinite or NaN in epoch {}, step {}, with "
+                                          "learning rate {}; try a lower one ({})",
+                                          what, epoch, step, options_.lr, kept));
+  }
+
+  void SaveBest(int epoch, double accuracy) {
+    nn::TensorFile file = model_->Save();
+    file.metadata["format"] = "pt";
+    file.metadata["network"] = spec_.name;
+    file.metadata["network_digest"] = spec_.Digest();
+    file.metadata["epoch"] = std::to_string(epoch);
+    file.metadata["validation_accuracy"] = fmt::format("{:.4f}", accuracy);
+    nn::SaveTensors(file, options_.out);
+    result_.best_epoch = epoch;
+    result_.validation_accuracy = accuracy;
+  }
+
+  const TrainOptions& options_;
+  const std::function<void(const TrainProgress&)>& on_progress_;
+  nn::NetworkSpec spec_;
+  std::mt19937_64 shuffle_;
+  DataSet training_, validation_, test_;
+  std::size_t steps_ = 0;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<torch::optim::AdamW> optimizer_;
+  TrainResult result_;
+  Clock::time_point start_;
+};
+
+}  // namespace
+
+TrainResult Train(const TrainOptions& options,
+                  const std::function<void(const TrainProgress&)>& on_progress) {
+  CheckOptions(options);
+  return Trainer(options, on_progress).Run();
+}
+
+}  // namespace tercet::train

@@ -1,0 +1,220 @@
+#include "train/model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "tercet/base/error.h"
+#include "train/batches.h"
+
+namespace tercet::train {
+namespace {
+
+using torch::Tensor;
+
+Tensor Values(const nn::TensorFile& file, const std::string& name) {
+  const nn::TensorData& data = file.tensors.at(name);
+  return torch::tensor(data.AsDoubles(), torch::kFloat32)
+      .view(std::vector<std::int64_t>(data.shape.begin(), data.shape.end()));
+}
+
+nn::NetworkSpec Spec(const std::string& shape, const std::string& layers) {
+  return nn::ParseNetwork(
+      R"({"name": "T", "input": {"shape": )" + shape +
+          R"(, "scale": 255, "mean": 0.0, "std": 1.0, "bits": 4}, "layers": [)" + layers +
+          R"(], "output": "logits"})",
+      "test");
+}
+
+// Weights of batch_norm start as the identity; random ones let mistakes show.
+void Randomize(Model& model) {
+  nn::TensorFile file = model.Save();
+  for (auto& [name, tensor] : file.tensors) {
+    Tensor random = torch::randn({static_cast<std::int64_t>(tensor.Count())});
+    if (name.ends_with("running_var")) random = random.abs() + 0.1;
+    tensor = nn::TensorData::FromFloats(
+        tensor.shape,
+        std::vector<float>(random.data_ptr<float>(), random.data_ptr<float>() + random.numel()));
+  }
+  model.Load(file, "random");
+}
+
+TEST(ModelTest, ComputesEveryLayerTypeAsPyTorchDoes) {
+  torch::manual_seed(1);
+  const nn::NetworkSpec spec = Spec("[2, 9, 9]", R"(
+      {"name": "c1", "type": "conv2d", "out_channels": 4, "kernel": 3, "stride": 1, "padding": 1},
+      {"name": "r1", "type": "relu"},
+      {"name": "p1", "type": "max_pool2d", "kernel": 3, "stride": 3},
+      {"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 3, "stride": 1, "padding": 1,
+       "groups": 4, "bias": false},
+      {"name": "s2", "type": "square"},
+      {"name": "a2", "type": "add", "from": "p1"},
+      {"name": "b2", "type": "batch_norm"},
+      {"name": "g2", "type": "sign"},
+      {"name": "v2", "type": "avg_pool2d", "kernel": 2, "stride": 1},
+      {"name": "f", "type": "flatten"},
+      {"name": "l", "type": "linear", "out_features": 3},
+      {"name": "b3", "type": "batch_norm"})");
+  Model model(spec, 0);
+  Randomize(model);
+  const nn::TensorFile w = model.Save();
+  const Tensor input = torch::randn({5, 2, 9, 9});
+
+  Tensor x = torch::relu(torch::conv2d(input, Values(w, "c1.weight"), Values(w, "c1.bias"), 1, 1));
+  const Tensor kept = torch::max_pool2d(x, 3, 3);
+  x = torch::conv2d(kept, Values(w, "c2.weight"), {}, 1, 1, 1, 4);
+  x = x * x + kept;
+  x = torch::batch_norm(x, Values(w, "b2.weight"), Values(w, "b2.bias"),
+                        Values(w, "b2.running_mean"), Values(w, "b2.running_var"), false, 0.1, 1e-5,
+                        false);
+  x = torch::where(x >= 0, 1.0, -1.0).to(torch::kFloat32);
+  x = torch::avg_pool2d(x, 2, 1).flatten(1);
+  x = torch::linear(x, Values(w, "l.weight"), Values(w, "l.bias"));
+  x = torch::batch_norm(x, Values(w, "b3.weight"), Values(w, "b3.bias"),
+                        Values(w, "b3.running_mean"), Values(w, "b3.running_var"), false, 0.1, 1e-5,
+                        false);
+  EXPECT_TRUE(torch::allclose(model.Forward(input, false), x, 1e-4, 1e-4));
+}
+
+TEST(ModelTest, PoolingBeforeTheSignIsTheSameFunction) {
+  torch::manual_seed(2);
+  Model model(Spec("[1, 6, 6]", R"(
+      {"name": "c", "type": "conv2d", "out_channels": 3, "kernel": 3},
+      {"name": "g", "type": "sign"},
+      {"name": "p", "type": "max_pool2d", "kernel": 2, "stride": 2})"),
+              0);
+  Randomize(model);
+  const nn::TensorFile w = model.Save();
+  const Tensor input = torch::randn({4, 1, 6, 6});
+  const Tensor z = torch::conv2d(input, Values(w, "c.weight"), Values(w, "c.bias"));
+  const Tensor expected =
+      torch::max_pool2d(torch::where(z >= 0, 1.0, -1.0).to(torch::kFloat32), 2, 2);
+  EXPECT_TRUE(model.Forward(input, false).equal(expected.flatten(1)));
+}
+
+TEST(ModelTest, SignPassesAGradientNearZeroOnly) {
+  nn::NetworkSpec spec;
+  spec.input.shape = {5, 1, 1};
+  nn::LayerSpec sign;
+  sign.name = "g";
+  sign.type = nn::LayerType::kSign;
+  sign.in = sign.out = {5, 1, 1};
+  spec.layers = {sign};
+  Model model(spec, 0);
+  const Tensor x = torch::tensor({-1.5F, -0.25F, 0.0F, 0.5F, 3.0F}).view({1, 5, 1, 1});
+  x.set_requires_grad(true);
+  const Tensor y = model.Forward(x, true);
+  EXPECT_TRUE(y.detach().equal(torch::tensor({{-1.0F, -1.0F, 1.0F, 1.0F, 1.0F}})));
+  y.sum().backward();
+  EXPECT_TRUE(x.grad().flatten().equal(torch::tensor({0.0F, 1.5F, 2.0F, 1.0F, 0.0F})));
+}
+
+TEST(ModelTest, BatchNormKeepsRunningStatistics) {
+  Model model(Spec("[2, 1, 1]", R"(
+      {"name": "l", "type": "linear", "out_features": 2},
+      {"name": "b", "type": "batch_norm"})"),
+              0);
+  const Tensor input = torch::tensor({{1.0F, 2.0F}, {3.0F, 7.0F}}).view({2, 2, 1, 1});
+  model.Forward(input, false);
+  EXPECT_TRUE(Values(model.Save(), "b.running_mean").equal(torch::zeros({2})));
+  model.Forward(input, true);
+  const nn::TensorFile w = model.Save();
+  const Tensor z = torch::linear(input.flatten(1), Values(w, "l.weight"));
+  EXPECT_TRUE(torch::allclose(Values(w, "b.running_mean"), z.mean(0) * 0.1));
+}
+
+TEST(ModelTest, FreezesABiasThatBatchNormCancels) {
+  const nn::NetworkSpec spec = Spec("[2, 1, 1]", R"(
+      {"name": "l1", "type": "linear", "out_features": 2},
+      {"name": "b", "type": "batch_norm"},
+      {"name": "l2", "type": "linear", "out_features": 2})");
+  const Model model(spec, 0);
+  EXPECT_EQ(model.Weights().size(), 2u);
+  EXPECT_EQ(model.OtherParameters().size(), 3u);  // b.weight, b.bias, l2.bias
+}
+
+TEST(ModelTest, RoundsWeightsToTheWidth) {
+  torch::manual_seed(3);
+  constexpr unsigned kWidth = 11;
+  Model model(Spec("[6, 1, 1]", R"(
+      {"name": "l", "type": "linear", "out_features": 4, "bias": false})"),
+              kWidth);
+  const Tensor weight = Values(model.Save(), "l.weight");
+  const Tensor used = model.Forward(torch::eye(6).view({6, 6, 1, 1}), false).detach().t();
+  // The input has 4 bits, so sum|w| may be (2^10 - 1) / 15.
+  const Tensor scale = 1023.0 / 15 / weight.abs().sum(1, true);
+  const Tensor integers = used * scale;
+  EXPECT_TRUE(torch::allclose(integers, integers.round(), 0, 1e-3));
+  EXPECT_TRUE(integers.round().equal((weight * scale).round()));
+  EXPECT_FALSE(used.equal(weight));
+}
+
+TEST(ModelTest, RoundedWeightsStillGetGradients) {
+  Model model(Spec("[2, 1, 1]", R"(
+      {"name": "l", "type": "linear", "out_features": 1, "bias": false})"),
+              8);
+  const Tensor x = torch::tensor({3.0F, 5.0F}).view({1, 2, 1, 1});
+  model.Forward(x, true).sum().backward();
+  EXPECT_TRUE(model.Weights()[0].grad().flatten().equal(x.flatten()));
+}
+
+TEST(ModelTest, LoadNamesAMissingTensor) {
+  Model model(Spec("[2, 1, 1]", R"({"name": "l", "type": "linear", "out_features": 1})"), 0);
+  nn::TensorFile file = model.Save();
+  file.tensors.erase("l.bias");
+  try {
+    model.Load(file, "a.safetensors");
+    FAIL() << "expected a ConfigError";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.Place(), "a.safetensors tensor l.bias");
+  }
+}
+
+TEST(ModelTest, NoticesNumbersThatAreNotFinite) {
+  Model model(Spec("[2, 1, 1]", R"({"name": "l", "type": "linear", "out_features": 1})"), 0);
+  EXPECT_TRUE(model.IsFinite());
+  nn::TensorFile file = model.Save();
+  file.tensors["l.bias"] = nn::TensorData::FromFloats({1}, {std::nanf("")});
+  model.Load(file, "a.safetensors");
+  EXPECT_FALSE(model.IsFinite());
+}
+
+TEST(BatchesTest, QuantizesEveryPixelAsTheInputSpecSays) {
+  for (const unsigned bits : {1U, 4U, 8U}) {
+    nn::InputSpec input;
+    input.scale = 200;
+    input.mean = 0.25;
+    input.std = 2;
+    input.bits = bits;
+    const Tensor real = QuantizeInput(torch::arange(256, torch::kFloat32), input);
+    const double top = std::exp2(bits) - 1;
+    for (int p = 0; p < 256; ++p) {
+      const double q = std::round(p * top / 255);
+      EXPECT_NEAR(real[p].item<double>(), (q * 255 / top / 200 - 0.25) / 2, 1e-6)
+          << bits << ' ' << p;
+    }
+  }
+}
+
+TEST(BatchesTest, AugmentMovesImagesWithinTheirRange) {
+  const Tensor images = torch::zeros({64, 1, 28, 28});
+  images.slice(2, 8, 20).slice(3, 10, 18).fill_(255);
+  EXPECT_TRUE(Augment(images, 0).equal(images));
+  torch::manual_seed(4);
+  const Tensor moved = Augment(images, 1);
+  torch::manual_seed(4);
+  EXPECT_TRUE(Augment(images, 1).equal(moved));
+  EXPECT_EQ(moved.sizes(), images.sizes());
+  EXPECT_GE(moved.min().item<float>(), 0);
+  EXPECT_LE(moved.max().item<float>(), 255.01F);
+  EXPECT_FALSE(moved[0].equal(moved[1]));
+  // The ink stays: its amount changes by the scale at most, and its centre by the shift.
+  const Tensor ink = moved.sum({1, 2, 3}) / images.sum({1, 2, 3});
+  EXPECT_GT(ink.min().item<float>(), 0.5F);
+  EXPECT_LT(ink.max().item<float>(), 1.7F);
+}
+
+}  // namespace
+}  // namespace tercet::train
