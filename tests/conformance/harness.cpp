@@ -1,0 +1,261 @@
+#include "conformance/harness.h"
+
+#include <algorithm>
+
+#include "tercet/mpc/builtin_protocols.h"
+
+namespace tercet {
+void RegisterExampleProtocols(mpc::Registry& registry);  // generated from example_protocol/
+}  // namespace tercet
+
+namespace tercet::conformance {
+
+namespace {
+
+// Choices beside the bare names: suites list their options in SuiteInfo::options.
+const std::vector<std::string>& FurtherChoices() {
+  static const std::vector<std::string> choices{"lut:chunks=2", "lut:chunks=3,form=bit",
+                                                "lut:chunks=4,form=bit"};
+  return choices;
+}
+
+std::uint32_t Largest(const std::array<std::uint32_t, 3>& hops) {
+  return *std::max_element(hops.begin(), hops.end());
+}
+
+std::uint64_t Sum(const std::array<std::uint64_t, 3>& bytes) {
+  return bytes[0] + bytes[1] + bytes[2];
+}
+
+}  // namespace
+
+std::ostream& operator<<(std::ostream& out, const Subject& subject) {
+  return out << subject.choice << ", helper " << subject.helper;
+}
+
+std::string SubjectName(const testing::TestParamInfo<Subject>& info) {
+  std::string name = info.param.choice + "_helper" + std::to_string(info.param.helper);
+  for (char& c : name)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+  return name;
+}
+
+const mpc::Registry& AllProtocols() {
+  static const mpc::Registry registry = [] {
+    mpc::Registry all = BuiltinProtocols();
+    RegisterExampleProtocols(all);
+    return all;
+  }();
+  return registry;
+}
+
+std::vector<Subject> Subjects() {
+  std::vector<std::string> choices = AllProtocols().SuiteNames();
+  choices.insert(choices.end(), FurtherChoices().begin(), FurtherChoices().end());
+  std::vector<Subject> subjects;
+  for (const auto& choice : choices)
+    for (int helper : {0, 1, 2}) subjects.push_back({choice, helper});
+  return subjects;
+}
+
+mpc::Roles RolesWith(int helper) {
+  return {.helper = helper,
+          .data_owner = (helper + 1) % 3,
+          .model_owner = (helper + 2) % 3,
+          .receiver = (helper + 1) % 3};
+}
+
+std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec) {
+  const auto choice = mpc::ParseSuiteChoice(subject.choice, "conformance test");
+  const auto& suite = AllProtocols().FindSuite(choice.name);
+  try {
+    spec.ring_bits = suite.RingBits(spec.value_bits);
+  } catch (const UnsupportedError&) {
+    return std::nullopt;
+  }
+  try {
+    suite.Check(spec, choice);
+  } catch (const UnsupportedError& e) {
+    EXPECT_NE(std::string(e.what()).find(spec.layer), std::string::npos) << e.what();
+    return std::nullopt;
+  }
+  return Layer{&suite, choice, RolesWith(subject.helper), spec};
+}
+
+Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
+                std::uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  return ring::DispatchWord(bits, [&]<mpc::Word W>(W) {
+    std::array<mpc::Matrix<W>, 3> z;
+    for (auto& part : z) part = ring::MakeMatrix<W>(rows, cols);
+    TERCET_CHECK(values.size() == rows * cols, "{} values for {} x {}", values.size(), rows, cols);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint64_t p = rng(), q = rng();
+      const std::uint64_t above = bits < 64 ? rng() << bits : 0;
+      z[0].data()[i] = static_cast<W>(p);
+      z[1].data()[i] = static_cast<W>(q);
+      z[2].data()[i] = static_cast<W>(static_cast<std::uint64_t>(values[i]) - p - q + above);
+    }
+    return Shares{AnyMatrix(z[0], bits), AnyMatrix(z[1], bits), AnyMatrix(z[2], bits)};
+  });
+}
+
+std::vector<std::uint64_t> Elements(const AnyMatrix& m) {
+  return ring::DispatchWord(m.Bits(), [&]<mpc::Word W>(W) {
+    std::vector<std::uint64_t> values;
+    for (const W v : m.As<W>()) values.push_back(ring::Reduce(v, m.Bits()));
+    return values;
+  });
+}
+
+std::vector<std::uint64_t> Open(const std::array<AnyShare, 3>& x) {
+  std::vector<std::uint64_t> sum = Elements(x[0].mine);
+  for (std::size_t p = 0; p < 3; ++p) {
+    const auto mine = Elements(x[p].mine);
+    EXPECT_EQ(mine, Elements(x[(p + 2) % 3].next)) << "copies of share " << p;
+    if (p == 0) continue;
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += mine[i];
+  }
+  for (auto& v : sum) v = ring::Reduce(v, x[0].mine.Bits());
+  return sum;
+}
+
+std::vector<std::uint64_t> Expected(const ActivationSpec& spec, const Values& z) {
+  std::vector<std::uint64_t> expected;
+  for (const std::int64_t v : AllProtocols().PlainOracle().Activate(spec, z))
+    expected.push_back(ring::Encode<std::uint64_t>(v, spec.out_bits));
+  return expected;
+}
+
+Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const Options& options) {
+  Session session;
+  session.queries.resize(queries.size());
+  std::array<std::shared_ptr<net::Recorder>, 3> recorders;
+  mpc::LocalOptions local{.layers = 1, .ledger = options.ledger, .wrap = nullptr};
+  if (options.record) {
+    for (auto& recorder : recorders) recorder = std::make_shared<net::Recorder>();
+    local.wrap = [&](std::unique_ptr<net::Link> link, int owner) {
+      return net::MakeRecordingLink(std::move(link), recorders[static_cast<std::size_t>(owner)]);
+    };
+  }
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        const auto id = static_cast<std::size_t>(party.Id());
+        const auto activation = layer.suite->Create(party, layer.spec, layer.choice, layer.roles);
+        std::vector<mpc::Prepared> prepared;
+        for (std::size_t q = 0; q < queries.size(); ++q) {
+          mpc::Context offline(party, Phase::kOffline);
+          offline.Enter(1, layer.spec.layer);
+          const bool knows = layer.spec.dealt && party.Id() == layer.roles.helper;
+          prepared.push_back(
+              activation->Prepare(offline, layer.spec.batch, knows ? &queries[q][id] : nullptr));
+          offline.Leave();
+          session.queries[q].known[id] = prepared.back().known;
+          session.queries[q].offline_hops[id] = offline.Depth();
+        }
+        for (std::size_t q = 0; q < queries.size(); ++q) {
+          mpc::Context online(party, Phase::kOnline);
+          online.Enter(1, layer.spec.layer);
+          session.queries[q].output[id] =
+              activation->Run(online, std::move(prepared[q]), queries[q][id]);
+          online.Leave();
+          session.queries[q].online_hops[id] = online.Depth();
+        }
+        session.offline_bytes[id] = party.Meter().Total(Phase::kOffline).sent_bytes;
+        session.online_bytes[id] = party.Meter().Total(Phase::kOnline).sent_bytes;
+      },
+      local);
+  for (std::size_t id = 0; options.record && id < 3; ++id) {
+    session.views[id] = recorders[id]->Take();
+    std::erase_if(session.views[id],
+                  [](const net::Recorded& r) { return r.message.phase == Phase::kSetup; });
+  }
+  return session;
+}
+
+void CheckSession(const Layer& layer, const Session& session) {
+  const mpc::Cost cost = layer.Costs();
+  const std::size_t count = session.queries.size();
+  for (std::size_t p = 0; p < 3; ++p) {
+    EXPECT_EQ(Sum(session.offline_bytes[p]), count * cost.offline_bytes[p])
+        << "offline, sent by party " << p;
+    EXPECT_EQ(Sum(session.online_bytes[p]), count * cost.online_bytes[p])
+        << "online, sent by party " << p;
+  }
+  for (const auto& query : session.queries) {
+    EXPECT_EQ(Largest(query.offline_hops), cost.offline_hops) << "offline hops";
+    EXPECT_EQ(Largest(query.online_hops), cost.online_hops) << "online hops";
+    for (std::size_t p = 0; p < 3; ++p) {
+      const auto& [mine, next] = query.output[p];
+      for (const auto* half : {&mine, &next}) {
+        ASSERT_EQ(half->Bits(), layer.spec.out_bits);
+        ASSERT_EQ(half->Rows(), layer.spec.Out().Size());
+        ASSERT_EQ(half->Cols(), layer.spec.batch);
+      }
+      const auto& known = query.known[p];
+      if (!known.mine.Empty()) {
+        EXPECT_EQ(Elements(known.mine), Elements(mine)) << "known offline at party " << p;
+      }
+      if (!known.next.Empty()) {
+        EXPECT_EQ(Elements(known.next), Elements(next)) << "known offline at party " << p;
+      }
+    }
+  }
+  if (!layer.suite->Info().dealt_output) return;
+  const auto helper = static_cast<std::size_t>(layer.roles.helper);
+  for (const auto& query : session.queries) {
+    EXPECT_FALSE(query.known[helper].mine.Empty())
+        << "the dealer's share is drawn, so it is known offline";
+    EXPECT_FALSE(query.known[helper].next.Empty())
+        << "the dealer's share is drawn, so it is known offline";
+  }
+  for (const auto* bytes : {&session.offline_bytes, &session.online_bytes})
+    for (std::size_t p = 0; p < 3; ++p)
+      EXPECT_EQ((*bytes)[p][helper], 0u) << "party " << p << " sends to the dealer";
+  if (layer.spec.dealt) {
+    EXPECT_EQ(Sum(session.online_bytes[helper]), 0u) << "the dealer may be away";
+  }
+}
+
+void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed) {
+  const auto& spec = layer.spec;
+  SCOPED_TRACE(fmt::format(
+      "{} of {} bits in a ring of {} to {}, {}, {} x {} x {}, batch {}{}",
+      mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits,
+      spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel, spec.pool->stride) : "no pool",
+      spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : ""));
+  const auto session =
+      RunLayer(layer, {ShareOut(z, spec.in.Size(), spec.batch, spec.ring_bits, seed)});
+  CheckSession(layer, session);
+  if (testing::Test::HasFatalFailure()) return;
+  EXPECT_EQ(Open(session.queries[0].output), Expected(spec, z));
+}
+
+Values Repeat(const Values& values, std::size_t count) {
+  Values all(count);
+  for (std::size_t i = 0; i < count; ++i) all[i] = values[i % values.size()];
+  return all;
+}
+
+Values WholeRing(unsigned bits) {
+  Values values;
+  for (std::int64_t v = -(std::int64_t{1} << (bits - 1)); v < std::int64_t{1} << (bits - 1); ++v)
+    values.push_back(v);
+  return values;
+}
+
+Values BordersAndRandom(unsigned bits, std::uint64_t seed) {
+  const std::int64_t end = std::int64_t{1} << (bits - 1);
+  Values values{0, -1, end - 1, -end};
+  for (std::int64_t power = 1; power < end; power *= 2)
+    for (std::int64_t offset : {-1, 0, 1})
+      for (std::int64_t v : {power + offset, -power + offset})
+        if (-end <= v && v < end) values.push_back(v);
+  std::mt19937_64 rng(seed);
+  for (std::size_t i = values.size(); i > 0; --i)
+    values.push_back(static_cast<std::int64_t>(rng() % (2 * static_cast<std::uint64_t>(end))) -
+                     end);
+  return values;
+}
+
+}  // namespace tercet::conformance

@@ -1,0 +1,98 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <ostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tercet/mpc/local.h"
+#include "tercet/mpc/suite.h"
+#include "tercet/net/wrappers.h"
+
+/// Runs one activation layer of any suite at three parties in one process, and checks what holds
+/// for all suites.
+namespace tercet::conformance {
+
+using mpc::ActivationKind;
+using mpc::ActivationSpec;
+using mpc::AnyMatrix;
+using mpc::AnyShare;
+using net::Phase;
+using Values = std::vector<std::int64_t>;
+using Shares = std::array<AnyMatrix, 3>;  ///< additive, by party
+
+/// A suite with options, and who helps.
+struct Subject {
+  std::string choice;
+  int helper;
+};
+std::ostream& operator<<(std::ostream& out, const Subject& subject);
+std::string SubjectName(const testing::TestParamInfo<Subject>& info);
+
+/// Built-in protocols and the example outside protocols/.
+const mpc::Registry& AllProtocols();
+/// Every suite by its name, and the further choices listed in harness.cpp, for each helper.
+std::vector<Subject> Subjects();
+mpc::Roles RolesWith(int helper);
+
+/// One layer done by one suite.
+struct Layer {
+  const mpc::Suite* suite;
+  mpc::SuiteChoice choice;
+  mpc::Roles roles;
+  ActivationSpec spec;
+
+  mpc::Cost Costs() const { return suite->Costs(spec, choice, roles); }
+};
+
+/// The layer with the suite's ring for its values; nothing when the suite refuses it. A refusal
+/// must be an UnsupportedError that names the layer (checked).
+std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec);
+
+/// Additive shares of `values` (rows x cols), drawn with `seed`. Bits above the ring's width are
+/// random too, as they may be between operations.
+Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
+                std::uint64_t seed);
+/// The elements, reduced.
+std::vector<std::uint64_t> Elements(const AnyMatrix& m);
+/// x_0 + x_1 + x_2 of a replicated share, reduced; checks that the two copies of each share agree.
+std::vector<std::uint64_t> Open(const std::array<AnyShare, 3>& x);
+/// What the oracle says, as ring elements of the layer's output.
+std::vector<std::uint64_t> Expected(const ActivationSpec& spec, const Values& z);
+
+struct Query {
+  std::array<AnyShare, 3> output, known;                       ///< by party
+  std::array<std::uint32_t, 3> offline_hops{}, online_hops{};  ///< by party
+};
+struct Session {
+  std::vector<Query> queries;
+  std::array<std::array<std::uint64_t, 3>, 3> offline_bytes{}, online_bytes{};  ///< [from][to]
+  std::array<std::vector<net::Recorded>, 3>
+      views;  ///< by party, setup left out; empty unless recorded
+};
+struct Options {
+  bool record = false;
+  crypto::PrfLedger* ledger = nullptr;
+};
+/// Prepares all queries, then runs them.
+Session RunLayer(const Layer& layer, const std::vector<Shares>& queries,
+                 const Options& options = {});
+
+/// What must hold in every session: bytes and hops are those of Costs(), shares agree, halves known
+/// offline are those that Run returns, a dealer gets nothing online.
+void CheckSession(const Layer& layer, const Session& session);
+
+/// ShareOut, RunLayer, CheckSession, and the result equals the oracle's.
+void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed);
+
+/// `count` values: those given, repeated as often as fits, all in -2^(bits-1) .. 2^(bits-1) - 1.
+Values Repeat(const Values& values, std::size_t count);
+/// Every value of `bits` bits.
+Values WholeRing(unsigned bits);
+/// 0, -1, the ends, every power of two and its neighbours, both signs, and as many random ones.
+Values BordersAndRandom(unsigned bits, std::uint64_t seed);
+
+}  // namespace tercet::conformance
