@@ -9,16 +9,16 @@
 
 namespace tercet::net {
 
-/// Payload bytes and messages that one party sent, by phase, layer and neighbour, the depth of the longest chain
-/// of dependent messages (hops) and the time, by phase and layer. Layer 0 is the input, layers 1..L those of the plan, L+1 the output.
-/// Thread safe.
+/// Payload bytes and messages that one party sent, by phase, layer and neighbour, the depth of the
+/// longest chain of dependent messages (hops) and the time, by phase and layer. Layer 0 is the
+/// input, layers 1..L those of the plan, L+1 the output. Thread safe.
 class Meter {
  public:
   struct Cell {
     std::array<std::uint64_t, 3> sent_bytes{};     ///< by receiving party
     std::array<std::uint64_t, 3> sent_messages{};  ///< by receiving party
-    std::uint32_t hops = 0;                        ///< growth of the depth in this layer, largest over the queries
-    double seconds = 0;                            ///< sum over the queries
+    std::uint32_t hops = 0;  ///< growth of the depth in this layer, largest over the queries
+    double seconds = 0;      ///< sum over the queries
   };
   explicit Meter(std::size_t layers) : cells_{} {
     for (auto& phase : cells_) phase.resize(layers);

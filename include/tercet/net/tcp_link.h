@@ -21,28 +21,33 @@ struct TlsFiles {
   std::filesystem::path ca, certificate, key;
 };
 
-/// How a party reaches the two others. Party j connects to party i for i < j, so parties 0 and 1 listen.
+/// How a party reaches the two others. Party j connects to party i for i < j, so parties 0 and 1
+/// listen.
 struct TcpOptions {
   int party = 0;
   std::array<Endpoint, 3> endpoints;
-  /// A socket that already listens (inherited from a launcher); used instead of binding endpoints[party].
+  /// A socket that already listens (inherited from a launcher); used instead of binding
+  /// endpoints[party].
   std::optional<int> listen_fd;
   /// Mutual TLS 1.3; without it (`insecure` asked for by name) the links are plain TCP.
   std::optional<TlsFiles> tls;
   /// How long to keep trying to connect, and how long a peer may be silent afterwards.
   std::chrono::milliseconds connect_timeout{30'000};
   std::chrono::milliseconds timeout{30'000};
-  /// What both ends must agree on; compared before anything else is exchanged. Pairs of name and value,
-  /// e.g. {"protocol version", "1"}, {"network digest", "ab12..."}; a difference is reported by name with both values.
+  /// What both ends must agree on; compared before anything else is exchanged. Pairs of name and
+  /// value, e.g. {"protocol version", "1"}, {"network digest", "ab12..."}; a difference is reported
+  /// by name with both values.
   std::vector<std::pair<std::string, std::string>> agreement;
-  /// Called about once a second while waiting, with a line such as "waiting for party 2 at 10.0.0.3:7002, 27 s left".
+  /// Called about once a second while waiting, with a line such as "waiting for party 2
+  /// at 10.0.0.3:7002, 27 s left".
   std::function<void(const std::string&)> on_wait;
 };
 
-/// Connects to both other parties and compares the agreements. The links share one network thread that
-/// encrypts, sends heartbeats and watches the peers. Throws NetworkError (peer, what was tried, why it failed: refused,
-/// certificate of the wrong party, expired, not signed by this CA, garbage instead of a handshake, half a handshake,
-/// agreement differs) or ConfigError (unreadable key file, port in use). Stops within connect_timeout.
+/// Connects to both other parties and compares the agreements. The links share one network thread
+/// that encrypts, sends heartbeats and watches the peers. Throws NetworkError (peer, what was
+/// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA,
+/// garbage instead of a handshake, half a handshake, agreement differs) or ConfigError (unreadable
+/// key file, port in use). Stops within connect_timeout.
 Links ConnectTcp(const TcpOptions& options);
 
 }  // namespace tercet::net

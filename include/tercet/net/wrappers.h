@@ -19,12 +19,13 @@ struct LinkProfile {
   bool Shaped() const { return rtt_ms > 0 || mbit > 0; }
 };
 
-/// "none", "lan" (0.2 ms, 5000 Mbit/s), "wan" (80 ms, 320 Mbit/s) or "rtt_ms=10,mbit=100" (either part may be
-/// missing). Throws ConfigError that says what is allowed.
+/// "none", "lan" (0.2 ms, 5000 Mbit/s), "wan" (80 ms, 320 Mbit/s) or "rtt_ms=10,mbit=100" (either
+/// part may be missing). Throws ConfigError that says what is allowed.
 LinkProfile ParseLinkProfile(std::string_view text);
 
-/// Delays what is sent through `inner`: a message of B bytes sent at t leaves at max(t, free), keeps the link busy
-/// for 8 B / rate and is handed over rtt/2 after that. Needs no privileges; works over any link.
+/// Delays what is sent through `inner`: a message of B bytes sent at t leaves at max(t, free),
+/// keeps the link busy for 8 B / rate and is handed over rtt/2 after that. Needs no privileges;
+/// works over any link.
 std::unique_ptr<Link> MakeShapedLink(std::unique_ptr<Link> inner, const LinkProfile& profile);
 
 /// What passed a recording link.
@@ -42,10 +43,12 @@ class Recorder {  ///< Thread safe.
   std::mutex mutex_;
   std::vector<Recorded> messages_;
 };
-std::unique_ptr<Link> MakeRecordingLink(std::unique_ptr<Link> inner, std::shared_ptr<Recorder> recorder);
+std::unique_ptr<Link> MakeRecordingLink(std::unique_ptr<Link> inner,
+                                        std::shared_ptr<Recorder> recorder);
 
-/// Faults for tests: `change` sees each message before it is sent and may alter it (flip, truncate), or return
-/// false to drop it, or throw.
-std::unique_ptr<Link> MakeFaultyLink(std::unique_ptr<Link> inner, std::function<bool(Message&)> change);
+/// Faults for tests: `change` sees each message before it is sent and may alter it (flip,
+/// truncate), or return false to drop it, or throw.
+std::unique_ptr<Link> MakeFaultyLink(std::unique_ptr<Link> inner,
+                                     std::function<bool(Message&)> change);
 
 }  // namespace tercet::net

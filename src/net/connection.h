@@ -1,0 +1,116 @@
+#pragma once
+
+#include <array>
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "net/channel.h"
+#include "net/failure.h"
+#include "net/frame.h"
+
+namespace tercet::net {
+
+/// An established connection to a party: queues for both directions, heartbeats, and the ends it
+/// can come to. The functions of Link may be called from any thread; the rest runs on the thread of
+/// the io_context ("network thread"). Abort and Close wait for the network thread and hence must
+/// not be called on it.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  /// `where` is the peer's address for messages. `on_failure` is called once, on the network
+  /// thread, when the peer or the network ends the connection.
+  Connection(asio::io_context& io, std::unique_ptr<Channel> channel, int peer, std::string where,
+             std::chrono::milliseconds timeout, std::function<void(const Failure&)> on_failure);
+
+  /// Begins to read and to send heartbeats. Network thread.
+  void Start();
+  /// Ends the connection because of a fault in the network thread itself. Network thread.
+  void Break(const std::string& reason);
+
+  void Send(Message message);
+  Message Receive(Phase phase);
+  void Flush();
+  void Abort(const std::string& reason) noexcept;
+  void Close() noexcept;
+  int Peer() const { return peer_; }
+
+ private:
+  struct Lane {
+    std::deque<Message> messages;
+    std::condition_variable arrived;
+    std::atomic<std::size_t> count{0};  ///< of messages; lets a receiver look without the lock
+  };
+
+  // Any thread, with the lock held.
+  void Enqueue(Frame frame);
+  void DropQueue();
+  void WakeAll();
+
+  // Any thread.
+  void End(FrameKind how, const std::string& reason);
+
+  // Network thread.
+  void ReadMore();
+  void OnRead(const std::error_code& error, std::size_t count);
+  void OnReadEnd(const std::error_code& error);
+  bool Deliver();
+  void PeerEnds(const Failure& failure, bool drain);
+  void Pump();
+  void OnWritten(const std::error_code& error, std::size_t count);
+  void OnWriteError(const std::error_code& error);
+  void ScheduleTick();
+  void OnTick();
+  void FinishOutput();
+  void ShutdownSend();
+  void Linger(Clock::duration limit);
+  void Fail(const Failure& failure, bool drain);
+  void CloseSocket();
+
+  asio::io_context& io_;
+  const std::unique_ptr<Channel> channel_;
+  const int peer_;
+  const std::string where_;
+  const Clock::duration timeout_;
+  const Clock::duration tick_;
+
+  std::mutex mutex_;
+  std::condition_variable out_changed_;
+  std::deque<Frame> queue_;
+  std::size_t queued_bytes_ = 0;  ///< headers and payloads not yet handed to the system
+  bool writing_ = false;          ///< a write is under way, or a call of Pump is
+  bool write_failed_ = false;     ///< output is dropped until reading tells why
+  std::array<Lane, kPhases> lanes_;
+  std::size_t unread_bytes_ = 0;
+  bool read_paused_ = false;
+  Failure failure_;
+  bool drain_ = false;     ///< messages that arrived before the failure may still be received
+  bool ending_ = false;    ///< Abort or Close was called
+  bool finished_ = false;  ///< the socket is closed
+
+  // Network thread only.
+  std::function<void(const Failure&)> on_failure_;
+  asio::steady_timer tick_timer_, linger_timer_;
+  FrameReader reader_;
+  std::vector<Frame> arrived_;
+  std::vector<std::uint8_t> small_;  ///< headers and small payloads of the write under way
+  Bytes large_;                      ///< a payload that is written from where it is
+  std::size_t large_offset_ = 0;
+  bool closed_ = false;
+  bool abandon_ = false;     ///< the rest of large_ is of no use to anyone
+  bool half_close_ = false;  ///< stop sending once the queue is empty
+  bool sent_end_ = false;
+  Clock::time_point last_heard_, last_written_, next_tick_;
+};
+
+}  // namespace tercet::net

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <array>
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "net/channel.h"
+#include "net/frame.h"
+
+namespace tercet::net {
+
+/// What happens between a TCP connection and a link: TLS handshake, check of the certificate's
+/// name, exchange and comparison of the agreements. The connecting side speaks first, so that a
+/// listener tells strangers nothing; a side that refuses says why where the other can hear it.
+/// Network thread only.
+class Greeting : public std::enable_shared_from_this<Greeting> {
+ public:
+  struct Outcome {
+    enum class Kind {
+      kAgreed,
+      kFailed,    ///< trying again may help
+      kDefinite,  ///< it will not: wrong certificate, no TLS, ...
+      kDiffers,   ///< the real peer, but it does not agree
+    };
+    Kind kind = Kind::kFailed;
+    int peer = -1;       ///< who it is, -1 if that was not learnt
+    std::string reason;  ///< to follow the peer's name, as in "closed the connection"; for kDiffers
+                         ///< the differences
+    std::unique_ptr<Channel> channel;  ///< for kAgreed
+  };
+  using Done = std::function<void(Outcome)>;
+  /// Which parties may be at the other end, by number.
+  using Expected = std::function<std::array<bool, 3>()>;
+
+  Greeting(asio::io_context& io, std::unique_ptr<Channel> channel, bool client, int self,
+           Expected expected, const Agreement& agreement, std::chrono::steady_clock::duration limit,
+           Done done);
+
+  /// Calls `done` once, later, at the latest after the limit, unless cancelled.
+  void Start();
+  /// Closes the socket; `done` is not called any more.
+  void Cancel();
+
+ private:
+  void OnHandshake(const std::error_code& error);
+  bool CheckPeer(int peer, const std::string& what);
+  void Write(Bytes bytes, std::function<void()> then);
+  void WriteHello(std::function<void()> then);
+  void ReadHello(std::function<void()> then);
+  void OnHelloHead(std::function<void()> then);
+  void OnHelloBody(std::function<void()> then);
+  void Compare();
+  void Refuse(const std::string& reason);
+  void Fail(Outcome::Kind kind, std::string reason);
+  void FailFor(const std::error_code& error, const std::string& during);
+  void Finish(Outcome outcome);
+  void Drain();
+
+  std::unique_ptr<Channel> channel_;
+  const bool client_;
+  const int self_;
+  const Expected expected_;
+  const Agreement& agreement_;
+  const std::chrono::steady_clock::duration limit_;
+  Done done_;
+  asio::steady_timer timer_;
+  const char* stage_ = "TLS handshake";
+  std::optional<int> certified_;  ///< party number in the certificate
+  int peer_ = -1;
+  Bytes out_, in_;
+  Bytes drained_;  ///< apart from in_, which a read that was given up may still refer to
+  HelloHead head_;
+  Agreement theirs_;
+};
+
+}  // namespace tercet::net
