@@ -1,0 +1,119 @@
+#include "tercet/mpc/party.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tercet/mpc/local.h"
+
+namespace tercet::mpc {
+namespace {
+
+using testing::HasSubstr;
+
+Bytes Payload(std::size_t size) { return Bytes(size, 7); }
+
+TEST(Context, CountsBytesAndTheLongestChainOfMessages) {
+  RunParties([](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "ring");
+    // A token from 0 over 1 and 2 back to 0: a chain of three. Beside it a message that nobody waits for.
+    if (party.Id() == 0) {
+      ctx.SendBytes(1, Payload(5));
+      ctx.SendBytes(2, Payload(11));
+      EXPECT_EQ(ctx.ReceiveBytes(2, 5).size(), 5u);
+      EXPECT_EQ(ctx.Depth(), 3u);
+    } else {
+      if (party.Id() == 2) ctx.ReceiveBytes(0, 11);
+      ctx.SendBytes(party.Next(), ctx.ReceiveBytes(party.Prev(), 5));
+      EXPECT_EQ(ctx.Depth(), party.Id() == 1 ? 1u : 2u);
+    }
+    ctx.Leave();
+    const auto cell = party.Meter().Layers(Phase::kOnline).at(1);
+    EXPECT_EQ(cell.sent_bytes[static_cast<std::size_t>(party.Next())], 5u);
+    EXPECT_EQ(cell.sent_bytes[static_cast<std::size_t>(party.Prev())], party.Id() == 0 ? 11u : 0u);
+    EXPECT_EQ(cell.hops, ctx.Depth());
+    EXPECT_EQ(party.Meter().Total(Phase::kOffline).hops, 0u);
+  });
+}
+
+TEST(Context, PhasesDoNotMixOnALink) {
+  RunParties([](Party& party) {
+    Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
+    online.SendBytes(party.Next(), Payload(3));
+    offline.SendBytes(party.Next(), Payload(4));
+    EXPECT_EQ(offline.ReceiveBytes(party.Prev(), 4).size(), 4u);
+    EXPECT_EQ(online.ReceiveBytes(party.Prev(), 3).size(), 3u);
+  });
+}
+
+std::string ErrorOf(const std::function<void(Party&)>& body) {
+  try {
+    RunParties(body);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(Context, NamesPeerPhaseAndLayerWhenALengthIsWrong) {
+  const auto text = ErrorOf([](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "conv1");
+    if (party.Id() == 0) ctx.SendBytes(1, Payload(5));
+    if (party.Id() == 1) ctx.ReceiveBytes(0, 6);
+  });
+  EXPECT_THAT(text, HasSubstr("party 0 sent 5 bytes, expected 6"));
+  EXPECT_THAT(text, HasSubstr("online phase, layer conv1"));
+}
+
+TEST(Context, RefusesAMessageOfAnotherStep) {
+  const auto text = ErrorOf([](Party& party) {
+    Context ctx(party, Phase::kOffline);
+    if (party.Id() == 0) {
+      ctx.Enter(1, "conv1");
+      ctx.SendBytes(1, Payload(1));
+    }
+    if (party.Id() == 1) {
+      ctx.Enter(2, "conv2");
+      ctx.ReceiveBytes(0, 1);
+    }
+  });
+  EXPECT_THAT(text, HasSubstr("party 0 sent step 0 of layer 1, expected step 0 of layer 2"));
+}
+
+TEST(RunParties, RethrowsTheFirstErrorAndAbortsTheOthers) {
+  const auto text = ErrorOf([](Party& party) {
+    if (party.Id() == 2) throw ProtocolError("the reason");
+    Context ctx(party, Phase::kOnline);
+    ctx.ReceiveBytes(2, 1);  // must wake up
+  });
+  EXPECT_EQ(text, "the reason");
+}
+
+TEST(Meet, ReturnsWhenAllAreThereAndCountsNothing) {
+  RunParties([](Party& party) {
+    for (int i = 0; i < 3; ++i) Meet(party);
+    EXPECT_EQ(party.Meter().Total(Phase::kSetup).sent_bytes, (std::array<std::uint64_t, 3>{}));
+  });
+}
+
+TEST(Party, KeysAreHeldByTheNeighbourBelow) {
+  // Party i and party i-1 draw the same from k_i.
+  std::array<std::array<Bytes, 3>, 3> drawn;
+  RunParties([&](Party& party) {
+    for (int key = 0; key < 3; ++key) {
+      if (!party.Keys().Holds(key)) continue;
+      drawn[party.Id()][key].resize(16);
+      party.Keys().Open(key, "test").Fill(drawn[party.Id()][key]);
+    }
+  });
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(drawn[i][i], drawn[(i + 2) % 3][i]);
+    EXPECT_FALSE(drawn[i][i].empty());
+    EXPECT_TRUE(drawn[i][(i + 2) % 3].empty());
+    EXPECT_NE(drawn[i][i], drawn[i][(i + 1) % 3]);
+  }
+}
+
+}  // namespace
+}  // namespace tercet::mpc

@@ -1,0 +1,158 @@
+#include "tercet/mpc/sharing.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <random>
+
+#include "tercet/mpc/local.h"
+
+namespace tercet::mpc {
+namespace {
+
+template <Word W>
+Matrix<W> Random(std::size_t rows, std::size_t cols, unsigned bits, std::uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  auto m = ring::MakeMatrix<W>(rows, cols);
+  for (auto& v : m) v = ring::Reduce(static_cast<W>(rng()), bits);
+  return m;
+}
+
+template <Word W>
+void ExpectEqual(const Matrix<W>& got, const Matrix<W>& want) {
+  ASSERT_EQ(got.shape(), want.shape());
+  for (std::size_t i = 0; i < want.size(); ++i) ASSERT_EQ(got.data()[i], want.data()[i]) << "element " << i;
+}
+
+class SharingAtWidth : public testing::TestWithParam<unsigned> {};
+
+TEST_P(SharingAtWidth, ShareThenRevealGivesTheSecretAndCopiesAgree) {
+  const unsigned bits = GetParam();
+  ring::DispatchWord(bits, [&](auto word) {
+    using W = decltype(word);
+    for (int owner = 0; owner < 3; ++owner) {
+      const auto secret = Random<W>(5, 7, bits, bits + owner);
+      std::array<ArithShare<W>, 3> shares;
+      RunParties([&](Party& party) {
+        Context ctx(party, Phase::kOnline);
+        ctx.Enter(1, "share");
+        Sharing sharing(party, owner, "test");
+        auto x = sharing.Share<W>(ctx, party.Id() == owner ? &secret : nullptr, 5, 7, bits);
+        ctx.Leave();
+        EXPECT_EQ(ctx.Depth(), party.Id() == owner ? 0u : 1u);
+        ctx.Enter(2, "reveal");
+        ExpectEqual(Reveal(ctx, x), secret);
+        const auto alone = RevealTo(ctx, 1, x);
+        if (party.Id() == 1) {
+          ExpectEqual(alone, secret);
+        } else {
+          EXPECT_EQ(alone.size(), 0u);
+        }
+        shares[party.Id()] = std::move(x);
+      }, {.layers = 2});
+      for (int i = 0; i < 3; ++i)
+        for (std::size_t j = 0; j < secret.size(); ++j)
+          EXPECT_EQ(ring::Reduce(shares[i].next.data()[j], bits), ring::Reduce(shares[(i + 1) % 3].mine.data()[j], bits));
+    }
+  });
+}
+INSTANTIATE_TEST_SUITE_P(Widths, SharingAtWidth, testing::Values(1u, 3u, 8u, 9u, 14u, 16u, 17u, 32u, 33u, 63u, 64u));
+
+TEST(Sharing, LocalOperationsActOnTheSecret) {
+  constexpr unsigned kBits = 11;
+  using W = std::uint16_t;
+  const auto x = Random<W>(3, 4, kBits, 1), y = Random<W>(3, 4, kBits, 2);
+  RunParties([&](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "test");
+    Sharing share_x(party, 0, "x"), share_y(party, 2, "y");
+    const auto sx = share_x.Share<W>(ctx, party.Id() == 0 ? &x : nullptr, 3, 4, kBits);
+    const auto sy = share_y.Share<W>(ctx, party.Id() == 2 ? &y : nullptr, 3, 4, kBits);
+    const auto check = [&](const ArithShare<W>& share, auto plain) {
+      const auto got = Reveal(ctx, share);
+      for (std::size_t i = 0; i < got.size(); ++i)
+        ASSERT_EQ(got.data()[i], ring::Reduce(static_cast<W>(plain(x.data()[i], y.data()[i])), kBits));
+    };
+    check(Add(sx, sy), [](int a, int b) { return a + b; });
+    check(Negate(sx), [](int a, int) { return -a; });
+    check(Scale(sx, W{37}), [](int a, int) { return 37 * a; });
+    check(AddPublic(party.Id(), sx, W{1999}), [](int a, int) { return a + 1999; });
+    check(PublicShare(party.Id(), x, kBits), [](int a, int) { return a; });
+    ZeroSharing zero(party, "zero");
+    check(Reshare(ctx, zero, ToAdditive(sx)), [](int a, int) { return a; });
+  });
+}
+
+TEST(Sharing, BitsXorAndReveal) {
+  RunParties([&](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "bits");
+    RandomSharing random(party, "bits");
+    const auto x = random.DrawBits(101), y = random.DrawBits(101);
+    const auto open_x = RevealBits(ctx, x), open_y = RevealBits(ctx, y), open_z = RevealBits(ctx, Xor(x, y));
+    const auto flipped = RevealBits(ctx, XorPublic(party.Id(), x, 1));
+    std::size_t ones = 0;
+    for (std::size_t i = 0; i < 101; ++i) {
+      ASSERT_EQ(open_z[i], open_x[i] ^ open_y[i]);
+      ASSERT_EQ(flipped[i], open_x[i] ^ 1);
+      ones += open_x[i];
+    }
+    EXPECT_GT(ones, 10u);
+    EXPECT_LT(ones, 91u);
+  });
+}
+
+TEST(Sharing, RandomShareIsConsistent) {
+  std::array<ArithShare<std::uint32_t>, 3> shares;
+  RunParties([&](Party& party) {
+    RandomSharing random(party, "r");
+    shares[party.Id()] = random.Draw<std::uint32_t>(2, 9, 32);
+  });
+  for (int i = 0; i < 3; ++i) ExpectEqual(shares[i].next, shares[(i + 1) % 3].mine);
+}
+
+class InputOutput : public testing::TestWithParam<std::tuple<int, int, int, bool>> {};
+
+TEST_P(InputOutput, TheReceiverGetsTheOwnersInput) {
+  const auto [helper, owner_step, receiver_step, dealt] = GetParam();
+  const int owner = (helper + owner_step) % 3, receiver = (helper + receiver_step) % 3;
+  constexpr unsigned kBits = 13;
+  using W = std::uint16_t;
+  const auto secret = Random<W>(6, 5, kBits, 77);
+  std::array<std::uint64_t, 3> online{}, offline{};
+  RunParties([&, helper = helper, dealt = dealt](Party& party) {
+    Context pre(party, Phase::kOffline), ctx(party, Phase::kOnline);
+    InputSharing input(party, helper, owner);
+    OutputReveal output(party, helper, receiver, dealt);
+    pre.Enter(0, "input");
+    auto known = input.Prepare(6, 5, kBits);
+    // An additive share of x: x_i alone; the helper's is known offline, perhaps as zero.
+    AnyMatrix z = known.mine.IsZero() ? AnyMatrix(Matrix<W>(xt::zeros<W>({6, 5})), kBits) : known.mine;
+    pre.Enter(2, "output");
+    auto material = output.Prepare(pre, &z, 6, 5, kBits);
+    ctx.Enter(0, "input");
+    const AnyMatrix x(secret, kBits);
+    const auto share = input.Run(ctx, std::move(known), &x, 6, 5, kBits);
+    if (!share.mine.IsZero()) z = share.mine;
+    ctx.Enter(2, "output");
+    const auto values = output.Run(ctx, std::move(material), z);
+    ASSERT_EQ(values.size(), party.Id() == receiver ? secret.size() : 0);
+    for (std::size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], ring::Decode(secret.data()[i], kBits));
+    for (auto sent : party.Meter().Total(Phase::kOnline).sent_bytes) online[party.Id()] += sent;
+    for (auto sent : party.Meter().Total(Phase::kOffline).sent_bytes) offline[party.Id()] += sent;
+  });
+  const std::uint64_t one = ring::PackedBytes(secret.size(), kBits);
+  EXPECT_EQ(online[helper], dealt ? 0 : one);
+  EXPECT_EQ(offline[helper], dealt ? one : 0);
+  EXPECT_EQ(online[0] + online[1] + online[2], dealt ? 2 * one : 3 * one);
+}
+INSTANTIATE_TEST_SUITE_P(Roles, InputOutput,
+                         testing::Combine(testing::Values(0, 1, 2), testing::Values(1, 2), testing::Values(1, 2), testing::Bool()));
+
+TEST(Sharing, TheHelperCanNeitherOwnNorReceive) {
+  EXPECT_THROW(RunParties([](Party& party) { InputSharing(party, 1, 1); }), InternalError);
+  EXPECT_THROW(RunParties([](Party& party) { OutputReveal(party, 0, 0, true); }), InternalError);
+}
+
+}  // namespace
+}  // namespace tercet::mpc
