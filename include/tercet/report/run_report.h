@@ -1,0 +1,91 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+/// What a run has measured: by one party, and merged. Bytes are payload; the phases are told apart.
+namespace tercet::report {
+
+/// One layer as one party saw it, summed over the run's batches; hops are those of one batch.
+struct PartyLayer {
+  std::string name, type, suite;  ///< suite is empty where there is no activation
+  unsigned width = 0;             ///< bits of the values that enter the activation
+  std::uint32_t offline_hops = 0, online_hops = 0;
+  std::uint64_t offline_bytes = 0, online_bytes = 0;  ///< sent by this party
+  double offline_s = 0, online_s = 0;
+};
+
+/// What one party reports. The first layer is the input, the last the output.
+struct PartyReport {
+  int party = 0;
+  std::string network, suite, link;
+  std::size_t batch = 0, images = 0, classes = 0;
+  double setup_s = 0, offline_s = 0, online_s = 0;
+  std::uint32_t offline_hops = 0, online_hops = 0;  ///< of one batch
+  std::vector<PartyLayer> layers;
+  std::vector<std::int64_t> logits;  ///< image after image; at the receiver only
+  double peak_memory_mb = 0;
+  std::string kernels;
+
+  std::uint64_t OfflineBytes() const;
+  std::uint64_t OnlineBytes() const;
+};
+
+/// One layer of the merged report: bytes of all parties together, time of the slowest.
+struct RunLayer {
+  std::string name, type, suite;
+  unsigned width = 0;
+  std::uint32_t offline_hops = 0, online_hops = 0;
+  std::uint64_t offline_bytes = 0, online_bytes = 0;
+  double offline_s = 0, online_s = 0;
+};
+
+/// The whole run.
+struct RunReport {
+  std::string network, suite, link, transport, machine, kernels;
+  std::size_t batch = 0, images = 0, classes = 0;
+  double setup_s = 0, offline_s = 0, online_s = 0;
+  std::uint32_t offline_hops = 0, online_hops = 0;
+  std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};  ///< sent, by party
+  std::array<double, 3> peak_memory_mb{};
+  std::vector<RunLayer> layers;
+  std::vector<std::int64_t> logits;
+  std::vector<std::uint8_t> predictions;
+  std::vector<std::string> warnings;
+  std::optional<std::size_t> correct;  ///< known with labels
+  std::optional<std::size_t>
+      equal;  ///< logits that equal the plain network's; empty when not checked
+  std::optional<bool> matches_plan;  ///< bytes and hops are what the plan says
+
+  double TotalSeconds() const { return offline_s + online_s; }
+  /// Percent; 0 without labels.
+  double Accuracy() const;
+  /// Whether every logit equals; empty when not checked.
+  std::optional<bool> MatchesPlain() const;
+};
+
+/// Puts the reports of parties 0, 1 and 2 together: bytes add up, hops and times are the largest of
+/// the three, logits come from whoever received them. Throws ProtocolError when the three did not
+/// run the same (network, suite, batch, images, layers), or when not exactly one of them holds
+/// logits.
+RunReport Merge(const std::array<PartyReport, 3>& parties);
+
+/// JSON text of a party's report, and back. Reading checks everything: ConfigError with `place` and
+/// what is wrong.
+std::string ToJson(const PartyReport& report);
+PartyReport PartyReportFromJson(const std::string& text, const std::string& place);
+
+/// The file that `tercet run --json` writes: keys network, suite, suite_per_layer, link, transport,
+/// batch, images, correct, accuracy, matches_plain, matches_plan, time, hops, bytes, layers,
+/// predictions, logits, warnings, peak_memory_mb, machine, kernels. What is unknown is null.
+std::string ToJson(const RunReport& report);
+
+/// The table and the sums that `tercet run` prints.
+std::string Describe(const RunReport& report, bool utf8);
+/// The same for one party alone.
+std::string Describe(const PartyReport& report, bool utf8);
+
+}  // namespace tercet::report

@@ -1,0 +1,326 @@
+#include "tercet/report/run_report.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "tercet/base/error.h"
+#include "tercet/report/table.h"
+
+namespace tercet::report {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+std::uint64_t SumOf(const std::vector<PartyLayer>& layers, std::uint64_t PartyLayer::*field) {
+  return std::accumulate(
+      layers.begin(), layers.end(), std::uint64_t{0},
+      [&](std::uint64_t sum, const PartyLayer& layer) { return sum + layer.*field; });
+}
+
+template <class T>
+ordered_json OrNull(const std::optional<T>& value) {
+  return value ? ordered_json(*value) : ordered_json(nullptr);
+}
+
+void RequireEqual(int party, const char* what, const auto& found, const auto& expected) {
+  if (found != expected)
+    throw ProtocolError(
+        fmt::format("the reports do not fit together: party {} reports {} \"{}\", party 0 \"{}\"",
+                    party, what, found, expected));
+}
+
+// One value a line becomes long with thousands of images, so arrays of numbers stay on one line.
+std::string Layout(const ordered_json& document) {
+  std::string text = "{\n";
+  std::size_t left = document.size();
+  for (const auto& [key, value] : document.items()) {
+    text += "  " + ordered_json(key).dump() + ": ";
+    if (key == "layers" || key == "logits") {
+      text += "[";
+      for (std::size_t i = 0; i < value.size(); ++i)
+        text += (i > 0 ? ",\n    " : "\n    ") + value[i].dump();
+      text += value.empty() ? "]" : "\n  ]";
+    } else {
+      text += value.dump();
+    }
+    text += --left > 0 ? ",\n" : "\n";
+  }
+  return text + "}\n";
+}
+
+std::vector<Table::Column> LayerColumns(bool one_party) {
+  return {{"layer", Align::kLeft},
+          {"type", Align::kLeft},
+          {"bits", Align::kRight},
+          {"suite", Align::kLeft},
+          {"hops", Align::kRight},
+          {one_party ? "offline, sent" : "offline", Align::kRight},
+          {one_party ? "online, sent" : "online", Align::kRight},
+          {"online time", Align::kRight}};
+}
+
+template <class Layer>
+void AddLayers(Table& table, const std::vector<Layer>& layers) {
+  for (const auto& layer : layers) {
+    table.AddRow({layer.name, layer.type, layer.width > 0 ? std::to_string(layer.width) : "",
+                  layer.suite, layer.online_hops > 0 ? std::to_string(layer.online_hops) : "",
+                  FormatBytes(layer.offline_bytes), FormatBytes(layer.online_bytes),
+                  FormatSeconds(layer.online_s)});
+  }
+  table.AddRule();
+}
+
+std::string Times(double setup_s, double offline_s, double online_s, std::size_t images,
+                  bool utf8) {
+  const double each = images > 0 ? 1.0 / static_cast<double>(images) : 0;
+  Table table({{"phase", Align::kLeft}, {"time", Align::kRight}, {"per image", Align::kRight}});
+  table.AddRow({"setup", FormatSeconds(setup_s), ""});
+  table.AddRow({"offline", FormatSeconds(offline_s), FormatSeconds(offline_s * each)});
+  table.AddRow({"online", FormatSeconds(online_s), FormatSeconds(online_s * each)});
+  table.AddRow({"offline + online", FormatSeconds(offline_s + online_s),
+                FormatSeconds((offline_s + online_s) * each)});
+  return table.Render(utf8);
+}
+
+const char* YesNo(bool yes) { return yes ? "yes" : "NO"; }
+
+}  // namespace
+
+std::uint64_t PartyReport::OfflineBytes() const {
+  return SumOf(layers, &PartyLayer::offline_bytes);
+}
+std::uint64_t PartyReport::OnlineBytes() const { return SumOf(layers, &PartyLayer::online_bytes); }
+
+double RunReport::Accuracy() const {
+  return correct && images > 0 ? 100.0 * static_cast<double>(*correct) / static_cast<double>(images)
+                               : 0.0;
+}
+
+std::optional<bool> RunReport::MatchesPlain() const {
+  if (!equal) return std::nullopt;
+  return *equal == images * classes;
+}
+
+RunReport Merge(const std::array<PartyReport, 3>& parties) {
+  const PartyReport& first = parties[0];
+  RunReport run;
+  run.network = first.network;
+  run.suite = first.suite;
+  run.link = first.link;
+  run.kernels = first.kernels;
+  run.batch = first.batch;
+  run.images = first.images;
+  run.classes = first.classes;
+  for (const PartyLayer& layer : first.layers)
+    run.layers.push_back({layer.name, layer.type, layer.suite, layer.width});
+
+  int receivers = 0;
+  for (std::size_t p = 0; p < 3; ++p) {
+    const PartyReport& party = parties[p];
+    const int id = static_cast<int>(p);
+    RequireEqual(id, "party", party.party, id);
+    RequireEqual(id, "network", party.network, first.network);
+    RequireEqual(id, "suite", party.suite, first.suite);
+    RequireEqual(id, "link", party.link, first.link);
+    RequireEqual(id, "batch", party.batch, first.batch);
+    RequireEqual(id, "images", party.images, first.images);
+    RequireEqual(id, "classes", party.classes, first.classes);
+    RequireEqual(id, "layers", party.layers.size(), first.layers.size());
+    run.setup_s = std::max(run.setup_s, party.setup_s);
+    run.offline_s = std::max(run.offline_s, party.offline_s);
+    run.online_s = std::max(run.online_s, party.online_s);
+    run.offline_hops = std::max(run.offline_hops, party.offline_hops);
+    run.online_hops = std::max(run.online_hops, party.online_hops);
+    run.offline_bytes[p] = party.OfflineBytes();
+    run.online_bytes[p] = party.OnlineBytes();
+    run.peak_memory_mb[p] = party.peak_memory_mb;
+    for (std::size_t k = 0; k < run.layers.size(); ++k) {
+      const PartyLayer& from = party.layers[k];
+      RunLayer& to = run.layers[k];
+      RequireEqual(id, "layer", from.name, to.name);
+      to.offline_hops = std::max(to.offline_hops, from.offline_hops);
+      to.online_hops = std::max(to.online_hops, from.online_hops);
+      to.offline_bytes += from.offline_bytes;
+      to.online_bytes += from.online_bytes;
+      to.offline_s = std::max(to.offline_s, from.offline_s);
+      to.online_s = std::max(to.online_s, from.online_s);
+    }
+    if (party.logits.empty()) continue;
+    ++receivers;
+    if (party.logits.size() != party.images * party.classes)
+      throw ProtocolError(fmt::format("party {} reports {} logits, expected {} images x {} classes",
+                                      id, party.logits.size(), party.images, party.classes));
+    run.logits = party.logits;
+  }
+  if (receivers != 1)
+    throw ProtocolError(fmt::format("{} parties report logits, expected one", receivers));
+  return run;
+}
+
+std::string ToJson(const PartyReport& report) {
+  ordered_json layers = ordered_json::array();
+  for (const PartyLayer& layer : report.layers) {
+    layers.push_back({{"name", layer.name},
+                      {"type", layer.type},
+                      {"suite", layer.suite},
+                      {"width", layer.width},
+                      {"offline_hops", layer.offline_hops},
+                      {"hops", layer.online_hops},
+                      {"offline_bytes", layer.offline_bytes},
+                      {"online_bytes", layer.online_bytes},
+                      {"offline_s", layer.offline_s},
+                      {"online_s", layer.online_s}});
+  }
+  return Layout({{"party", report.party},
+                 {"network", report.network},
+                 {"suite", report.suite},
+                 {"link", report.link},
+                 {"batch", report.batch},
+                 {"images", report.images},
+                 {"classes", report.classes},
+                 {"time",
+                  {{"setup_s", report.setup_s},
+                   {"offline_s", report.offline_s},
+                   {"online_s", report.online_s},
+                   {"total_s", report.offline_s + report.online_s}}},
+                 {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
+                 {"bytes", {{"offline", report.OfflineBytes()}, {"online", report.OnlineBytes()}}},
+                 {"layers", std::move(layers)},
+                 {"logits", report.logits},
+                 {"peak_memory_mb", report.peak_memory_mb},
+                 {"kernels", report.kernels}});
+}
+
+PartyReport PartyReportFromJson(const std::string& text, const std::string& place) {
+  try {
+    const json document = json::parse(text);
+    PartyReport report;
+    document.at("party").get_to(report.party);
+    document.at("network").get_to(report.network);
+    document.at("suite").get_to(report.suite);
+    document.at("link").get_to(report.link);
+    document.at("batch").get_to(report.batch);
+    document.at("images").get_to(report.images);
+    document.at("classes").get_to(report.classes);
+    const json& time = document.at("time");
+    time.at("setup_s").get_to(report.setup_s);
+    time.at("offline_s").get_to(report.offline_s);
+    time.at("online_s").get_to(report.online_s);
+    document.at("hops").at("offline").get_to(report.offline_hops);
+    document.at("hops").at("online").get_to(report.online_hops);
+    for (const json& from : document.at("layers")) {
+      PartyLayer layer;
+      from.at("name").get_to(layer.name);
+      from.at("type").get_to(layer.type);
+      from.at("suite").get_to(layer.suite);
+      from.at("width").get_to(layer.width);
+      from.at("offline_hops").get_to(layer.offline_hops);
+      from.at("hops").get_to(layer.online_hops);
+      from.at("offline_bytes").get_to(layer.offline_bytes);
+      from.at("online_bytes").get_to(layer.online_bytes);
+      from.at("offline_s").get_to(layer.offline_s);
+      from.at("online_s").get_to(layer.online_s);
+      report.layers.push_back(std::move(layer));
+    }
+    document.at("logits").get_to(report.logits);
+    document.at("peak_memory_mb").get_to(report.peak_memory_mb);
+    document.at("kernels").get_to(report.kernels);
+    return report;
+  } catch (const json::exception& e) {
+    throw ConfigError(place, fmt::format("no report of a party: {}", e.what()));
+  }
+}
+
+std::string ToJson(const RunReport& report) {
+  ordered_json layers = ordered_json::array(), suites = ordered_json::object(),
+               logits = ordered_json::array();
+  for (const RunLayer& layer : report.layers) {
+    if (!layer.suite.empty()) suites[layer.name] = layer.suite;
+    layers.push_back({{"name", layer.name},
+                      {"type", layer.type},
+                      {"suite", layer.suite},
+                      {"width", layer.width},
+                      {"hops", layer.online_hops},
+                      {"offline_hops", layer.offline_hops},
+                      {"offline_bytes", layer.offline_bytes},
+                      {"online_bytes", layer.online_bytes},
+                      {"offline_s", layer.offline_s},
+                      {"online_s", layer.online_s}});
+  }
+  for (std::size_t i = 0; i + report.classes <= report.logits.size() && report.classes > 0;
+       i += report.classes) {
+    const auto begin = report.logits.begin() + static_cast<std::ptrdiff_t>(i);
+    logits.push_back(
+        std::vector<std::int64_t>(begin, begin + static_cast<std::ptrdiff_t>(report.classes)));
+  }
+  return Layout(
+      {{"network", report.network},
+       {"suite", report.suite},
+       {"suite_per_layer", std::move(suites)},
+       {"link", report.link},
+       {"transport", report.transport},
+       {"batch", report.batch},
+       {"images", report.images},
+       {"correct", OrNull(report.correct)},
+       {"accuracy", report.correct ? ordered_json(report.Accuracy()) : ordered_json(nullptr)},
+       {"matches_plain", OrNull(report.MatchesPlain())},
+       {"matches_plan", OrNull(report.matches_plan)},
+       {"time",
+        {{"setup_s", report.setup_s},
+         {"offline_s", report.offline_s},
+         {"online_s", report.online_s},
+         {"total_s", report.TotalSeconds()}}},
+       {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
+       {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
+       {"layers", std::move(layers)},
+       {"predictions", report.predictions},
+       {"logits", std::move(logits)},
+       {"warnings", report.warnings},
+       {"peak_memory_mb", report.peak_memory_mb},
+       {"machine", report.machine},
+       {"kernels", report.kernels}});
+}
+
+std::string Describe(const RunReport& report, bool utf8) {
+  Table layers(LayerColumns(false));
+  AddLayers(layers, report.layers);
+  std::uint64_t offline = 0, online = 0;
+  for (std::size_t p = 0; p < 3; ++p) {
+    offline += report.offline_bytes[p];
+    online += report.online_bytes[p];
+    layers.AddRow({fmt::format("sent by party {}", p), "", "", "", "",
+                   FormatBytes(report.offline_bytes[p]), FormatBytes(report.online_bytes[p]), ""});
+  }
+  layers.AddRow({"total", "", "", "", std::to_string(report.online_hops), FormatBytes(offline),
+                 FormatBytes(online), FormatSeconds(report.online_s)});
+  std::string text = layers.Render(utf8);
+  text += fmt::format(
+      "Bytes: payload of all {} images; hops: of one batch of {}; offline hops: {}.\n\n",
+      report.images, report.batch, report.offline_hops);
+  text += Times(report.setup_s, report.offline_s, report.online_s, report.images, utf8);
+  text += "\n";
+  if (report.correct)
+    text += fmt::format("accuracy: {:.2f} % ({} of {} images)\n", report.Accuracy(),
+                        *report.correct, report.images);
+  if (report.matches_plan)
+    text += fmt::format("bytes and hops are what the plan says: {}\n", YesNo(*report.matches_plan));
+  if (report.equal)
+    text +=
+        fmt::format("every logit equals the plain integer network: {} ({} of {})\n",
+                    YesNo(*report.MatchesPlain()), *report.equal, report.images * report.classes);
+  return text;
+}
+
+std::string Describe(const PartyReport& report, bool utf8) {
+  Table layers(LayerColumns(true));
+  AddLayers(layers, report.layers);
+  layers.AddRow({"total", "", "", "", std::to_string(report.online_hops),
+                 FormatBytes(report.OfflineBytes()), FormatBytes(report.OnlineBytes()),
+                 FormatSeconds(report.online_s)});
+  return layers.Render(utf8) + "\n" +
+         Times(report.setup_s, report.offline_s, report.online_s, report.images, utf8);
+}
+
+}  // namespace tercet::report
