@@ -35,6 +35,8 @@ std::uint64_t NonceOf(std::string_view purpose) {
 
 }  // namespace
 
+void Wipe(std::span<std::uint8_t> secret) { sodium_memzero(secret.data(), secret.size()); }
+
 void RandomBytes(std::span<std::uint8_t> out) {
   InitSodium();
   randombytes_buf(out.data(), out.size());
