@@ -27,6 +27,19 @@ constexpr size_t kLanes = kBytes / sizeof(W);
 
 constexpr size_t Min(size_t a, size_t b) { return a < b ? a : b; }
 
+/// 0, 1, ..., n - 1 as template arguments: compilers keep an array of accumulators in registers
+/// only where each access to it has a constant index from the start.
+template <size_t... i>
+struct Indices {};
+
+template <size_t n, size_t... i>
+struct IndicesBelow : IndicesBelow<n - 1, n - 1, i...> {};
+
+template <size_t... i>
+struct IndicesBelow<0, i...> {
+  using Type = Indices<i...>;
+};
+
 // -------------------------------------------------------------------------------------------------
 // Memory.
 
@@ -129,6 +142,7 @@ inline uint64_t Sum64(V v) { return static_cast<uint64_t>(_mm512_reduce_add_epi6
 /// lane.
 struct Lookup64 {
   V entries;
+  Lookup64() = default;
   explicit Lookup64(const uint64_t* table) : entries(Load(table)) {}
   V operator()(V index) const { return _mm512_permutexvar_epi64(index, entries); }
 };
@@ -224,6 +238,7 @@ inline uint64_t Sum64(V v) {
 /// lane.
 struct Lookup64 {
   V low, high;
+  Lookup64() = default;
   explicit Lookup64(const uint64_t* table) {
     uint32_t halves[2][8];
     for (size_t r = 0; r < 8; ++r) {
@@ -446,37 +461,34 @@ void FillPanel(const W* const* rows, size_t depth, size_t first, size_t cols, V*
         }
       }
     }
-    V out[A::kVectors];
-    A::Interleave(in, out);
-    for (size_t v = 0; v < A::kVectors; ++v) panel[v] = out[v];
+    A::Interleave(in, panel);
   }
 }
 
-/// sums[m] = w[m*stride + 0..depth) times the panel.
-template <class W, size_t outputs>
-void Tile(const V* panel, size_t depth, const W* w, size_t stride,
+/// sums[m] = w[m*stride + 0..depth) times the panel. Accumulator i belongs to output i / kVectors.
+template <class W, size_t outputs, size_t... i>
+void Tile(Indices<i...>, const V* panel, size_t depth, const W* w, size_t stride,
           V (*sums)[Arith<W>::kVectorsIn]) {
   using A = Arith<W>;
-  V acc[outputs][A::kVectors];
-  for (size_t m = 0; m < outputs; ++m) {
-    for (size_t v = 0; v < A::kVectors; ++v) acc[m][v] = Zero();
-  }
-  size_t k = 0;
-  for (; k + A::kRows <= depth; k += A::kRows, panel += A::kVectors) {
+  constexpr size_t n = A::kVectors;
+  V acc[sizeof...(i)];
+  ((acc[i] = Zero()), ...);
+  const size_t groups = depth / A::kRows;
+  // The incomplete group comes first: with anything but the sums behind the main loop, compilers
+  // write the accumulators to memory in every round.
+  if (depth % A::kRows != 0) {
+    W last[outputs][A::kRows] = {};
     for (size_t m = 0; m < outputs; ++m) {
-      const V weights = A::Weights(w + m * stride + k);
-      for (size_t v = 0; v < A::kVectors; ++v) acc[m][v] = A::Mac(acc[m][v], panel[v], weights);
+      for (size_t k = groups * A::kRows; k < depth; ++k) last[m][k % A::kRows] = w[m * stride + k];
     }
+    const V* const x = panel + groups * n;
+    ((acc[i] = A::Mac(acc[i], x[i % n], A::Weights(last[i / n]))), ...);
   }
-  if (k < depth) {
-    for (size_t m = 0; m < outputs; ++m) {
-      W last[A::kRows] = {};
-      for (size_t r = 0; k + r < depth; ++r) last[r] = w[m * stride + k + r];
-      const V weights = A::Weights(last);
-      for (size_t v = 0; v < A::kVectors; ++v) acc[m][v] = A::Mac(acc[m][v], panel[v], weights);
-    }
+  for (size_t g = 0; g < groups; ++g, panel += n, w += A::kRows) {
+    ((acc[i] = A::Mac(acc[i], panel[i % n], A::Weights(w + i / n * stride))), ...);
   }
-  for (size_t m = 0; m < outputs; ++m) A::Finish(acc[m], sums[m]);
+  const V done[] = {acc[i]...};
+  for (size_t m = 0; m < outputs; ++m) A::Finish(done + m * n, sums[m]);
 }
 
 /// Tile for a number of outputs known at run time, 1 <= outputs <= kTileOutputs.
@@ -486,7 +498,8 @@ void TileOf(size_t outputs, const V* panel, size_t depth, const W* w, size_t str
   if constexpr (most > 1) {
     if (outputs < most) return TileOf<W, most - 1>(outputs, panel, depth, w, stride, sums);
   }
-  Tile<W, most>(panel, depth, w, stride, sums);
+  Tile<W, most>(typename IndicesBelow<most * Arith<W>::kVectors>::Type{}, panel, depth, w, stride,
+                sums);
 }
 
 template <class W>
@@ -536,49 +549,45 @@ constexpr size_t kNarrowDepth = kNarrowBytes / sizeof(W);
 template <class W>
 constexpr size_t kNarrowStride = kNarrowDepth<W> + kLanes<W>;  // not a power of two, for the cache
 
-/// y[m][first + c] += w[m*stride + 0..depth) . x[c], for `outputs` x `cols` results.
-template <class W, size_t outputs, size_t cols>
-void Dots(W* const* y, size_t first, const W* w, size_t stride, const W* x, size_t depth) {
+/// y[m][first + c] += w[m*stride + 0..depth) . x[c], for `outputs` x `cols` results. Accumulator i
+/// belongs to output i / cols and column i % cols.
+template <class W, size_t outputs, size_t cols, size_t... i>
+void Dots(Indices<i...>, W* const* y, size_t first, const W* w, size_t stride, const W* x,
+          size_t depth) {
   using A = Arith<W>;
-  V acc[outputs][cols];
-  for (size_t m = 0; m < outputs; ++m) {
-    for (size_t c = 0; c < cols; ++c) acc[m][c] = Zero();
-  }
-  size_t k = 0;
-  for (; k + kLanes<W> <= depth; k += kLanes<W>) {
+  V acc[sizeof...(i)];
+  ((acc[i] = Zero()), ...);
+  const size_t whole = depth / kLanes<W> * kLanes<W>;
+  if (whole < depth) {  // first, as in Tile
+    V last[outputs];
     for (size_t m = 0; m < outputs; ++m) {
-      const V weights = Load(w + m * stride + k);
-      for (size_t c = 0; c < cols; ++c) {
-        acc[m][c] = A::Dot(acc[m][c], Load(x + c * kNarrowStride<W> + k), weights);
-      }
+      last[m] = LoadPartial(w + m * stride + whole, (depth - whole) * sizeof(W));
     }
+    ((acc[i] = A::Dot(acc[i], Load(x + i % cols * kNarrowStride<W> + whole), last[i / cols])), ...);
   }
-  if (k < depth) {
-    for (size_t m = 0; m < outputs; ++m) {
-      const V weights = LoadPartial(w + m * stride + k, (depth - k) * sizeof(W));
-      for (size_t c = 0; c < cols; ++c) {
-        acc[m][c] = A::Dot(acc[m][c], Load(x + c * kNarrowStride<W> + k), weights);
-      }
-    }
+  for (size_t k = 0; k < whole; k += kLanes<W>) {
+    ((acc[i] = A::Dot(acc[i], Load(x + i % cols * kNarrowStride<W> + k),
+                      Load(w + i / cols * stride + k))),
+     ...);
   }
-  for (size_t m = 0; m < outputs; ++m) {
-    for (size_t c = 0; c < cols; ++c) {
-      W& sum = y[m][first + c];
-      sum = static_cast<W>(sum + A::Sum(acc[m][c]));
-    }
-  }
+  ((y[i / cols][first + i % cols] = static_cast<W>(y[i / cols][first + i % cols] + A::Sum(acc[i]))),
+   ...);
 }
 
 template <class W, size_t outputs>
 void DotsOf(W* const* y, size_t cols, const W* w, size_t stride, const W* x, size_t depth) {
   size_t c = 0;
   for (; c + 4 <= cols; c += 4) {
-    Dots<W, outputs, 4>(y, c, w, stride, x + c * kNarrowStride<W>, depth);
+    Dots<W, outputs, 4>(typename IndicesBelow<4 * outputs>::Type{}, y, c, w, stride,
+                        x + c * kNarrowStride<W>, depth);
   }
   for (; c + 2 <= cols; c += 2) {
-    Dots<W, outputs, 2>(y, c, w, stride, x + c * kNarrowStride<W>, depth);
+    Dots<W, outputs, 2>(typename IndicesBelow<2 * outputs>::Type{}, y, c, w, stride,
+                        x + c * kNarrowStride<W>, depth);
   }
-  if (c < cols) Dots<W, outputs, 1>(y, c, w, stride, x + c * kNarrowStride<W>, depth);
+  if (c < cols)
+    Dots<W, outputs, 1>(typename IndicesBelow<1 * outputs>::Type{}, y, c, w, stride,
+                        x + c * kNarrowStride<W>, depth);
 }
 
 template <class W>
@@ -865,22 +874,31 @@ size_t XorPermutedRows32(uint8_t* table, const uint8_t* f, const uint8_t* rho, c
 }
 
 template <size_t words>
+struct Lookup64Of {
+  Lookup64 tables[words];
+  explicit Lookup64Of(const uint64_t (&images)[words][8]) {
+    for (size_t t = 0; t < words; ++t) tables[t] = Lookup64(images[t]);
+  }
+};
+
+template <size_t words>
 size_t XorPermutedRows64(uint8_t* table, const uint8_t* f, const uint8_t* rho, const uint8_t* flip,
                          size_t count) {
   uint64_t images[words][8];
   for (size_t t = 0; t < words; ++t) {
     for (unsigned r = 0; r < 8; ++r) images[t][r] = PermuteBits(Load64(f + 8 * t), r);
   }
+  const Lookup64Of<words> lookups(images);
   const V numbers = ByteNumbers();
   const V low_byte = LowBytePattern<8>();
   const V word_numbers = WordNumbers<words>();
-  return XorRows64<words>(table, rho, flip, count, [&](V index) {
-    V image = Lookup64(images[0])(index);
+  return XorRows64<words>(table, rho, flip, count, [=](V index) {
+    V image = lookups.tables[0](index);
     if constexpr (words > 1) {
       const V wanted = Xor(word_numbers, ShiftRight64(index, 6));
       image = WhereEqual64(wanted, Zero(), image);
       for (size_t t = 1; t < words; ++t) {
-        image = Or(image, WhereEqual64(wanted, Set64(t), Lookup64(images[t])(index)));
+        image = Or(image, WhereEqual64(wanted, Set64(t), lookups.tables[t](index)));
       }
     }
     const V byte = And(ShiftRight64(index, 3), Set64(7));
