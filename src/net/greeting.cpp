@@ -185,6 +185,7 @@ void Greeting::Refuse(const std::string& reason) {
 void Greeting::FailFor(const std::error_code& error, const std::string& during) {
   Channel::Reason reason = channel_->Explain(error);
   if (!reason.definite) reason.text += " " + during;
+  if (client_ && !channel_->Encrypted()) reason.text += " (does it want TLS?)";
   Fail(reason.definite ? Outcome::Kind::kDefinite : Outcome::Kind::kFailed, std::move(reason.text));
 }
 

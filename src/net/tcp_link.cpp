@@ -323,7 +323,8 @@ class Setup : public std::enable_shared_from_this<Setup> {
   }
 
   void OnDialled(int peer, tcp::socket socket) {
-    peers_[Index(peer)].last_reason = "it accepted the connection but did not answer";
+    std::string& reason = peers_[Index(peer)].last_reason;
+    if (reason.empty()) reason = "it accepted the connection but did not answer";
     Greet(
         std::move(socket), true, Left(),
         [peer] {

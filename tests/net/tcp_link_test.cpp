@@ -1,0 +1,519 @@
+#include "tercet/net/tcp_link.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <asio.hpp>
+#include <asio/ssl.hpp>
+#include <atomic>
+#include <future>
+#include <string>
+#include <thread>
+#include <variant>
+
+#include "crypto/certificates_internal.h"
+#include "crypto/temp_directory.h"
+#include "net/frame.h"
+#include "tercet/base/error.h"
+#include "tercet/crypto/certificates.h"
+
+namespace tercet::net {
+namespace {
+
+using namespace std::chrono_literals;
+using asio::ip::tcp;
+using testing::AllOf;
+using testing::AnyOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+const Agreement kAgreement{{"protocol version", "1"}, {"network digest", "ab12"}};
+
+/// A socket that listens on a free port.
+struct Listener {
+  explicit Listener(asio::io_context& io)
+      : acceptor(io, tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {}
+  std::uint16_t Port() const { return acceptor.local_endpoint().port(); }
+  tcp::acceptor acceptor;
+};
+
+/// Certificates, made once, and the listening sockets of parties 0 and 1, made for each test.
+class TcpLinkTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    directory_ = new Directory;
+    crypto::MakeCertificates(*directory_ / "good", 10, false);
+    crypto::MakeCertificates(*directory_ / "other", 10, false);
+    crypto::MakeCertificatesValid(*directory_ / "late", {-3, -2}, false);
+    crypto::MakeCertificatesValid(*directory_ / "early", {2, 3}, false);
+  }
+  static void TearDownTestSuite() {
+    delete directory_;
+    directory_ = nullptr;
+  }
+
+  struct Directory : TempDirectory {
+    std::filesystem::path operator/(const char* name) const { return Path() / name; }
+  };
+
+  static TlsFiles Files(const char* set, int party) {
+    const auto dir = *directory_ / set;
+    return {dir / "ca.pem", dir / fmt::format("party{}.pem", party),
+            dir / fmt::format("party{}-key.pem", party)};
+  }
+
+  TcpOptions Options(int party, bool tls = true) {
+    TcpOptions options;
+    options.party = party;
+    options.endpoints = {Endpoint{"127.0.0.1", listeners_[0].Port()},
+                         Endpoint{"127.0.0.1", listeners_[1].Port()}, Endpoint{}};
+    if (party < 2)
+      options.listen_fd =
+          ::dup(listeners_[static_cast<std::size_t>(party)].acceptor.native_handle());
+    if (tls) options.tls = Files("good", party);
+    options.connect_timeout = 20s;
+    options.timeout = 20s;
+    options.agreement = kAgreement;
+    return options;
+  }
+
+  std::array<TcpOptions, 3> AllOptions(bool tls = true) {
+    return {Options(0, tls), Options(1, tls), Options(2, tls)};
+  }
+
+  using Result = std::variant<Links, std::string>;  ///< links or the error
+
+  static Result Connect(const TcpOptions& options) {
+    try {
+      return ConnectTcp(options);
+    } catch (const NetworkError& e) {
+      return std::string(e.what());
+    }
+  }
+
+  static std::array<Result, 3> ConnectAll(const std::array<TcpOptions, 3>& options) {
+    std::array<std::future<Result>, 3> futures;
+    for (std::size_t i = 0; i < 3; ++i) {
+      futures[i] = std::async(std::launch::async, [&options, i] { return Connect(options[i]); });
+    }
+    return {futures[0].get(), futures[1].get(), futures[2].get()};
+  }
+
+  static std::array<Links, 3> Connected(const std::array<TcpOptions, 3>& options) {
+    auto results = ConnectAll(options);
+    std::array<Links, 3> links;
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (const auto* error = std::get_if<std::string>(&results[i])) throw NetworkError(*error);
+      links[i] = std::move(std::get<Links>(results[i]));
+    }
+    return links;
+  }
+
+  /// What went wrong; a failure of the test when nothing did.
+  static std::string ErrorOf(const Result& result) {
+    const auto* error = std::get_if<std::string>(&result);
+    EXPECT_NE(error, nullptr) << "connected, although it should not have";
+    return error == nullptr ? "" : *error;
+  }
+
+  tcp::socket Dial(int party) {
+    tcp::socket socket(io_);
+    socket.connect(listeners_[static_cast<std::size_t>(party)].acceptor.local_endpoint());
+    return socket;
+  }
+
+  /// A raw party without TLS that says hello and leaves the rest to the test.
+  tcp::socket DialWithHello(int party, int self) {
+    tcp::socket socket = Dial(party);
+    asio::write(socket, asio::buffer(EncodeHello(self, kAgreement)));
+    std::vector<char> hello(EncodeHello(party, kAgreement).size());
+    asio::read(socket, asio::buffer(hello));
+    return socket;
+  }
+
+  static Directory* directory_;
+  asio::io_context io_;
+  std::array<Listener, 2> listeners_{Listener(io_), Listener(io_)};
+};
+
+TcpLinkTest::Directory* TcpLinkTest::directory_ = nullptr;
+
+Message Make(Phase phase, std::uint32_t tag, std::size_t size, std::uint8_t seed = 1) {
+  Message m{phase, tag, 5, Bytes(size)};
+  for (std::size_t i = 0; i < size; ++i)
+    m.payload[i] = static_cast<std::uint8_t>((i >> 8) * 7 + i + seed);
+  return m;
+}
+
+void Exchange(std::array<Links, 3>& links) {
+  std::array<std::future<void>, 3> parties;
+  for (std::size_t i = 0; i < 3; ++i) {
+    parties[i] = std::async(std::launch::async, [&links, i] {
+      for (std::uint32_t round = 0; round < 50; ++round) {
+        for (std::size_t j = 0; j < 3; ++j) {
+          if (i == j) continue;
+          links[i][j]->Send(Make(Phase::kOffline, 100 + round, 40'000));
+          links[i][j]->Send(Make(Phase::kOnline, round, round * 700, static_cast<std::uint8_t>(i)));
+        }
+        for (std::size_t j = 0; j < 3; ++j) {
+          if (i == j) continue;
+          const Message m = links[i][j]->Receive(Phase::kOnline);
+          ASSERT_EQ(m.tag, round);
+          ASSERT_EQ(m.depth, 5U);
+          ASSERT_EQ(m.payload,
+                    Make(Phase::kOnline, 0, round * 700, static_cast<std::uint8_t>(j)).payload);
+        }
+      }
+      for (std::uint32_t round = 0; round < 50; ++round) {
+        for (std::size_t j = 0; j < 3; ++j) {
+          if (i == j) continue;
+          const Message m = links[i][j]->Receive(Phase::kOffline);
+          ASSERT_EQ(m.tag, 100 + round);
+          ASSERT_EQ(m.payload, Make(Phase::kOffline, 0, 40'000).payload);
+          links[i][j]->Flush();
+        }
+      }
+    });
+  }
+  for (auto& party : parties) party.get();
+}
+
+TEST_F(TcpLinkTest, ThreePartiesOverTls) {
+  auto links = Connected(AllOptions());
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(links[i][i], nullptr);
+    EXPECT_EQ(links[i][(i + 1) % 3]->Peer(), static_cast<int>((i + 1) % 3));
+  }
+  Exchange(links);
+}
+
+TEST_F(TcpLinkTest, ThreePartiesWithoutTls) {
+  auto links = Connected(AllOptions(false));
+  Exchange(links);
+}
+
+TEST_F(TcpLinkTest, LargeMessagesBothWaysAtOnce) {
+  auto links = Connected(AllOptions());
+  constexpr std::size_t kSize = std::size_t{64} << 20;
+  links[0][1]->Send(Make(Phase::kOnline, 1, kSize, 3));
+  links[1][0]->Send(Make(Phase::kOnline, 2, kSize, 4));
+  links[0][1]->Send(Make(Phase::kOnline, 3, 1));
+  auto other =
+      std::async(std::launch::async, [&] { return links[1][0]->Receive(Phase::kOnline).payload; });
+  EXPECT_TRUE(links[0][1]->Receive(Phase::kOnline).payload ==
+              Make(Phase::kOnline, 0, kSize, 4).payload);
+  EXPECT_TRUE(other.get() == Make(Phase::kOnline, 0, kSize, 3).payload);
+  EXPECT_EQ(links[1][0]->Receive(Phase::kOnline).tag, 3U);
+}
+
+TEST_F(TcpLinkTest, RefusesMessagesThatAreTooLarge) {
+  auto links = Connected(AllOptions(false));
+  EXPECT_THROW(links[0][1]->Send({Phase::kOnline, 0, 0, Bytes(kMaxPayloadBytes + 1)}),
+               InternalError);
+  links[0][1]->Send(Make(Phase::kOnline, 1, 1));
+  EXPECT_EQ(links[1][0]->Receive(Phase::kOnline).tag, 1U);
+}
+
+TEST_F(TcpLinkTest, HeartbeatsKeepAnIdleLinkAlive) {
+  auto options = AllOptions();
+  for (auto& o : options) o.timeout = 400ms;
+  auto links = Connected(options);
+  // Party 2 waits three times the timeout for the message that party 0 sends after those of the raw
+  // clock.
+  asio::steady_timer timer(io_, 1200ms);
+  timer.wait();
+  links[0][2]->Send(Make(Phase::kOnline, 8, 10));
+  EXPECT_EQ(links[2][0]->Receive(Phase::kOnline).tag, 8U);
+}
+
+TEST_F(TcpLinkTest, OrderlyCloseLeavesWhatIsQueued) {
+  auto links = Connected(AllOptions());
+  links[0][1]->Send(Make(Phase::kOnline, 1, 100'000));
+  links[0][1]->Send(Make(Phase::kOffline, 2, 10));
+  links[0][1]->Close();
+  links[0][1]->Close();
+  EXPECT_EQ(links[1][0]->Receive(Phase::kOnline).payload.size(), 100'000U);
+  EXPECT_EQ(links[1][0]->Receive(Phase::kOffline).tag, 2U);
+  EXPECT_THAT([&] { links[1][0]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>("party 0 closed the link"));
+  EXPECT_THROW(links[1][0]->Send(Make(Phase::kOnline, 1, 1)), NetworkError);
+  EXPECT_THROW(links[1][0]->Flush(), NetworkError);
+  EXPECT_THAT([&] { links[0][1]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>(HasSubstr("closed here")));
+  links[0][2]->Send(Make(Phase::kOnline, 3, 1));  // the other link lives on
+  EXPECT_EQ(links[2][0]->Receive(Phase::kOnline).tag, 3U);
+}
+
+TEST_F(TcpLinkTest, CloseDeliversALargeQueue) {
+  auto links = Connected(AllOptions());
+  for (std::uint32_t i = 0; i < 3; ++i)
+    links[0][1]->Send(Make(Phase::kOnline, i, std::size_t{16} << 20));
+  links[0] = Links{};
+  for (std::uint32_t i = 0; i < 3; ++i) EXPECT_EQ(links[1][0]->Receive(Phase::kOnline).tag, i);
+  EXPECT_THROW(links[1][0]->Receive(Phase::kOnline), NetworkError);
+}
+
+TEST_F(TcpLinkTest, AbortReasonArrives) {
+  auto links = Connected(AllOptions());
+  auto one = std::async(std::launch::async, [&] { links[1][0]->Receive(Phase::kOnline); });
+  auto own = std::async(std::launch::async, [&] { links[0][2]->Receive(Phase::kOffline); });
+  links[2][0]->Send(
+      Make(Phase::kOnline, 1, std::size_t{8} << 20));  // unread data does not hide the reason
+  for (const std::size_t peer : {1U, 2U})
+    links[0][peer]->Abort("layer conv1:\nwrong length " + std::string(600, 'x'));
+  EXPECT_THAT(
+      [&] { one.get(); },
+      ThrowsMessage<AbortError>(AllOf(
+          HasSubstr("party 0 stopped: layer conv1:?wrong length xxx"),
+          testing::ResultOf([](const std::string& s) { return s.size(); }, testing::Lt(600U)))));
+  EXPECT_THAT([&] { own.get(); }, ThrowsMessage<NetworkError>(HasSubstr("closed here")));
+  EXPECT_THAT([&] { links[2][0]->Receive(Phase::kOnline); },
+              ThrowsMessage<AbortError>(HasSubstr("party 0 stopped: layer conv1")));
+  links[1][2]->Send(Make(Phase::kOnline, 3, 1));
+  EXPECT_EQ(links[2][1]->Receive(Phase::kOnline).tag, 3U);
+}
+
+TEST_F(TcpLinkTest, WrongAuthority) {
+  auto options = AllOptions();
+  options[2].tls = Files("other", 2);
+  options[0].connect_timeout = options[1].connect_timeout = 2s;
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[2]),
+              AllOf(HasSubstr("party "), HasSubstr("not signed by our certificate authority")));
+  EXPECT_THAT(ErrorOf(results[0]), AnyOf(HasSubstr("refused our certificate"),
+                                         HasSubstr("not signed"), HasSubstr("party 1 stopped")));
+}
+
+/// Party 2's certificate is refused by the listeners; in TLS 1.3 its own handshake has succeeded by
+/// then.
+class RefusedCertificateTest : public TcpLinkTest {
+ protected:
+  void Run(const char* set, const std::string& here, const std::string& there) {
+    auto options = AllOptions();
+    options[2].tls = Files(set, 2);
+    options[2].tls->ca = Files("good", 2).ca;
+    options[0].connect_timeout = options[1].connect_timeout = 2s;
+    std::atomic<int> refusals{0};
+    options[0].on_wait = [&](const std::string& line) {
+      refusals += line.find(here) != std::string::npos;
+    };
+    const auto results = ConnectAll(options);
+    EXPECT_THAT(ErrorOf(results[2]), AllOf(HasSubstr("refused our certificate"), HasSubstr(there)));
+    EXPECT_THAT(ErrorOf(results[0]),
+                AnyOf(AllOf(HasSubstr("party 2 did not connect"), HasSubstr(here)),
+                      HasSubstr("party 1 stopped")));
+    EXPECT_GE(refusals, 1);
+  }
+};
+
+TEST_F(RefusedCertificateTest, Unsigned) {
+  Run("other", "not signed by our certificate authority", "not signed by");
+}
+
+TEST_F(TcpLinkTest, ExpiredAndNotYetValid) {
+  for (const auto& [set, here, there] :
+       {std::tuple{"late", "expired", "refused our certificate: expired"},
+        std::tuple{"early", "not yet valid",
+                   "refused our certificate: bad certificate (not yet valid"}}) {
+    std::array<TcpOptions, 3> options = AllOptions();
+    for (std::size_t i = 0; i < 3; ++i) options[i].tls = Files(set, static_cast<int>(i));
+    options[0].connect_timeout = options[1].connect_timeout = 1s;
+    const auto results = ConnectAll(options);
+    EXPECT_THAT(ErrorOf(results[2]), AllOf(HasSubstr("party "), HasSubstr(here)));
+    EXPECT_THAT(ErrorOf(results[0]), AnyOf(HasSubstr(there), HasSubstr(here)));
+  }
+}
+
+TEST_F(TcpLinkTest, SwappedCertificates) {
+  auto options = AllOptions();
+  options[0].tls = Files("good", 1);
+  options[1].tls = Files("good", 0);
+  options[0].connect_timeout = options[1].connect_timeout = 2s;
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[2]),
+              AnyOf(HasSubstr("certificate belongs to party 1, expected party 0"),
+                    HasSubstr("certificate belongs to party 0, expected party 1")));
+  EXPECT_THAT(ErrorOf(results[1]), HasSubstr("certificate belongs to party"));
+}
+
+TEST_F(TcpLinkTest, ClientWithTheCertificateOfAnother) {
+  auto options = AllOptions();
+  options[2].tls = Files("good", 1);
+  options[0].connect_timeout = options[1].connect_timeout = 2s;
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[2]), HasSubstr("belongs to party 1"));
+  ErrorOf(results[1]);
+  ErrorOf(results[0]);
+}
+
+TEST_F(TcpLinkTest, AgreementDiffers) {
+  auto options = AllOptions();
+  options[2].agreement[1].second = "cd34";
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[0]), HasSubstr("network digest: here ab12, there cd34"));
+  EXPECT_THAT(ErrorOf(results[1]), HasSubstr("network digest: here ab12, there cd34"));
+  EXPECT_THAT(ErrorOf(results[2]), HasSubstr("network digest: here cd34, there ab12"));
+}
+
+TEST_F(TcpLinkTest, StrangersDoNotDisturb) {
+  auto options = AllOptions();
+  std::promise<void> refused;
+  std::atomic<int> lines{0};
+  options[0].on_wait = [&](const std::string& line) {
+    if (line.find("refused") != std::string::npos && ++lines == 2) refused.set_value();
+  };
+  tcp::socket garbage = Dial(0), half = Dial(0), mute = Dial(0);
+  asio::write(garbage, asio::buffer(std::string("GET / HTTP/1.1\r\nHost: tercet\r\n\r\n")));
+  asio::write(half, asio::buffer(
+                        std::string("\x16\x03\x01\x01\x00\x01", 6)));  // the begin of a ClientHello
+  auto zero = std::async(std::launch::async, [&] { return Connect(options[0]); });
+  half.shutdown(tcp::socket::shutdown_send);
+  refused.get_future().wait();
+  auto one = std::async(std::launch::async, [&] { return Connect(options[1]); });
+  const Result two = Connect(options[2]);
+  EXPECT_TRUE(std::holds_alternative<Links>(two));
+  EXPECT_TRUE(std::holds_alternative<Links>(zero.get()));
+  EXPECT_TRUE(std::holds_alternative<Links>(one.get()));
+}
+
+TEST_F(TcpLinkTest, FinalErrorNamesTheRefusals) {
+  auto options = Options(1);
+  options.endpoints[0] = {"127.0.0.1", listeners_[0].Port()};
+  options.connect_timeout = 1s;
+  tcp::socket half = Dial(1);
+  asio::write(half, asio::buffer(std::string("\x16\x03\x01\x01\x00\x01", 6)));
+  EXPECT_THAT(ErrorOf(Connect(options)),
+              AllOf(HasSubstr("party 2 did not connect to party 1 within 1.0 s"),
+                    HasSubstr("did not finish the TLS handshake within 0.5 s"),
+                    HasSubstr("party 0 at 127.0.0.1"), HasSubstr("did not answer")));
+}
+
+TEST_F(TcpLinkTest, NotSpeakingTls) {
+  auto options = Options(2);
+  auto server = std::async(std::launch::async, [&] {
+    tcp::socket socket = listeners_[0].acceptor.accept();
+    asio::write(socket, asio::buffer(std::string("220 mail.example ESMTP ready\r\n")));
+    std::array<char, 4096> sink;
+    std::error_code ec;
+    while (!ec) socket.read_some(asio::buffer(sink), ec);
+  });
+  EXPECT_THAT(ErrorOf(Connect(options)),
+              AllOf(HasSubstr("party 0 at 127.0.0.1"), HasSubstr("not speaking TLS")));
+  server.get();
+}
+
+TEST_F(TcpLinkTest, OneSideWithoutTls) {
+  auto options = AllOptions();
+  options[2].tls.reset();
+  for (auto& o : options) o.connect_timeout = 1s;
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[2]),
+              AnyOf(HasSubstr("speaks TLS, but this party runs without"),
+                    HasSubstr("closed the connection before its hello (does it want TLS?)")));
+  EXPECT_THAT(ErrorOf(results[0]), AnyOf(HasSubstr("not speaking TLS"), HasSubstr("party 1")));
+}
+
+TEST_F(TcpLinkTest, NobodyThere) {
+  auto options = Options(2);
+  listeners_[0].acceptor.close();
+  listeners_[1].acceptor.close();
+  options.connect_timeout = 1500ms;
+  std::vector<std::string> lines;
+  options.on_wait = [&](const std::string& line) { lines.push_back(line); };
+  EXPECT_THAT(ErrorOf(Connect(options)), AllOf(HasSubstr("party 0 at 127.0.0.1"),
+                                               HasSubstr("could not be reached within 1.5 s"),
+                                               HasSubstr("refused"), HasSubstr("party 1 at")));
+  ASSERT_FALSE(lines.empty());
+  EXPECT_THAT(lines[0], HasSubstr("waiting for party 0 at 127.0.0.1"));
+}
+
+TEST_F(TcpLinkTest, PortInUse) {
+  auto options = Options(0);
+  ::close(*options.listen_fd);
+  options.listen_fd.reset();
+  EXPECT_THAT([&] { ConnectTcp(options); },
+              ThrowsMessage<ConfigError>(
+                  HasSubstr(fmt::format("port {} on 127.0.0.1 is in use", listeners_[0].Port()))));
+}
+
+TEST_F(TcpLinkTest, BadConfiguration) {
+  auto options = Options(2);
+  options.tls->key = Files("good", 1).key;
+  EXPECT_THAT([&] { ConnectTcp(options); },
+              ThrowsMessage<ConfigError>(HasSubstr("is not the key of")));
+  options.tls->key = "/nowhere/key.pem";
+  EXPECT_THAT([&] { ConnectTcp(options); },
+              ThrowsMessage<ConfigError>("/nowhere/key.pem: no such file"));
+  auto listening = Options(0);
+  ::close(*listening.listen_fd);
+  listening.listen_fd = -1;
+  EXPECT_THAT([&] { ConnectTcp(listening); },
+              ThrowsMessage<ConfigError>(HasSubstr("no listening socket")));
+}
+
+/// Parties 0 and 1 without TLS, party 2 is played by the test.
+class RawPeerTest : public TcpLinkTest {
+ protected:
+  void SetUp() override {
+    std::array<TcpOptions, 2> options{Options(0, false), Options(1, false)};
+    for (auto& o : options) o.timeout = 600ms;
+    std::array<std::future<Links>, 2> futures;
+    for (std::size_t i = 0; i < 2; ++i) {
+      futures[i] = std::async(std::launch::async, [o = options[i]] { return ConnectTcp(o); });
+    }
+    for (int i = 0; i < 2; ++i) raw_.push_back(DialWithHello(i, 2));
+    for (std::size_t i = 0; i < 2; ++i) links_[i] = futures[i].get();
+  }
+  std::vector<tcp::socket> raw_;
+  std::array<Links, 2> links_;
+};
+
+TEST_F(RawPeerTest, Vanishes) {
+  const Frame frame{FrameKind::kData, {Phase::kOnline, 4, 0, {}}};
+  asio::write(raw_[0], asio::buffer(EncodeFrameHeader(frame)));
+  raw_[0].close();
+  EXPECT_EQ(links_[0][2]->Receive(Phase::kOnline).tag, 4U);
+  EXPECT_THAT([&] { links_[0][2]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>(HasSubstr("party 2 closed the connection")));
+  // The owner of a link that failed can still tell the others.
+  links_[0][1]->Abort("party 2 is gone");
+  EXPECT_THAT([&] { links_[1][0]->Receive(Phase::kOnline); },
+              ThrowsMessage<AbortError>("party 0 stopped: party 2 is gone"));
+}
+
+TEST_F(RawPeerTest, IsSilent) {
+  EXPECT_THAT([&] { links_[0][2]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>(
+                  AllOf(HasSubstr("party 2 at 127.0.0.1:"), HasSubstr("sent nothing for 0.6 s"))));
+  EXPECT_THROW(links_[0][2]->Send(Make(Phase::kOnline, 1, 1)), NetworkError);
+  links_[0][1]->Send(Make(Phase::kOnline, 9, 1));
+  EXPECT_EQ(links_[1][0]->Receive(Phase::kOnline).tag, 9U);
+}
+
+TEST_F(RawPeerTest, DoesNotReadAndIsClosedInTime) {
+  auto one = std::async(std::launch::async, [&] {
+    links_[1][2]->Send(Make(Phase::kOnline, 1, std::size_t{64} << 20));
+    links_[1][2]->Abort("enough");
+  });
+  links_[0][2]->Send(Make(Phase::kOnline, 1, std::size_t{64} << 20));
+  links_[0][2].reset();
+  one.get();
+}
+
+TEST_F(RawPeerTest, BreaksTheFormat) {
+  asio::write(raw_[0], asio::buffer(std::string(64, '\xff')));
+  EXPECT_THAT([&] { links_[0][2]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>(
+                  AllOf(HasSubstr("broke the wire format"), HasSubstr("kind 255"))));
+}
+
+TEST_F(RawPeerTest, SaysGoodbyeHalfWay) {
+  raw_[0].shutdown(tcp::socket::shutdown_send);
+  EXPECT_THAT([&] { links_[0][2]->Receive(Phase::kSetup); },
+              ThrowsMessage<NetworkError>(HasSubstr("without a goodbye")));
+}
+
+}  // namespace
+}  // namespace tercet::net
