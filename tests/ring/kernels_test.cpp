@@ -130,6 +130,7 @@ TEST_P(KernelsTest, ProductOfExtremeWords) {
       const std::vector<const std::uint16_t*> rows(6, x.data());
       std::vector<std::uint16_t> y(4 * cols, 1);
       std::vector<std::uint16_t*> targets;
+      targets.reserve(4);
       for (std::size_t m = 0; m < 4; ++m) targets.push_back(y.data() + m * cols);
       kernels_.product16(targets.data(), 4, cols, w.data(), rows.data(), 6);
       const auto expected = static_cast<std::uint16_t>(1U + 6U * 0x8000U * word);
