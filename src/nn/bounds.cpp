@@ -1,0 +1,49 @@
+#include "nn/bounds.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "nn/windows.h"
+#include "tercet/base/error.h"
+
+namespace tercet::nn {
+
+Interval ValueInterval(const mpc::LinearShape& shape, const LayerWeights& weights, Int128 input_max,
+                       const std::string& layer) {
+  const WindowPatterns patterns(shape);
+  const std::size_t area = shape.Out().height * shape.Out().width;
+  Interval total;
+  for (std::size_t c = 0; c < shape.out_channels; ++c) {
+    const std::int64_t* w = weights.weight.data() + c * shape.Depth();
+    // Fewer than 2^63 weights of 64 bits each: these sums do not wrap.
+    const auto negative =
+        patterns.Sums<Int128>([w](std::size_t i) { return std::min<Int128>(w[i], 0); });
+    const auto positive =
+        patterns.Sums<Int128>([w](std::size_t i) { return std::max<Int128>(w[i], 0); });
+    for (std::size_t position = 0; position < area; ++position) {
+      const std::size_t pattern = patterns.Of(position);
+      const Int128 bias = weights.bias[shape.bias_per_element ? c * area + position : c];
+      Interval here;
+      if (__builtin_mul_overflow(negative[pattern], input_max, &here.low) ||
+          __builtin_mul_overflow(positive[pattern], input_max, &here.high) ||
+          __builtin_add_overflow(here.low, bias, &here.low) ||
+          __builtin_add_overflow(here.high, bias, &here.high)) {
+        throw ConfigError(layer, fmt::format("the values of output channel {} exceed 127 bits", c));
+      }
+      const bool first = c == 0 && position == 0;
+      total.low = first ? here.low : std::min(total.low, here.low);
+      total.high = first ? here.high : std::max(total.high, here.high);
+    }
+  }
+  return total;
+}
+
+bool Fits(const Interval& interval, unsigned bits) {
+  const Int128 bound = Int128{1} << (bits - 1);
+  return -bound <= interval.low && interval.high < bound;
+}
+
+std::string IntegerText(Int128 value) { return fmt::format("{}", value); }
+
+}  // namespace tercet::nn

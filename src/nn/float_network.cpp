@@ -1,0 +1,211 @@
+#include "nn/float_network.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "nn/bounds.h"
+#include "nn/convolve.h"
+#include "nn/input.h"
+#include "tercet/base/error.h"
+
+namespace tercet::nn {
+namespace {
+
+/// Images computed at once: a row of a layer's output stays in the cache.
+constexpr std::size_t kBatch = 32;
+
+/// Takes the network's tensors out of a file and checks that none is left.
+class TensorReader {
+ public:
+  TensorReader(const TensorFile& file, const std::string& name) : file_(file), name_(name) {
+    if (file.metadata.contains("tercet.network"))
+      throw ConfigError(name, "found a compiled model, expected float weights");
+  }
+
+  std::vector<float> Read(const std::string& tensor, const std::vector<std::size_t>& shape) {
+    const auto found = file_.tensors.find(tensor);
+    if (found == file_.tensors.end()) {
+      throw ConfigError(TensorPlace(name_, tensor),
+                        fmt::format("missing, expected shape [{}]", fmt::join(shape, ", ")));
+    }
+    used_.insert(tensor);
+    if (found->second.shape != shape) {
+      throw ConfigError(TensorPlace(name_, tensor),
+                        fmt::format("found shape [{}], expected [{}]",
+                                    fmt::join(found->second.shape, ", "), fmt::join(shape, ", ")));
+    }
+    const std::vector<double> values = found->second.AsDoubles();
+    std::vector<float> result(values.begin(), values.end());
+    const auto bad =
+        std::find_if(result.begin(), result.end(), [](float v) { return !std::isfinite(v); });
+    if (bad != result.end()) {
+      throw ConfigError(TensorPlace(name_, tensor),
+                        fmt::format("found {} as element {}, expected finite numbers",
+                                    std::isnan(*bad) ? "NaN" : "infinity", bad - result.begin()));
+    }
+    return result;
+  }
+
+  /// PyTorch counts a batch_norm's training batches; nothing is computed with them.
+  void Ignore(const std::string& tensor) { used_.insert(tensor); }
+
+  void CheckNothingLeft(const std::string& network) const {
+    for (const auto& [tensor, unused] : file_.tensors) {
+      if (!used_.contains(tensor)) {
+        throw ConfigError(TensorPlace(name_, Printable(tensor)),
+                          fmt::format("found, but network {} has no such tensor", network));
+      }
+    }
+  }
+
+ private:
+  const TensorFile& file_;
+  const std::string& name_;
+  std::set<std::string> used_;
+};
+
+FloatLayer ReadLayer(const LayerSpec& layer, TensorReader& reader, const std::string& file) {
+  FloatLayer weights;
+  const std::string weight = layer.name + ".weight", bias = layer.name + ".bias";
+  switch (layer.type) {
+    case LayerType::kConv2d:
+      weights.weight = reader.Read(weight, {layer.out_channels, layer.in.channels / layer.groups,
+                                            layer.kernel, layer.kernel});
+      if (layer.bias) weights.bias = reader.Read(bias, {layer.out_channels});
+      break;
+    case LayerType::kLinear:
+      weights.weight = reader.Read(weight, {layer.out_channels, layer.in.Size()});
+      if (layer.bias) weights.bias = reader.Read(bias, {layer.out_channels});
+      break;
+    case LayerType::kBatchNorm: {
+      const std::string variance = layer.name + ".running_var";
+      const std::size_t channels = layer.in.channels;
+      weights.weight = reader.Read(weight, {channels});
+      weights.bias = reader.Read(bias, {channels});
+      weights.mean = reader.Read(layer.name + ".running_mean", {channels});
+      weights.variance = reader.Read(variance, {channels});
+      reader.Ignore(layer.name + ".num_batches_tracked");
+      const auto bad = std::find_if(weights.variance.begin(), weights.variance.end(),
+                                    [](float v) { return v < 0; });
+      if (bad != weights.variance.end()) {
+        throw ConfigError(TensorPlace(file, variance),
+                          fmt::format("element {} is negative, expected variances",
+                                      bad - weights.variance.begin()));
+      }
+      break;
+    }
+    default:
+      break;
+  }
+  return weights;
+}
+
+void BatchNorm(const LayerSpec& layer, const FloatLayer& weights, std::vector<float>& x,
+               std::size_t batch) {
+  const std::size_t length = layer.in.height * layer.in.width * batch;
+  for (std::size_t c = 0; c < layer.in.channels; ++c) {
+    const double factor = weights.weight[c] / std::sqrt(weights.variance[c] + layer.eps);
+    const auto scale = static_cast<float>(factor);
+    const float mean = weights.mean[c], beta = weights.bias[c];
+    float* values = x.data() + c * length;
+    for (std::size_t i = 0; i < length; ++i) values[i] = (values[i] - mean) * scale + beta;
+  }
+}
+
+}  // namespace
+
+mpc::LinearShape LinearShapeOf(const LayerSpec& layer) {
+  if (layer.type == LayerType::kLinear)
+    return {.in = {layer.in.Size(), 1, 1}, .out_channels = layer.out_channels};
+  return {.in = layer.in,
+          .out_channels = layer.out_channels,
+          .kernel_h = layer.kernel,
+          .kernel_w = layer.kernel,
+          .stride = layer.stride,
+          .padding = layer.padding,
+          .groups = layer.groups};
+}
+
+FloatNetwork::FloatNetwork(NetworkSpec spec, const TensorFile& tensors, std::string file) {
+  auto state = std::make_shared<State>();
+  state->spec = std::move(spec);
+  state->file = std::move(file);
+  TensorReader reader(tensors, state->file);
+  for (const LayerSpec& layer : state->spec.layers)
+    state->layers.push_back(ReadLayer(layer, reader, state->file));
+  reader.CheckNothingLeft(state->spec.name);
+  state_ = std::move(state);
+}
+
+const NetworkSpec& FloatNetwork::Spec() const { return state_->spec; }
+
+std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first,
+                                     std::size_t count) const {
+  const NetworkSpec& spec = state_->spec;
+  std::set<std::string> kept_names;
+  for (const LayerSpec& layer : spec.layers)
+    if (layer.type == LayerType::kAdd) kept_names.insert(layer.from);
+
+  const double step = 255.0 / ((1U << spec.input.bits) - 1);
+  const std::size_t classes = spec.Classes();
+  std::vector<float> logits(count * classes);
+  for (std::size_t done = 0; done < count; done += kBatch) {
+    const std::size_t batch = std::min(kBatch, count - done);
+    const std::vector<std::int64_t> q = QuantiseInput(spec.input, images, first + done, batch);
+    std::vector<float> x(q.size());
+    std::transform(q.begin(), q.end(), x.begin(), [&](std::int64_t v) {
+      return static_cast<float>(
+          (static_cast<double>(v) * step / spec.input.scale - spec.input.mean) / spec.input.std);
+    });
+    std::map<std::string, std::vector<float>> kept;
+    for (std::size_t l = 0; l < spec.layers.size(); ++l) {
+      const LayerSpec& layer = spec.layers[l];
+      const FloatLayer& weights = state_->layers[l];
+      const mpc::PoolShape pool{layer.kernel, layer.stride};
+      switch (layer.type) {
+        case LayerType::kConv2d:
+        case LayerType::kLinear:
+          x = Convolve(LinearShapeOf(layer), weights.weight, weights.bias, x, batch);
+          break;
+        case LayerType::kBatchNorm:
+          BatchNorm(layer, weights, x, batch);
+          break;
+        case LayerType::kSign:
+          for (float& v : x) v = v >= 0 ? 1.0F : -1.0F;
+          break;
+        case LayerType::kRelu:
+          for (float& v : x) v = std::max(v, 0.0F);
+          break;
+        case LayerType::kSquare:
+          for (float& v : x) v *= v;
+          break;
+        case LayerType::kMaxPool2d:
+          x = Pool(layer.in, pool, x, batch, [](float a, float b) { return std::max(a, b); });
+          break;
+        case LayerType::kAvgPool2d:
+          x = Pool(layer.in, pool, x, batch, [](float a, float b) { return a + b; });
+          for (float& v : x) v /= static_cast<float>(layer.kernel * layer.kernel);
+          break;
+        case LayerType::kFlatten:
+          break;
+        case LayerType::kAdd: {
+          const std::vector<float>& other = kept.at(layer.from);
+          std::transform(x.begin(), x.end(), other.begin(), x.begin(), std::plus<>());
+          break;
+        }
+      }
+      if (kept_names.contains(layer.name)) kept[layer.name] = x;
+    }
+    for (std::size_t c = 0; c < classes; ++c)
+      for (std::size_t b = 0; b < batch; ++b) logits[(done + b) * classes + c] = x[c * batch + b];
+  }
+  return logits;
+}
+
+}  // namespace tercet::nn

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tercet/nn/compile.h"
+
+namespace tercet::nn {
+
+/// The weights of one layer of the JSON; what the type does not have stays empty.
+struct FloatLayer {
+  std::vector<float> weight, bias;  ///< of a batch_norm gamma and beta
+  std::vector<float> mean, variance;
+};
+
+struct FloatNetwork::State {
+  NetworkSpec spec;
+  std::string file;
+  std::vector<FloatLayer> layers;  ///< one per layer of the JSON
+};
+
+/// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened.
+mpc::LinearShape LinearShapeOf(const LayerSpec& layer);
+
+}  // namespace tercet::nn

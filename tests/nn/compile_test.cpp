@@ -1,0 +1,563 @@
+#include "tercet/nn/compile.h"
+
+#include <algorithm>
+#include <limits>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "nn/scratch.h"
+#include "tercet/mpc/builtin_protocols.h"
+
+namespace tercet::nn {
+namespace {
+
+using mpc::ActivationKind;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using Floats = std::vector<float>;
+
+const mpc::Oracle& Oracle() {
+  static const mpc::Registry registry = BuiltinProtocols();
+  return registry.PlainOracle();
+}
+
+/// `input` without its braces; layers as the JSON has them.
+NetworkSpec Spec(const std::string& input, const std::string& layers) {
+  return ParseNetwork(R"({"name": "N", "input": {)" + input + R"(}, "layers": [)" + layers +
+                          R"(], "output": "logits"})",
+                      "net");
+}
+
+/// Weights that are small integers and biases that are multiples of one half, so that floats
+/// compute without rounding.
+class Weights {
+ public:
+  explicit Weights(std::uint64_t seed) : rng_(seed) {}
+
+  Weights& Put(const std::string& name, std::vector<std::size_t> shape, const Floats& values) {
+    file_.tensors[name] = TensorData::FromFloats(std::move(shape), values);
+    return *this;
+  }
+  /// Fills all layers of a network.
+  Weights& Fill(const NetworkSpec& spec) {
+    for (const LayerSpec& layer : spec.layers) {
+      if (layer.type == LayerType::kConv2d) {
+        const std::size_t in = layer.in.channels / layer.groups;
+        Put(layer.name + ".weight", {layer.out_channels, in, layer.kernel, layer.kernel},
+            Integers(layer.out_channels * in * layer.kernel * layer.kernel));
+      } else if (layer.type == LayerType::kLinear) {
+        Put(layer.name + ".weight", {layer.out_channels, layer.in.Size()},
+            Integers(layer.out_channels * layer.in.Size()));
+      } else if (layer.type == LayerType::kBatchNorm) {
+        // sqrt(4 + eps) is 2 as a float, so the factor is gamma / 2 = -1, 0 or 1.
+        const std::size_t channels = layer.in.channels;
+        Floats gamma = Integers(channels);
+        for (float& g : gamma) g = g > 0 ? 2.0F : g < 0 ? -2.0F : 0.0F;
+        Put(layer.name + ".weight", {channels}, gamma);
+        Put(layer.name + ".running_mean", {channels}, Integers(channels));
+        Put(layer.name + ".running_var", {channels}, Floats(channels, 4));
+        Put(layer.name + ".bias", {channels}, Halves(channels));
+        continue;
+      } else {
+        continue;
+      }
+      if (layer.bias) Put(layer.name + ".bias", {layer.out_channels}, Halves(layer.out_channels));
+    }
+    return *this;
+  }
+  /// Fills all convolutions and linear layers with real numbers, batch_norm with ones.
+  Weights& FillReal(const NetworkSpec& spec) {
+    Fill(spec);
+    std::normal_distribution<float> normal;
+    for (auto& [name, tensor] : file_.tensors) {
+      Floats values(tensor.Count());
+      for (float& v : values) v = name.ends_with("_var") ? 1 : normal(rng_);
+      tensor = TensorData::FromFloats(tensor.shape, values);
+    }
+    return *this;
+  }
+  FloatNetwork Network(const NetworkSpec& spec) const { return {spec, file_, "model"}; }
+  TensorFile& File() { return file_; }
+
+ private:
+  Floats Integers(std::size_t count) {
+    Floats values(count);
+    for (float& v : values) v = static_cast<float>(rng_() % 7) - 3;
+    return values;
+  }
+  Floats Halves(std::size_t count) {
+    Floats values = Integers(count);
+    for (float& v : values) v /= 2;
+    return values;
+  }
+
+  std::mt19937_64 rng_;
+  TensorFile file_;
+};
+
+Images RandomImages(const mpc::Shape3& shape, std::size_t count, std::uint64_t seed) {
+  std::mt19937_64 rng(seed);
+  Images images{shape, count, {}};
+  images.pixels.resize(shape.Size() * count);
+  for (auto& p : images.pixels) p = static_cast<std::uint8_t>(rng());
+  return images;
+}
+
+IntegerNetwork CompileWith(const FloatNetwork& network, unsigned bits) {
+  return Compile(network, Oracle(), {.default_bits = bits}, nullptr);
+}
+
+/// Expects the integer logits to be those of the float network, up to the rounding of the last
+/// layer.
+void ExpectSameLogits(const FloatNetwork& network, const IntegerNetwork& compiled,
+                      const Images& images) {
+  const std::vector<float> expected = network.Run(images, 0, images.count);
+  const std::vector<std::int64_t> found = RunPlain(compiled, Oracle(), images, 0, images.count);
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i)
+    ASSERT_NEAR(static_cast<double>(found[i]) * compiled.net.logit_scale, expected[i], 0.05) << i;
+}
+
+/// Pixels 0, 85, 170, 255 become the real numbers 0, 1, 2, 3.
+constexpr char kFourFeatures[] = R"("shape": [4, 1, 1], "scale": 85, "bits": 2)";
+constexpr char kOneSignLayer[] = R"(
+  {"name": "fc1", "type": "linear", "out_features": 9},
+  {"name": "bn1", "type": "batch_norm", "eps": 1e-12},
+  {"name": "act1", "type": "sign"},
+  {"name": "fc2", "type": "linear", "out_features": 9, "bias": false})";
+
+Images AllFourFeatures() {
+  Images images{{4, 1, 1}, 256, {}};
+  for (int i = 0; i < 256; ++i)
+    for (int shift = 0; shift < 8; shift += 2)
+      images.pixels.push_back(static_cast<std::uint8_t>((i >> shift & 3) * 85));
+  return images;
+}
+
+Floats Identity(std::size_t n) {
+  Floats values(n * n);
+  for (std::size_t i = 0; i < n; ++i) values[i * n + i] = 1;
+  return values;
+}
+
+// Every input, ties included: weights and thresholds are such that many values are exactly zero.
+TEST(CompileTest, GammaOfEverySign) {
+  const NetworkSpec spec = Spec(kFourFeatures, kOneSignLayer);
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    Weights weights(seed);
+    weights.Fill(spec)
+        .Put("fc2.weight", {9, 9}, Identity(9))
+        .Put("bn1.weight", {9}, {2, -2, 0, -0.0F, 0, 2, -2, 4, -1})
+        .Put("bn1.bias", {9}, {1, 1, 0, -1, 0.5, 0, 0, -2, 0.5});
+    const FloatNetwork network = weights.Network(spec);
+    ExpectSameLogits(network, CompileWith(network, 12), AllFourFeatures());
+  }
+}
+
+TEST(CompileTest, ThresholdsOutsideTheRange) {
+  const NetworkSpec spec = Spec(kFourFeatures, kOneSignLayer);
+  constexpr float kHuge = 1e30F, kTiny = 1e-30F;
+  Weights weights(1);
+  weights.Fill(spec)
+      .Put("fc2.weight", {9, 9}, Identity(9))
+      .Put("bn1.weight", {9}, {2, 2, -2, -2, kTiny, kTiny, -kTiny, 2, 2})
+      .Put("bn1.bias", {9}, {1e4, -1e4, 1e4, -1e4, kHuge, -kHuge, kHuge, 0, 0})
+      .Put("bn1.running_mean", {9}, {0, 0, 0, 0, 0, 0, 0, kHuge, -kHuge});
+  const FloatNetwork network = weights.Network(spec);
+  const IntegerNetwork compiled = CompileWith(network, 12);
+  ExpectSameLogits(network, compiled, AllFourFeatures());
+}
+
+TEST(CompileTest, WeightsOfZero) {
+  const NetworkSpec spec = Spec(kFourFeatures, kOneSignLayer);
+  Weights weights(2);
+  weights.Fill(spec)
+      .Put("fc1.weight", {9, 4}, Floats(36, 0))
+      .Put("fc2.weight", {9, 9}, Identity(9));
+  const FloatNetwork network = weights.Network(spec);
+  const IntegerNetwork compiled = CompileWith(network, 8);
+  ExpectSameLogits(network, compiled, AllFourFeatures());
+  for (const std::int64_t b : compiled.weights[0].bias) EXPECT_THAT(b, testing::AnyOf(0, -1));
+}
+
+// Two padded layers deep in the network, and padding around an input whose zero is no integer.
+TEST(CompileTest, PaddedConvolutionsAreExact) {
+  const NetworkSpec spec =
+      Spec(R"("shape": [2, 6, 6], "scale": 85, "mean": 1.5, "std": 0.5, "bits": 2)",
+           R"({"name": "conv1", "type": "conv2d", "out_channels": 6, "kernel": 3, "padding": 1},
+         {"name": "bn1", "type": "batch_norm"},
+         {"name": "act1", "type": "sign"},
+         {"name": "conv2", "type": "conv2d", "out_channels": 6, "kernel": 3, "padding": 2,
+          "stride": 2, "groups": 3, "bias": false},
+         {"name": "bn2", "type": "batch_norm"},
+         {"name": "act2", "type": "sign"},
+         {"name": "pool2", "type": "max_pool2d", "kernel": 2, "stride": 1},
+         {"name": "conv3", "type": "conv2d", "out_channels": 6, "kernel": 3, "padding": 1,
+          "groups": 6},
+         {"name": "act3", "type": "sign"},
+         {"name": "conv4", "type": "conv2d", "out_channels": 5, "kernel": 3, "padding": 1},
+         {"name": "bn4", "type": "batch_norm"})");
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    const FloatNetwork network = Weights(seed).Fill(spec).Network(spec);
+    const IntegerNetwork compiled = CompileWith(network, 16);
+    for (const PublicLayer& layer : compiled.net.layers)
+      EXPECT_TRUE(layer.linear.bias_per_element) << layer.name;
+    ExpectSameLogits(network, compiled, RandomImages({2, 6, 6}, 70, seed));
+  }
+}
+
+TEST(CompileTest, PaddingWithZeroNeedsNoBiasPerElement) {
+  const NetworkSpec spec =
+      Spec(R"("shape": [1, 5, 5], "scale": 85, "bits": 2)",
+           R"({"name": "conv1", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1},
+         {"name": "act1", "type": "sign"},
+         {"name": "fc1", "type": "linear", "out_features": 4})");
+  const FloatNetwork network = Weights(3).Fill(spec).Network(spec);
+  const IntegerNetwork compiled = CompileWith(network, 16);
+  EXPECT_FALSE(compiled.net.layers[0].linear.bias_per_element);
+  EXPECT_EQ(compiled.weights[0].bias.size(), 3U);
+  ExpectSameLogits(network, compiled, RandomImages({1, 5, 5}, 100, 4));
+}
+
+constexpr char kTwoSignLayers[] = R"(
+  {"name": "conv1", "type": "conv2d", "out_channels": 8, "kernel": 3, "padding": 1},
+  {"name": "bn1", "type": "batch_norm"},
+  {"name": "act1", "type": "sign", "suite": "lut"},
+  {"name": "pool1", "type": "max_pool2d", "kernel": 2},
+  {"name": "flatten", "type": "flatten"},
+  {"name": "fc1", "type": "linear", "out_features": 24},
+  {"name": "bn2", "type": "batch_norm"},
+  {"name": "act2", "type": "sign"},
+  {"name": "fc2", "type": "linear", "out_features": 5},
+  {"name": "bn3", "type": "batch_norm"})";
+constexpr char kSmallInput[] = R"("shape": [1, 6, 6], "bits": 4)";
+
+TEST(CompileTest, LayersOfTheResult) {
+  const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
+  const IntegerNetwork compiled = CompileWith(Weights(5).FillReal(spec).Network(spec), 14);
+  const PublicNetwork& net = compiled.net;
+  EXPECT_EQ(net.name, "N");
+  EXPECT_EQ(net.spec_digest, spec.Digest());
+  EXPECT_EQ(net.input, spec.input);
+  EXPECT_EQ(net.Classes(), 5U);
+  ASSERT_EQ(net.layers.size(), 3U);
+  EXPECT_EQ(net.layers[0].name, "conv1");
+  EXPECT_EQ(net.layers[0].type, "conv2d+batch_norm+sign+max_pool2d");
+  EXPECT_EQ(net.layers[0].activation, ActivationKind::kSign);
+  EXPECT_EQ(net.layers[0].pool, (mpc::PoolShape{2, 2}));
+  EXPECT_EQ(net.layers[0].suite, "lut");
+  EXPECT_EQ(net.layers[1].type, "linear+batch_norm+sign");
+  EXPECT_EQ(net.layers[1].linear.in, (mpc::Shape3{72, 1, 1}));
+  EXPECT_EQ(net.layers[2].type, "linear+batch_norm");
+  EXPECT_EQ(net.layers[2].activation, ActivationKind::kNone);
+  EXPECT_EQ(PublicNetworkFromJson(PublicNetworkToJson(net), "net"), net);
+}
+
+TEST(CompileTest, EveryWidthIsProvenAndUsed) {
+  const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
+  const FloatNetwork network = Weights(6).FillReal(spec).Network(spec);
+  for (unsigned bits = 2; bits <= 32; ++bits) {
+    IntegerNetwork compiled = CompileWith(network, bits);
+    for (PublicLayer& layer : compiled.net.layers) EXPECT_EQ(layer.value_bits, bits);
+    EXPECT_NO_THROW(ProveWidths(compiled, "model"));
+    if (bits < 12) continue;  // narrow layers cannot use their width with whole weights
+    for (PublicLayer& layer : compiled.net.layers) {
+      --layer.value_bits;
+      EXPECT_THROW(ProveWidths(compiled, "model"), ConfigError) << layer.name << " " << bits;
+      ++layer.value_bits;
+    }
+  }
+}
+
+TEST(CompileTest, WideLayersFollowTheFloatNetwork) {
+  const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
+  const FloatNetwork network = Weights(7).FillReal(spec).Network(spec);
+  ExpectSameLogits(network, CompileWith(network, 28), RandomImages({1, 6, 6}, 300, 8));
+}
+
+TEST(CompileTest, ReportsWidthsWithoutCalibration) {
+  const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
+  CompileReport report;
+  std::vector<std::string> progress;
+  CompileOptions options;
+  options.progress = [&](const std::string& line) { progress.push_back(line); };
+  Compile(Weights(5).FillReal(spec).Network(spec), Oracle(), options, &report);
+  EXPECT_THAT(report.lines,
+              ElementsAre(HasSubstr("conv1: 14 bits"), HasSubstr("fc1: 14 bits"),
+                          HasSubstr("fc2: 14 bits"), HasSubstr("no calibration images")));
+  EXPECT_EQ(progress, report.lines);
+}
+
+void ExpectUnsupported(const std::string& layers, const std::string& layer) {
+  const NetworkSpec spec = Spec(R"("shape": [1, 4, 4])", layers);
+  const FloatNetwork network = Weights(0).Fill(spec).Network(spec);
+  try {
+    CompileWith(network, 14);
+    ADD_FAILURE() << "no error, expected one for " << layer;
+  } catch (const UnsupportedError& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("layer " + layer + ":"), HasSubstr("supports")));
+  }
+}
+
+TEST(CompileTest, RefusesWhatItCannotDo) {
+  const std::string conv = R"({"name": "c1", "type": "conv2d", "out_channels": 2, "kernel": 1},)";
+  const std::string sign = R"({"name": "s1", "type": "sign"},)";
+  const std::string pool = R"({"name": "p1", "type": "max_pool2d", "kernel": 2},)";
+  const std::string norm = R"({"name": "b1", "type": "batch_norm"},)";
+  const std::string flatten = R"({"name": "f1", "type": "flatten"},)";
+  const std::string fc = R"({"name": "fc", "type": "linear", "out_features": 3})";
+  ExpectUnsupported(conv + R"({"name": "r1", "type": "relu"},)" + fc, "r1");
+  ExpectUnsupported(conv + R"({"name": "r1", "type": "square"},)" + fc, "r1");
+  ExpectUnsupported(conv + sign + R"({"name": "a1", "type": "avg_pool2d", "kernel": 2},)" + fc,
+                    "a1");
+  ExpectUnsupported(conv + sign + R"({"name": "a1", "type": "add", "from": "c1"},)" + fc, "a1");
+  ExpectUnsupported(conv + pool + sign + fc, "p1");
+  ExpectUnsupported(conv + fc, "fc");
+  ExpectUnsupported(norm + conv + sign + fc, "b1");
+  ExpectUnsupported(conv + sign + norm + fc, "b1");
+  ExpectUnsupported(conv + flatten + norm + fc, "b1");
+  ExpectUnsupported(conv + flatten + sign + fc, "s1");
+  ExpectUnsupported(conv + sign + flatten + R"({"name": "s2", "type": "sign"},)" + fc, "s2");
+  ExpectUnsupported(fc + "," + sign.substr(0, sign.size() - 1), "s1");
+  ExpectUnsupported(conv + sign + pool.substr(0, pool.size() - 1), "p1");
+}
+
+TEST(CompileTest, RefusesTwoSuitesInOneBlock) {
+  const NetworkSpec spec = Spec(R"("shape": [1, 4, 4])",
+                                R"({"name": "c1", "type": "conv2d", "out_channels": 2, "kernel": 1},
+         {"name": "s1", "type": "sign", "suite": "lut"},
+         {"name": "p1", "type": "max_pool2d", "kernel": 2, "suite": "aby3"},
+         {"name": "fc", "type": "linear", "out_features": 3})");
+  const FloatNetwork network = Weights(0).Fill(spec).Network(spec);
+  EXPECT_THROW(CompileWith(network, 14), UnsupportedError);
+}
+
+class FloatNetworkTest : public testing::Test {
+ protected:
+  void ExpectRefused(const std::string& tensor, const std::string& text) {
+    ExpectConfigError([&] { weights_.Network(spec_); }, "model tensor " + tensor, text);
+  }
+  const NetworkSpec spec_ = Spec(kSmallInput, kTwoSignLayers);
+  Weights weights_ = Weights(0).Fill(spec_);
+};
+
+TEST_F(FloatNetworkTest, NamesMissingTensors) {
+  for (const char* tensor : {"conv1.weight", "conv1.bias", "bn1.weight", "bn1.bias",
+                             "bn1.running_mean", "bn1.running_var", "fc1.weight"}) {
+    weights_ = Weights(0).Fill(spec_);
+    weights_.File().tensors.erase(tensor);
+    ExpectRefused(tensor, "missing");
+  }
+}
+
+TEST_F(FloatNetworkTest, NamesWrongShapes) {
+  weights_.Put("conv1.weight", {8, 9}, Floats(72));
+  ExpectRefused("conv1.weight", "found shape [8, 9], expected [8, 1, 3, 3]");
+  weights_.Put("conv1.weight", {8, 1, 3, 3}, Floats(72)).Put("bn2.bias", {25}, Floats(25));
+  ExpectRefused("bn2.bias", "expected [24]");
+}
+
+TEST_F(FloatNetworkTest, NamesNumbersThatAreNone) {
+  Floats values(24, 1);
+  values[7] = std::numeric_limits<float>::quiet_NaN();
+  weights_.Put("fc1.bias", {24}, values);
+  ExpectRefused("fc1.bias", "NaN as element 7");
+  values[7] = -std::numeric_limits<float>::infinity();
+  weights_.Put("fc1.bias", {24}, values);
+  ExpectRefused("fc1.bias", "infinity as element 7");
+  values[7] = -1;
+  weights_.Put("fc1.bias", {24}, values).Put("bn2.running_var", {24}, values);
+  ExpectRefused("bn2.running_var", "element 7 is negative");
+}
+
+TEST_F(FloatNetworkTest, NamesExtraTensors) {
+  weights_.File().tensors["bn1.num_batches_tracked"] =
+      TensorData::FromIntegers({}, {12}, DType::kI64);
+  EXPECT_NO_THROW(weights_.Network(spec_));
+  weights_.Put("fc9.weight", {1}, {1});
+  ExpectRefused("fc9.weight", "no such tensor");
+}
+
+TEST_F(FloatNetworkTest, RefusesCompiledModels) {
+  weights_.File().metadata["tercet.network"] = "{}";
+  ExpectConfigError([&] { weights_.Network(spec_); }, "model", "compiled model");
+}
+
+TEST_F(FloatNetworkTest, EveryLayerTypeByHand) {
+  const NetworkSpec spec = Spec(R"("shape": [1, 2, 2], "scale": 1)",
+                                R"({"name": "c", "type": "conv2d", "out_channels": 2, "kernel": 1},
+         {"name": "b", "type": "batch_norm"},
+         {"name": "r", "type": "relu"},
+         {"name": "s", "type": "square"},
+         {"name": "a", "type": "add", "from": "c"},
+         {"name": "m", "type": "avg_pool2d", "kernel": 2},
+         {"name": "fc", "type": "linear", "out_features": 2},
+         {"name": "x", "type": "max_pool2d", "kernel": 1},
+         {"name": "f", "type": "flatten"},
+         {"name": "g", "type": "sign"})");
+  Weights weights(0);
+  weights.Fill(spec)
+      .Put("c.weight", {2, 1, 1, 1}, {1, -1})
+      .Put("c.bias", {2}, {0, 3})
+      .Put("b.weight", {2}, {4, 2})
+      .Put("b.bias", {2}, {0, 1})
+      .Put("b.running_mean", {2}, {2, 0})
+      .Put("b.running_var", {2}, {4, 4})
+      .Put("fc.weight", {2, 2}, {1, -1, -1, 1})
+      .Put("fc.bias", {2}, {-22.5, 22});
+  // c: 1 2 3 4 and 2 1 0 -1; b, r: 0 0 2 4 and 3 2 1 0; s: 0 0 4 16 and 9 4 1 0;
+  // a: 1 2 7 20 and 11 5 1 -1; m: 7.5 and 4; fc: -19 and 18.5.
+  EXPECT_THAT(weights.Network(spec).Run({{1, 2, 2}, 1, {1, 2, 3, 4}}, 0, 1), ElementsAre(-1, 1));
+}
+
+// Against the oracle, over shapes that take every path: groups, padding, stride, channels not in
+// fours.
+TEST_F(FloatNetworkTest, ConvolutionsAgreeWithTheOracle) {
+  const std::vector<std::string> shapes = {
+      R"("out_channels": 4, "kernel": 3)",
+      R"("out_channels": 6, "kernel": 2, "stride": 2, "padding": 1, "groups": 2)",
+      R"("out_channels": 12, "kernel": 4, "stride": 3, "padding": 3, "groups": 4)",
+      R"("out_channels": 9, "kernel": 7, "padding": 6)",
+      R"("out_channels": 20, "kernel": 1, "stride": 2)"};
+  for (const std::string& text : shapes) {
+    const NetworkSpec spec = Spec(R"("shape": [4, 7, 5], "scale": 1)",
+                                  R"({"name": "c", "type": "conv2d", )" + text + "}");
+    Weights weights(1);
+    weights.Fill(spec);
+    const std::size_t channels = spec.layers[0].out_channels;
+    weights.Put("c.bias", {channels}, Floats(channels, 7));
+    const Images images = RandomImages({4, 7, 5}, 41, 2);
+    const std::vector<float> found = weights.Network(spec).Run(images, 0, 41);
+
+    const LayerSpec& layer = spec.layers[0];
+    const mpc::LinearShape shape{.in = layer.in,
+                                 .out_channels = channels,
+                                 .kernel_h = layer.kernel,
+                                 .kernel_w = layer.kernel,
+                                 .stride = layer.stride,
+                                 .padding = layer.padding,
+                                 .groups = layer.groups};
+    const auto want = Oracle().Linear(
+        shape, weights.File().tensors.at("c.weight").AsIntegers("weight"),
+        std::vector<std::int64_t>(channels, 7), QuantiseInput(spec.input, images, 0, 41), 41);
+    const std::size_t outputs = spec.Classes();
+    ASSERT_EQ(want.size(), found.size());
+    for (std::size_t e = 0; e < outputs; ++e)
+      for (std::size_t i = 0; i < 41; ++i)
+        ASSERT_EQ(static_cast<double>(want[e * 41 + i]), found[i * outputs + e]) << text;
+  }
+}
+
+TEST_F(FloatNetworkTest, RunsAnyRangeOfImages) {
+  const FloatNetwork network = weights_.Network(spec_);
+  const Images images = RandomImages({1, 6, 6}, 100, 3);
+  const std::vector<float> all = network.Run(images, 0, 100);
+  EXPECT_EQ(network.Run(images, 31, 66), std::vector<float>(all.begin() + 31 * 5, all.end() - 15));
+  EXPECT_THAT(network.Run(images, 100, 0), IsEmpty());
+  EXPECT_THROW(network.Run(images, 40, 61), InternalError);
+}
+
+class CalibrationTest : public testing::Test {
+ protected:
+  CalibrationTest() {
+    const std::vector<float> logits = network_.Run(images_, 0, images_.count);
+    for (std::size_t i = 0; i < images_.count; ++i) {
+      const auto first = logits.begin() + static_cast<std::ptrdiff_t>(5 * i);
+      labels_.push_back(static_cast<std::uint8_t>(std::max_element(first, first + 5) - first));
+    }
+    options_.calibration = &images_;
+    options_.labels = &labels_;
+  }
+  double PlainAccuracy(const IntegerNetwork& compiled) const {
+    const auto found = Predictions(RunPlain(compiled, Oracle(), images_, 0, images_.count), 5);
+    double correct = 0;
+    for (std::size_t i = 0; i < found.size(); ++i) correct += found[i] == labels_[i] ? 1 : 0;
+    return 100 * correct / static_cast<double>(found.size());
+  }
+
+  const NetworkSpec spec_ = Spec(kSmallInput, kTwoSignLayers);
+  const FloatNetwork network_ = Weights(9).FillReal(spec_).Network(spec_);
+  const Images images_ = RandomImages({1, 6, 6}, 1500, 10);
+  std::vector<std::uint8_t> labels_;
+  CompileOptions options_;
+};
+
+TEST_F(CalibrationTest, ChoosesSmallWidthsWithinTheLoss) {
+  unsigned widest_sum = 0;
+  for (const double max_loss : {0.0, 1.0, 10.0}) {
+    options_.max_loss = max_loss;
+    CompileReport report;
+    const IntegerNetwork compiled = Compile(network_, Oracle(), options_, &report);
+    EXPECT_NO_THROW(ProveWidths(compiled, "model"));
+    EXPECT_EQ(report.float_accuracy, 100);
+    EXPECT_DOUBLE_EQ(PlainAccuracy(compiled), report.integer_accuracy);
+    const IntegerNetwork widest = CompileWith(network_, options_.max_bits);
+    EXPECT_GE(report.integer_accuracy, PlainAccuracy(widest) - max_loss - 1e-9);
+
+    unsigned sum = 0;
+    for (const PublicLayer& layer : compiled.net.layers) {
+      EXPECT_GE(layer.value_bits, options_.min_bits);
+      sum += layer.value_bits;
+    }
+    if (widest_sum == 0) widest_sum = 3 * options_.max_bits;
+    EXPECT_LT(sum, widest_sum) << "with a loss of " << max_loss;
+    widest_sum = sum;
+    EXPECT_THAT(report.lines.back(), HasSubstr("a loss of"));
+    EXPECT_THAT(report.lines, testing::Contains(HasSubstr("conv1: ")));
+  }
+}
+
+TEST_F(CalibrationTest, NarrowAndWideLimitsHold) {
+  options_.min_bits = options_.max_bits = 9;
+  const IntegerNetwork narrow = Compile(network_, Oracle(), options_, nullptr);
+  for (const PublicLayer& layer : narrow.net.layers) EXPECT_EQ(layer.value_bits, 9U);
+  options_.min_bits = options_.max_bits = 30;  // beyond what single precision holds
+  const IntegerNetwork wide = Compile(network_, Oracle(), options_, nullptr);
+  for (const PublicLayer& layer : wide.net.layers) EXPECT_EQ(layer.value_bits, 30U);
+}
+
+TEST_F(CalibrationTest, RefusesWhatDoesNotFit) {
+  const auto expect = [&](const std::string& place, const std::string& text) {
+    ExpectConfigError([&] { Compile(network_, Oracle(), options_, nullptr); }, place, text);
+  };
+  labels_.pop_back();
+  expect("calibration labels", "found 1499");
+  labels_.push_back(5);
+  expect("calibration labels", "found 5, expected 0 to 4");
+  options_.labels = nullptr;
+  expect("calibration labels", "found 0");
+  const Images other = RandomImages({1, 6, 5}, 10, 0);
+  options_.calibration = &other;
+  expect("calibration images", "1 x 6 x 5");
+  options_.calibration = nullptr;
+  options_.max_loss = -1;
+  expect("compile max_loss", "found -1");
+  options_.max_loss = 0;
+  options_.min_bits = 21;
+  expect("compile widths", "min_bits 21");
+  options_.min_bits = 6;
+  options_.default_bits = 33;
+  expect("compile widths", "default_bits 33");
+}
+
+TEST(PredictionsTest, FirstOfTheLargest) {
+  EXPECT_THAT(Predictions({-3, -1, -1, 0, 0, 0, 1, 2, 9}, 3), ElementsAre(1, 0, 2));
+  EXPECT_THAT(Predictions({}, 3), IsEmpty());
+  EXPECT_THROW(Predictions({1, 2}, 3), InternalError);
+  EXPECT_THROW(Predictions({1, 2}, 0), InternalError);
+}
+
+TEST(RunPlainTest, AnyRangeOfImages) {
+  const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
+  const IntegerNetwork compiled = CompileWith(Weights(5).FillReal(spec).Network(spec), 12);
+  const Images images = RandomImages({1, 6, 6}, 70, 3);
+  const auto all = RunPlain(compiled, Oracle(), images, 0, 70);
+  EXPECT_EQ(RunPlain(compiled, Oracle(), images, 10, 40),
+            std::vector<std::int64_t>(all.begin() + 50, all.begin() + 250));
+}
+
+}  // namespace
+}  // namespace tercet::nn
