@@ -3,9 +3,11 @@
 #include "tercet/mpc/suite.h"
 #include "tercet/ring/kernels.h"
 
-// z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i,   z_0 + z_1 + z_2 = W x + b        [CBNN, Algorithm 2; Araki et al., Sec. 2.1]
+// z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i,   z_0 + z_1 + z_2 = W x + b        [CBNN,
+// Algorithm 2; Araki et al., Sec. 2.1]
 //
-// Two local products instead of the three of the paper: W_i + W_{i+1} is formed once, when the model is loaded.
+// Two local products instead of the three of the paper: W_i + W_{i+1} is formed once, when the
+// model is loaded.
 namespace tercet::protocols::linear {
 namespace {
 
@@ -17,7 +19,8 @@ using ring::Matrix;
 // x with `padding` zero pixels around each channel, so that every window lies inside.
 template <ring::Word W>
 Matrix<W> Pad(const LinearShape& shape, const Matrix<W>& x, std::size_t batch) {
-  const std::size_t p = shape.padding, height = shape.in.height + 2 * p, width = shape.in.width + 2 * p;
+  const std::size_t p = shape.padding, height = shape.in.height + 2 * p,
+                    width = shape.in.width + 2 * p;
   auto padded = ring::MakeMatrix<W>(shape.in.channels * height * width, batch);
   std::fill_n(padded.data(), padded.size(), W{0});
   const std::size_t run = shape.in.width * batch;
@@ -28,15 +31,16 @@ Matrix<W> Pad(const LinearShape& shape, const Matrix<W>& x, std::size_t batch) {
   return padded;
 }
 
-// z += W x. The batch runs innermost, so a window's values for one row of outputs are contiguous where the
-// stride is 1, and the kernel sees long columns.
+// z += W x. The batch runs innermost, so a window's values for one row of outputs are contiguous
+// where the stride is 1, and the kernel sees long columns.
 template <ring::Word W>
-void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<W>& unpadded, std::size_t batch,
-                Matrix<W>& z) {
+void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<W>& unpadded,
+                std::size_t batch, Matrix<W>& z) {
   const auto product = ring::ProductOf<W>(ring::ActiveKernels());
   const Matrix<W> padded = shape.padding > 0 ? Pad(shape, unpadded, batch) : Matrix<W>{};
   const W* x = shape.padding > 0 ? padded.data() : unpadded.data();
-  const std::size_t height = shape.in.height + 2 * shape.padding, width = shape.in.width + 2 * shape.padding;
+  const std::size_t height = shape.in.height + 2 * shape.padding,
+                    width = shape.in.width + 2 * shape.padding;
   const auto out = shape.Out();
   const std::size_t depth = shape.Depth(), in_group = shape.in.channels / shape.groups;
   const std::size_t out_group = shape.out_channels / shape.groups;
@@ -51,10 +55,14 @@ void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<
         for (std::size_t c = g * in_group; c < (g + 1) * in_group; ++c)
           for (std::size_t ky = 0; ky < shape.kernel_h; ++ky)
             for (std::size_t kx = 0; kx < shape.kernel_w; ++kx)
-              rows[k++] = x + ((c * height + oy * shape.stride + ky) * width + ox * shape.stride + kx) * batch;
+              rows[k++] =
+                  x +
+                  ((c * height + oy * shape.stride + ky) * width + ox * shape.stride + kx) * batch;
         for (std::size_t m = 0; m < out_group; ++m)
-          outputs[m] = z.data() + (((g * out_group + m) * out.height + oy) * out.width + ox) * batch;
-        product(outputs.data(), out_group, cols, weight.data() + g * out_group * depth, rows.data(), depth);
+          outputs[m] =
+              z.data() + (((g * out_group + m) * out.height + oy) * out.width + ox) * batch;
+        product(outputs.data(), out_group, cols, weight.data() + g * out_group * depth, rows.data(),
+                depth);
       }
 }
 
@@ -67,14 +75,18 @@ class LinearLayer final : public mpc::Linear {
         mine_(weight.mine.As<W>()),
         sum_(weight.mine.As<W>() + weight.next.As<W>()),
         bias_(bias.mine.As<W>()) {
-    TERCET_CHECK(mine_.size() == shape.WeightCount(), "{} weights for a shape of {}", mine_.size(), shape.WeightCount());
-    TERCET_CHECK(bias_.size() == shape.BiasCount(), "{} biases for a shape of {}", bias_.size(), shape.BiasCount());
+    TERCET_CHECK(mine_.size() == shape.WeightCount(), "{} weights for a shape of {}", mine_.size(),
+                 shape.WeightCount());
+    TERCET_CHECK(bias_.size() == shape.BiasCount(), "{} biases for a shape of {}", bias_.size(),
+                 shape.BiasCount());
   }
 
   AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const override {
     auto z = ring::MakeMatrix<W>(shape_.Out().Size(), batch);
-    const std::size_t run = shape_.bias_per_element ? batch : shape_.Out().height * shape_.Out().width * batch;
-    for (std::size_t j = 0; j < bias_.size(); ++j) std::fill_n(z.data() + j * run, run, bias_.data()[j]);
+    const std::size_t run =
+        shape_.bias_per_element ? batch : shape_.Out().height * shape_.Out().width * batch;
+    for (std::size_t j = 0; j < bias_.size(); ++j)
+      std::fill_n(z.data() + j * run, run, bias_.data()[j]);
     if (!known.mine.Empty()) AddHalf(sum_, known.mine, batch, z);
     if (!known.next.Empty()) AddHalf(mine_, known.next, batch, z);
     return {std::move(z), bits_};
@@ -92,8 +104,9 @@ class LinearLayer final : public mpc::Linear {
   void AddHalf(const Matrix<W>& weight, const AnyMatrix& x, std::size_t batch, Matrix<W>& z) const {
     if (x.IsZero()) return;
     const auto& values = x.As<W>();
-    TERCET_CHECK(x.Rows() == shape_.in.Size() && x.Cols() == batch, "activations of {} x {} for an input of {} x {}",
-                 x.Rows(), x.Cols(), shape_.in.Size(), batch);
+    TERCET_CHECK(x.Rows() == shape_.in.Size() && x.Cols() == batch,
+                 "activations of {} x {} for an input of {} x {}", x.Rows(), x.Cols(),
+                 shape_.in.Size(), batch);
     AddProduct(shape_, weight, values, batch, z);
   }
 
@@ -103,7 +116,8 @@ class LinearLayer final : public mpc::Linear {
   Matrix<W> bias_;        // b_i
 };
 
-std::unique_ptr<mpc::Linear> Make(const LinearShape& shape, const AnyShare& weight, const AnyShare& bias) {
+std::unique_ptr<mpc::Linear> Make(const LinearShape& shape, const AnyShare& weight,
+                                  const AnyShare& bias) {
   return ring::DispatchWord(weight.mine.Bits(), [&](auto word) -> std::unique_ptr<mpc::Linear> {
     return std::make_unique<LinearLayer<decltype(word)>>(shape, weight, bias);
   });

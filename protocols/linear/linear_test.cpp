@@ -21,9 +21,9 @@ struct Case {
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
-  *out << c.shape.in.channels << "x" << c.shape.in.height << "x" << c.shape.in.width << "->" << c.shape.out_channels
-       << " k" << c.shape.kernel_h << "s" << c.shape.stride << "p" << c.shape.padding << "g" << c.shape.groups << " "
-       << c.bits << " bits, batch " << c.batch;
+  *out << c.shape.in.channels << "x" << c.shape.in.height << "x" << c.shape.in.width << "->"
+       << c.shape.out_channels << " k" << c.shape.kernel_h << "s" << c.shape.stride << "p"
+       << c.shape.padding << "g" << c.shape.groups << " " << c.bits << " bits, batch " << c.batch;
 }
 
 std::vector<Case> Cases() {
@@ -36,7 +36,13 @@ std::vector<Case> Cases() {
   depthwise.out_channels = 6;
   depthwise.groups = 3;
   per_element.bias_per_element = true;
-  all = {.in = {4, 7, 7}, .out_channels = 8, .kernel_h = 3, .kernel_w = 3, .stride = 2, .padding = 1, .groups = 2};
+  all = {.in = {4, 7, 7},
+         .out_channels = 8,
+         .kernel_h = 3,
+         .kernel_w = 3,
+         .stride = 2,
+         .padding = 1,
+         .groups = 2};
   std::vector<Case> cases;
   for (const auto& shape : {fully, conv, strided, padded, depthwise, per_element, all})
     for (unsigned bits : {7u, 12u, 23u, 64u})
@@ -46,8 +52,8 @@ std::vector<Case> Cases() {
 
 class LinearLayer : public testing::TestWithParam<Case> {};
 
-// Shares of random W, x, b are multiplied and opened: with nothing known offline, and with each party knowing the halves
-// that a dealer protocol would give it.
+// Shares of random W, x, b are multiplied and opened: with nothing known offline, and with each
+// party knowing the halves that a dealer protocol would give it.
 TEST_P(LinearLayer, SharesSumToThePlainProduct) {
   const auto& [shape, bits, batch] = GetParam();
   const mpc::Registry registry = BuiltinProtocols();
@@ -62,15 +68,17 @@ TEST_P(LinearLayer, SharesSumToThePlainProduct) {
       }
       return parts;
     };
-    const auto weight = random(shape.out_channels, shape.Depth()), bias = random(shape.BiasCount(), 1),
-               x = random(shape.in.Size(), batch);
+    const auto weight = random(shape.out_channels, shape.Depth()),
+               bias = random(shape.BiasCount(), 1), x = random(shape.in.Size(), batch);
     const auto open = [](const auto& parts) {
       std::vector<std::int64_t> sum;
       for (std::size_t i = 0; i < parts[0].size(); ++i)
-        sum.push_back(static_cast<std::int64_t>(static_cast<W>(parts[0].data()[i] + parts[1].data()[i] + parts[2].data()[i])));
+        sum.push_back(static_cast<std::int64_t>(
+            static_cast<W>(parts[0].data()[i] + parts[1].data()[i] + parts[2].data()[i])));
       return sum;
     };
-    const auto want = registry.PlainOracle().Linear(shape, open(weight), open(bias), open(x), batch);
+    const auto want =
+        registry.PlainOracle().Linear(shape, open(weight), open(bias), open(x), batch);
     const auto share = [bits = bits](const auto& parts, int i) {
       return AnyShare{AnyMatrix(parts[i], bits), AnyMatrix(parts[(i + 1) % 3], bits)};
     };
@@ -80,13 +88,16 @@ TEST_P(LinearLayer, SharesSumToThePlainProduct) {
         const auto layer = registry.LinearMaker()(shape, share(weight, party), share(bias, party));
         const auto full = share(x, party);
         AnyShare known;
-        if (dealt && party != 2) known.mine = full.mine;  // x_0 and x_1 are the dealt ones; party 0 holds both
+        if (dealt && party != 2)
+          known.mine = full.mine;  // x_0 and x_1 are the dealt ones; party 0 holds both
         if (dealt && party != 1) known.next = full.next;
         const auto z = layer->Run(layer->Prepare(batch, known), mpc::KnownHalves(known), full);
-        for (std::size_t i = 0; i < got.size(); ++i) got[i] = static_cast<W>(got[i] + z.template As<W>().data()[i]);
+        for (std::size_t i = 0; i < got.size(); ++i)
+          got[i] = static_cast<W>(got[i] + z.template As<W>().data()[i]);
       }
       for (std::size_t i = 0; i < got.size(); ++i)
-        ASSERT_EQ(ring::Reduce(got[i], bits), ring::Encode<W>(want[i], bits)) << "element " << i << ", dealt " << dealt;
+        ASSERT_EQ(ring::Reduce(got[i], bits), ring::Encode<W>(want[i], bits))
+            << "element " << i << ", dealt " << dealt;
     }
   });
 }
@@ -97,7 +108,8 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
   const LinearShape shape{.in = {20, 1, 1}, .out_channels = 6};
   constexpr unsigned kBits = 14;
   using W = std::uint16_t;
-  auto weight = ring::MakeMatrix<W>(6, 20), bias = ring::MakeMatrix<W>(6, 1), x = ring::MakeMatrix<W>(20, 3);
+  auto weight = ring::MakeMatrix<W>(6, 20), bias = ring::MakeMatrix<W>(6, 1),
+       x = ring::MakeMatrix<W>(20, 3);
   std::mt19937 rng(5);
   for (auto* m : {&weight, &bias, &x})
     for (auto& v : *m) v = static_cast<W>(rng());
@@ -105,7 +117,8 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
     mpc::Context setup(party, mpc::Phase::kSetup), ctx(party, mpc::Phase::kOnline);
     const auto share = [&](const ring::Matrix<W>& m, const std::string& name) {
       mpc::Sharing sharing(party, 2, name);
-      auto s = sharing.Share<W>(setup, party.Id() == 2 ? &m : nullptr, m.shape()[0], m.shape()[1], kBits);
+      auto s = sharing.Share<W>(setup, party.Id() == 2 ? &m : nullptr, m.shape()[0], m.shape()[1],
+                                kBits);
       return AnyShare{AnyMatrix(std::move(s.mine), kBits), AnyMatrix(std::move(s.next), kBits)};
     };
     const auto w = share(weight, "w"), b = share(bias, "b"), v = share(x, "x");
@@ -116,7 +129,9 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
     const auto y = mpc::Reshare(ctx, zero, mpc::AdditiveShare<W>{z.As<W>(), kBits});
     ctx.Leave();
     EXPECT_EQ(ctx.Depth(), 1u);
-    EXPECT_EQ(party.Meter().Layers(mpc::Phase::kOnline)[1].sent_bytes[static_cast<std::size_t>(party.Prev())],
+    EXPECT_EQ(party.Meter()
+                  .Layers(mpc::Phase::kOnline)[1]
+                  .sent_bytes[static_cast<std::size_t>(party.Prev())],
               ring::PackedBytes(18, kBits));
     const auto open = mpc::Reveal(ctx, y);
     for (std::size_t m = 0; m < 6; ++m)

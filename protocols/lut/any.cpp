@@ -13,7 +13,8 @@ Bytes OrRows(unsigned width, const Bits& rho) {
   any.fill(0xff);
   any[0] = 0xfe;
   const Bits flip(rho.size(), 0);
-  ring::ActiveKernels().xor_permuted_rows(rows.data(), any.data(), rho.data(), flip.data(), rho.size(), width);
+  ring::ActiveKernels().xor_permuted_rows(rows.data(), any.data(), rho.data(), flip.data(),
+                                          rho.size(), width);
   return rows;
 }
 
@@ -47,7 +48,8 @@ Bytes DealArith(const ArithTable& table, const Bytes& rows, crypto::PrfStream& w
 }
 
 template <ring::Word V>
-ring::Matrix<V> SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e, std::size_t rows) {
+ring::Matrix<V> SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e,
+                           std::size_t rows) {
   auto out = ring::MakeMatrix<V>(rows, table.count / rows);
   const std::size_t entries = table.Entries();
   for (std::size_t i = 0; i < table.count; ++i) {
@@ -64,7 +66,8 @@ ring::Matrix<V> SelectMask(const ArithTable& table, std::span<const V> masks, co
 }
 
 template <ring::Word V>
-ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::size_t rows) {
+ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e,
+                            std::size_t rows) {
   auto out = ring::MakeMatrix<V>(rows, table.count / rows);
   const std::size_t entries = table.Entries();
   for (std::size_t i = 0; i < table.count; ++i) {
@@ -83,10 +86,12 @@ ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const B
   return out;
 }
 
-#define TERCET_LUT_ARITH(V)                                                                                  \
-  template Bytes DealArith<V>(const ArithTable&, const Bytes&, crypto::PrfStream&);                           \
-  template ring::Matrix<V> SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, std::size_t);     \
-  template ring::Matrix<V> SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&, std::size_t);
+#define TERCET_LUT_ARITH(V)                                                                  \
+  template Bytes DealArith<V>(const ArithTable&, const Bytes&, crypto::PrfStream&);          \
+  template ring::Matrix<V> SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, \
+                                         std::size_t);                                       \
+  template ring::Matrix<V> SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&,      \
+                                          std::size_t);
 TERCET_LUT_ARITH(std::uint8_t)
 TERCET_LUT_ARITH(std::uint16_t)
 TERCET_LUT_ARITH(std::uint32_t)

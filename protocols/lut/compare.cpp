@@ -19,9 +19,11 @@ void ForBlocks(const Layout& layout, std::size_t count, F&& f) {
 
 // Bits [at, at + width) of each value, or of its complement.
 template <ring::Word W>
-void Chunk(const W* values, std::size_t count, unsigned at, unsigned width, W flip, std::uint8_t* out) {
+void Chunk(const W* values, std::size_t count, unsigned at, unsigned width, W flip,
+           std::uint8_t* out) {
   const W low = ring::LowMask<W>(width);
-  for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<std::uint8_t>(static_cast<W>((values[i] ^ flip) >> at) & low);
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] = static_cast<std::uint8_t>(static_cast<W>((values[i] ^ flip) >> at) & low);
 }
 
 // a_top ^ 1: where D's own top bit leaves the sign as the carry says (see the README, step 2).
@@ -55,7 +57,8 @@ Bytes DealCompare(const Layout& layout, unsigned value_bits, std::span<const W> 
     }
     if (layout.arithmetic) return;
     FlippedTop(a.data() + begin, n, value_bits, own.data());
-    kernels.xor_permuted_rows(out, carry.data(), rho.data() + begin, own.data(), n, layout.PackedBits());
+    kernels.xor_permuted_rows(out, carry.data(), rho.data() + begin, own.data(), n,
+                              layout.PackedBits());
   });
   return tables;
 }
@@ -69,7 +72,8 @@ Bytes DrawCompareMasks(const Layout& layout, std::size_t count, crypto::PrfStrea
 }
 
 template <ring::Word W>
-Bits LookUpFlags(const Layout& layout, unsigned value_bits, std::span<const W> b, const Bytes& tables) {
+Bits LookUpFlags(const Layout& layout, unsigned value_bits, std::span<const W> b,
+                 const Bytes& tables) {
   const auto& kernels = ring::ActiveKernels();
   Bits flags(b.size());
   std::fill(flags.begin(), flags.end(), std::uint8_t{0});
@@ -97,8 +101,8 @@ Bits LookUpCarry(const Layout& layout, const Bits& e, const Bytes& tables) {
   std::fill(carry.begin(), carry.end(), std::uint8_t{0});
   ForBlocks(layout, e.size(), [&](std::size_t begin, std::size_t n, std::size_t at) {
     const std::size_t rows = TableBytes(n, layout.PackedBits());
-    kernels.select_bits(carry.data() + begin, tables.data() + at + layout.BlockBytes(n) - rows, e.data() + begin, n,
-                        layout.PackedBits(), 0);
+    kernels.select_bits(carry.data() + begin, tables.data() + at + layout.BlockBytes(n) - rows,
+                        e.data() + begin, n, layout.PackedBits(), 0);
   });
   return carry;
 }
@@ -109,14 +113,15 @@ Bytes CarryRows(const Layout& layout, unsigned value_bits, std::span<const W> a,
   std::fill(rows.begin(), rows.end(), std::uint8_t{0});
   Bits flip(a.size());
   FlippedTop(a.data(), a.size(), value_bits, flip.data());
-  ring::ActiveKernels().xor_permuted_rows(rows.data(), CarryTable(layout.chunks.size()).data(), rho.data(), flip.data(),
-                                          a.size(), layout.PackedBits());
+  ring::ActiveKernels().xor_permuted_rows(rows.data(), CarryTable(layout.chunks.size()).data(),
+                                          rho.data(), flip.data(), a.size(), layout.PackedBits());
   return rows;
 }
 
-#define TERCET_LUT_COMPARE(W)                                                                                      \
-  template Bytes DealCompare<W>(const Layout&, unsigned, std::span<const W>, const Bits&, crypto::PrfStream&);     \
-  template Bits LookUpFlags<W>(const Layout&, unsigned, std::span<const W>, const Bytes&);                         \
+#define TERCET_LUT_COMPARE(W)                                                              \
+  template Bytes DealCompare<W>(const Layout&, unsigned, std::span<const W>, const Bits&,  \
+                                crypto::PrfStream&);                                       \
+  template Bits LookUpFlags<W>(const Layout&, unsigned, std::span<const W>, const Bytes&); \
   template Bytes CarryRows<W>(const Layout&, unsigned, std::span<const W>, const Bits&);
 TERCET_LUT_COMPARE(std::uint8_t)
 TERCET_LUT_COMPARE(std::uint16_t)

@@ -8,12 +8,13 @@
 
 namespace tercet::protocols::lut {
 
-/// Elements are dealt and looked up block by block, so that tables stay in the cache between their steps; a multiple
-/// of 8, so that every block but the last fills whole bytes.
+/// Elements are dealt and looked up block by block, so that tables stay in the cache between their
+/// steps; a multiple of 8, so that every block but the last fills whole bytes.
 inline constexpr std::size_t kBlock = 4096;
 
 /// One lookup that takes the OR of `width` bits: row o of its output is the OR of the rows
-/// `rows[o * width .. (o + 1) * width)` of its input. The last step of a layer gives ring elements, the others bits.
+/// `rows[o * width .. (o + 1) * width)` of its input. The last step of a layer gives ring elements,
+/// the others bits.
 struct OrStep {
   unsigned width = 1;
   std::vector<std::uint32_t> rows;
@@ -23,8 +24,10 @@ struct OrStep {
 
 /// How one layer is computed; public, the same at all parties.
 struct Layout {
-  std::vector<unsigned> chunks;  ///< widths of the pieces of the low value_bits-1 bits, most significant first
-  bool arithmetic = false;       ///< the table of the comparison gives ring elements at once; then no OR steps follow
+  std::vector<unsigned>
+      chunks;  ///< widths of the pieces of the low value_bits-1 bits, most significant first
+  bool arithmetic =
+      false;  ///< the table of the comparison gives ring elements at once; then no OR steps follow
   std::vector<OrStep> steps;
 
   /// Bits of (greater, equal) flags per element: 2 for each chunk, 1 for the last.
@@ -38,14 +41,15 @@ struct Layout {
 /// Bytes of a bit table of `count` rows of 2^k bits.
 constexpr std::size_t TableBytes(std::size_t count, unsigned k) { return ((count << k) + 7) / 8; }
 
-/// The function looked up after the chunks are compared, as a table of 2^PackedBits bits: bit v is the carry
-/// greater_0 ^ equal_0 (greater_1 ^ equal_1 (...)) of the flags v.
+/// The function looked up after the chunks are compared, as a table of 2^PackedBits bits: bit v is
+/// the carry greater_0 ^ equal_0 (greater_1 ^ equal_1 (...)) of the flags v.
 std::vector<std::uint8_t> CarryTable(std::size_t chunks);
 
 /// Chooses chunks and form: what `choice` asks for, else the fewest hops and then the fewest bytes.
 /// Throws UnsupportedError or ConfigError as Suite::Check.
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice);
 
-mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
+mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
+                     const mpc::Roles& roles);
 
 }  // namespace tercet::protocols::lut

@@ -5,7 +5,8 @@
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
 
-// Exactness, costs on the wire and masking are shown by the conformance tests; here only what is particular to lut.
+// Exactness, costs on the wire and masking are shown by the conformance tests; here only what is
+// particular to lut.
 namespace tercet::protocols::lut {
 namespace {
 
@@ -34,19 +35,21 @@ struct CostRow {
 
 class Table : public testing::TestWithParam<CostRow> {};
 
-// Bytes per element, all parties together, out ring 16 bits. Where an OR lookup ends the layer, its last entry follows
-// from the public sum of the others and is not sent.
+// Bytes per element, all parties together, out ring 16 bits. Where an OR lookup ends the layer, its
+// last entry follows from the public sum of the others and is not sent.
 TEST_P(Table, CostsPerElement) {
   const auto& row = GetParam();
   const auto spec = Spec(row.value_bits, 16, row.pool);
-  const auto cost = LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
+  const auto cost =
+      LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
   EXPECT_EQ(cost.online_hops, row.hops);
   EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
   EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
   EXPECT_EQ(cost.online_bytes[0], 0u);
 }
 INSTANTIATE_TEST_SUITE_P(Published, Table,
-                         testing::Values(CostRow{10, "lut:chunks=2", false, 3, 26, 7.25}, CostRow{12, "lut:chunks=2", false, 3, 36, 7.75},
+                         testing::Values(CostRow{10, "lut:chunks=2", false, 3, 26, 7.25},
+                                         CostRow{12, "lut:chunks=2", false, 3, 36, 7.75},
                                          CostRow{15, "lut:chunks=2", false, 3, 64, 8.5},
                                          CostRow{10, "lut:chunks=3,form=bit", false, 4, 11, 8},
                                          CostRow{12, "lut:chunks=3,form=bit", false, 4, 15, 8.5},
@@ -79,7 +82,8 @@ TEST(Layout, CarryTableIsTheChunkwiseComparison) {
           flags |= static_cast<std::size_t>(p > q) << (2 * j);
           if (j + 1 < chunks) flags |= static_cast<std::size_t>(p == q) << (2 * j + 1);
         }
-        ASSERT_EQ(table[flags / 8] >> (flags % 8) & 1, x > y ? 1 : 0) << x << " > " << y << " in " << chunks;
+        ASSERT_EQ(table[flags / 8] >> (flags % 8) & 1, x > y ? 1 : 0)
+            << x << " > " << y << " in " << chunks;
       }
   }
 }
@@ -97,8 +101,10 @@ TEST(Layout, RefusesWhatItCannotDo) {
   relu.kind = mpc::ActivationKind::kRelu;
   EXPECT_THAT(error(relu, "lut"), testing::HasSubstr("layer act: suite lut has no relu"));
   EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits, not 34"));
-  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=5"), testing::HasSubstr("chunks=5 found, 1..4 expected"));
-  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"), testing::HasSubstr("cannot be cut into 1 chunks"));
+  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=5"),
+              testing::HasSubstr("chunks=5 found, 1..4 expected"));
+  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"),
+              testing::HasSubstr("cannot be cut into 1 chunks"));
   EXPECT_THAT(error(Spec(12, 12, false), "lut:size=1"), testing::HasSubstr("size=1 found"));
 }
 

@@ -4,9 +4,10 @@
 #include "lut/steps.h"
 #include "tercet/ring/kernels.h"
 
-// Sign by three-party 1-out-of-N oblivious transfer with shared output; the message flow, the symbols and who learns
-// what are in README.md. The dealer invariant: every share that the helper D holds is drawn from the keys it has with
-// E1 and E2, so it receives nothing online and all it sends is independent of the inputs.
+// Sign by three-party 1-out-of-N oblivious transfer with shared output; the message flow, the
+// symbols and who learns what are in README.md. The dealer invariant: every share that the helper D
+// holds is drawn from the keys it has with E1 and E2, so it receives nothing online and all it
+// sends is independent of the inputs.
 namespace tercet::protocols::lut {
 namespace {
 
@@ -29,7 +30,8 @@ struct StepMaterial {
 };
 
 struct Material final : mpc::Correlation {
-  AnyMatrix open_mask;  // E1: F(k_{D+1}), E2: F(k_D); D, where its share is not known offline: the share to be
+  AnyMatrix open_mask;  // E1: F(k_{D+1}), E2: F(k_D); D, where its share is not known offline: the
+                        // share to be
   Bits rho;             // its mask of the comparison's flags
   Bytes tables;         // E1: masks, E2: masked tables
   StepMaterial arith;   // layout.arithmetic: entries of s
@@ -43,11 +45,17 @@ void XorInto(Bits& x, const Bits& y) {
 
 class LutActivation final : public mpc::Activation {
  public:
-  LutActivation(Party& party, const ActivationSpec& spec, const SuiteChoice& choice, const Roles& roles)
-      : spec_(spec), layout_(MakeLayout(spec, choice)), dealer_(roles.helper), e1_(roles.Evaluator1()), e2_(roles.Evaluator2()) {
+  LutActivation(Party& party, const ActivationSpec& spec, const SuiteChoice& choice,
+                const Roles& roles)
+      : spec_(spec),
+        layout_(MakeLayout(spec, choice)),
+        dealer_(roles.helper),
+        e1_(roles.Evaluator1()),
+        e2_(roles.Evaluator2()) {
     if (party.Id() != e2_) with_e1_ = party.Keys().Open(e1_, spec.layer + "/lut");
     if (party.Id() != e1_) with_e2_ = party.Keys().Open(dealer_, spec.layer + "/lut");
-    if (!spec.dealt && party.Id() == dealer_) own_ = party.Keys().Open(dealer_, spec.layer + "/lut/redeal");
+    if (!spec.dealt && party.Id() == dealer_)
+      own_ = party.Keys().Open(dealer_, spec.layer + "/lut/redeal");
   }
 
   Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) override {
@@ -61,9 +69,11 @@ class LutActivation final : public mpc::Activation {
     auto& material = static_cast<Material&>(*prepared.correlation);
     return ring::DispatchWord(spec_.ring_bits, [&](auto word) {
       using W = decltype(word);
-      if (!ctx.Is(dealer_)) return RunEvaluator<W>(ctx, material, std::move(prepared.known), z.As<W>());
+      if (!ctx.Is(dealer_))
+        return RunEvaluator<W>(ctx, material, std::move(prepared.known), z.As<W>());
       if (!spec_.dealt) {
-        // D's share of z came online: it becomes the drawn share by handing the difference to E1, masked by a key E1 lacks.
+        // D's share of z came online: it becomes the drawn share by handing the difference to E1,
+        // masked by a key E1 lacks.
         const Matrix<W> difference = z.As<W>() - material.open_mask.As<W>();
         ctx.Send(e1_, difference, spec_.value_bits);  // 1 hop, n bits
       }
@@ -86,8 +96,12 @@ class LutActivation final : public mpc::Activation {
     return rho;
   }
 
-  ArithTable CarryArith(std::size_t count) const { return {count, layout_.PackedBits(), 0, spec_.out_bits}; }
-  ArithTable OrArith(const OrStep& step, std::size_t count) const { return {count, step.width, 1, spec_.out_bits}; }
+  ArithTable CarryArith(std::size_t count) const {
+    return {count, layout_.PackedBits(), 0, spec_.out_bits};
+  }
+  ArithTable OrArith(const OrStep& step, std::size_t count) const {
+    return {count, step.width, 1, spec_.out_bits};
+  }
 
   template <ring::Word W>
   Prepared PrepareDealer(Context& ctx, std::size_t batch, const AnyMatrix* z) {
@@ -108,11 +122,14 @@ class LutActivation final : public mpc::Activation {
     a -= with_e2_->Draw<W>(rows, batch);
     const std::span<const W> values(a.data(), a.size());
     const Bits rho = DrawBoth(count, layout_.PackedBits());
-    ctx.SendBytes(e2_, DealCompare<W>(layout_, spec_.value_bits, values, rho, *with_e1_));  // offline
+    ctx.SendBytes(e2_,
+                  DealCompare<W>(layout_, spec_.value_bits, values, rho, *with_e1_));  // offline
     return ring::DispatchWord(spec_.out_bits, [&](auto out_word) {
       using V = decltype(out_word);
       if (layout_.arithmetic)
-        ctx.SendBytes(e2_, DealArith<V>(CarryArith(count), CarryRows<W>(layout_, spec_.value_bits, values, rho), *with_e1_));
+        ctx.SendBytes(
+            e2_, DealArith<V>(CarryArith(count),
+                              CarryRows<W>(layout_, spec_.value_bits, values, rho), *with_e1_));
       for (const auto& step : layout_.steps) {
         const std::size_t outputs = step.OutRows() * batch;
         const Bits step_rho = DrawBoth(outputs, step.width);
@@ -163,7 +180,8 @@ class LutActivation final : public mpc::Activation {
     Prepared prepared;
     auto& known = first ? prepared.known.mine : prepared.known.next;
     known = ring::DispatchWord(spec_.out_bits, [&](auto out_word) {
-      return AnyMatrix(stream.template Draw<decltype(out_word)>(spec_.Out().Size(), batch), spec_.out_bits);
+      return AnyMatrix(stream.template Draw<decltype(out_word)>(spec_.Out().Size(), batch),
+                       spec_.out_bits);
     });
     prepared.correlation = std::move(material);
     return prepared;
@@ -194,7 +212,8 @@ class LutActivation final : public mpc::Activation {
   }
 
   template <ring::Word V>
-  Matrix<V> Select(Context& ctx, const ArithTable& table, const StepMaterial& material, const Bits& e) const {
+  Matrix<V> Select(Context& ctx, const ArithTable& table, const StepMaterial& material,
+                   const Bits& e) const {
     const std::size_t rows = spec_.Out().Size();
     if (ctx.Is(e2_)) return SelectDealt<V>(table, material.dealt, e, rows);
     const auto& masks = material.masks.As<V>();
@@ -202,7 +221,8 @@ class LutActivation final : public mpc::Activation {
   }
 
   template <ring::Word W>
-  AnyShare RunEvaluator(Context& ctx, Material& material, AnyShare share, const Matrix<W>& z) const {
+  AnyShare RunEvaluator(Context& ctx, Material& material, AnyShare share,
+                        const Matrix<W>& z) const {
     const bool first = ctx.Is(e1_);
     const int peer = first ? e2_ : e1_;
     const unsigned n = spec_.value_bits;
@@ -216,11 +236,13 @@ class LutActivation final : public mpc::Activation {
     b += ctx.Receive<W>(peer, rows, batch, n);
     const std::span<const W> values(b.data(), b.size());
 
-    // Step 2: flags (greater, equal) of a_low against ~b_low, chunk by chunk, XOR-shared. No message.
+    // Step 2: flags (greater, equal) of a_low against ~b_low, chunk by chunk, XOR-shared. No
+    // message.
     Bits flags = LookUpFlags<W>(layout_, n, values, material.tables);
 
     // Step 3, open_bits: the flags under D's mask; one more lookup gives s without b's top bit.
-    const Bits e = OpenBits(ctx, std::move(flags), material.rho, layout_.PackedBits());  // 1 hop, 2q - 1 bits
+    const Bits e =
+        OpenBits(ctx, std::move(flags), material.rho, layout_.PackedBits());  // 1 hop, 2q - 1 bits
     return ring::DispatchWord(spec_.out_bits, [&](auto out_word) {
       using V = decltype(out_word);
       Matrix<V> s;
@@ -235,16 +257,19 @@ class LutActivation final : public mpc::Activation {
       } else {
         Bits bits = LookUpCarry(layout_, e, material.tables);
         if (first)
-          for (std::size_t i = 0; i < values.size(); ++i) bits[i] ^= static_cast<std::uint8_t>(values[i] >> (n - 1) & 1);
+          for (std::size_t i = 0; i < values.size(); ++i)
+            bits[i] ^= static_cast<std::uint8_t>(values[i] >> (n - 1) & 1);
         for (std::size_t k = 0; k < layout_.steps.size(); ++k) {
           const auto& step = layout_.steps[k];
           const auto& taken = material.steps[k];
-          const Bits window = OpenBits(ctx, GatherWindows(step, bits, batch), taken.rho, step.width);  // 1 hop
+          const Bits window =
+              OpenBits(ctx, GatherWindows(step, bits, batch), taken.rho, step.width);  // 1 hop
           if (step.last) {
             s = Select<V>(ctx, OrArith(step, window.size()), taken, window);
           } else {
             bits.assign(window.size(), 0);
-            ring::ActiveKernels().select_bits(bits.data(), taken.bits.data(), window.data(), window.size(), step.width, 0);
+            ring::ActiveKernels().select_bits(bits.data(), taken.bits.data(), window.data(),
+                                              window.size(), step.width, 0);
           }
         }
       }
@@ -270,19 +295,26 @@ class LutSuite final : public mpc::Suite {
   const mpc::SuiteInfo& Info() const override {
     static const mpc::SuiteInfo info{
         .name = "lut",
-        .summary = "lookup tables by three-party 1-out-of-N oblivious transfer with shared output; 3 hops per Sign",
+        .summary =
+            "lookup tables by three-party 1-out-of-N oblivious transfer with shared output; 3 hops "
+            "per Sign",
         .is_private = true,
         .leaks = "",
         .dealt_output = true,
         .options = {"chunks: pieces that values are compared in, 1..4 or auto (fewest bytes)",
-                    "form: arith (3 hops), bit (4 hops, fewer bytes with 3 or more chunks) or auto; layers with max-pool always use bit"}};
+                    "form: arith (3 hops), bit (4 hops, fewer bytes with 3 or more chunks) or "
+                    "auto; layers with max-pool always use bit"}};
     return info;
   }
-  void Check(const ActivationSpec& spec, const SuiteChoice& choice) const override { MakeLayout(spec, choice); }
-  mpc::Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice, const Roles& roles) const override {
+  void Check(const ActivationSpec& spec, const SuiteChoice& choice) const override {
+    MakeLayout(spec, choice);
+  }
+  mpc::Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice,
+                  const Roles& roles) const override {
     return LayoutCost(MakeLayout(spec, choice), spec, roles);
   }
-  std::unique_ptr<mpc::Activation> Create(Party& party, const ActivationSpec& spec, const SuiteChoice& choice,
+  std::unique_ptr<mpc::Activation> Create(Party& party, const ActivationSpec& spec,
+                                          const SuiteChoice& choice,
                                           const Roles& roles) const override {
     return std::make_unique<LutActivation>(party, spec, choice, roles);
   }

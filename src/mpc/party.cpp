@@ -7,7 +7,8 @@
 namespace tercet::mpc {
 namespace {
 
-// A tag names the step: the layer in the upper half, the number of the message within layer and direction below.
+// A tag names the step: the layer in the upper half, the number of the message within layer and
+// direction below.
 std::uint32_t Tag(std::size_t layer, std::uint32_t step) {
   return static_cast<std::uint32_t>(layer) << 16 | (step & 0xffff);
 }
@@ -19,9 +20,12 @@ constexpr std::uint32_t kMeetTag = 0xffff'0001;
 
 const char* ActivationName(ActivationKind kind) {
   switch (kind) {
-    case ActivationKind::kSign: return "sign";
-    case ActivationKind::kRelu: return "relu";
-    default: return "none";
+    case ActivationKind::kSign:
+      return "sign";
+    case ActivationKind::kRelu:
+      return "relu";
+    default:
+      return "none";
   }
 }
 
@@ -33,14 +37,17 @@ Party::Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* le
   LinkTo(Prev()).Send({Phase::kSetup, kKeyTag, 1, Bytes(data.begin(), data.end())});
   auto message = LinkTo(Next()).Receive(Phase::kSetup);
   if (message.tag != kKeyTag || message.payload.size() != crypto::PrfKey::kBytes)
-    throw ProtocolError(fmt::format("party {} sent {} bytes with tag {:#x} where its PRF key was expected", Next(),
-                                    message.payload.size(), message.tag));
-  keys_ = std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey(message.payload), ledger);
+    throw ProtocolError(
+        fmt::format("party {} sent {} bytes with tag {:#x} where its PRF key was expected", Next(),
+                    message.payload.size(), message.tag));
+  keys_ = std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey(message.payload),
+                                            ledger);
   crypto::Wipe(message.payload);
 }
 
 net::Link& Party::LinkTo(int peer) {
-  TERCET_CHECK(peer >= 0 && peer < 3 && peer != id_ && links_[peer], "party {} has no link to party {}", id_, peer);
+  TERCET_CHECK(peer >= 0 && peer < 3 && peer != id_ && links_[peer],
+               "party {} has no link to party {}", id_, peer);
   return *links_[peer];
 }
 
@@ -93,8 +100,9 @@ net::Message Context::ReceiveMessage(int from) {
   }
   const std::uint32_t expected = Tag(layer_, received_[from]++);
   if (message.tag != expected)
-    throw ProtocolError(fmt::format("party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
-                                    message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
+    throw ProtocolError(fmt::format(
+        "party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
+        message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
   depth_ = std::max(depth_, message.depth);
   return message;
 }
@@ -102,25 +110,27 @@ net::Message Context::ReceiveMessage(int from) {
 Bytes Context::ReceiveBytes(int from, std::size_t expected_bytes) {
   auto message = ReceiveMessage(from);
   if (message.payload.size() != expected_bytes)
-    throw ProtocolError(fmt::format("party {} sent {} bytes, expected {} ({})", from, message.payload.size(),
-                                    expected_bytes, Where()));
+    throw ProtocolError(fmt::format("party {} sent {} bytes, expected {} ({})", from,
+                                    message.payload.size(), expected_bytes, Where()));
   return std::move(message.payload);
 }
 
 Bytes Context::ReceiveAny(int from, std::size_t max_bytes) {
   auto message = ReceiveMessage(from);
   if (message.payload.size() > max_bytes)
-    throw ProtocolError(fmt::format("party {} sent {} bytes, expected at most {} ({})", from, message.payload.size(),
-                                    max_bytes, Where()));
+    throw ProtocolError(fmt::format("party {} sent {} bytes, expected at most {} ({})", from,
+                                    message.payload.size(), max_bytes, Where()));
   return std::move(message.payload);
 }
 
 void Meet(Party& party) {
-  for (int peer : {party.Next(), party.Prev()}) party.LinkTo(peer).Send({Phase::kSetup, kMeetTag, 0, {}});
+  for (int peer : {party.Next(), party.Prev()})
+    party.LinkTo(peer).Send({Phase::kSetup, kMeetTag, 0, {}});
   for (int peer : {party.Next(), party.Prev()}) {
     const auto message = party.LinkTo(peer).Receive(Phase::kSetup);
     if (message.tag != kMeetTag || !message.payload.empty())
-      throw ProtocolError(fmt::format("party {} sent tag {:#x} where the parties meet between phases", peer, message.tag));
+      throw ProtocolError(fmt::format(
+          "party {} sent tag {:#x} where the parties meet between phases", peer, message.tag));
   }
 }
 

@@ -9,7 +9,10 @@ Sharing::Sharing(Party& party, int owner, const std::string& purpose) : owner_(o
 }
 
 InputSharing::InputSharing(Party& party, int helper, int data_owner)
-    : helper_(helper), owner_(data_owner), other_(3 - helper - data_owner), i_am_helper_(party.Id() == helper) {
+    : helper_(helper),
+      owner_(data_owner),
+      other_(3 - helper - data_owner),
+      i_am_helper_(party.Id() == helper) {
   TERCET_CHECK(helper != data_owner, "the helper, party {}, cannot own the input", helper);
   // k_{D+1} is held by D and E1 = D+1, k_D by D and E2 = D+2.
   const int key = data_owner == (helper + 1) % 3 ? data_owner : helper;
@@ -18,16 +21,16 @@ InputSharing::InputSharing(Party& party, int helper, int data_owner)
 
 AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits) {
   const AnyMatrix zero = AnyMatrix::Zero(bits);
-  // Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine, E2 holds x_D as next.
+  // Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine,
+  // E2 holds x_D as next.
   const bool owner_is_e1 = owner_ == (helper_ + 1) % 3;
   AnyShare known;
   if (!stream_) {
     (owner_is_e1 ? known.next : known.mine) = zero;
     return known;
   }
-  auto drawn = ring::DispatchWord(bits, [&](auto word) {
-    return AnyMatrix(stream_->Draw<decltype(word)>(rows, cols), bits);
-  });
+  auto drawn = ring::DispatchWord(
+      bits, [&](auto word) { return AnyMatrix(stream_->Draw<decltype(word)>(rows, cols), bits); });
   if (i_am_helper_) {
     known.mine = owner_is_e1 ? zero : std::move(drawn);
     known.next = owner_is_e1 ? std::move(drawn) : zero;
@@ -37,8 +40,8 @@ AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits
   return known;
 }
 
-AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows, std::size_t cols,
-                           unsigned bits) const {
+AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
+                           std::size_t cols, unsigned bits) const {
   if (ctx.Is(helper_)) return known;
   const bool owner_is_e1 = owner_ == (helper_ + 1) % 3;
   return ring::DispatchWord(bits, [&](auto word) {
@@ -61,8 +64,9 @@ OutputReveal::OutputReveal(Party& party, int helper, int receiver, bool dealt)
   TERCET_CHECK(helper != receiver, "the helper, party {}, cannot receive the result", helper);
 }
 
-std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, const AnyMatrix* z, std::size_t rows,
-                                                              std::size_t cols, unsigned bits) {
+std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, const AnyMatrix* z,
+                                                              std::size_t rows, std::size_t cols,
+                                                              unsigned bits) {
   auto material = std::make_unique<Material>();
   ring::DispatchWord(bits, [&](auto word) {
     using W = decltype(word);
@@ -71,13 +75,15 @@ std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, cons
       mask += z->As<W>();
       ctx.Send(receiver_, mask, bits);  // offline, bits
     }
-    if (dealt_ && ctx.Is(receiver_)) material->dealt = AnyMatrix(ctx.Receive<W>(helper_, rows, cols, bits), bits);
+    if (dealt_ && ctx.Is(receiver_))
+      material->dealt = AnyMatrix(ctx.Receive<W>(helper_, rows, cols, bits), bits);
     material->mask = AnyMatrix(std::move(mask), bits);
   });
   return material;
 }
 
-std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Material> material, const AnyMatrix& z) const {
+std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Material> material,
+                                            const AnyMatrix& z) const {
   if (dealt_ && ctx.Is(helper_)) return {};
   const unsigned bits = material->mask.Bits();
   return ring::DispatchWord(bits, [&](auto word) -> std::vector<std::int64_t> {
@@ -90,7 +96,8 @@ std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Materi
     }
     if (dealt_) sum += material->dealt.As<W>();
     for (int from : {ctx.Next(), ctx.Prev()})
-      if (!dealt_ || from != helper_) sum += ctx.Receive<W>(from, sum.shape()[0], sum.shape()[1], bits);
+      if (!dealt_ || from != helper_)
+        sum += ctx.Receive<W>(from, sum.shape()[0], sum.shape()[1], bits);
     std::vector<std::int64_t> values(sum.size());
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = ring::Decode(sum.data()[i], bits);
     return values;

@@ -28,16 +28,19 @@ SuiteChoice ParseSuiteChoice(std::string_view text, const std::string& place) {
   SuiteChoice choice;
   const auto colon = text.find(':');
   choice.name = text.substr(0, colon);
-  if (choice.name.empty()) throw ConfigError(place, "a suite's name is expected, for example \"lut\" or \"lut:chunks=3\"");
+  if (choice.name.empty())
+    throw ConfigError(place, "a suite's name is expected, for example \"lut\" or \"lut:chunks=3\"");
   if (colon == std::string_view::npos) return choice;
   for (auto rest = text.substr(colon + 1);;) {
     const auto comma = rest.find(',');
     const auto item = rest.substr(0, comma);
     const auto equals = item.find('=');
     if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size())
-      throw ConfigError(place, fmt::format("\"{}\" in \"{}\" is not of the form option=value", item, text));
+      throw ConfigError(
+          place, fmt::format("\"{}\" in \"{}\" is not of the form option=value", item, text));
     if (!choice.options.emplace(item.substr(0, equals), item.substr(equals + 1)).second)
-      throw ConfigError(place, fmt::format("option \"{}\" stands twice in \"{}\"", item.substr(0, equals), text));
+      throw ConfigError(
+          place, fmt::format("option \"{}\" stands twice in \"{}\"", item.substr(0, equals), text));
     if (comma == std::string_view::npos) return choice;
     rest = rest.substr(comma + 1);
   }
@@ -45,7 +48,8 @@ SuiteChoice ParseSuiteChoice(std::string_view text, const std::string& place) {
 
 void Registry::AddSuite(std::unique_ptr<Suite> suite) {
   const std::string name = suite->Info().name;
-  TERCET_CHECK(suites_.emplace(name, std::move(suite)).second, "suite \"{}\" is registered twice", name);
+  TERCET_CHECK(suites_.emplace(name, std::move(suite)).second, "suite \"{}\" is registered twice",
+               name);
 }
 
 void Registry::SetLinear(LinearFactory factory) {
@@ -61,7 +65,8 @@ void Registry::SetOracle(std::unique_ptr<Oracle> oracle) {
 const Suite& Registry::FindSuite(const std::string& name) const {
   const auto found = suites_.find(name);
   if (found == suites_.end())
-    throw UnsupportedError(fmt::format("there is no suite \"{}\"; known suites: {}", name, fmt::join(SuiteNames(), ", ")));
+    throw UnsupportedError(fmt::format("there is no suite \"{}\"; known suites: {}", name,
+                                       fmt::join(SuiteNames(), ", ")));
   return *found->second;
 }
 

@@ -16,7 +16,8 @@ TEST(Context, CountsBytesAndTheLongestChainOfMessages) {
   RunParties([](Party& party) {
     Context ctx(party, Phase::kOnline);
     ctx.Enter(1, "ring");
-    // A token from 0 over 1 and 2 back to 0: a chain of three. Beside it a message that nobody waits for.
+    // A token from 0 over 1 and 2 back to 0: a chain of three. Beside it a message that nobody
+    // waits for.
     if (party.Id() == 0) {
       ctx.SendBytes(1, Payload(5));
       ctx.SendBytes(2, Payload(11));

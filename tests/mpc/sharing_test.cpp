@@ -21,7 +21,8 @@ Matrix<W> Random(std::size_t rows, std::size_t cols, unsigned bits, std::uint64_
 template <Word W>
 void ExpectEqual(const Matrix<W>& got, const Matrix<W>& want) {
   ASSERT_EQ(got.shape(), want.shape());
-  for (std::size_t i = 0; i < want.size(); ++i) ASSERT_EQ(got.data()[i], want.data()[i]) << "element " << i;
+  for (std::size_t i = 0; i < want.size(); ++i)
+    ASSERT_EQ(got.data()[i], want.data()[i]) << "element " << i;
 }
 
 class SharingAtWidth : public testing::TestWithParam<unsigned> {};
@@ -33,30 +34,34 @@ TEST_P(SharingAtWidth, ShareThenRevealGivesTheSecretAndCopiesAgree) {
     for (int owner = 0; owner < 3; ++owner) {
       const auto secret = Random<W>(5, 7, bits, bits + owner);
       std::array<ArithShare<W>, 3> shares;
-      RunParties([&](Party& party) {
-        Context ctx(party, Phase::kOnline);
-        ctx.Enter(1, "share");
-        Sharing sharing(party, owner, "test");
-        auto x = sharing.Share<W>(ctx, party.Id() == owner ? &secret : nullptr, 5, 7, bits);
-        ctx.Leave();
-        EXPECT_EQ(ctx.Depth(), party.Id() == owner ? 0u : 1u);
-        ctx.Enter(2, "reveal");
-        ExpectEqual(Reveal(ctx, x), secret);
-        const auto alone = RevealTo(ctx, 1, x);
-        if (party.Id() == 1) {
-          ExpectEqual(alone, secret);
-        } else {
-          EXPECT_EQ(alone.size(), 0u);
-        }
-        shares[party.Id()] = std::move(x);
-      }, {.layers = 2});
+      RunParties(
+          [&](Party& party) {
+            Context ctx(party, Phase::kOnline);
+            ctx.Enter(1, "share");
+            Sharing sharing(party, owner, "test");
+            auto x = sharing.Share<W>(ctx, party.Id() == owner ? &secret : nullptr, 5, 7, bits);
+            ctx.Leave();
+            EXPECT_EQ(ctx.Depth(), party.Id() == owner ? 0u : 1u);
+            ctx.Enter(2, "reveal");
+            ExpectEqual(Reveal(ctx, x), secret);
+            const auto alone = RevealTo(ctx, 1, x);
+            if (party.Id() == 1) {
+              ExpectEqual(alone, secret);
+            } else {
+              EXPECT_EQ(alone.size(), 0u);
+            }
+            shares[party.Id()] = std::move(x);
+          },
+          {.layers = 2});
       for (int i = 0; i < 3; ++i)
         for (std::size_t j = 0; j < secret.size(); ++j)
-          EXPECT_EQ(ring::Reduce(shares[i].next.data()[j], bits), ring::Reduce(shares[(i + 1) % 3].mine.data()[j], bits));
+          EXPECT_EQ(ring::Reduce(shares[i].next.data()[j], bits),
+                    ring::Reduce(shares[(i + 1) % 3].mine.data()[j], bits));
     }
   });
 }
-INSTANTIATE_TEST_SUITE_P(Widths, SharingAtWidth, testing::Values(1u, 3u, 8u, 9u, 14u, 16u, 17u, 32u, 33u, 63u, 64u));
+INSTANTIATE_TEST_SUITE_P(Widths, SharingAtWidth,
+                         testing::Values(1u, 3u, 8u, 9u, 14u, 16u, 17u, 32u, 33u, 63u, 64u));
 
 TEST(Sharing, LocalOperationsActOnTheSecret) {
   constexpr unsigned kBits = 11;
@@ -71,7 +76,8 @@ TEST(Sharing, LocalOperationsActOnTheSecret) {
     const auto check = [&](const ArithShare<W>& share, auto plain) {
       const auto got = Reveal(ctx, share);
       for (std::size_t i = 0; i < got.size(); ++i)
-        ASSERT_EQ(got.data()[i], ring::Reduce(static_cast<W>(plain(x.data()[i], y.data()[i])), kBits));
+        ASSERT_EQ(got.data()[i],
+                  ring::Reduce(static_cast<W>(plain(x.data()[i], y.data()[i])), kBits));
     };
     check(Add(sx, sy), [](int a, int b) { return a + b; });
     check(Negate(sx), [](int a, int) { return -a; });
@@ -89,7 +95,8 @@ TEST(Sharing, BitsXorAndReveal) {
     ctx.Enter(1, "bits");
     RandomSharing random(party, "bits");
     const auto x = random.DrawBits(101), y = random.DrawBits(101);
-    const auto open_x = RevealBits(ctx, x), open_y = RevealBits(ctx, y), open_z = RevealBits(ctx, Xor(x, y));
+    const auto open_x = RevealBits(ctx, x), open_y = RevealBits(ctx, y),
+               open_z = RevealBits(ctx, Xor(x, y));
     const auto flipped = RevealBits(ctx, XorPublic(party.Id(), x, 1));
     std::size_t ones = 0;
     for (std::size_t i = 0; i < 101; ++i) {
@@ -127,7 +134,8 @@ TEST_P(InputOutput, TheReceiverGetsTheOwnersInput) {
     pre.Enter(0, "input");
     auto known = input.Prepare(6, 5, kBits);
     // An additive share of x: x_i alone; the helper's is known offline, perhaps as zero.
-    AnyMatrix z = known.mine.IsZero() ? AnyMatrix(Matrix<W>(xt::zeros<W>({6, 5})), kBits) : known.mine;
+    AnyMatrix z =
+        known.mine.IsZero() ? AnyMatrix(Matrix<W>(xt::zeros<W>({6, 5})), kBits) : known.mine;
     pre.Enter(2, "output");
     auto material = output.Prepare(pre, &z, 6, 5, kBits);
     ctx.Enter(0, "input");
@@ -137,7 +145,8 @@ TEST_P(InputOutput, TheReceiverGetsTheOwnersInput) {
     ctx.Enter(2, "output");
     const auto values = output.Run(ctx, std::move(material), z);
     ASSERT_EQ(values.size(), party.Id() == receiver ? secret.size() : 0);
-    for (std::size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], ring::Decode(secret.data()[i], kBits));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      ASSERT_EQ(values[i], ring::Decode(secret.data()[i], kBits));
     for (auto sent : party.Meter().Total(Phase::kOnline).sent_bytes) online[party.Id()] += sent;
     for (auto sent : party.Meter().Total(Phase::kOffline).sent_bytes) offline[party.Id()] += sent;
   });
@@ -147,7 +156,8 @@ TEST_P(InputOutput, TheReceiverGetsTheOwnersInput) {
   EXPECT_EQ(online[0] + online[1] + online[2], dealt ? 2 * one : 3 * one);
 }
 INSTANTIATE_TEST_SUITE_P(Roles, InputOutput,
-                         testing::Combine(testing::Values(0, 1, 2), testing::Values(1, 2), testing::Values(1, 2), testing::Bool()));
+                         testing::Combine(testing::Values(0, 1, 2), testing::Values(1, 2),
+                                          testing::Values(1, 2), testing::Bool()));
 
 TEST(Sharing, TheHelperCanNeitherOwnNorReceive) {
   EXPECT_THROW(RunParties([](Party& party) { InputSharing(party, 1, 1); }), InternalError);

@@ -15,7 +15,8 @@ TEST(SuiteChoice, ParsesNameAndOptions) {
 }
 
 TEST(SuiteChoice, RefusesBadSyntaxNamingThePlace) {
-  for (const char* text : {"", ":chunks=3", "lut:", "lut:chunks", "lut:chunks=", "lut:=3", "lut:a=1,,b=2", "lut:a=1,a=2"})
+  for (const char* text : {"", ":chunks=3", "lut:", "lut:chunks", "lut:chunks=", "lut:=3",
+                           "lut:a=1,,b=2", "lut:a=1,a=2"})
     try {
       ParseSuiteChoice(text, "--suite");
       ADD_FAILURE() << text << " was accepted";

@@ -8,8 +8,8 @@
 
 namespace tercet {
 
-/// Leaves trivially constructible elements uninitialised, so that buffers of many megabytes that are
-/// about to be overwritten are not cleared first.
+/// Leaves trivially constructible elements uninitialised, so that buffers of many megabytes that
+/// are about to be overwritten are not cleared first.
 template <class T>
 struct DefaultInitAllocator : std::allocator<T> {
   template <class U>

@@ -8,8 +8,8 @@
 
 namespace tercet {
 
-/// Base of every exception that the library throws on purpose. A message says what was expected, what
-/// came and where; it never holds a secret value. Destructors do not throw.
+/// Base of every exception that the library throws on purpose. A message says what was expected,
+/// what came and where; it never holds a secret value. Destructors do not throw.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -27,7 +27,8 @@ class ConfigError : public Error {
   std::string place_;
 };
 
-/// A peer died, fell silent, was refused or could not be reached. The message names peer, phase, layer.
+/// A peer died, fell silent, was refused or could not be reached. The message names peer, phase,
+/// layer.
 class NetworkError : public Error {
  public:
   using Error::Error;

@@ -4,8 +4,8 @@
 
 namespace tercet {
 
-/// All protocols of the folder protocols/. Defined in the library tercet::protocols, which programs link; no other
-/// library does.
+/// All protocols of the folder protocols/. Defined in the library tercet::protocols, which programs
+/// link; no other library does.
 mpc::Registry BuiltinProtocols();
 
 }  // namespace tercet

@@ -16,8 +16,8 @@ struct LocalOptions {
   std::chrono::milliseconds timeout{60'000};
 };
 
-/// Runs `body` for three parties in three threads over in-memory links. When one throws, the others are aborted, and
-/// its error is rethrown here once all have stopped.
+/// Runs `body` for three parties in three threads over in-memory links. When one throws, the others
+/// are aborted, and its error is rethrown here once all have stopped.
 void RunParties(const std::function<void(Party&)>& body, const LocalOptions& options = {});
 
 }  // namespace tercet::mpc

@@ -17,15 +17,16 @@ namespace tercet::mpc {
 
 using net::Phase;
 
-/// One party as a protocol sees it: its number, its links, its keys and its meter. Not tied to a phase; protocols
-/// talk through a Context.
+/// One party as a protocol sees it: its number, its links, its keys and its meter. Not tied to a
+/// phase; protocols talk through a Context.
 ///
 ///     mpc::Party party(1, std::move(links), /*layers=*/plan.layers.size());
 ///     mpc::Context ctx(party, Phase::kOnline);
 class Party {
  public:
-  /// Agrees the PRF keys: party i draws k_i and sends it to party i-1 inside their channel (setup, 1 hop, 16 B).
-  /// `layers` counts the plan's layers; the meter gets two more, for input and output.
+  /// Agrees the PRF keys: party i draws k_i and sends it to party i-1 inside their channel (setup,
+  /// 1 hop, 16 B). `layers` counts the plan's layers; the meter gets two more, for input and
+  /// output.
   Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* ledger = nullptr);
 
   int Id() const { return id_; }
@@ -47,9 +48,9 @@ class Party {
   net::Meter meter_;
 };
 
-/// One party's view of one phase of one query: sends and receives, counts bytes, follows the depth of dependent
-/// messages (hops), and adds phase and layer to every error. One thread at a time; contexts of different phases
-/// of the same party may be used at once.
+/// One party's view of one phase of one query: sends and receives, counts bytes, follows the depth
+/// of dependent messages (hops), and adds phase and layer to every error. One thread at a time;
+/// contexts of different phases of the same party may be used at once.
 class Context {
  public:
   Context(Party& party, Phase phase) : party_(party), phase_(phase) {}
@@ -60,7 +61,8 @@ class Context {
   int Prev() const { return party_.Prev(); }
   Phase CurrentPhase() const { return phase_; }
 
-  /// Everything until the next Enter or Leave belongs to this layer (0 input, 1..L, L+1 output). `name` is for errors.
+  /// Everything until the next Enter or Leave belongs to this layer (0 input, 1..L, L+1 output).
+  /// `name` is for errors.
   void Enter(std::size_t layer, std::string name);
   /// Ends the layer: its time and its growth of depth go to the meter.
   void Leave();
@@ -76,7 +78,8 @@ class Context {
   void Send(int to, const Matrix<W>& values, unsigned bits) {
     Send(to, std::span<const W>(values.data(), values.size()), bits);
   }
-  /// Receives as many values as `out` holds. Throws ProtocolError when the peer sent another length or step.
+  /// Receives as many values as `out` holds. Throws ProtocolError when the peer sent another length
+  /// or step.
   template <Word W>
   void Receive(int from, std::span<W> out, unsigned bits) {
     const Bytes payload = ReceiveBytes(from, ring::PackedBytes(out.size(), bits));
@@ -110,16 +113,18 @@ class Context {
   std::array<std::uint32_t, 3> sent_{}, received_{};  // steps within the layer, by peer
 };
 
-/// Waits until all three parties are here. Its messages carry no payload and are not counted: the parties meet
-/// between phases only so that offline and online can be timed apart.
+/// Waits until all three parties are here. Its messages carry no payload and are not counted: the
+/// parties meet between phases only so that offline and online can be timed apart.
 void Meet(Party& party);
 
-/// 3-out-of-3 randomness: a_i = F(k_{i+1}) - F(k_i), so that a_0 + a_1 + a_2 = 0 (Araki et al., CCS 2016).
-/// All three parties open it under the same purpose and draw the same sizes in the same order. No message.
+/// 3-out-of-3 randomness: a_i = F(k_{i+1}) - F(k_i), so that a_0 + a_1 + a_2 = 0 (Araki et al., CCS
+/// 2016). All three parties open it under the same purpose and draw the same sizes in the same
+/// order. No message.
 class ZeroSharing {
  public:
   ZeroSharing(Party& party, const std::string& purpose)
-      : mine_(party.Keys().Open(party.Id(), purpose)), next_(party.Keys().Open(party.Next(), purpose)) {}
+      : mine_(party.Keys().Open(party.Id(), purpose)),
+        next_(party.Keys().Open(party.Next(), purpose)) {}
   template <Word W>
   Matrix<W> Draw(std::size_t rows, std::size_t cols) {
     auto a = next_.Draw<W>(rows, cols);
@@ -135,7 +140,8 @@ class ZeroSharing {
 class RandomSharing {
  public:
   RandomSharing(Party& party, const std::string& purpose)
-      : mine_(party.Keys().Open(party.Id(), purpose)), next_(party.Keys().Open(party.Next(), purpose)) {}
+      : mine_(party.Keys().Open(party.Id(), purpose)),
+        next_(party.Keys().Open(party.Next(), purpose)) {}
   template <Word W>
   ArithShare<W> Draw(std::size_t rows, std::size_t cols, unsigned bits) {
     auto x = mine_.Draw<W>(rows, cols);

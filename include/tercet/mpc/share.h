@@ -5,8 +5,8 @@
 #include "tercet/base/bytes.h"
 #include "tercet/ring/matrix.h"
 
-/// Shares as types, so that one kind cannot be taken for another. Party i = 0, 1, 2; indices are modulo 3.
-/// The local operations below need no message and reveal nothing.
+/// Shares as types, so that one kind cannot be taken for another. Party i = 0, 1, 2; indices are
+/// modulo 3. The local operations below need no message and reveal nothing.
 namespace tercet::mpc {
 
 using ring::AnyMatrix;
@@ -32,15 +32,16 @@ struct BitShare {
   Buffer<std::uint8_t> mine, next;
 };
 
-/// A replicated share between layers, its word type chosen at run time. While a query is prepared offline, a half that this
-/// party does not know yet is empty (AnyMatrix::Empty).
+/// A replicated share between layers, its word type chosen at run time. While a query is prepared
+/// offline, a half that this party does not know yet is empty (AnyMatrix::Empty).
 struct AnyShare {
   AnyMatrix mine, next;
 };
 
 template <Word W>
 ArithShare<W> Add(const ArithShare<W>& x, const ArithShare<W>& y) {
-  TERCET_CHECK(x.bits == y.bits && x.mine.shape() == y.mine.shape(), "adding shares of different rings or shapes");
+  TERCET_CHECK(x.bits == y.bits && x.mine.shape() == y.mine.shape(),
+               "adding shares of different rings or shapes");
   return {x.mine + y.mine, x.next + y.next, x.bits};
 }
 
@@ -79,7 +80,8 @@ AdditiveShare<W> ToAdditive(const ArithShare<W>& x) {
 }
 
 inline BitShare Xor(const BitShare& x, const BitShare& y) {
-  TERCET_CHECK(x.mine.size() == y.mine.size(), "XOR of shares of {} and {} bits", x.mine.size(), y.mine.size());
+  TERCET_CHECK(x.mine.size() == y.mine.size(), "XOR of shares of {} and {} bits", x.mine.size(),
+               y.mine.size());
   BitShare z = x;
   for (std::size_t i = 0; i < z.mine.size(); ++i) {
     z.mine[i] ^= y.mine[i];

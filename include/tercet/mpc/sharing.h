@@ -8,7 +8,8 @@
 
 #include "tercet/mpc/suite.h"
 
-/// Sharing a secret, re-randomising and revealing. Costs are of the whole operation, all parties together.
+/// Sharing a secret, re-randomising and revealing. Costs are of the whole operation, all parties
+/// together.
 namespace tercet::mpc {
 
 /// The owner's secret x becomes a replicated share: x_o and x_{o+1} are drawn from the keys, and
@@ -19,7 +20,8 @@ class Sharing {
   Sharing(Party& party, int owner, const std::string& purpose);
   /// `secret` is read at the owner only. All parties pass the same shape.
   template <Word W>
-  ArithShare<W> Share(Context& ctx, const Matrix<W>* secret, std::size_t rows, std::size_t cols, unsigned bits) {
+  ArithShare<W> Share(Context& ctx, const Matrix<W>* secret, std::size_t rows, std::size_t cols,
+                      unsigned bits) {
     ArithShare<W> x{ring::MakeMatrix<W>(0, 0), ring::MakeMatrix<W>(0, 0), bits};
     if (ctx.Is(owner_)) {
       x.mine = first_->Draw<W>(rows, cols);
@@ -42,8 +44,9 @@ class Sharing {
   std::optional<crypto::PrfStream> first_, second_;  // of k_o and k_{o+1}
 };
 
-/// z_i + a_i goes from party i to party i-1: an additive share becomes a replicated one (CBNN, Algorithm 2, last step).
-/// 1 hop, 3 * bits per element. Every message is masked by the 3-out-of-3 randomness.
+/// z_i + a_i goes from party i to party i-1: an additive share becomes a replicated one (CBNN,
+/// Algorithm 2, last step). 1 hop, 3 * bits per element. Every message is masked by the 3-out-of-3
+/// randomness.
 template <Word W>
 ArithShare<W> Reshare(Context& ctx, ZeroSharing& zero, const AdditiveShare<W>& z) {
   const std::size_t rows = z.value.shape()[0], cols = z.value.shape()[1];
@@ -53,7 +56,8 @@ ArithShare<W> Reshare(Context& ctx, ZeroSharing& zero, const AdditiveShare<W>& z
   return x;
 }
 
-/// Opens x to all three: party i sends x_i to party i+1, which lacks it. 1 hop, 3 * bits per element.
+/// Opens x to all three: party i sends x_i to party i+1, which lacks it. 1 hop, 3 * bits per
+/// element.
 template <Word W>
 Matrix<W> Reveal(Context& ctx, const ArithShare<W>& x) {
   ctx.Send(ctx.Next(), x.mine, x.bits);  // 1 hop, bits
@@ -63,7 +67,8 @@ Matrix<W> Reveal(Context& ctx, const ArithShare<W>& x) {
   return sum;
 }
 
-/// Opens x to `receiver` alone, who lacks x_{receiver-1}: party receiver-1 sends it. 1 hop, bits per element. Elsewhere empty.
+/// Opens x to `receiver` alone, who lacks x_{receiver-1}: party receiver-1 sends it. 1 hop, bits
+/// per element. Elsewhere empty.
 template <Word W>
 Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
   const int sender = (receiver + 2) % 3;
@@ -75,16 +80,18 @@ Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
   return sum;
 }
 
-/// The query's input, known to evaluator `data_owner`, as a share whose halves at the helper are known offline: the
-/// half that the helper holds with the other evaluator is 0, the one it holds with the owner is drawn, and online the
-/// owner sends the third, masked by that key, to the other evaluator. 1 hop, bits per element.
+/// The query's input, known to evaluator `data_owner`, as a share whose halves at the helper are
+/// known offline: the half that the helper holds with the other evaluator is 0, the one it holds
+/// with the owner is drawn, and online the owner sends the third, masked by that key, to the other
+/// evaluator. 1 hop, bits per element.
 class InputSharing {
  public:
   InputSharing(Party& party, int helper, int data_owner);
   /// Offline: the halves that this party knows.
   AnyShare Prepare(std::size_t rows, std::size_t cols, unsigned bits);
   /// Online: completes the share. `secret` is read at the owner only.
-  AnyShare Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows, std::size_t cols, unsigned bits) const;
+  AnyShare Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
+               std::size_t cols, unsigned bits) const;
 
  private:
   int helper_, owner_, other_;
@@ -92,19 +99,22 @@ class InputSharing {
   std::optional<crypto::PrfStream> stream_;  // of the key of helper and owner
 };
 
-/// Opens an additive share to `receiver` alone: each other party sends its part masked by 3-out-of-3 randomness; the helper
-/// sends it offline when it knows its part then. 1 hop, 2 * bits per element, of which one part offline where `dealt`.
+/// Opens an additive share to `receiver` alone: each other party sends its part masked by
+/// 3-out-of-3 randomness; the helper sends it offline when it knows its part then. 1 hop, 2 * bits
+/// per element, of which one part offline where `dealt`.
 class OutputReveal {
  public:
   OutputReveal(Party& party, int helper, int receiver, bool dealt);
   struct Material : Correlation {
-    AnyMatrix mask;    // a_i
-    AnyMatrix dealt;   // at the receiver: what the helper has sent
+    AnyMatrix mask;   // a_i
+    AnyMatrix dealt;  // at the receiver: what the helper has sent
   };
   /// `z`: the helper's part where `dealt`, else unused.
-  std::unique_ptr<Material> Prepare(Context& ctx, const AnyMatrix* z, std::size_t rows, std::size_t cols, unsigned bits);
+  std::unique_ptr<Material> Prepare(Context& ctx, const AnyMatrix* z, std::size_t rows,
+                                    std::size_t cols, unsigned bits);
   /// The values at the receiver (row-major), empty elsewhere.
-  std::vector<std::int64_t> Run(Context& ctx, std::unique_ptr<Material> material, const AnyMatrix& z) const;
+  std::vector<std::int64_t> Run(Context& ctx, std::unique_ptr<Material> material,
+                                const AnyMatrix& z) const;
 
  private:
   int helper_, receiver_;

@@ -15,8 +15,9 @@ struct Shape3 {
   bool operator==(const Shape3&) const = default;
 };
 
-/// A linear map: a convolution in general; a fully connected layer is a convolution over a {features, 1, 1} input
-/// with a 1 x 1 kernel. Weights are stored as PyTorch does, out_channels x (in_channels / groups) x kernel_h x kernel_w.
+/// A linear map: a convolution in general; a fully connected layer is a convolution over a
+/// {features, 1, 1} input with a 1 x 1 kernel. Weights are stored as PyTorch does, out_channels x
+/// (in_channels / groups) x kernel_h x kernel_w.
 struct LinearShape {
   Shape3 in;
   std::size_t out_channels = 0;
@@ -53,15 +54,17 @@ struct ActivationSpec {
   ActivationKind kind = ActivationKind::kSign;
   Shape3 in;                      ///< shape of what enters the activation
   std::optional<PoolShape> pool;  ///< max-pool of the activation's output
-  unsigned value_bits = 0;        ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
-  unsigned ring_bits = 0;         ///< ring of the incoming shares; at least value_bits
-  unsigned out_bits = 0;          ///< ring of the outgoing shares
-  bool dealt = true;              ///< the helper knows its share of z offline (all shares it holds are drawn from keys)
+  unsigned value_bits = 0;  ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
+  unsigned ring_bits = 0;   ///< ring of the incoming shares; at least value_bits
+  unsigned out_bits = 0;    ///< ring of the outgoing shares
+  bool dealt =
+      true;  ///< the helper knows its share of z offline (all shares it holds are drawn from keys)
   std::size_t batch = 1;
 
   Shape3 Out() const {
     if (!pool) return in;
-    return {in.channels, (in.height - pool->kernel) / pool->stride + 1, (in.width - pool->kernel) / pool->stride + 1};
+    return {in.channels, (in.height - pool->kernel) / pool->stride + 1,
+            (in.width - pool->kernel) / pool->stride + 1};
   }
   std::size_t Elements() const { return in.Size() * batch; }
   std::size_t Outputs() const { return Out().Size() * batch; }

@@ -14,8 +14,8 @@
 /// The interfaces that protocols implement and the executor uses.
 namespace tercet::mpc {
 
-/// Who does what; public. The helper deals correlated randomness and owns nothing; `data_owner` and `receiver`
-/// are evaluators (not the helper).
+/// Who does what; public. The helper deals correlated randomness and owns nothing; `data_owner` and
+/// `receiver` are evaluators (not the helper).
 struct Roles {
   int helper = 0;
   int data_owner = 1;
@@ -32,7 +32,9 @@ struct Cost {
   std::uint32_t offline_hops = 0, online_hops = 0;
   std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
 
-  std::uint64_t OfflineTotal() const { return offline_bytes[0] + offline_bytes[1] + offline_bytes[2]; }
+  std::uint64_t OfflineTotal() const {
+    return offline_bytes[0] + offline_bytes[1] + offline_bytes[2];
+  }
   std::uint64_t OnlineTotal() const { return online_bytes[0] + online_bytes[1] + online_bytes[2]; }
   Cost& operator+=(const Cost& other);
   bool operator==(const Cost&) const = default;
@@ -55,27 +57,32 @@ class Correlation {
 
 struct Prepared {
   std::unique_ptr<Correlation> correlation;
-  AnyShare known;  ///< the halves of this layer's output that this party already knows; others are empty
+  AnyShare
+      known;  ///< the halves of this layer's output that this party already knows; others are empty
 };
 
-/// One activation layer at one party for the length of a run. Lives through many queries; Prepare calls come in
-/// query order, and so do Run calls; the two may run in different threads, one of each at a time.
+/// One activation layer at one party for the length of a run. Lives through many queries; Prepare
+/// calls come in query order, and so do Run calls; the two may run in different threads, one of
+/// each at a time.
 class Activation {
  public:
   virtual ~Activation() = default;
-  /// Offline. `z` is this party's additive share of the layer's input where it is known already, else null: suites with a
-  /// dealer need it at the dealer when the spec says `dealt`.
+  /// Offline. `z` is this party's additive share of the layer's input where it is known already,
+  /// else null: suites with a dealer need it at the dealer when the spec says `dealt`.
   virtual Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) = 0;
-  /// Online. `z` is this party's additive share (rows = spec.in.Size()); returns its replicated share of the output.
+  /// Online. `z` is this party's additive share (rows = spec.in.Size()); returns its replicated
+  /// share of the output.
   virtual AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) = 0;
 };
 
 struct SuiteInfo {
   std::string name;
-  std::string summary;        ///< one line: protocol and source
-  bool is_private = true;     ///< no party learns anything; otherwise `leaks` says what, and the suite must be asked for by name
+  std::string summary;     ///< one line: protocol and source
+  bool is_private = true;  ///< no party learns anything; otherwise `leaks` says what, and the suite
+                           ///< must be asked for by name
   std::string leaks;
-  bool dealt_output = false;  ///< every share that the helper holds of the output is drawn from its keys
+  bool dealt_output =
+      false;  ///< every share that the helper holds of the output is drawn from its keys
   std::vector<std::string> options;  ///< "name: meaning" of each option
 };
 
@@ -84,48 +91,59 @@ class Suite {
  public:
   virtual ~Suite() = default;
   virtual const SuiteInfo& Info() const = 0;
-  /// Width of the ring that shares of values of `value_bits` bits must live in. Throws UnsupportedError if none serves.
+  /// Width of the ring that shares of values of `value_bits` bits must live in. Throws
+  /// UnsupportedError if none serves.
   virtual unsigned RingBits(unsigned value_bits) const { return value_bits; }
   /// Throws UnsupportedError (naming layer and what is supported) or ConfigError (options).
   virtual void Check(const ActivationSpec& spec, const SuiteChoice& choice) const = 0;
   /// Exact cost of one query of spec.batch images.
-  virtual Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice, const Roles& roles) const = 0;
-  virtual std::unique_ptr<Activation> Create(Party& party, const ActivationSpec& spec, const SuiteChoice& choice,
+  virtual Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice,
+                     const Roles& roles) const = 0;
+  virtual std::unique_ptr<Activation> Create(Party& party, const ActivationSpec& spec,
+                                             const SuiteChoice& choice,
                                              const Roles& roles) const = 0;
 };
 
 struct KnownHalves {
-  explicit KnownHalves(const AnyShare& share) : mine(!share.mine.Empty()), next(!share.next.Empty()) {}
+  explicit KnownHalves(const AnyShare& share)
+      : mine(!share.mine.Empty()), next(!share.next.Empty()) {}
   bool mine, next;
 };
 
-/// One linear layer at one party: local products only, z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i. What is known
-/// of x offline is multiplied offline.
+/// One linear layer at one party: local products only, z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} +
+/// b_i. What is known of x offline is multiplied offline.
 class Linear {
  public:
   virtual ~Linear() = default;
   /// The part of z_i (bias included) that the known halves of x give.
   virtual AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const = 0;
-  /// Adds the rest, now that x is complete: `known` says which halves Prepare has multiplied already.
+  /// Adds the rest, now that x is complete: `known` says which halves Prepare has multiplied
+  /// already.
   virtual AnyMatrix Run(AnyMatrix partial, KnownHalves known, const AnyShare& x) const = 0;
 };
 
-/// Makes a Linear from this party's shares of weights (rows = out_channels, columns = depth) and bias (rows = BiasCount, one column).
-using LinearFactory = std::unique_ptr<Linear> (*)(const LinearShape& shape, const AnyShare& weight, const AnyShare& bias);
+/// Makes a Linear from this party's shares of weights (rows = out_channels, columns = depth) and
+/// bias (rows = BiasCount, one column).
+using LinearFactory = std::unique_ptr<Linear> (*)(const LinearShape& shape, const AnyShare& weight,
+                                                  const AnyShare& bias);
 
 /// The same operations on integers in the clear: the oracle that secure results are compared with.
 class Oracle {
  public:
   virtual ~Oracle() = default;
   /// z = W x + b over the integers; x and z are features x batch, row-major.
-  virtual std::vector<std::int64_t> Linear(const LinearShape& shape, const std::vector<std::int64_t>& weight,
-                                           const std::vector<std::int64_t>& bias, const std::vector<std::int64_t>& x,
+  virtual std::vector<std::int64_t> Linear(const LinearShape& shape,
+                                           const std::vector<std::int64_t>& weight,
+                                           const std::vector<std::int64_t>& bias,
+                                           const std::vector<std::int64_t>& x,
                                            std::size_t batch) const = 0;
   /// The activation, then the pool. Sign gives 0 or 1, with Sign(0) = 1.
-  virtual std::vector<std::int64_t> Activate(const ActivationSpec& spec, const std::vector<std::int64_t>& z) const = 0;
+  virtual std::vector<std::int64_t> Activate(const ActivationSpec& spec,
+                                             const std::vector<std::int64_t>& z) const = 0;
 };
 
-/// Protocols by name. Filled by BuiltinProtocols() (protocols/), and by whoever adds more; then read-only.
+/// Protocols by name. Filled by BuiltinProtocols() (protocols/), and by whoever adds more; then
+/// read-only.
 class Registry {
  public:
   /// Throws InternalError when the name is taken.

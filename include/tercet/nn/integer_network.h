@@ -10,13 +10,15 @@
 #include "tercet/nn/images.h"
 #include "tercet/nn/network.h"
 
-/// The network that is computed, in the clear and securely alike: integers only, with a proven width per layer.
+/// The network that is computed, in the clear and securely alike: integers only, with a proven
+/// width per layer.
 namespace tercet::nn {
 
 /// A linear map, an activation and perhaps a max-pool. Public; the weights are apart.
 struct PublicLayer {
   std::string name;  ///< of the linear layer in the JSON, e.g. "conv1"
-  std::string type;  ///< the JSON layers that it stands for, e.g. "conv2d+batch_norm+sign+max_pool2d"
+  std::string
+      type;  ///< the JSON layers that it stands for, e.g. "conv2d+batch_norm+sign+max_pool2d"
   mpc::LinearShape linear;
   mpc::ActivationKind activation = mpc::ActivationKind::kNone;
   std::optional<mpc::PoolShape> pool;
@@ -40,12 +42,14 @@ struct PublicNetwork {
   bool operator==(const PublicNetwork&) const = default;
 };
 
-/// Canonical JSON text of a public network, and back. Parsing checks everything that comes from a peer or file
-/// (sizes, widths, that shapes follow one another); ConfigError with `place` and JSON pointer.
+/// Canonical JSON text of a public network, and back. Parsing checks everything that comes from a
+/// peer or file (sizes, widths, that shapes follow one another); ConfigError with `place` and JSON
+/// pointer.
 std::string PublicNetworkToJson(const PublicNetwork& network);
 PublicNetwork PublicNetworkFromJson(const std::string& text, const std::string& place);
 
-/// The secret part of one layer. Weights out_channels x depth; bias LinearShape::BiasCount() values.
+/// The secret part of one layer. Weights out_channels x depth; bias LinearShape::BiasCount()
+/// values.
 struct LayerWeights {
   std::vector<std::int64_t> weight, bias;
 };
@@ -55,18 +59,22 @@ struct IntegerNetwork {
   std::vector<LayerWeights> weights;  ///< one per layer
 };
 
-/// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" in the smallest signed type that holds
-/// them, and the public network as JSON in the metadata ("tercet.network", "tercet.format" = "1"). Loading proves the widths again:
-/// ConfigError names the layer whose bound does not hold, a missing tensor or a wrong shape.
+/// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" in the
+/// smallest signed type that holds them, and the public network as JSON in the metadata
+/// ("tercet.network", "tercet.format" = "1"). Loading proves the widths again: ConfigError names
+/// the layer whose bound does not hold, a missing tensor or a wrong shape.
 void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file);
 IntegerNetwork LoadCompiled(const std::filesystem::path& file);
 /// Whether the file is a compiled model (has the metadata above) rather than float weights.
 bool IsCompiled(const std::filesystem::path& file);
 
-/// Throws ConfigError unless every layer's interval of values, over all inputs in range, fits its value_bits.
+/// Throws ConfigError unless every layer's interval of values, over all inputs in range, fits its
+/// value_bits.
 void ProveWidths(const IntegerNetwork& network, const std::string& place);
 
-/// One image's (or a range of images') input integers, features x count row-major: q = round(p * (2^bits-1) / 255).
-std::vector<std::int64_t> QuantiseInput(const InputSpec& spec, const Images& images, std::size_t first, std::size_t count);
+/// One image's (or a range of images') input integers, features x count row-major: q = round(p *
+/// (2^bits-1) / 255).
+std::vector<std::int64_t> QuantiseInput(const InputSpec& spec, const Images& images,
+                                        std::size_t first, std::size_t count);
 
 }  // namespace tercet::nn

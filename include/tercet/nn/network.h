@@ -48,8 +48,8 @@ struct LayerSpec {
   double eps = 1e-5;  ///< batch_norm
   std::string from;   ///< add: name of the layer whose output is added
   std::string suite;  ///< sign, relu, square, max_pool2d: overrides the run's suite when not empty
-  Shape3 in,
-      out;  ///< filled in by the loader; `in` of a linear layer is the map before it is flattened
+  Shape3 in;          ///< filled in by the loader; of a linear layer the map before it is flattened
+  Shape3 out;         ///< filled in by the loader
 };
 
 struct NetworkSpec {

@@ -32,8 +32,9 @@ struct Plan {
   std::string Digest() const;
 };
 
-/// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError naming the layer.
-Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry, const mpc::SuiteChoice& suite,
-              const mpc::Roles& roles, std::size_t batch);
+/// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError
+/// naming the layer.
+Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch);
 
 }  // namespace tercet::nn

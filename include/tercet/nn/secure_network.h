@@ -8,9 +8,9 @@
 
 namespace tercet::nn {
 
-/// One party's part of secure inference: shares the model once, then prepares (offline) and runs (online) queries.
-/// All three parties make the same calls with the same batch sizes in the same order; Prepare and Run may run in
-/// different threads, one of each at a time.
+/// One party's part of secure inference: shares the model once, then prepares (offline) and runs
+/// (online) queries. All three parties make the same calls with the same batch sizes in the same
+/// order; Prepare and Run may run in different threads, one of each at a time.
 ///
 ///     nn::SecureNetwork net(party, plan, registry);
 ///     net.ShareModel(owned);                       // owned: only at the model's owner, else null
@@ -20,7 +20,8 @@ class SecureNetwork {
  public:
   SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry);
 
-  /// Setup. The model's owner passes the weights, the others null. 1 hop, 2 * ring bits per weight and bias.
+  /// Setup. The model's owner passes the weights, the others null. 1 hop, 2 * ring bits per weight
+  /// and bias.
   void ShareModel(const IntegerNetwork* owned);
 
   /// Correlated material of one query, used once.
@@ -37,8 +38,9 @@ class SecureNetwork {
   };
   Query Prepare(std::size_t batch);
 
-  /// `input`: at the data owner the quantised input, features x batch row-major (see QuantiseInput); else null.
-  /// Returns the logits at the receiver, image after image; empty elsewhere.
+  /// `input`: at the data owner the quantised input, features x batch row-major (see
+  /// QuantiseInput); else null. Returns the logits at the receiver, image after image; empty
+  /// elsewhere.
   std::vector<std::int64_t> Run(Query query, const std::vector<std::int64_t>* input);
 
   /// Hops of the last query that Run finished, as this party saw it.
