@@ -31,6 +31,8 @@ class SignFunction : public torch::autograd::Function<SignFunction> {
   }
 };
 
+constexpr double kEvaluationFill = 0.75;
+
 std::int64_t Int(std::size_t n) { return static_cast<std::int64_t>(n); }
 
 std::vector<std::size_t> Sizes(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }
@@ -111,16 +113,19 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
   }
 }
 
-Tensor Model::RoundedWeight(const Step& step) const {
+// Which scale turns the weights into integers is settled only when a model is compiled, by the bias
+// of the channel among others. So the part of the width that sum|w| * max|x| fills is random in
+// training and in between otherwise; the gradient passes the rounding unchanged.
+Tensor Model::RoundedWeight(const Step& step, bool training) const {
   if (width_bits_ == 0 || !step.input_bound) return step.weight;
-  // Scale per output channel such that sum|w| * max|x| just fills the width; the gradient passes
-  // the rounding unchanged.
-  torch::NoGradGuard guard;
-  const Tensor norm = step.weight.abs().sum({1, 2, 3}, /*keepdim=*/true).clamp_min_(1e-20);
-  const double room = (std::exp2(width_bits_ - 1.0) - 1) / *step.input_bound;
-  const Tensor scale = norm.reciprocal_().mul_(room);
-  const Tensor error = step.weight.mul(scale).round_().div_(scale).sub_(step.weight);
-  torch::AutoGradMode enabled(true);
+  const Tensor weight = step.weight.detach();
+  const double bits = width_bits_ + (training ? extra_training_bits_ : 0);
+  const double room = (std::exp2(bits - 1) - 1) / *step.input_bound;
+  const Tensor norm = weight.abs().sum({1, 2, 3}, /*keepdim=*/true).clamp_min_(1e-20);
+  const Tensor filled =
+      training ? torch::rand_like(norm).div_(2).add_(0.5) : torch::full_like(norm, kEvaluationFill);
+  const Tensor scale = filled.div_(norm).mul_(room);
+  const Tensor error = weight.mul(scale).round_().div_(scale).sub_(weight);
   return step.weight + error;
 }
 
@@ -132,13 +137,13 @@ Tensor Model::Apply(Step& step, const Tensor& x, bool training,
   const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
-      return torch::conv2d(x, RoundedWeight(step), step.bias, stride, padding, 1,
+      return torch::conv2d(x, RoundedWeight(step, training), step.bias, stride, padding, 1,
                            Int(layer.groups));
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
       // BLAS is.
-      return torch::conv2d(x.reshape({x.size(0), Int(layer.in.Size()), 1, 1}), RoundedWeight(step),
-                           step.bias);
+      return torch::conv2d(x.reshape({x.size(0), Int(layer.in.Size()), 1, 1}),
+                           RoundedWeight(step, training), step.bias);
     case LayerType::kBatchNorm:
       return torch::batch_norm(x, step.weight, step.bias, step.running_mean, step.running_var,
                                training, /*momentum=*/0.1, layer.eps, /*cudnn_enabled=*/false);

@@ -27,6 +27,10 @@ class Model {
   /// batch statistics as PyTorch's batch_norm does, else the running ones are used.
   torch::Tensor Forward(const torch::Tensor& input, bool training);
 
+  /// Rounds as if the width had so many bits more, in training only: rounding that starts fine and gets coarser
+  /// finds weights where rounding that starts coarse would leave nothing but zeros.
+  void SetExtraTrainingBits(double bits) { extra_training_bits_ = bits; }
+
   /// Weights of conv2d and linear, which weight decay applies to / all other trained tensors.
   std::vector<torch::Tensor> Weights() const;
   std::vector<torch::Tensor> OtherParameters() const;
@@ -50,11 +54,12 @@ class Model {
 
   torch::Tensor Apply(Step& step, const torch::Tensor& x, bool training,
                       const std::map<std::string, torch::Tensor>& outputs) const;
-  torch::Tensor RoundedWeight(const Step& step) const;
+  torch::Tensor RoundedWeight(const Step& step, bool training) const;
   std::map<std::string, torch::Tensor> NamedTensors() const;
 
   std::vector<Step> steps_;
   unsigned width_bits_;
+  double extra_training_bits_ = 0;
 };
 
 }  // namespace tercet::train

@@ -28,6 +28,9 @@ constexpr std::size_t kStepsPerReport = 20;
 // own.
 constexpr double kMaxRate = 1e30;
 constexpr double kMaxDecay = 1e6;
+// With --width-bits, rounding starts so many bits finer and gets to the wanted width half way
+// through the run.
+constexpr double kExtraBitsAtStart = 5;
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -173,6 +176,8 @@ class Trainer {
     progress.epoch = epoch;
     progress.epochs = options_.epochs;
     progress.steps = steps_;
+    const double half_runs = 2.0 * (epoch - 1) / options_.epochs;
+    model_->SetExtraTrainingBits(kExtraBitsAtStart * std::max(0.0, 1 - half_runs));
     double loss_sum = 0;
     std::int64_t hits = 0;
     for (std::size_t step = 0; step < steps_; ++step) {
