@@ -24,8 +24,13 @@ constexpr unsigned SmallestRing(unsigned value_bits) {
   return 0;
 }
 
-/// P0 of all conversions: the helper is P2, the transfers' helper.
-int FirstParty(const Roles& roles) { return roles.Evaluator1(); }
+/// P0 of all conversions. P1, which offers the transfers, should be the party to which u is opened
+/// last, so that a query's longest chain of messages runs through every layer's hops: the one
+/// before the evaluator that gets the input.
+int FirstParty(const Roles& roles) {
+  const int input_taker = 3 - roles.helper - roles.data_owner;
+  return (input_taker + 1) % 3;
+}
 
 /// Value width of a window's sum minus 1, which lies in -1 .. kernel^2 - 1.
 unsigned SumBits(const mpc::PoolShape& pool) {
@@ -262,7 +267,9 @@ class CbnnSuite final : public mpc::Suite {
       add_conversion(p0, elements, bits);
       MsbExtraction::AddCost(p0, spec.Outputs(), bits, cost);
       add_conversion(p0, spec.Outputs(), spec.out_bits);
-      cost.online_hops += 6;
+      // Two conversions of 3 hops, of which one is hidden: P1 need not wait for the first one's
+      // last message.
+      cost.online_hops += 5;
     } else {
       add_conversion(p0, elements, spec.out_bits);
       cost.online_hops += 3;

@@ -94,7 +94,7 @@ TEST_F(CbnnSuiteTest, CostsPerElement) {
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements() + 14u * spec.Outputs());
   EXPECT_EQ(cost.OnlineTotal(), (36u + 8u) * spec.Elements() + (12u + 16u) * spec.Outputs());
   EXPECT_EQ(cost.offline_hops, 8u);
-  EXPECT_EQ(cost.online_hops, 11u);
+  EXPECT_EQ(cost.online_hops, 10u);
 }
 
 // r stays within its bounds and nothing wraps: |u| = |2x + 1| * r, with the sign that beta says.

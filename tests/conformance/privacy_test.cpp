@@ -50,10 +50,9 @@ class PrivacyTest : public testing::TestWithParam<Subject> {
 };
 INSTANTIATE_TEST_SUITE_P(Suites, PrivacyTest, testing::ValuesIn(Subjects()), SubjectName);
 
-std::string Describe(const Recorded& r, std::size_t party) {
-  return fmt::format("{} message of step {} that party {} {} party {}",
-                     net::PhaseName(r.message.phase), r.message.tag & 0xffff, party,
-                     r.sent ? "sends to" : "receives from", r.peer);
+std::string Describe(const Recorded& r) {
+  return fmt::format("{} message {} {} party {}", net::PhaseName(r.message.phase),
+                     r.message.tag & 0xffff, r.sent ? "to" : "from", r.peer);
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -175,18 +174,21 @@ Histogram BytesOf(const Bytes& payload) {
   return histogram;
 }
 
+/// Whether the bytes of p ^ q, two messages of the same length, are uneven.
+bool XorIsUneven(const Bytes& p, const Bytes& q) {
+  Histogram histogram{};
+  for (std::size_t i = 0; i < p.size(); ++i) ++histogram[p[i] ^ q[i]];
+  return IsUneven(histogram);
+}
+
 using Column = std::vector<std::uint16_t>;
 
-/// The different messages of `count` elements of 16 bits in a party's view, sent and received.
-std::vector<Column> Columns(const std::vector<Recorded>& view, std::size_t count) {
-  std::set<Column> columns;
-  for (const auto& r : view) {
-    if (r.message.payload.size() != 2 * count) continue;
-    Column column(count);
-    std::memcpy(column.data(), r.message.payload.data(), 2 * count);
-    columns.insert(std::move(column));
-  }
-  return {columns.begin(), columns.end()};
+/// The message as `count` elements of 16 bits; nothing when its length is another.
+std::optional<Column> AsColumn(const Recorded& r, std::size_t count) {
+  if (r.message.payload.size() != 2 * count) return std::nullopt;
+  Column column(count);
+  std::memcpy(column.data(), r.message.payload.data(), 2 * count);
+  return column;
 }
 
 /// Whether the upper bytes of p + q + r are uneven; `r` may be null. The upper byte alone, since a
@@ -200,30 +202,80 @@ bool SumIsUneven(const Column& p, const Column& q, const Column* r) {
   return IsUneven(histogram);
 }
 
-/// What is uneven in the parties' views. A message alone is not all: an opened value arrives as one
+bool DifferenceIsUneven(const Column& p, const Column& q) {
+  Histogram histogram{};
+  for (std::size_t i = 0; i < p.size(); ++i) ++histogram[(unsigned{p[i]} - q[i]) >> 8 & 0xff];
+  return IsUneven(histogram);
+}
+
+/// What is uneven in one party's view. A message alone is not all: an opened value arrives as one
 /// more share, uniform by itself, and shows in the sum with the shares that the party sent or
-/// received before. So sums of two and three messages of ring elements are looked at too.
-std::vector<std::string> UnevenThings(const ActivationSpec& spec, const Session& session) {
+/// received before. So these are looked at too:
+/// - sums of two and of three different messages of `count` 16-bit elements, sent or received, for
+/// each of `counts`;
+/// - differences and XORs of two received messages, which show a mask that was used twice.
+std::vector<std::string> UnevenThings(const std::vector<Recorded>& view,
+                                      const std::set<std::size_t>& counts) {
   std::vector<std::string> uneven;
-  for (std::size_t party = 0; party < 3; ++party) {
-    const auto& view = session.views[party];
-    for (const auto& r : view)
-      if (!r.sent && r.message.payload.size() >= kFewest && IsUneven(BytesOf(r.message.payload)))
-        uneven.push_back(Describe(r, party));
-    for (const std::size_t count : std::set<std::size_t>{spec.Elements(), spec.Outputs()}) {
-      const auto columns = Columns(view, count);
-      for (std::size_t i = 0; i < columns.size(); ++i)
-        for (std::size_t j = i + 1; j < columns.size(); ++j) {
-          if (SumIsUneven(columns[i], columns[j], nullptr))
-            uneven.push_back(fmt::format("a sum of two messages in the view of party {}", party));
-          for (std::size_t k = j + 1; k < columns.size(); ++k)
-            if (SumIsUneven(columns[i], columns[j], &columns[k]))
-              uneven.push_back(
-                  fmt::format("a sum of three messages in the view of party {}", party));
-        }
+  std::vector<const Recorded*> received;
+  for (const auto& r : view)
+    if (!r.sent && r.message.payload.size() >= kFewest) received.push_back(&r);
+  for (std::size_t i = 0; i < received.size(); ++i) {
+    const Bytes& payload = received[i]->message.payload;
+    if (IsUneven(BytesOf(payload))) uneven.push_back(Describe(*received[i]));
+    for (std::size_t j = i + 1; j < received.size(); ++j) {
+      if (received[j]->message.payload.size() != payload.size()) continue;
+      if (XorIsUneven(payload, received[j]->message.payload))
+        uneven.push_back(
+            fmt::format("XOR of {} and {}", Describe(*received[i]), Describe(*received[j])));
+      for (const std::size_t count : counts)
+        if (const auto p = AsColumn(*received[i], count);
+            p && DifferenceIsUneven(*p, *AsColumn(*received[j], count)))
+          uneven.push_back(fmt::format("difference of {} and {}", Describe(*received[i]),
+                                       Describe(*received[j])));
     }
   }
+  for (const std::size_t count : counts) {
+    std::map<Column, std::string>
+        columns;  // each content once: what goes to two receivers is one message
+    for (const auto& r : view)
+      if (auto column = AsColumn(r, count)) columns.emplace(std::move(*column), Describe(r));
+    for (auto p = columns.begin(); p != columns.end(); ++p)
+      for (auto q = std::next(p); q != columns.end(); ++q) {
+        if (SumIsUneven(p->first, q->first, nullptr))
+          uneven.push_back(fmt::format("sum of {} and {}", p->second, q->second));
+        for (auto r = std::next(q); r != columns.end(); ++r)
+          if (SumIsUneven(p->first, q->first, &r->first))
+            uneven.push_back(fmt::format("sum of {}, {} and {}", p->second, q->second, r->second));
+      }
+  }
   return uneven;
+}
+
+TEST(ChiSquareTest, FindsWhatTwoOrThreeMessagesTell) {
+  constexpr std::size_t kCount = 8192;
+  std::mt19937_64 rng(2);
+  const auto message = [](bool sent, int peer, const Column& column) {
+    Bytes payload(2 * column.size());
+    std::memcpy(payload.data(), column.data(), payload.size());
+    return Recorded{sent, peer, {Phase::kOnline, 0, 1, payload}};
+  };
+  Column p(kCount), q(kCount), opened(kCount), masked_again(kCount);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    p[i] = static_cast<std::uint16_t>(rng());
+    q[i] = static_cast<std::uint16_t>(rng());
+    opened[i] = static_cast<std::uint16_t>(1000 - p[i] - q[i]);
+    masked_again[i] = static_cast<std::uint16_t>(p[i] + rng() % 2);
+  }
+  EXPECT_TRUE(
+      UnevenThings({message(true, 1, p), message(true, 2, p), message(false, 1, q)}, {kCount})
+          .empty());
+  EXPECT_EQ(
+      UnevenThings({message(true, 1, p), message(false, 1, q), message(false, 2, opened)}, {kCount})
+          .size(),
+      1u);
+  EXPECT_EQ(UnevenThings({message(false, 1, p), message(false, 1, masked_again)}, {kCount}).size(),
+            2u);
 }
 
 TEST_P(PrivacyTest, ViewsAreUniformWhateverTheInput) {
@@ -239,7 +291,11 @@ TEST_P(PrivacyTest, ViewsAreUniformWhateverTheInput) {
       SCOPED_TRACE(fmt::format("{}, all values {}", Describe(spec), value));
       const auto shares =
           ShareOut(Values(spec.Elements(), value), spec.in.Size(), spec.batch, spec.ring_bits, 5);
-      const auto uneven = UnevenThings(spec, RunLayer(layer, {shares}, {.record = true}));
+      const auto session = RunLayer(layer, {shares}, {.record = true});
+      std::vector<std::string> uneven;
+      for (const auto& view : session.views)
+        for (auto& thing : UnevenThings(view, {spec.Elements(), spec.Outputs()}))
+          uneven.push_back(std::move(thing));
       if (Info().is_private) {
         EXPECT_TRUE(uneven.empty()) << fmt::format("{}", fmt::join(uneven, "; "));
       } else {
