@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 32;
 constexpr std::uint64_t kMaxImageBytes = std::uint64_t{1} << 31;
+constexpr std::uint64_t kMaxNpyHeaderBytes = 1 << 16;
+constexpr int kGzipOnly = 16 + MAX_WBITS;  // to zlib: expect the gzip format
 constexpr std::uint64_t kMaxChannels = 65536, kMaxSide = 4096;
 constexpr std::uint32_t kImagesMagic = 0x00000803, kLabelsMagic = 0x00000801;
 constexpr std::string_view kNpyMagic = "\x93NUMPY";
@@ -32,7 +34,6 @@ class ByteReader {
         name_(name),
         packed_(bytes.size() >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B) {
     if (!packed_) return;
-    constexpr int kGzipOnly = 16 + MAX_WBITS;
     TERCET_CHECK(inflateInit2(&stream_, kGzipOnly) == Z_OK, "zlib cannot be set up");
   }
   ByteReader(const ByteReader&) = delete;
@@ -263,10 +264,9 @@ NpyHeader ReadNpyHeader(ByteReader& reader) {
   const std::size_t length_bytes = major == 1 ? 2 : 4;
   const std::uint64_t length =
       LittleEndian(reader.ReadAll(length_bytes, "the .npy header's length").data(), length_bytes);
-  constexpr std::uint64_t kMaxHeaderBytes = 1 << 16;
-  if (length > kMaxHeaderBytes) {
+  if (length > kMaxNpyHeaderBytes) {
     reader.Fail(fmt::format("the .npy header is {} bytes long, expected at most {}", length,
-                            kMaxHeaderBytes));
+                            kMaxNpyHeaderBytes));
   }
   const std::vector<std::uint8_t> header = reader.ReadAll(length, "the .npy header");
   NpyHeader result =

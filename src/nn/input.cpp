@@ -15,6 +15,10 @@ namespace {
 
 using nlohmann::json;
 
+/// Later readers go through signed 64-bit integers, where anything above would wrap.
+constexpr std::uint64_t kLargestInteger = std::numeric_limits<std::int64_t>::max();
+constexpr std::size_t kLongestPrinted = 100;
+
 /// Follows the parser through the document: knows where it is, finds keys that come twice (the
 /// parser itself would keep the last one) and enforces the limits.
 class DocumentGuard {
@@ -93,11 +97,9 @@ class DocumentGuard {
                                                     length, limits_.string_length));
       }
     }
-    // Later readers go through signed 64-bit integers, where these would wrap.
-    constexpr auto kLargest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    if (value.is_number_unsigned() && value.get<std::uint64_t>() > kLargest) {
-      Refuse(Pointer(levels_.size()),
-             fmt::format("found {}, expected at most {}", value.get<std::uint64_t>(), kLargest));
+    if (value.is_number_unsigned() && value.get<std::uint64_t>() > kLargestInteger) {
+      Refuse(Pointer(levels_.size()), fmt::format("found {}, expected at most {}",
+                                                  value.get<std::uint64_t>(), kLargestInteger));
     }
   }
 
@@ -148,11 +150,10 @@ std::vector<std::uint8_t> ReadFile(const std::filesystem::path& file, std::uintm
 }
 
 std::string Printable(std::string_view text) {
-  constexpr std::size_t kLongest = 100;
-  std::string result(text.substr(0, kLongest));
+  std::string result(text.substr(0, kLongestPrinted));
   std::replace_if(
       result.begin(), result.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
-  if (text.size() > kLongest) result += "...";
+  if (text.size() > kLongestPrinted) result += "...";
   return result;
 }
 

@@ -31,6 +31,7 @@ static_assert(std::endian::native == std::endian::little,
 constexpr std::uint64_t kLengthBytes = 8;  // the header's length stands before it
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
 constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{1} << 36;
+constexpr char kSupportedDTypes[] = "F32, F64, F16, BF16, I8, I16, I32 or I64";
 constexpr char kMetadataKey[] = "__metadata__";
 
 struct DTypeInfo {
@@ -73,18 +74,20 @@ T Element(const std::vector<std::uint8_t>& bytes, std::size_t index) {
 template <class To, class From>
 std::vector<To> Convert(const std::vector<std::uint8_t>& bytes, std::size_t count) {
   std::vector<To> values(count);
-  for (std::size_t i = 0; i < count; ++i) values[i] = static_cast<To>(Element<From>(bytes, i));
+  for (std::size_t i = 0; i < count; ++i) {
+    // NOLINTNEXTLINE(bugprone-signed-char-misuse): the bytes of I8 are numbers with a sign.
+    values[i] = static_cast<To>(Element<From>(bytes, i));
+  }
   return values;
 }
 
 template <class From>
 std::vector<std::int64_t> ConvertExactly(const std::vector<std::uint8_t>& bytes, std::size_t count,
                                          const std::string& place) {
-  constexpr double kBound = 0x1p63;
   std::vector<std::int64_t> values(count);
   for (std::size_t i = 0; i < count; ++i) {
     const auto value = static_cast<double>(Element<From>(bytes, i));
-    if (!(value >= -kBound && value < kBound) || value != std::trunc(value)) {
+    if (!(value >= -0x1p63 && value < 0x1p63) || value != std::trunc(value)) {
       throw ConfigError(place,
                         fmt::format("element {} is not an integer of 64 bits, expected one", i));
     }
@@ -263,14 +266,14 @@ class HeaderReader {
   }
 
   std::string ReadDType(const std::string& tensor, const json& value) const {
-    constexpr char kSupported[] = "F32, F64, F16, BF16, I8, I16, I32 or I64";
     if (value.is_string()) {
-      const auto dtype = value.get<std::string>();
+      auto dtype = value.get<std::string>();
       if (dtype == "F16" || dtype == "BF16") return dtype;
       for (const DTypeInfo& known : kDTypes)
         if (dtype == known.name) return dtype;
     }
-    FailTensor(tensor, fmt::format("found dtype {}, expected {}", ValueText(value), kSupported));
+    FailTensor(tensor,
+               fmt::format("found dtype {}, expected {}", ValueText(value), kSupportedDTypes));
   }
 
   std::vector<std::size_t> ReadSizes(const std::string& tensor, const char* key,
