@@ -1,0 +1,18 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+namespace tercet::app {
+
+/// Each adds a subcommand of `tercet`; when it is the one that is chosen, parsing sets `chosen` to
+/// what then runs it and gives the exit code.
+using Chosen = std::function<int()>;
+void AddRunCommand(CLI::App& app, Chosen& chosen);
+void AddPlanCommand(CLI::App& app, Chosen& chosen);
+void AddPlainCommand(CLI::App& app, Chosen& chosen);
+void AddCompileCommand(CLI::App& app, Chosen& chosen);
+void AddKeygenCommand(CLI::App& app, Chosen& chosen);
+void AddSuitesCommand(CLI::App& app, Chosen& chosen);
+
+}  // namespace tercet::app

@@ -1,0 +1,81 @@
+#include "app/failure.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <utility>
+
+#include "tercet/base/error.h"
+
+namespace tercet::app {
+namespace {
+
+constexpr std::array<std::pair<FailureKind, const char*>, 4> kNames{
+    {{FailureKind::kInput, "input"},
+     {FailureKind::kOwn, "own"},
+     {FailureKind::kNetwork, "network"},
+     {FailureKind::kAbort, "abort"}}};
+
+}  // namespace
+
+const char* FailureKindName(FailureKind kind) {
+  for (const auto& [each, name] : kNames)
+    if (each == kind) return name;
+  return "own";
+}
+
+FailureKind FailureKindFromName(std::string_view name) {
+  for (const auto& [kind, each] : kNames)
+    if (each == name) return kind;
+  return FailureKind::kOwn;
+}
+
+Failure Classify(const std::exception& error) {
+  auto kind = FailureKind::kOwn;
+  if (dynamic_cast<const AbortError*>(&error) != nullptr) {
+    kind = FailureKind::kAbort;
+  } else if (dynamic_cast<const NetworkError*>(&error) != nullptr) {
+    kind = FailureKind::kNetwork;
+  } else if (dynamic_cast<const ConfigError*>(&error) != nullptr ||
+             dynamic_cast<const UnsupportedError*>(&error) != nullptr) {
+    kind = FailureKind::kInput;
+  }
+  return {kind, error.what()};
+}
+
+int ExitCode(FailureKind kind) { return kind == FailureKind::kInput ? kExitUsage : kExitFailed; }
+
+bool MayBeConsequence(FailureKind kind) {
+  return kind == FailureKind::kNetwork || kind == FailureKind::kAbort;
+}
+
+void ThrowFailure(const Failure& failure, const std::string& who) {
+  const std::string text = fmt::format("{}: {}", who, failure.text);
+  switch (failure.kind) {
+    case FailureKind::kInput:
+      throw ConfigError(who, failure.text);
+    case FailureKind::kNetwork:
+      throw NetworkError(text);
+    case FailureKind::kAbort:
+      throw AbortError(text);
+    default:
+      throw Error(text);
+  }
+}
+
+int GuardedMain(const char* program, const std::function<int()>& body) noexcept {
+  Failure failure;
+  try {
+    return body();
+  } catch (const std::exception& e) {
+    failure = Classify(e);
+  } catch (...) {
+    failure.text = "unknown exception";
+  }
+  std::replace(failure.text.begin(), failure.text.end(), '\n', ' ');
+  std::fflush(stdout);
+  std::fprintf(stderr, "%s: error: %s\n", program, failure.text.c_str());
+  return ExitCode(failure.kind);
+}
+
+}  // namespace tercet::app

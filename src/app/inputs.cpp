@@ -1,0 +1,155 @@
+#include "app/inputs.h"
+
+#include <algorithm>
+#include <random>
+
+#include "tercet/base/error.h"
+
+namespace tercet::app {
+namespace {
+
+constexpr std::size_t kPlainBatch = 128;
+
+}  // namespace
+
+nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
+                             const mpc::Registry& registry,
+                             const std::function<void(const std::string&)>& say) {
+  if (nn::IsCompiled(source.file)) {
+    if (!source.calibration_images.empty())
+      throw ConfigError("--calibrate-images",
+                        fmt::format("{} is compiled already; give float weights to compile",
+                                    source.file.string()));
+    nn::IntegerNetwork network = nn::LoadCompiled(source.file);
+    if (network.net.spec_digest != spec.Digest())
+      throw ConfigError(
+          source.file.string(),
+          fmt::format(
+              "this model was compiled for another architecture (network \"{}\", digest {:.12}); "
+              "network \"{}\" with digest {:.12} expected",
+              network.net.name, network.net.spec_digest, spec.name, spec.Digest()));
+    return network;
+  }
+  const nn::FloatNetwork network(spec, nn::LoadTensors(source.file), source.file.string());
+  nn::CompileOptions options;
+  options.default_bits = kDefaultBits;
+  options.progress = say;
+  LabelledImages calibration;
+  if (!source.calibration_images.empty()) {
+    calibration = LoadLabelledImages(source.calibration_images, source.calibration_labels, 0, spec);
+    options.calibration = &calibration.images;
+    options.labels = &calibration.labels;
+  }
+  nn::CompileReport report;
+  nn::IntegerNetwork compiled = nn::Compile(network, registry.PlainOracle(), options, &report);
+  for (const auto& line : report.lines) say(line);
+  return compiled;
+}
+
+LabelledImages LoadLabelledImages(const std::filesystem::path& images,
+                                  const std::filesystem::path& labels, std::size_t limit,
+                                  const nn::NetworkSpec& spec) {
+  LabelledImages loaded;
+  loaded.images = nn::LoadImages(images, limit, spec.input.shape);
+  if (labels.empty()) return loaded;
+  loaded.labels = nn::LoadLabels(labels, limit, spec.Classes());
+  if (loaded.labels.size() != loaded.images.count)
+    throw ConfigError(labels.string(),
+                      fmt::format("{} labels found, {} expected, one for each image of {}",
+                                  loaded.labels.size(), loaded.images.count, images.string()));
+  return loaded;
+}
+
+nn::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed) {
+  nn::TensorFile file;
+  std::mt19937 generator(seed);
+  // Between low and high, the same on every machine (unlike the distributions of <random>).
+  auto add = [&](const std::string& name, const std::vector<std::size_t>& shape, float low,
+                 float high) {
+    std::size_t count = 1;
+    for (const std::size_t n : shape) count *= n;
+    std::vector<float> values(count);
+    for (float& v : values)
+      v = low + (high - low) * static_cast<float>(generator() >> 8) / 16777216.0F;
+    file.tensors[name] = nn::TensorData::FromFloats(shape, values);
+  };
+  for (const nn::LayerSpec& layer : spec.layers) {
+    switch (layer.type) {
+      case nn::LayerType::kConv2d:
+        add(layer.name + ".weight",
+            {layer.out_channels, layer.in.channels / layer.groups, layer.kernel, layer.kernel}, -1,
+            1);
+        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
+        break;
+      case nn::LayerType::kLinear:
+        add(layer.name + ".weight", {layer.out_channels, layer.in.Size()}, -1, 1);
+        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
+        break;
+      case nn::LayerType::kBatchNorm:
+        add(layer.name + ".weight", {layer.out.channels}, -1, 1);
+        add(layer.name + ".bias", {layer.out.channels}, -0.5, 0.5);
+        add(layer.name + ".running_mean", {layer.out.channels}, -0.5, 0.5);
+        add(layer.name + ".running_var", {layer.out.channels}, 0.5, 2);
+        break;
+      default:
+        break;
+    }
+  }
+  return file;
+}
+
+nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, const mpc::Registry& registry,
+                                     unsigned bits) {
+  const nn::FloatNetwork network(spec, PlaceholderWeights(spec, 1), "placeholder weights");
+  nn::CompileOptions options;
+  options.default_bits = bits;
+  nn::PublicNetwork result = nn::Compile(network, registry.PlainOracle(), options, nullptr).net;
+  for (auto& layer : result.layers) layer.value_bits = bits;
+  return result;
+}
+
+nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count) {
+  nn::Images images{shape, count, std::vector<std::uint8_t>(shape.Size() * count)};
+  std::mt19937 generator(7);
+  for (auto& pixel : images.pixels) pixel = static_cast<std::uint8_t>(generator() >> 24);
+  return images;
+}
+
+std::string ImagesToNpy(const nn::Images& images) {
+  std::string header =
+      fmt::format("{{'descr': '|u1', 'fortran_order': False, 'shape': ({}, {}, {}, {}), }}",
+                  images.count, images.shape.channels, images.shape.height, images.shape.width);
+  // Magic, version and length take 10 bytes; all of the header is a multiple of 64 and ends with a
+  // newline.
+  header.resize((header.size() + 11 + 63) / 64 * 64 - 11, ' ');
+  header += '\n';
+  std::string file("\x93NUMPY\x01\x00", 8);
+  file += static_cast<char>(header.size() & 0xff);
+  file += static_cast<char>(header.size() >> 8);
+  file += header;
+  file.append(images.pixels.begin(), images.pixels.end());
+  return file;
+}
+
+std::vector<std::int64_t> PlainLogits(const nn::IntegerNetwork& network, const mpc::Oracle& oracle,
+                                      const nn::Images& images) {
+  std::vector<std::int64_t> logits;
+  logits.reserve(images.count * network.net.Classes());
+  for (std::size_t first = 0; first < images.count; first += kPlainBatch) {
+    const auto part =
+        nn::RunPlain(network, oracle, images, first, std::min(kPlainBatch, images.count - first));
+    logits.insert(logits.end(), part.begin(), part.end());
+  }
+  return logits;
+}
+
+std::size_t CountCorrect(const std::vector<std::uint8_t>& predictions,
+                         const std::vector<std::uint8_t>& labels) {
+  TERCET_CHECK(predictions.size() == labels.size(), "{} predictions, {} labels", predictions.size(),
+               labels.size());
+  std::size_t correct = 0;
+  for (std::size_t i = 0; i < labels.size(); ++i) correct += predictions[i] == labels[i];
+  return correct;
+}
+
+}  // namespace tercet::app

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tercet/mpc/suite.h"
+#include "tercet/nn/compile.h"
+#include "tercet/nn/images.h"
+#include "tercet/nn/integer_network.h"
+#include "tercet/nn/network.h"
+#include "tercet/nn/tensor_file.h"
+
+/// The programs' own input: models, images, and stand-ins for either.
+namespace tercet::app {
+
+inline constexpr unsigned kDefaultBits = 14;
+
+struct ModelSource {
+  std::filesystem::path file;  ///< compiled model or float weights
+  std::filesystem::path calibration_images,
+      calibration_labels;  ///< for float weights; both or neither
+};
+
+/// The integer network of `source`, for the architecture `spec`. Float weights are compiled, with
+/// what was chosen given to `say` line by line. ConfigError when a compiled model belongs to
+/// another architecture, and as nn says.
+nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
+                             const mpc::Registry& registry,
+                             const std::function<void(const std::string&)>& say);
+
+/// Images with their labels. ConfigError when there are not as many labels as images.
+struct LabelledImages {
+  nn::Images images;
+  std::vector<std::uint8_t> labels;  ///< empty when no file was given
+};
+LabelledImages LoadLabelledImages(const std::filesystem::path& images,
+                                  const std::filesystem::path& labels, std::size_t limit,
+                                  const nn::NetworkSpec& spec);
+
+/// Weights drawn from a fixed seed, for questions that the architecture alone answers (costs) and
+/// for tests.
+nn::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed);
+/// The public network with the same width for every layer.
+nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, const mpc::Registry& registry,
+                                     unsigned bits);
+/// Random pixels from a fixed seed.
+nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
+/// The bytes of a .npy file that LoadImages reads back.
+std::string ImagesToNpy(const nn::Images& images);
+
+/// RunPlain in pieces that bound the memory.
+std::vector<std::int64_t> PlainLogits(const nn::IntegerNetwork& network, const mpc::Oracle& oracle,
+                                      const nn::Images& images);
+/// How many predictions equal the labels.
+std::size_t CountCorrect(const std::vector<std::uint8_t>& predictions,
+                         const std::vector<std::uint8_t>& labels);
+
+}  // namespace tercet::app

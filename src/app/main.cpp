@@ -1,0 +1,66 @@
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "app/commands.h"
+#include "app/failure.h"
+#include "app/options.h"
+#include "tercet/base/error.h"
+#ifdef TERCET_HAVE_TRAIN
+#include "train/train_command.h"
+#endif
+
+namespace {
+
+namespace app = tercet::app;
+
+void AddTrain(CLI::App& cli, app::Chosen& chosen) {
+#ifdef TERCET_HAVE_TRAIN
+  // Parsing runs the training, so nothing is left to be chosen.
+  static_cast<void>(chosen);
+  tercet::train::AddTrainCommand(cli);
+#else
+  auto* command =
+      cli.add_subcommand("train", "Train a network in the clear (not part of this build)");
+  command->allow_extras();
+  command->callback([&chosen] {
+    chosen = []() -> int {
+      throw tercet::UnsupportedError(
+          "this tercet was built without `train`: install libtorch (Debian: libtorch-dev; "
+          "elsewhere set Torch_DIR), configure "
+          "with -DTERCET_BUILD_TRAIN=ON and build again");
+    };
+  });
+#endif
+}
+
+int Main(int argc, char** argv) {
+  // A reader of the output that goes away must not keep the program from cleaning up.
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App cli(
+      "Tercet: secure inference by three parties for binarized and other small neural networks.",
+      "tercet");
+  cli.set_version_flag("--version", "tercet " TERCET_VERSION);
+  cli.require_subcommand(1);
+  cli.footer(
+      "Example, three parties on this machine:\n"
+      "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
+      "t10k-images-idx3-ubyte.gz\n"
+      "         --labels t10k-labels-idx1-ubyte.gz --limit 1000\n"
+      "`tercet COMMAND --help` explains a command. Exit status: 0 done, 1 the run failed, 2 wrong "
+      "usage or input.");
+  app::Chosen chosen;
+  app::AddRunCommand(cli, chosen);
+  app::AddPlanCommand(cli, chosen);
+  app::AddPlainCommand(cli, chosen);
+  app::AddCompileCommand(cli, chosen);
+  AddTrain(cli, chosen);
+  app::AddKeygenCommand(cli, chosen);
+  app::AddSuitesCommand(cli, chosen);
+  return app::ParseAndRun(cli, argc, argv, [&] { return chosen ? chosen() : app::kExitOk; });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return tercet::app::GuardedMain("tercet", [&] { return Main(argc, argv); });
+}

@@ -1,0 +1,230 @@
+// The commands that look at a network without running it securely: plan, plain, compile.
+
+#include <algorithm>
+#include <memory>
+
+#include "app/commands.h"
+#include "app/cost_table.h"
+#include "app/failure.h"
+#include "app/files.h"
+#include "app/inputs.h"
+#include "app/options.h"
+#include "tercet/base/error.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/report/table.h"
+
+namespace tercet::app {
+namespace {
+
+constexpr std::size_t kFloatBatch = 128;
+
+void Say(const std::string& line) {
+  fmt::print("{}\n", line);
+  std::fflush(stdout);
+}
+
+struct PlanArguments {
+  std::filesystem::path network, json;
+  ModelSource model;
+  std::vector<std::string> suites{"lut"};
+  std::string link = "none";
+  std::size_t batch = 1, bits = kDefaultBits;
+  RoleOptions roles;
+};
+
+int ShowPlan(const PlanArguments& arguments) {
+  const auto registry = BuiltinProtocols();
+  if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
+  const auto link = net::ParseLinkProfile(arguments.link);
+  const auto roles = arguments.roles.Resolve();
+  const auto spec = nn::LoadNetwork(arguments.network);
+  nn::PublicNetwork network;
+  if (arguments.model.file.empty()) {
+    network = PlaceholderNetwork(spec, registry, static_cast<unsigned>(arguments.bits));
+    fmt::print("No model given: every layer is taken to need {} bits.\n", arguments.bits);
+  } else {
+    network = LoadModel(spec, arguments.model, registry, Say).net;
+  }
+  std::string plans;
+  for (const auto& text : arguments.suites) {
+    const auto suite = ParseSuite(text, registry);
+    const auto plan = nn::MakePlan(network, registry, suite, roles, arguments.batch);
+    for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
+    fmt::print("\n{}, suite {}, one batch of {}; {}\n\n{}", network.name, suite.Text(), plan.batch,
+               RolesText(roles), DescribePlan(plan, report::Utf8Locale()));
+    if (link.Shaped()) {
+      const auto total = plan.Total();
+      fmt::print(
+          "On link {} (round trip {} ms, {} Mbit/s), latency and bytes alone, without any "
+          "computation: offline {}, online {}.\n"
+          "(hops x half a round trip + the bytes of the party that sends most / rate)\n",
+          link.name, link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited",
+          report::FormatSeconds(LinkSeconds(total.offline_hops, total.offline_bytes, link)),
+          report::FormatSeconds(LinkSeconds(total.online_hops, total.online_bytes, link)));
+    }
+    plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, link);
+  }
+  if (!arguments.json.empty()) WriteFile(arguments.json, "{\"plans\": [\n" + plans + "\n]}\n");
+  return kExitOk;
+}
+
+struct PlainArguments {
+  std::filesystem::path network, images, labels;
+  ModelSource model;
+  std::size_t limit = 0;
+};
+
+std::vector<std::uint8_t> FloatPredictions(const nn::FloatNetwork& network,
+                                           const nn::Images& images) {
+  std::vector<std::uint8_t> predictions;
+  const std::size_t classes = network.Spec().Classes();
+  for (std::size_t first = 0; first < images.count; first += kFloatBatch) {
+    const auto logits = network.Run(images, first, std::min(kFloatBatch, images.count - first));
+    for (auto row = logits.begin(); row != logits.end();
+         row += static_cast<std::ptrdiff_t>(classes))
+      predictions.push_back(static_cast<std::uint8_t>(
+          std::max_element(row, row + static_cast<std::ptrdiff_t>(classes)) - row));
+  }
+  return predictions;
+}
+
+int RunPlainNetwork(const PlainArguments& arguments) {
+  const auto registry = BuiltinProtocols();
+  const auto spec = nn::LoadNetwork(arguments.network);
+  const auto data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
+  const auto model = LoadModel(spec, arguments.model, registry, Say);
+  const std::size_t count = data.images.count;
+  auto show = [&](const char* what, std::size_t part) {
+    fmt::print("{}: {:.2f} % ({} of {} images)\n", what,
+               100.0 * static_cast<double>(part) / static_cast<double>(count), part, count);
+  };
+  const auto integer =
+      nn::Predictions(PlainLogits(model, registry.PlainOracle(), data.images), spec.Classes());
+  if (!data.labels.empty()) show("integer network, accuracy", CountCorrect(integer, data.labels));
+  if (nn::IsCompiled(arguments.model.file)) {
+    if (data.labels.empty()) fmt::print("predictions: {}\n", fmt::join(integer, " "));
+    return kExitOk;
+  }
+  const nn::FloatNetwork network(spec, nn::LoadTensors(arguments.model.file),
+                                 arguments.model.file.string());
+  const auto exact = FloatPredictions(network, data.images);
+  if (!data.labels.empty()) show("float network, accuracy", CountCorrect(exact, data.labels));
+  show("both predict the same", CountCorrect(integer, exact));
+  return kExitOk;
+}
+
+struct CompileArguments {
+  std::filesystem::path network, model, out, images, labels;
+  std::size_t limit = 0;
+  double max_loss = 0.1;
+};
+
+int RunCompile(const CompileArguments& arguments) {
+  const auto registry = BuiltinProtocols();
+  CheckWritable(arguments.out, "--out");
+  const auto spec = nn::LoadNetwork(arguments.network);
+  if (nn::IsCompiled(arguments.model))
+    throw ConfigError("--model", fmt::format("{} is compiled already; float weights expected",
+                                             arguments.model.string()));
+  const nn::FloatNetwork network(spec, nn::LoadTensors(arguments.model), arguments.model.string());
+  nn::CompileOptions options;
+  options.default_bits = kDefaultBits;
+  options.max_loss = arguments.max_loss;
+  options.progress = Say;
+  LabelledImages calibration;
+  if (!arguments.images.empty()) {
+    calibration = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
+    options.calibration = &calibration.images;
+    options.labels = &calibration.labels;
+  }
+  nn::CompileReport report;
+  const auto compiled = nn::Compile(network, registry.PlainOracle(), options, &report);
+  nn::SaveCompiled(compiled, arguments.out);
+  for (const auto& line : report.lines) Say(line);
+  if (options.calibration != nullptr)
+    fmt::print(
+        "accuracy on the {} calibration images: float network {:.2f} %, integer network {:.2f} %\n",
+        calibration.images.count, report.float_accuracy, report.integer_accuracy);
+  fmt::print("{} written\n", arguments.out.string());
+  return kExitOk;
+}
+
+void AddCalibration(CLI::App& command, ModelSource& model) {
+  auto* images = command.add_option("--calibrate-images", model.calibration_images,
+                                    "Training images to choose the widths of float weights with");
+  auto* labels = command.add_option("--calibrate-labels", model.calibration_labels, "Their labels");
+  images->needs(labels);
+  labels->needs(images);
+}
+
+}  // namespace
+
+void AddPlanCommand(CLI::App& app, Chosen& chosen) {
+  auto* command = app.add_subcommand("plan", "What a query costs, layer by layer; nothing is run");
+  auto a = std::make_shared<PlanArguments>();
+  command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
+  auto* model = command->add_option(
+      "--model", a->model.file, "Compiled model or float weights; without it, one width for all");
+  AddCalibration(*command, a->model);
+  AddNumber(*command, "--bits", a->bits, 2, 62, "That width")->excludes(model);
+  command->add_option("--suite", a->suites, "Suites to compare")->capture_default_str();
+  AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
+  command
+      ->add_option("--link", a->link,
+                   "Also the time on this link: none, lan, wan or rtt_ms=X,mbit=Y")
+      ->capture_default_str();
+  command->add_option("--json", a->json, "Write the plans");
+  a->roles.AddTo(*command);
+  command->footer(
+      "Example:\n"
+      "  tercet plan nets/mnistnet3.json --suite lut --suite cbnn --link wan");
+  command->callback([a, &chosen] { chosen = [a] { return ShowPlan(*a); }; });
+}
+
+void AddPlainCommand(CLI::App& app, Chosen& chosen) {
+  auto* command =
+      app.add_subcommand("plain", "The same integers without secrecy, and the float network");
+  auto a = std::make_shared<PlainArguments>();
+  command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
+  command->add_option("--model", a->model.file, "Compiled model or float weights (.safetensors)")
+      ->required();
+  command->add_option("--images", a->images, "IDX (also .gz) or .npy")->required();
+  command->add_option("--labels", a->labels, "Their labels, for the accuracy");
+  AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
+  AddCalibration(*command, a->model);
+  command->footer(
+      "Example:\n"
+      "  tercet plain nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
+      "t10k-images-idx3-ubyte.gz\n"
+      "         --labels t10k-labels-idx1-ubyte.gz");
+  command->callback([a, &chosen] { chosen = [a] { return RunPlainNetwork(*a); }; });
+}
+
+void AddCompileCommand(CLI::App& app, Chosen& chosen) {
+  auto* command = app.add_subcommand(
+      "compile", "Turn float weights into an integer network with a proven width per layer");
+  auto a = std::make_shared<CompileArguments>();
+  command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
+  command
+      ->add_option("--model", a->model,
+                   "Float weights (.safetensors, names as in a PyTorch state_dict)")
+      ->required();
+  command->add_option("--out", a->out, "Compiled model to write (.safetensors)")->required();
+  auto* images =
+      command->add_option("--images", a->images, "Training images to choose the widths with");
+  auto* labels = command->add_option("--labels", a->labels, "Their labels");
+  images->needs(labels);
+  labels->needs(images);
+  AddReal(*command, "--max-loss", a->max_loss, 0, 100,
+          "Accuracy that narrower layers may cost, in percentage points");
+  AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
+  command->footer(
+      "Example:\n"
+      "  tercet compile nets/mnistnet1.json --model nets/mnistnet1.safetensors --out "
+      "mnistnet1.compiled.safetensors\n"
+      "         --images train-images-idx3-ubyte.gz --labels train-labels-idx1-ubyte.gz --limit "
+      "5000");
+  command->callback([a, &chosen] { chosen = [a] { return RunCompile(*a); }; });
+}
+
+}  // namespace tercet::app

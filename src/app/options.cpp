@@ -1,0 +1,127 @@
+#include "app/options.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "tercet/base/error.h"
+
+namespace tercet::app {
+namespace {
+
+template <class T>
+T ParseInRange(const std::string& name, const std::string& text, T min, T max, const char* what) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  // Written so that a NaN is outside.
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= min && value <= max))
+    throw ConfigError(name,
+                      fmt::format("\"{}\" found, {} from {} to {} expected", text, what, min, max));
+  return value;
+}
+
+std::string LongName(const std::string& names) { return names.substr(names.rfind(',') + 1); }
+
+}  // namespace
+
+CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& value, std::size_t min,
+                       std::size_t max, const std::string& help) {
+  auto* option = app.add_option_function<std::string>(
+      name,
+      [&value, name = LongName(name), min, max](const std::string& text) {
+        value = ParseInRange<std::size_t>(name, text, min, max, "a whole number");
+      },
+      help);
+  option->type_name("N");
+  if (value >= min) option->default_str(std::to_string(value));
+  return option;
+}
+
+CLI::Option* AddReal(CLI::App& app, const std::string& name, double& value, double min, double max,
+                     const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [&value, name = LongName(name), min, max](const std::string& text) {
+            value = ParseInRange<double>(name, text, min, max, "a number");
+          },
+          help)
+      ->type_name("X")
+      ->default_str(fmt::format("{}", value));
+}
+
+CLI::Option* AddParty(CLI::App& app, const std::string& name, std::optional<int>& value,
+                      const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [&value, name](const std::string& text) {
+            value = ParseInRange<int>(name, text, 0, 2, "a party's number");
+          },
+          help)
+      ->type_name("0|1|2");
+}
+
+void RoleOptions::AddTo(CLI::App& app) {
+  AddParty(app, "--helper", helper, "Party that deals correlated randomness [0]")->group("Roles");
+  AddParty(app, "--data-owner", data_owner, "Party with the images [the one after the helper]")
+      ->group("Roles");
+  AddParty(app, "--model-owner", model_owner, "Party with the model [the remaining one]")
+      ->group("Roles");
+  AddParty(app, "--receiver", receiver, "Party that receives the result [the owner of the images]")
+      ->group("Roles");
+}
+
+mpc::Roles RoleOptions::Resolve() const {
+  mpc::Roles roles;
+  roles.helper = helper.value_or(roles.helper);
+  roles.data_owner = data_owner.value_or(roles.Evaluator1());
+  const int other =
+      roles.data_owner == roles.Evaluator1() ? roles.Evaluator2() : roles.Evaluator1();
+  roles.model_owner = model_owner.value_or(other);
+  roles.receiver = receiver.value_or(roles.data_owner);
+  CheckRoles(roles, "--helper");
+  return roles;
+}
+
+void CheckRoles(const mpc::Roles& roles, const std::string& place) {
+  auto refuse = [&](int party, const char* what) {
+    if (party == roles.helper)
+      throw ConfigError(
+          place,
+          fmt::format(
+              "party {} is the helper, so it cannot {}; the three roles of owners and receiver "
+              "belong to the other two parties",
+              party, what));
+  };
+  refuse(roles.data_owner, "own the images");
+  refuse(roles.model_owner, "own the model");
+  refuse(roles.receiver, "receive the result");
+}
+
+std::string RolesText(const mpc::Roles& roles) {
+  return fmt::format("helper {}, data owner {}, model owner {}, receiver {}", roles.helper,
+                     roles.data_owner, roles.model_owner, roles.receiver);
+}
+
+mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
+  mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
+  registry.FindSuite(choice.name);
+  return choice;
+}
+
+int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // help or version
+    std::string command = app.get_name();
+    for (const auto* sub : app.get_subcommands()) command += " " + sub->get_name();
+    throw ConfigError("command line", fmt::format("{} (see {} --help)", e.what(), command));
+  }
+  return run();
+}
+
+void PrintWarning(const std::string& text) { fmt::print(stderr, "tercet: WARNING: {}\n", text); }
+
+}  // namespace tercet::app

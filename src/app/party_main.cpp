@@ -1,0 +1,283 @@
+#include <pthread.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <memory>
+#include <thread>
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include "app/cost_table.h"
+#include "app/events.h"
+#include "app/failure.h"
+#include "app/files.h"
+#include "app/inputs.h"
+#include "app/options.h"
+#include "app/party_session.h"
+#include "app/testbed.h"
+#include "tercet/base/error.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/net/tcp_link.h"
+#include "tercet/report/table.h"
+
+namespace tercet::app {
+namespace {
+
+struct Arguments {
+  std::optional<int> id;
+  std::filesystem::path testbed, network, json, labels;
+  std::string images;
+  ModelSource model;
+  std::string suite = "lut", link = "none";
+  std::size_t batch = kDefaultBatch, limit = 0;
+  int listen_fd = -1, report_fd = -1;
+};
+
+// The run as a signal sees it: what to stop, and where to say so.
+class Process {
+ public:
+  explicit Process(EventPipe* launcher) : launcher_(launcher) {}
+
+  void Attach(PartySession* session) {
+    const std::lock_guard lock(mutex_);
+    session_ = session;
+  }
+  // Signals no longer count: what is left is to write the results.
+  void Detach() {
+    const std::lock_guard lock(mutex_);
+    session_ = nullptr;
+    done_ = true;
+  }
+  void OnSignal(int number) {
+    const std::string reason = fmt::format("stopped by a signal ({})", ::strsignal(number));
+    const std::lock_guard lock(mutex_);
+    if (done_) return;
+    if (session_ != nullptr && connected_) {
+      session_->Stop(reason);
+      return;
+    }
+    // Nobody is there yet who would have to be told, and waiting for them cannot be cut short.
+    Tell({FailureKind::kOwn, reason});
+    ::_exit(kExitFailed);
+  }
+  void Connected() {
+    const std::lock_guard lock(mutex_);
+    connected_ = true;
+  }
+  void Tell(const Failure& failure) {
+    if (launcher_ != nullptr) {
+      launcher_->Send(failure);
+    } else {
+      fmt::print(stderr, "tercet-party: error: {}\n", failure.text);
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  EventPipe* launcher_;
+  PartySession* session_ = nullptr;
+  bool connected_ = false, done_ = false;
+};
+
+void CheckOwner(bool given, bool owner, const char* option, int id, const char* what) {
+  if (owner && !given)
+    throw ConfigError(option, fmt::format("party {} owns {}, so it must be given", id, what));
+  if (!owner && given)
+    throw ConfigError(option, fmt::format("party {} does not own {}; leave it out", id, what));
+}
+
+int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) {
+  const int id = *arguments.id;
+  const bool quiet = launcher != nullptr;
+  if (quiet) {
+    spdlog::set_level(spdlog::level::err);
+  } else {
+    spdlog::set_default_logger(spdlog::stderr_color_mt("party"));
+    spdlog::set_pattern(fmt::format("%T party {}: %v", id));
+  }
+  if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
+  const mpc::Registry registry = BuiltinProtocols();
+  const Testbed testbed = LoadTestbed(arguments.testbed, id);
+
+  PartySettings settings;
+  settings.id = id;
+  settings.spec = nn::LoadNetwork(arguments.network);
+  settings.suite = ParseSuite(arguments.suite, registry);
+  settings.roles = testbed.roles;
+  settings.batch = arguments.batch;
+  settings.link = net::ParseLinkProfile(arguments.link);
+
+  const bool owns_model = id == testbed.roles.model_owner,
+             owns_images = id == testbed.roles.data_owner;
+  const bool receives = id == testbed.roles.receiver;
+  CheckOwner(!arguments.model.file.empty(), owns_model, "--model", id, "the model");
+  CheckOwner(!arguments.images.empty(), owns_images, "--images", id, "the images");
+  if (!arguments.labels.empty() && !receives)
+    throw ConfigError(
+        "--labels",
+        fmt::format("party {} does not receive the result (party {} does); leave it out", id,
+                    testbed.roles.receiver));
+  std::optional<nn::IntegerNetwork> model;
+  std::optional<nn::Images> images;
+  std::vector<std::uint8_t> labels;
+  if (owns_model) {
+    model = LoadModel(settings.spec, arguments.model, registry,
+                      [](const std::string& line) { spdlog::info(line); });
+    settings.model = &*model;
+  }
+  if (owns_images) {
+    images = nn::LoadImages(arguments.images, arguments.limit, settings.spec.input.shape);
+    settings.images = &*images;
+  }
+  if (!arguments.labels.empty())
+    labels = nn::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
+
+  net::TcpOptions tcp;
+  tcp.party = id;
+  tcp.endpoints = testbed.endpoints;
+  tcp.tls = testbed.tls;
+  tcp.timeout = testbed.timeout;
+  tcp.connect_timeout = testbed.connect_timeout;
+  if (arguments.listen_fd >= 0) tcp.listen_fd = arguments.listen_fd;
+  tcp.agreement = Agreement(settings);
+  tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
+  if (!testbed.tls && !quiet)
+    PrintWarning("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
+
+  settings.on_plan = [&](const nn::Plan& plan, std::size_t count) {
+    if (quiet) return;
+    for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
+    fmt::print("{} images in batches of {}; {}; cost of one batch:\n\n{}\n", count, plan.batch,
+               RolesText(plan.roles), DescribePlan(plan, report::Utf8Locale()));
+    std::fflush(stdout);
+  };
+  auto last = std::chrono::steady_clock::now();
+  settings.on_progress = [&, launcher](std::size_t done, std::size_t total) {
+    if (launcher != nullptr) {
+      launcher->Send(ProgressEvent{done, total});
+      return;
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last < std::chrono::seconds(1)) return;
+    last = now;
+    spdlog::info("{} of {} images done", done, total);
+  };
+
+  PartySession session(settings, registry);
+  process.Attach(&session);
+  report::PartyReport report;
+  try {
+    report = session.Run([&] {
+      auto links = net::ConnectTcp(tcp);
+      process.Connected();
+      return links;
+    });
+  } catch (...) {
+    process.Detach();
+    throw;
+  }
+  process.Detach();
+
+  if (launcher != nullptr) {
+    launcher->Send(ReportEvent{report::ToJson(report)});
+    return kExitOk;
+  }
+  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(report));
+  fmt::print("{}", report::Describe(report, report::Utf8Locale()));
+  if (receives) {
+    const auto predictions = nn::Predictions(report.logits, report.classes);
+    if (labels.empty()) {
+      fmt::print("\npredictions: {}\n", fmt::join(predictions, " "));
+    } else if (labels.size() != predictions.size()) {
+      throw ConfigError("--labels", fmt::format("{} labels found, {} expected, one for each image",
+                                                labels.size(), predictions.size()));
+    } else {
+      const std::size_t correct = CountCorrect(predictions, labels);
+      fmt::print("\naccuracy: {:.2f} % ({} of {} images)\n",
+                 100.0 * static_cast<double>(correct) / static_cast<double>(labels.size()), correct,
+                 labels.size());
+    }
+  }
+  return kExitOk;
+}
+
+void AddOptions(CLI::App& app, Arguments& a) {
+  AddParty(app, "--id", a.id, "This party's number")->required();
+  app.add_option("--testbed", a.testbed, "Where the parties run (configs/*.json)")->required();
+  app.add_option("--network", a.network, "Architecture (nets/*.json), the same at all parties")
+      ->required();
+  app.add_option("--model", a.model.file,
+                 "Compiled model or float weights; at the model's owner only");
+  auto* images = app.add_option(
+      "--calibrate-images", a.model.calibration_images,
+      "Training images to choose the widths of float weights with; at the model's owner only");
+  auto* labels = app.add_option("--calibrate-labels", a.model.calibration_labels, "Their labels");
+  images->needs(labels);
+  labels->needs(images);
+  app.add_option("--images", a.images, "IDX (also .gz) or .npy; at the images' owner only");
+  app.add_option("--labels", a.labels, "Labels, for the accuracy; at the receiver only");
+  AddNumber(app, "--limit", a.limit, 1, kMaxImages,
+            "Use the first N images only; at the owner of images and labels");
+  AddNumber(app, "--batch", a.batch, 1, kMaxBatch, "Images a query; the same at all parties");
+  app.add_option("--suite", a.suite,
+                 "Protocols of the non-linear layers; the same at all parties (see tercet suites)")
+      ->capture_default_str();
+  app.add_option("--link", a.link,
+                 "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y; the same at all parties")
+      ->capture_default_str();
+  app.add_option("--json", a.json, "Write this party's report");
+  app.add_option("--listen-fd", a.listen_fd, "A socket that listens already")->group("");
+  app.add_option("--report-fd", a.report_fd, "A pipe for the events of the run")->group("");
+  app.footer(
+      "Example, three terminals:\n"
+      "  tercet keygen configs/certificates\n"
+      "  tercet-party --id 0 --testbed configs/loopback.json --network nets/mnistnet1.json\n"
+      "  tercet-party --id 1 --testbed configs/loopback.json --network nets/mnistnet1.json "
+      "--images t10k-images-idx3-ubyte.gz\n"
+      "  tercet-party --id 2 --testbed configs/loopback.json --network nets/mnistnet1.json --model "
+      "nets/mnistnet1.safetensors");
+}
+
+int Main(int argc, char** argv) {
+  // A thread of its own waits for the signals; all others leave them alone.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, number);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  Arguments arguments;
+  CLI::App app(
+      "One party of secure inference, for testbeds of real hosts. See `tercet run` for three on "
+      "one machine.",
+      "tercet-party");
+  app.set_version_flag("--version", "tercet-party " TERCET_VERSION);
+  AddOptions(app, arguments);
+  return ParseAndRun(app, argc, argv, [&] {
+    std::unique_ptr<EventPipe> launcher;
+    if (arguments.report_fd >= 0) launcher = std::make_unique<EventPipe>(arguments.report_fd);
+    // Outlives this function: the waiting thread ends with the process only.
+    auto process = std::make_shared<Process>(launcher.get());
+    std::thread([process, signals] {
+      for (int number = 0; ::sigwait(&signals, &number) == 0;) process->OnSignal(number);
+    }).detach();
+    try {
+      return RunParty(arguments, *process, launcher.get());
+    } catch (const std::exception& e) {
+      process->Detach();
+      const Failure failure = Classify(e);
+      if (launcher == nullptr) throw;
+      launcher->Send(failure);
+      return ExitCode(failure.kind);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace tercet::app
+
+int main(int argc, char** argv) {
+  return tercet::app::GuardedMain("tercet-party", [&] { return tercet::app::Main(argc, argv); });
+}

@@ -1,0 +1,292 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "app/commands.h"
+#include "app/cost_table.h"
+#include "app/failure.h"
+#include "app/files.h"
+#include "app/inputs.h"
+#include "app/launcher.h"
+#include "app/options.h"
+#include "app/party_session.h"
+#include "app/pictures.h"
+#include "app/testbed.h"
+#include "tercet/base/error.h"
+#include "tercet/crypto/certificates.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/report/table.h"
+
+namespace tercet::app {
+namespace {
+
+// A party may load a large model while the others wait for it; one that dies meanwhile is seen at
+// once.
+constexpr double kConnectSeconds = 120;
+constexpr auto kMemoryTimeout = std::chrono::hours(24);  // threads of one process cannot vanish
+
+struct RunArguments {
+  std::filesystem::path network, images, labels, json;
+  ModelSource model;
+  std::string suite = "lut", link = "none", transport = "tls";
+  std::size_t batch = kDefaultBatch, limit = 0, show = 0;
+  double timeout_s = 30;
+  RoleOptions roles;
+  bool no_check = false;
+};
+
+// All that a run needs, loaded and checked.
+struct RunInput {
+  mpc::Registry registry = BuiltinProtocols();
+  nn::NetworkSpec spec;
+  nn::IntegerNetwork model;
+  bool model_is_compiled = false;
+  LabelledImages data;
+  bool images_are_random = false;
+  mpc::SuiteChoice suite;
+  mpc::Roles roles;
+  net::LinkProfile link;
+};
+
+// One line that is rewritten on a terminal; elsewhere a line now and then. Silent in the first
+// second.
+class ProgressLine {
+ public:
+  void Show(std::size_t done, std::size_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    const double passed = std::chrono::duration<double>(now - start_).count();
+    const auto wait = terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000);
+    if (passed < 1 || (shown_ && done < total && now - last_ < wait)) return;
+    fmt::print(stderr, "{}{} of {} images, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done,
+               total, static_cast<double>(done) / passed, terminal_ ? "" : "\n");
+    std::fflush(stderr);
+    last_ = now;
+    shown_ = true;
+  }
+  ~ProgressLine() {
+    if (shown_ && terminal_) fmt::print(stderr, "\n");
+  }
+
+ private:
+  const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_;
+  bool shown_ = false;
+};
+
+std::string MachineText() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string processor = "unknown processor";
+  for (std::string line; std::getline(info, line);) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      processor = line.substr(colon + 2);
+      break;
+    }
+  }
+  return fmt::format("{}, {} threads", processor, std::thread::hardware_concurrency());
+}
+
+RunInput LoadInput(const RunArguments& arguments) {
+  RunInput input;
+  input.suite = ParseSuite(arguments.suite, input.registry);
+  input.roles = arguments.roles.Resolve();
+  input.link = net::ParseLinkProfile(arguments.link);
+  if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
+  input.spec = nn::LoadNetwork(arguments.network);
+  if (arguments.images.empty()) {
+    input.images_are_random = true;
+    input.data.images = RandomImages(input.spec.input.shape,
+                                     arguments.limit > 0 ? arguments.limit : arguments.batch);
+  } else {
+    input.data =
+        LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, input.spec);
+  }
+  input.model_is_compiled = nn::IsCompiled(arguments.model.file);
+  input.model = LoadModel(input.spec, arguments.model, input.registry,
+                          [](const std::string& line) { fmt::print("{}\n", line); });
+  return input;
+}
+
+std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
+                                                  const RunInput& input, ProgressLine& progress) {
+  const auto program = SiblingProgram("tercet-party");
+  const SignalWatch signals;
+  const TemporaryDirectory directory;
+  LaunchSettings launch;
+  launch.program = program;
+  launch.on_progress = [&](std::size_t done, std::size_t total) { progress.Show(done, total); };
+
+  std::filesystem::path certificates;
+  if (arguments.transport == "tls") {
+    certificates = directory.Path() / "certificates";
+    crypto::MakeCertificates(certificates, 1, false);
+  }
+  std::array<net::Endpoint, 3> endpoints;
+  for (std::size_t p = 0; p < 3; ++p) {
+    endpoints[p].host = "127.0.0.1";
+    if (p < 2) std::tie(launch.listening[p], endpoints[p].port) = ListenOnLoopback();
+  }
+  const auto testbed = directory.Path() / "testbed.json";
+  WriteFile(testbed, TestbedToJson(endpoints, certificates, input.roles, arguments.timeout_s,
+                                   std::max(arguments.timeout_s, kConnectSeconds)));
+  for (auto& list : launch.arguments)
+    list = {"--testbed", testbed.string(), "--network", arguments.network.string(),
+            "--suite",   arguments.suite,  "--batch",   std::to_string(arguments.batch),
+            "--link",    arguments.link};
+
+  // Parties read files, also those that are made here.
+  std::filesystem::path model = arguments.model.file, images = arguments.images;
+  if (!input.model_is_compiled) {
+    model = directory.Path() / "model.safetensors";
+    nn::SaveCompiled(input.model, model);
+  }
+  if (input.images_are_random) {
+    images = directory.Path() / "images.npy";
+    WriteFile(images, ImagesToNpy(input.data.images));
+  }
+  auto& model_owner = launch.arguments[static_cast<std::size_t>(input.roles.model_owner)];
+  model_owner.insert(model_owner.end(), {"--model", model.string()});
+  auto& data_owner = launch.arguments[static_cast<std::size_t>(input.roles.data_owner)];
+  data_owner.insert(data_owner.end(), {"--images", images.string(), "--limit",
+                                       std::to_string(input.data.images.count)});
+  return LaunchParties(std::move(launch), signals);
+}
+
+std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
+                                                const RunInput& input, ProgressLine& progress) {
+  auto links = net::MakeMemoryLinks(kMemoryTimeout);
+  std::array<report::PartyReport, 3> reports;
+  std::array<std::optional<Failure>, 3> failures;
+  auto run = [&](int id) {
+    const auto p = static_cast<std::size_t>(id);
+    PartySettings settings;
+    settings.id = id;
+    settings.spec = input.spec;
+    settings.suite = input.suite;
+    settings.roles = input.roles;
+    settings.batch = arguments.batch;
+    settings.link = input.link;
+    if (id == input.roles.model_owner) settings.model = &input.model;
+    if (id == input.roles.data_owner) settings.images = &input.data.images;
+    if (id == input.roles.receiver)
+      settings.on_progress = [&](std::size_t done, std::size_t total) {
+        progress.Show(done, total);
+      };
+    try {
+      reports[p] = PartySession(settings, input.registry).Run([&] { return std::move(links[p]); });
+    } catch (const std::exception& e) {
+      failures[p] = Classify(e);
+    }
+  };
+  {
+    std::array<std::jthread, 3> threads;
+    for (int id = 0; id < 3; ++id) threads[static_cast<std::size_t>(id)] = std::jthread(run, id);
+  }
+  const auto cause =
+      std::min_element(failures.begin(), failures.end(),
+                       [](const auto& a, const auto& b) { return a && (!b || a->kind < b->kind); });
+  if (*cause) ThrowFailure(**cause, fmt::format("party {}", cause - failures.begin()));
+  return reports;
+}
+
+int Run(const RunArguments& arguments) {
+  const RunInput input = LoadInput(arguments);
+  const auto& images = input.data.images;
+  const std::size_t batch = std::min(arguments.batch, images.count);
+  const auto plan = nn::MakePlan(input.model.net, input.registry, input.suite, input.roles, batch);
+  auto warnings = plan.Warnings(input.registry);
+  if (arguments.transport == "tcp-insecure")
+    warnings.emplace_back(
+        "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
+  for (const auto& warning : warnings) PrintWarning(warning);
+  fmt::print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}\n",
+             input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
+             input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles));
+  std::fflush(stdout);
+
+  std::array<report::PartyReport, 3> parties;
+  {
+    ProgressLine progress;
+    parties = arguments.transport == "memory" ? RunInThreads(arguments, input, progress)
+                                              : RunInProcesses(arguments, input, progress);
+  }
+  report::RunReport run = report::Merge(parties);
+  run.transport = arguments.transport;
+  run.machine = MachineText();
+  run.warnings = warnings;
+  run.predictions = nn::Predictions(run.logits, run.classes);
+  run.matches_plan = MatchesPlan(run, RunCost(plan, input.registry, input.suite, images.count));
+  if (!input.data.labels.empty()) run.correct = CountCorrect(run.predictions, input.data.labels);
+  if (!arguments.no_check) {
+    const auto plain = PlainLogits(input.model, input.registry.PlainOracle(), images);
+    TERCET_CHECK(plain.size() == run.logits.size(), "{} logits in the clear, {} from the run",
+                 plain.size(), run.logits.size());
+    std::size_t equal = 0;
+    for (std::size_t i = 0; i < plain.size(); ++i) equal += plain[i] == run.logits[i];
+    run.equal = equal;
+  }
+
+  const bool utf8 = report::Utf8Locale();
+  if (arguments.show > 0)
+    fmt::print("\n{}",
+               DrawPictures(images, arguments.show, input.data.labels, run.predictions, utf8));
+  fmt::print("\n{}", report::Describe(run, utf8));
+  std::fflush(stdout);
+  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run));
+  if (!run.MatchesPlain().value_or(true))
+    throw Error("the secure result differs from the plain integer network");
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddRunCommand(CLI::App& app, Chosen& chosen) {
+  auto* command =
+      app.add_subcommand("run", "Secure inference by three party processes on this machine");
+  auto a = std::make_shared<RunArguments>();
+  command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
+  command->add_option("--model", a->model.file, "Compiled model or float weights (.safetensors)")
+      ->required();
+  auto* images = command->add_option("--images", a->images,
+                                     "IDX (also .gz) or .npy; without it, random images");
+  command->add_option("--labels", a->labels, "Their labels, for the accuracy")->needs(images);
+  AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
+  AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
+  command->add_option("--suite", a->suite, "Protocols of the non-linear layers (see tercet suites)")
+      ->capture_default_str();
+  command->add_option("--link", a->link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
+      ->capture_default_str();
+  command->add_option("--transport", a->transport, "tls, tcp-insecure, or memory (three threads)")
+      ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
+      ->capture_default_str();
+  AddReal(*command, "--timeout", a->timeout_s, 0.1, 3600, "Seconds that a party may be silent");
+  auto* calibrate_images =
+      command->add_option("--calibrate-images", a->model.calibration_images,
+                          "Training images to choose the widths of float weights with");
+  auto* calibrate_labels =
+      command->add_option("--calibrate-labels", a->model.calibration_labels, "Their labels");
+  calibrate_images->needs(calibrate_labels);
+  calibrate_labels->needs(calibrate_images);
+  AddNumber(*command, "--show", a->show, 1, 1000,
+            "Print the first N images as pictures, with true and predicted class");
+  command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
+  command->add_option("--json", a->json, "Write the report");
+  a->roles.AddTo(*command);
+  command->footer(
+      "Example:\n"
+      "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
+      "t10k-images-idx3-ubyte.gz\n"
+      "         --labels t10k-labels-idx1-ubyte.gz --limit 1000 --link lan --show 6");
+  command->callback([a, &chosen] { chosen = [a] { return Run(*a); }; });
+}
+
+}  // namespace tercet::app

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "tercet/mpc/suite.h"
+#include "tercet/net/tcp_link.h"
+
+namespace tercet::app {
+
+/// A testbed file (configs/*.json) as one party reads it.
+struct Testbed {
+  std::array<net::Endpoint, 3> endpoints;
+  std::optional<net::TlsFiles> tls;  ///< nothing: plain TCP, asked for by name
+  mpc::Roles roles;
+  std::chrono::milliseconds timeout{30'000}, connect_timeout{30'000};
+};
+
+/// Reads and checks the file for party `id`. ConfigError "FILE POINTER: found, expected" for
+/// whatever the schema (configs/testbed.schema.json, built in) forbids, missing or needless
+/// certificates, roles that exclude each other.
+Testbed LoadTestbed(const std::filesystem::path& file, int id);
+
+/// The same file's text, for the launcher. Certificates: a directory that MakeCertificates filled,
+/// or empty for plain TCP.
+std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
+                          const std::filesystem::path& certificates, const mpc::Roles& roles,
+                          double timeout_s, double connect_timeout_s);
+
+}  // namespace tercet::app
