@@ -493,11 +493,13 @@ TEST_F(RawPeerTest, IsSilent) {
 }
 
 TEST_F(RawPeerTest, DoesNotReadAndIsClosedInTime) {
+  constexpr std::size_t kSize = std::size_t{16}
+                                << 20;  // more than the system takes for a peer that does not read
   auto one = std::async(std::launch::async, [&] {
-    links_[1][2]->Send(Make(Phase::kOnline, 1, std::size_t{64} << 20));
+    links_[1][2]->Send({Phase::kOnline, 1, 0, Bytes(kSize, 1)});
     links_[1][2]->Abort("enough");
   });
-  links_[0][2]->Send(Make(Phase::kOnline, 1, std::size_t{64} << 20));
+  links_[0][2]->Send({Phase::kOnline, 1, 0, Bytes(kSize, 1)});
   links_[0][2].reset();
   one.get();
 }
