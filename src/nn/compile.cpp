@@ -46,7 +46,7 @@ struct Block {
 /// Sorts the layers of the JSON into blocks.
 class BlockReader {
  public:
-  explicit BlockReader(const NetworkSpec& spec) : spec_(spec) {
+  explicit BlockReader(const NetworkSpec& spec) {
     for (index_ = 0; index_ < spec.layers.size(); ++index_) Visit(spec.layers[index_]);
     if (blocks_.empty() || blocks_.back().sign != nullptr) {
       throw UnsupportedError(fmt::format(
@@ -120,7 +120,6 @@ class BlockReader {
     suite = layer.suite;
   }
 
-  const NetworkSpec& spec_;
   std::size_t index_ = 0;
   bool flattened_ =
       false;  // a flatten that changed the shape came after the open block's last layer
