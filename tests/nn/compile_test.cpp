@@ -183,6 +183,30 @@ TEST(CompileTest, WeightsOfZero) {
   for (const std::int64_t b : compiled.weights[0].bias) EXPECT_THAT(b, testing::AnyOf(0, -1));
 }
 
+// Weights that training has rounded to a step of its own keep exactly those values, however odd the
+// step, as soon as the width has room for them.
+TEST(CompileTest, RoundedWeightsAreRecognised) {
+  const NetworkSpec spec = Spec(R"("shape": [20, 1, 1], "scale": 85, "bits": 2)",
+                                R"({"name": "fc1", "type": "linear", "out_features": 6},
+                                   {"name": "act1", "type": "sign"},
+                                   {"name": "fc2", "type": "linear", "out_features": 6})");
+  constexpr float kStep = 0.01371F;
+  std::mt19937_64 rng(4);
+  Floats rounded(120);
+  std::vector<std::int64_t> steps(120);
+  for (std::size_t i = 0; i < 120; ++i) {
+    // One weight in each channel is the largest; 113 is prime, so no coarser step serves.
+    steps[i] = i % 20 == 0 ? 113 : static_cast<std::int64_t>(rng() % 200) - 100;
+    rounded[i] = static_cast<float>(steps[i]) * kStep;
+  }
+  Weights weights(4);
+  weights.Fill(spec).Put("fc1.weight", {6, 20}, rounded);
+  const IntegerNetwork compiled = CompileWith(weights.Network(spec), 14);
+  for (std::size_t i = 0; i < 120; ++i)
+    EXPECT_EQ(compiled.weights[0].weight[i] * 113,
+              compiled.weights[0].weight[i / 20 * 20] * steps[i]);
+}
+
 // Two padded layers deep in the network, and padding around an input whose zero is no integer.
 TEST(CompileTest, PaddedConvolutionsAreExact) {
   const NetworkSpec spec =
