@@ -251,28 +251,26 @@ class CbnnSuite final : public mpc::Suite {
     const int p0 = FirstParty(roles);
     const std::size_t elements = spec.Elements();
     Cost cost;
-    for (auto& bytes : cost.online_bytes)
-      bytes += ring::PackedBytes(elements, spec.ring_bits);  // reshare
-    cost.online_hops += 1;
+    cost.Add(mpc::Phase::kOnline, ReshareRound(ring::PackedBytes(elements, spec.ring_bits)));
     MsbExtraction::AddCost(p0, elements, spec.ring_bits, cost);
     const auto add_conversion = [&](int first, std::size_t count, unsigned bits) {
-      BitTimes::AddBytes(first, count, bits, cost.online_bytes);
+      BitTimes::AddCost(first, count, bits, mpc::Phase::kOnline, cost);
     };
     if (spec.kind == ActivationKind::kRelu) {
-      add_conversion(p0, elements, spec.out_bits);
-      add_conversion((p0 + 1) % 3, elements, spec.out_bits);
-      cost.online_hops += 3;
+      // Two conversions side by side.
+      auto rounds = BitTimes::Rounds(p0, elements, spec.out_bits);
+      const auto second = BitTimes::Rounds((p0 + 1) % 3, elements, spec.out_bits);
+      for (std::size_t r = 0; r < rounds.size(); ++r) {
+        rounds[r].insert(rounds[r].end(), second[r].begin(), second[r].end());
+        cost.Add(mpc::Phase::kOnline, std::move(rounds[r]));
+      }
     } else if (spec.pool) {
       const unsigned bits = SmallestRing(SumBits(*spec.pool));
       add_conversion(p0, elements, bits);
       MsbExtraction::AddCost(p0, spec.Outputs(), bits, cost);
       add_conversion(p0, spec.Outputs(), spec.out_bits);
-      // Two conversions of 3 hops, of which one is hidden: P1 need not wait for the first one's
-      // last message.
-      cost.online_hops += 5;
     } else {
       add_conversion(p0, elements, spec.out_bits);
-      cost.online_hops += 3;
     }
     return cost;
   }

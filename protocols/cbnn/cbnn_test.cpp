@@ -82,19 +82,19 @@ TEST_F(CbnnSuiteTest, CostsPerElement) {
   auto cost = suite_.Costs(spec, choice_, roles);
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements());
   EXPECT_EQ(cost.OnlineTotal(), 52u * spec.Elements());
-  EXPECT_EQ(cost.offline_hops, 4u);
-  EXPECT_EQ(cost.online_hops, 6u);
+  EXPECT_EQ(cost.OfflineHops(), 4u);
+  EXPECT_EQ(cost.OnlineHops(), 6u);
   spec.kind = ActivationKind::kRelu;
   cost = suite_.Costs(spec, choice_, roles);
   EXPECT_EQ(cost.OnlineTotal(), (9u + 8u) * 4 * spec.Elements());
-  EXPECT_EQ(cost.online_hops, 6u);
+  EXPECT_EQ(cost.OnlineHops(), 6u);
   spec.kind = ActivationKind::kSign;
   spec.pool = mpc::PoolShape{};
   cost = suite_.Costs(spec, choice_, roles);
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements() + 14u * spec.Outputs());
   EXPECT_EQ(cost.OnlineTotal(), (36u + 8u) * spec.Elements() + (12u + 16u) * spec.Outputs());
-  EXPECT_EQ(cost.offline_hops, 8u);
-  EXPECT_EQ(cost.online_hops, 10u);
+  EXPECT_EQ(cost.OfflineHops(), 8u);
+  EXPECT_EQ(cost.OnlineHops(), 10u);
 }
 
 // r stays within its bounds and nothing wraps: |u| = |2x + 1| * r, with the sign that beta says.

@@ -40,11 +40,11 @@ SignMask MsbExtraction::PrepareAs(Context& ctx, std::size_t rows, std::size_t co
 }
 
 void MsbExtraction::AddCost(int p0, std::size_t count, unsigned ring_bits, mpc::Cost& cost) {
-  BitTimes::AddBytes(p0, count, ring_bits, cost.offline_bytes);
-  for (auto& bytes : cost.offline_bytes) bytes += ring::PackedBytes(count, ring_bits);
-  for (auto& bytes : cost.online_bytes) bytes += 2 * ring::PackedBytes(count, ring_bits);
-  cost.offline_hops += 4;
-  cost.online_hops += 2;
+  const std::uint64_t bytes = ring::PackedBytes(count, ring_bits);
+  BitTimes::AddCost(p0, count, ring_bits, mpc::Phase::kOffline, cost);
+  cost.Add(mpc::Phase::kOffline, ReshareRound(bytes));
+  cost.Add(mpc::Phase::kOnline, ReshareRound(bytes));
+  cost.Add(mpc::Phase::kOnline, {{0, 1, bytes}, {1, 2, bytes}, {2, 0, bytes}});  // u is opened
 }
 
 }  // namespace tercet::protocols::cbnn

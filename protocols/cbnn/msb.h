@@ -6,6 +6,11 @@
 
 namespace tercet::protocols::cbnn {
 
+/// Each party sends to the one below.
+inline mpc::Round ReshareRound(std::uint64_t bytes) {
+  return {{0, 2, bytes}, {1, 0, bytes}, {2, 1, bytes}};
+}
+
 /// Room that a ring must leave above the values: r has at least kMinMaskBits bits.
 inline constexpr unsigned kMinMaskBits = 8;
 

@@ -11,13 +11,16 @@ BitTimes::BitTimes(Party& party, int p0, const std::string& purpose)
   if (party.Id() != P0()) second_ = party.Keys().Open(P2(), purpose + "/s2");
 }
 
-void BitTimes::AddBytes(int p0, std::size_t count, unsigned bits,
-                        std::array<std::uint64_t, 3>& bytes) {
-  const std::uint64_t message = ring::PackedBytes(count, bits);
-  bytes[static_cast<std::size_t>((p0 + 1) % 3)] +=
-      2 * message;                                           // P1: both messages of the transfer
-  bytes[static_cast<std::size_t>((p0 + 2) % 3)] += message;  // P2: the chosen one
-  bytes[static_cast<std::size_t>(p0)] += message;            // P0: its share
+std::array<mpc::Round, 3> BitTimes::Rounds(int p0, std::size_t count, unsigned bits) {
+  const std::uint64_t bytes = ring::PackedBytes(count, bits);
+  const int p1 = (p0 + 1) % 3, p2 = (p0 + 2) % 3;
+  return {mpc::Round{{p1, p2, bytes}, {p1, p2, bytes}},  // both messages of the transfer
+          mpc::Round{{p2, p0, bytes}},                   // the chosen one
+          mpc::Round{{p0, p2, bytes}}};                  // the receiver's share
+}
+
+void BitTimes::AddCost(int p0, std::size_t count, unsigned bits, mpc::Phase phase, mpc::Cost& cost) {
+  for (auto& round : Rounds(p0, count, bits)) cost.Add(phase, std::move(round));
 }
 
 }  // namespace tercet::protocols::cbnn

@@ -73,9 +73,9 @@ class BitTimes {
     return {std::move(second_value_.As<W>()), ctx.Receive<W>(P0(), rows, cols, bits), bits};
   }
 
-  /// Adds what one conversion of `count` elements sends, by party.
-  static void AddBytes(int p0, std::size_t count, unsigned bits,
-                       std::array<std::uint64_t, 3>& bytes);
+  /// The three rounds of one conversion of `count` elements.
+  static std::array<mpc::Round, 3> Rounds(int p0, std::size_t count, unsigned bits);
+  static void AddCost(int p0, std::size_t count, unsigned bits, mpc::Phase phase, mpc::Cost& cost);
 
  private:
   /// Products of 8- and 16-bit words would be promoted to int, which can overflow.

@@ -42,10 +42,10 @@ TEST_P(Table, CostsPerElement) {
   const auto spec = Spec(row.value_bits, 16, row.pool);
   const auto cost =
       LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
-  EXPECT_EQ(cost.online_hops, row.hops);
+  EXPECT_EQ(cost.OnlineHops(), row.hops);
   EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
   EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
-  EXPECT_EQ(cost.online_bytes[0], 0u);
+  EXPECT_EQ(cost.OnlineBytes()[0], 0u);
 }
 INSTANTIATE_TEST_SUITE_P(Published, Table,
                          testing::Values(CostRow{10, "lut:chunks=2", false, 3, 26, 7.25},

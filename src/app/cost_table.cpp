@@ -13,8 +13,8 @@ std::string ShapeText(const mpc::Shape3& shape) {
   return fmt::format("{}x{}x{}", shape.channels, shape.height, shape.width);
 }
 
-nlohmann::ordered_json CostToJson(const mpc::Cost& cost) {
-  return {{"hops", cost.online_hops},
+nlohmann::ordered_json CostToJson(const mpc::Cost& cost, std::uint32_t hops) {
+  return {{"hops", hops},
           {"offline_bytes", cost.OfflineTotal()},
           {"online_bytes", cost.OnlineTotal()}};
 }
@@ -33,29 +33,31 @@ std::string DescribePlan(const nn::Plan& plan, bool utf8) {
                        {"offline", Align::kRight},
                        {"online", Align::kRight}});
   auto add = [&](std::string name, std::string type, std::string output, std::string macs,
-                 std::string bits, std::string suite, const mpc::Cost& cost) {
+                 std::string bits, std::string suite, const mpc::Cost& cost, std::uint32_t hops) {
     table.AddRow(
         {std::move(name), std::move(type), std::move(output), std::move(macs), std::move(bits),
-         std::move(suite), cost.online_hops > 0 ? std::to_string(cost.online_hops) : "",
+         std::move(suite), hops > 0 ? std::to_string(hops) : "",
          report::FormatBytes(cost.OfflineTotal()), report::FormatBytes(cost.OnlineTotal())});
   };
-  add("input", "input", ShapeText(plan.network.input.shape), "", "", "", plan.input);
+  const auto hops = plan.OnlineHops();
+  add("input", "input", ShapeText(plan.network.input.shape), "", "", "", plan.input, hops[0]);
   std::uint64_t macs = 0;
+  std::size_t step = 0;
   for (const auto& planned : plan.layers) {
     const auto& layer = planned.layer;
     macs += layer.linear.Macs();
     add(layer.name, layer.type, ShapeText(planned.activation.Out()),
         report::FormatCount(layer.linear.Macs()), std::to_string(layer.value_bits),
-        planned.suite.Text(), planned.cost);
+        planned.suite.Text(), planned.cost, hops[++step]);
   }
-  add("output", "output", ShapeText({plan.network.Classes(), 1, 1}), "", "", "", plan.output);
+  add("output", "output", ShapeText({plan.network.Classes(), 1, 1}), "", "", "", plan.output, hops[step + 1]);
   table.AddRule();
   const auto total = plan.Total();
   for (std::size_t p = 0; p < 3; ++p)
     table.AddRow({fmt::format("sent by party {}", p), "", "", "", "", "", "",
-                  report::FormatBytes(total.offline_bytes[p]),
-                  report::FormatBytes(total.online_bytes[p])});
-  add("total", "", "", report::FormatCount(macs), "", "", total);
+                  report::FormatBytes(total.OfflineBytes()[p]),
+                  report::FormatBytes(total.OnlineBytes()[p])});
+  add("total", "", "", report::FormatCount(macs), "", "", total, total.OnlineHops());
   return table.Render(utf8);
 }
 
@@ -68,19 +70,23 @@ double LinkSeconds(std::uint32_t hops, const std::array<std::uint64_t, 3>& bytes
   return seconds;
 }
 
-mpc::Cost RunCost(const nn::Plan& plan, const mpc::Registry& registry,
+RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
                   const mpc::SuiteChoice& suite, std::size_t images) {
-  const mpc::Cost full = plan.Total();
-  mpc::Cost cost;
-  for (std::size_t i = 0; i < images / plan.batch; ++i) cost += full;
+  RunTotals totals;
+  const auto add = [&](const mpc::Cost& cost, std::size_t queries) {
+    for (std::size_t p = 0; p < 3; ++p) {
+      totals.offline_bytes[p] += queries * cost.OfflineBytes()[p];
+      totals.online_bytes[p] += queries * cost.OnlineBytes()[p];
+    }
+    totals.online_hops = std::max(totals.online_hops, cost.OnlineHops());
+  };
+  if (images >= plan.batch) add(plan.Total(), images / plan.batch);
   if (const std::size_t rest = images % plan.batch; rest > 0)
-    cost += nn::MakePlan(plan.network, registry, suite, plan.roles, rest).Total();
-  cost.offline_hops = full.offline_hops;
-  cost.online_hops = full.online_hops;
-  return cost;
+    add(nn::MakePlan(plan.network, registry, suite, plan.roles, rest).Total(), 1);
+  return totals;
 }
 
-bool MatchesPlan(const report::RunReport& run, const mpc::Cost& cost) {
+bool MatchesPlan(const report::RunReport& run, const RunTotals& cost) {
   return run.offline_bytes == cost.offline_bytes && run.online_bytes == cost.online_bytes &&
          run.online_hops == cost.online_hops;
 }
@@ -89,11 +95,12 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
                        const net::LinkProfile& link) {
   using nlohmann::ordered_json;
   ordered_json layers = ordered_json::array();
+  const auto hops = plan.OnlineHops();
   auto add = [&](const std::string& name, const std::string& type, const mpc::Cost& cost,
                  ordered_json more) {
     ordered_json layer{{"name", name}, {"type", type}};
     layer.update(more);
-    layer.update(CostToJson(cost));
+    layer.update(CostToJson(cost, hops[layers.size()]));
     layers.push_back(std::move(layer));
   };
   add("input", "input", plan.input, ordered_json::object());
@@ -111,14 +118,14 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
       {"network", plan.network.name},
       {"suite", suite.Text()},
       {"batch", plan.batch},
-      {"hops", {{"online", total.online_hops}}},
-      {"bytes", {{"offline", total.offline_bytes}, {"online", total.online_bytes}}},
+      {"hops", {{"online", total.OnlineHops()}}},
+      {"bytes", {{"offline", total.OfflineBytes()}, {"online", total.OnlineBytes()}}},
       {"link",
        {{"name", link.name},
         {"rtt_ms", link.rtt_ms},
         {"mbit", link.mbit},
-        {"offline_s", LinkSeconds(total.offline_hops, total.offline_bytes, link)},
-        {"online_s", LinkSeconds(total.online_hops, total.online_bytes, link)}}},
+        {"offline_s", LinkSeconds(total.OfflineHops(), total.OfflineBytes(), link)},
+        {"online_s", LinkSeconds(total.OnlineHops(), total.OnlineBytes(), link)}}},
       {"layers", std::move(layers)}};
   return document.dump(2);
 }

@@ -19,13 +19,18 @@ std::string DescribePlan(const nn::Plan& plan, bool utf8);
 double LinkSeconds(std::uint32_t hops, const std::array<std::uint64_t, 3>& bytes,
                    const net::LinkProfile& link);
 
-/// The cost of a run of `images` images in batches of plan.batch, the last one perhaps smaller;
-/// hops are those of one batch.
-mpc::Cost RunCost(const nn::Plan& plan, const mpc::Registry& registry,
+/// What a run sends, by party, and the hops of one batch.
+struct RunTotals {
+  std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
+  std::uint32_t online_hops = 0;
+};
+
+/// The cost of a run of `images` images in batches of plan.batch, the last one perhaps smaller.
+RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
                   const mpc::SuiteChoice& suite, std::size_t images);
 
 /// Whether the run's bytes, party by party, and hops are exactly those of the plan.
-bool MatchesPlan(const report::RunReport& run, const mpc::Cost& cost);
+bool MatchesPlan(const report::RunReport& run, const RunTotals& cost);
 
 /// The plan as JSON text, for `tercet plan --json`.
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,

@@ -59,8 +59,8 @@ int ShowPlan(const PlanArguments& arguments) {
           "computation: offline {}, online {}.\n"
           "(hops x half a round trip + the bytes of the party that sends most / rate)\n",
           link.name, link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited",
-          report::FormatSeconds(LinkSeconds(total.offline_hops, total.offline_bytes, link)),
-          report::FormatSeconds(LinkSeconds(total.online_hops, total.online_bytes, link)));
+          report::FormatSeconds(LinkSeconds(total.OfflineHops(), total.OfflineBytes(), link)),
+          report::FormatSeconds(LinkSeconds(total.OnlineHops(), total.OnlineBytes(), link)));
     }
     plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, link);
   }
@@ -140,7 +140,6 @@ int RunCompile(const CompileArguments& arguments) {
   nn::CompileReport report;
   const auto compiled = nn::Compile(network, registry.PlainOracle(), options, &report);
   nn::SaveCompiled(compiled, arguments.out);
-  for (const auto& line : report.lines) Say(line);
   if (options.calibration != nullptr)
     fmt::print(
         "accuracy on the {} calibration images: float network {:.2f} %, integer network {:.2f} %\n",

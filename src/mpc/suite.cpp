@@ -4,14 +4,29 @@
 
 namespace tercet::mpc {
 
+void Cost::Add(Phase phase, Round round) {
+  TERCET_CHECK(phase != Phase::kSetup, "a query's cost is offline or online");
+  Part& part = phase == Phase::kOffline ? offline_ : online_;
+  for (const auto& message : round) part.bytes[static_cast<std::size_t>(message.from)] += message.bytes;
+  part.rounds.push_back(std::move(round));
+}
+
 Cost& Cost::operator+=(const Cost& other) {
-  offline_hops += other.offline_hops;
-  online_hops += other.online_hops;
-  for (int p = 0; p < 3; ++p) {
-    offline_bytes[p] += other.offline_bytes[p];
-    online_bytes[p] += other.online_bytes[p];
-  }
+  for (const auto& round : other.offline_.rounds) Add(Phase::kOffline, round);
+  for (const auto& round : other.online_.rounds) Add(Phase::kOnline, round);
   return *this;
+}
+
+std::uint32_t Cost::Hops(const Part& part) {
+  std::array<std::uint32_t, 3> depth{};
+  for (const auto& round : part.rounds) {
+    const auto before = depth;  // what is sent in a round does not depend on what is received in it
+    for (const auto& message : round) {
+      auto& at = depth[static_cast<std::size_t>(message.to)];
+      at = std::max(at, before[static_cast<std::size_t>(message.from)] + 1);
+    }
+  }
+  return *std::max_element(depth.begin(), depth.end());
 }
 
 std::string SuiteChoice::Text() const {

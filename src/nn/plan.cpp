@@ -12,6 +12,20 @@ mpc::Cost Plan::Total() const {
   return total;
 }
 
+std::vector<std::uint32_t> Plan::OnlineHops() const {
+  mpc::Cost so_far = input;
+  std::vector<std::uint32_t> hops{so_far.OnlineHops()};
+  std::uint32_t before = hops.front();
+  const auto add = [&](const mpc::Cost& cost) {
+    so_far += cost;
+    hops.push_back(so_far.OnlineHops() - before);
+    before = so_far.OnlineHops();
+  };
+  for (const auto& layer : layers) add(layer.cost);
+  add(output);
+  return hops;
+}
+
 std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
   std::vector<std::string> warnings;
   for (const auto& layer : layers) {
@@ -76,20 +90,21 @@ Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
     planned.dealt_output = chosen.Info().dealt_output;
     planned.cost = chosen.Costs(planned.activation, planned.suite, roles);
   }
-  const auto data_owner = static_cast<std::size_t>(roles.data_owner);
-  plan.input.online_hops = 1;
-  plan.input.online_bytes[data_owner] = ring::PackedBytes(network.input.shape.Size() * batch,
-                                                          plan.layers.front().activation.ring_bits);
+  plan.input.Add(mpc::Phase::kOnline,
+                 {{roles.data_owner, 3 - roles.helper - roles.data_owner,
+                   ring::PackedBytes(network.input.shape.Size() * batch, plan.layers.front().activation.ring_bits)}});
   const auto& last = plan.layers.back().activation;
   const auto each = ring::PackedBytes(network.Classes() * batch, last.ring_bits);
-  plan.output.online_hops = 1;
+  mpc::Round parts;
   for (int p = 0; p < 3; ++p) {
     if (p == roles.receiver) continue;
-    const bool offline = p == roles.helper && last.dealt;
-    (offline ? plan.output.offline_bytes : plan.output.online_bytes)[static_cast<std::size_t>(p)] =
-        each;
-    if (offline) plan.output.offline_hops = 1;
+    if (p == roles.helper && last.dealt) {
+      plan.output.Add(mpc::Phase::kOffline, {{p, roles.receiver, each}});
+    } else {
+      parts.push_back({p, roles.receiver, each});
+    }
   }
+  plan.output.Add(mpc::Phase::kOnline, std::move(parts));
   return plan;
 }
 

@@ -237,9 +237,9 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
   EXPECT_EQ(Open(output), Expected(layer2->spec, z));
   mpc::Cost cost = layer1->Costs();
   cost += layer2->Costs();
-  EXPECT_EQ(sent[0], cost.offline_bytes);
-  EXPECT_EQ(sent[1], cost.online_bytes);
-  EXPECT_LE(*std::max_element(hops.begin(), hops.end()), cost.online_hops);
+  EXPECT_EQ(sent[0], cost.OfflineBytes());
+  EXPECT_EQ(sent[1], cost.OnlineBytes());
+  EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), cost.OnlineHops());
 }
 
 TEST_P(MixTest, WithEverySuiteBefore) {

@@ -177,14 +177,14 @@ void CheckSession(const Layer& layer, const Session& session) {
   const mpc::Cost cost = layer.Costs();
   const std::size_t count = session.queries.size();
   for (std::size_t p = 0; p < 3; ++p) {
-    EXPECT_EQ(Sum(session.offline_bytes[p]), count * cost.offline_bytes[p])
+    EXPECT_EQ(Sum(session.offline_bytes[p]), count * cost.OfflineBytes()[p])
         << "offline, sent by party " << p;
-    EXPECT_EQ(Sum(session.online_bytes[p]), count * cost.online_bytes[p])
+    EXPECT_EQ(Sum(session.online_bytes[p]), count * cost.OnlineBytes()[p])
         << "online, sent by party " << p;
   }
   for (const auto& query : session.queries) {
-    EXPECT_EQ(Largest(query.offline_hops), cost.offline_hops) << "offline hops";
-    EXPECT_EQ(Largest(query.online_hops), cost.online_hops) << "online hops";
+    EXPECT_EQ(Largest(query.offline_hops), cost.OfflineHops()) << "offline hops";
+    EXPECT_EQ(Largest(query.online_hops), cost.OnlineHops()) << "online hops";
     for (std::size_t p = 0; p < 3; ++p) {
       const auto& [mine, next] = query.output[p];
       for (const auto* half : {&mine, &next}) {

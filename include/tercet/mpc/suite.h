@@ -27,17 +27,39 @@ struct Roles {
   bool operator==(const Roles&) const = default;
 };
 
-/// Payload bytes sent by each party, and hops, of one query (one batch).
-struct Cost {
-  std::uint32_t offline_hops = 0, online_hops = 0;
-  std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
+/// One message of a cost.
+struct Transmission {
+  int from = 0, to = 0;
+  std::uint64_t bytes = 0;
+};
+/// Messages that are all sent before any of them is received.
+using Round = std::vector<Transmission>;
 
-  std::uint64_t OfflineTotal() const {
-    return offline_bytes[0] + offline_bytes[1] + offline_bytes[2];
-  }
-  std::uint64_t OnlineTotal() const { return online_bytes[0] + online_bytes[1] + online_bytes[2]; }
+/// What one query (one batch), or a part of it, sends: rounds of messages in the order in which each party sends and
+/// receives them. Bytes by party and hops follow from that. Hops are the longest chain of dependent messages, so where
+/// a party need not wait for a message before it sends the next, two parts together take fewer than the sum.
+class Cost {
+ public:
+  void Add(Phase phase, Round round);
   Cost& operator+=(const Cost& other);
-  bool operator==(const Cost&) const = default;
+
+  /// Payload bytes sent by each party.
+  const std::array<std::uint64_t, 3>& OfflineBytes() const { return offline_.bytes; }
+  const std::array<std::uint64_t, 3>& OnlineBytes() const { return online_.bytes; }
+  std::uint64_t OfflineTotal() const { return Sum(offline_.bytes); }
+  std::uint64_t OnlineTotal() const { return Sum(online_.bytes); }
+  std::uint32_t OfflineHops() const { return Hops(offline_); }
+  std::uint32_t OnlineHops() const { return Hops(online_); }
+
+ private:
+  struct Part {
+    std::vector<Round> rounds;
+    std::array<std::uint64_t, 3> bytes{};
+  };
+  static std::uint64_t Sum(const std::array<std::uint64_t, 3>& b) { return b[0] + b[1] + b[2]; }
+  static std::uint32_t Hops(const Part& part);
+
+  Part offline_, online_;
 };
 
 /// A suite's name with its options, written "lut" or "lut:chunks=3,form=bit".

@@ -26,6 +26,9 @@ struct Plan {
   mpc::Cost input, output;
 
   mpc::Cost Total() const;
+  /// By how much each step (input, layers, output) lengthens the longest chain of dependent messages; they add up to
+  /// Total().OnlineHops().
+  std::vector<std::uint32_t> OnlineHops() const;
   /// Suites in use that are not private, with what they leak; empty when everything is private.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;
   /// SHA-256 of all that the parties must agree on: suites, widths, roles.

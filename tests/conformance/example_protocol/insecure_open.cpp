@@ -64,8 +64,11 @@ class InsecureSuite final : public mpc::Suite {
   mpc::Cost Costs(const ActivationSpec& spec, const mpc::SuiteChoice& /*choice*/,
                   const mpc::Roles& /*roles*/) const override {
     mpc::Cost cost;
-    cost.online_hops = 1;
-    cost.online_bytes.fill(2 * ring::PackedBytes(spec.Elements(), spec.ring_bits));
+    const auto bytes = ring::PackedBytes(spec.Elements(), spec.ring_bits);
+    mpc::Round round;  // everyone to everyone
+    for (int from = 0; from < 3; ++from)
+      for (int step : {1, 2}) round.push_back({from, (from + step) % 3, bytes});
+    cost.Add(mpc::Phase::kOnline, std::move(round));
     return cost;
   }
   std::unique_ptr<mpc::Activation> Create(mpc::Party& /*party*/, const ActivationSpec& spec,
