@@ -15,6 +15,7 @@ constexpr std::size_t kFirstGrant = std::size_t{1}
                                     << 20;  // room made for a payload before any of it has arrived
 constexpr std::size_t kDirectFrom = std::size_t{16} << 10;  // smaller rests go through the buffer
 constexpr std::string_view kMagic = "TERCET";
+constexpr std::string_view kNothing = "nothing";  // shown for an item that a side lacks
 constexpr std::uint8_t kRefusal = 255;
 constexpr std::size_t kShownBytes = 80;  // of a peer's name or value in a message
 
@@ -207,7 +208,6 @@ Agreement ParseHelloBody(const HelloHead& head, std::span<const std::uint8_t> bo
 }
 
 std::string Differences(const Agreement& here, const Agreement& there) {
-  constexpr std::string_view kNothing = "nothing";
   std::map<std::string, std::pair<std::string_view, std::string_view>> items;
   for (const auto& [name, value] : here)
     items.try_emplace(name, kNothing, kNothing).first->second.first = value;

@@ -126,7 +126,7 @@ void Greeting::ReadHello(std::function<void()> then) {
   });
 }
 
-void Greeting::OnHelloHead(std::function<void()> then) {
+void Greeting::OnHelloHead(const std::function<void()>& then) {
   try {
     head_ =
         ParseHelloHead(std::span<const std::uint8_t, kHelloHeadBytes>(in_.data(), kHelloHeadBytes));
@@ -135,18 +135,18 @@ void Greeting::OnHelloHead(std::function<void()> then) {
     return;
   }
   in_.resize(head_.length);
-  channel_->ReadFull(asio::buffer(in_), [self = shared_from_this(), then = std::move(then)](
-                                            const std::error_code& error, std::size_t) {
-    if (!self->done_) return;
-    if (error) {
-      self->FailFor(error, "within its hello");
-    } else {
-      self->OnHelloBody(then);
-    }
-  });
+  channel_->ReadFull(asio::buffer(in_),
+                     [self = shared_from_this(), then](const std::error_code& error, std::size_t) {
+                       if (!self->done_) return;
+                       if (error) {
+                         self->FailFor(error, "within its hello");
+                       } else {
+                         self->OnHelloBody(then);
+                       }
+                     });
 }
 
-void Greeting::OnHelloBody(std::function<void()> then) {
+void Greeting::OnHelloBody(const std::function<void()>& then) {
   if (head_.refusal) {
     const std::string_view text(reinterpret_cast<const char*>(in_.data()), in_.size());
     Fail(Outcome::Kind::kDefinite, fmt::format("refused us: {}", CleanText(text, kMaxReasonBytes)));

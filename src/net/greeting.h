@@ -52,8 +52,8 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
   void Write(Bytes bytes, std::function<void()> then);
   void WriteHello(std::function<void()> then);
   void ReadHello(std::function<void()> then);
-  void OnHelloHead(std::function<void()> then);
-  void OnHelloBody(std::function<void()> then);
+  void OnHelloHead(const std::function<void()>& then);
+  void OnHelloBody(const std::function<void()>& then);
   void Compare();
   void Refuse(const std::string& reason);
   void Fail(Outcome::Kind kind, std::string reason);

@@ -146,8 +146,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
 
   /// What is under way to connect to one peer.
   struct DialState {
-    DialState(asio::io_context& io)
-        : resolver(io), socket(io), retry(io) {}  // NOLINT(google-explicit-constructor)
+    explicit DialState(asio::io_context& io) : resolver(io), socket(io), retry(io) {}
     void Stop() {
       resolver.cancel();
       std::error_code ignored;

@@ -19,6 +19,8 @@ namespace tercet::net {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr std::string_view kRtt = "rtt_ms=";
+constexpr std::string_view kRate = "mbit=";
 constexpr double kMaxRttMs = 60'000;
 constexpr double kMaxMbit = 1e6;
 constexpr std::size_t kSendLimit = std::size_t{256} << 20;
@@ -242,8 +244,6 @@ LinkProfile ParseLinkProfile(std::string_view text) {
   for (std::string_view rest = text;;) {
     const std::size_t comma = rest.find(',');
     const std::string_view part = rest.substr(0, comma);
-    constexpr std::string_view kRtt = "rtt_ms=";
-    constexpr std::string_view kRate = "mbit=";
     if (part.starts_with(kRtt) && !std::exchange(has_rtt, true)) {
       profile.rtt_ms = ParseNumber(part.substr(kRtt.size()), kMaxRttMs, text);
     } else if (part.starts_with(kRate) && !std::exchange(has_rate, true)) {
