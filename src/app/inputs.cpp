@@ -40,10 +40,7 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
     options.calibration = &calibration.images;
     options.labels = &calibration.labels;
   }
-  nn::CompileReport report;
-  nn::IntegerNetwork compiled = nn::Compile(network, registry.PlainOracle(), options, &report);
-  for (const auto& line : report.lines) say(line);
-  return compiled;
+  return nn::Compile(network, registry.PlainOracle(), options, nullptr);
 }
 
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,

@@ -116,6 +116,9 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
   for (const PartyLayer& layer : first.layers)
     run.layers.push_back({layer.name, layer.type, layer.suite, layer.width});
 
+  // A party that has heard of nothing in one layer catches up in the next, so growth is told from
+  // the deepest party at the end of each layer; then the layers add up to the whole.
+  std::vector<std::uint32_t> offline_depth(run.layers.size()), online_depth(run.layers.size());
   int receivers = 0;
   for (std::size_t p = 0; p < 3; ++p) {
     const PartyReport& party = parties[p];
@@ -136,12 +139,13 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
     run.offline_bytes[p] = party.OfflineBytes();
     run.online_bytes[p] = party.OnlineBytes();
     run.peak_memory_mb[p] = party.peak_memory_mb;
+    std::uint32_t offline = 0, online = 0;
     for (std::size_t k = 0; k < run.layers.size(); ++k) {
       const PartyLayer& from = party.layers[k];
       RunLayer& to = run.layers[k];
       RequireEqual(id, "layer", from.name, to.name);
-      to.offline_hops = std::max(to.offline_hops, from.offline_hops);
-      to.online_hops = std::max(to.online_hops, from.online_hops);
+      offline_depth[k] = std::max(offline_depth[k], offline += from.offline_hops);
+      online_depth[k] = std::max(online_depth[k], online += from.online_hops);
       to.offline_bytes += from.offline_bytes;
       to.online_bytes += from.online_bytes;
       to.offline_s = std::max(to.offline_s, from.offline_s);
@@ -153,6 +157,10 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
       throw ProtocolError(fmt::format("party {} reports {} logits, expected {} images x {} classes",
                                       id, party.logits.size(), party.images, party.classes));
     run.logits = party.logits;
+  }
+  for (std::size_t k = 0; k < run.layers.size(); ++k) {
+    run.layers[k].offline_hops = offline_depth[k] - (k > 0 ? offline_depth[k - 1] : 0);
+    run.layers[k].online_hops = online_depth[k] - (k > 0 ? online_depth[k - 1] : 0);
   }
   if (receivers != 1)
     throw ProtocolError(fmt::format("{} parties report logits, expected one", receivers));

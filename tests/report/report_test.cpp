@@ -60,6 +60,21 @@ TEST(Merge, AddsBytesAndTakesTheLargestOfHopsAndTimes) {
   EXPECT_FALSE(run.MatchesPlain().has_value());
 }
 
+TEST(Merge, HopsOfLayersAddUpThoughPartiesHearAtDifferentTimes) {
+  auto parties = Parties();
+  // Party 0 hears of the input only through the first layer; together they need 1 + 3 + 1 hops.
+  const std::uint32_t growth[3][3] = {{0, 4, 1}, {0, 3, 2}, {1, 3, 0}};
+  for (std::size_t p = 0; p < 3; ++p) {
+    parties[p].online_hops = 5 - (p == 2);
+    for (std::size_t k = 0; k < 3; ++k) parties[p].layers[k].online_hops = growth[p][k];
+  }
+  const RunReport run = Merge(parties);
+  EXPECT_EQ(run.online_hops, 5u);
+  EXPECT_EQ(run.layers[0].online_hops, 1u);
+  EXPECT_EQ(run.layers[1].online_hops, 3u);
+  EXPECT_EQ(run.layers[2].online_hops, 1u);
+}
+
 TEST(Merge, RefusesReportsOfDifferentRuns) {
   auto parties = Parties();
   parties[2].suite = "cbnn";

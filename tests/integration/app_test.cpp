@@ -1,0 +1,210 @@
+// What the programs are made of, without processes.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <variant>
+
+#include "app/cost_table.h"
+#include "app/events.h"
+#include "app/failure.h"
+#include "app/files.h"
+#include "app/inputs.h"
+#include "app/options.h"
+#include "app/pictures.h"
+#include "app/testbed.h"
+#include "integration/world.h"
+#include "tercet/base/error.h"
+#include "tercet/mpc/builtin_protocols.h"
+
+namespace tercet::app {
+namespace {
+
+using integration::World;
+using nlohmann::json;
+using testing::HasSubstr;
+
+TEST(Events, ComeBackFromTheirLines) {
+  const auto progress =
+      std::get<ProgressEvent>(EventFromLine(EventToLine(ProgressEvent{3, 9}), "pipe"));
+  EXPECT_EQ(progress.done, 3u);
+  EXPECT_EQ(progress.total, 9u);
+  const auto report =
+      std::get<ReportEvent>(EventFromLine(EventToLine(ReportEvent{"{\n\"a\": 1}"}), "pipe"));
+  EXPECT_EQ(report.json, "{\n\"a\": 1}");
+  for (const auto kind :
+       {FailureKind::kInput, FailureKind::kOwn, FailureKind::kNetwork, FailureKind::kAbort}) {
+    const auto failure =
+        std::get<Failure>(EventFromLine(EventToLine(Failure{kind, "why\n\xff"}), "pipe"));
+    EXPECT_EQ(failure.kind, kind);
+    EXPECT_THAT(failure.text, HasSubstr("why"));
+  }
+  for (const char* line :
+       {"", "{}", "{\"event\": \"nonesuch\"}", "{\"event\": \"progress\", \"done\": \"x\"}"})
+    EXPECT_THROW(EventFromLine(line, "pipe"), ConfigError) << line;
+}
+
+TEST(Failures, AreClassedAndThrownAgain) {
+  EXPECT_EQ(Classify(ConfigError("a", "b")).kind, FailureKind::kInput);
+  EXPECT_EQ(Classify(UnsupportedError("a")).kind, FailureKind::kInput);
+  EXPECT_EQ(Classify(NetworkError("a")).kind, FailureKind::kNetwork);
+  EXPECT_EQ(Classify(AbortError("a")).kind, FailureKind::kAbort);
+  EXPECT_EQ(Classify(ProtocolError("a")).kind, FailureKind::kOwn);
+  EXPECT_EQ(Classify(std::bad_alloc()).kind, FailureKind::kOwn);
+  for (const auto kind :
+       {FailureKind::kInput, FailureKind::kOwn, FailureKind::kNetwork, FailureKind::kAbort}) {
+    try {
+      ThrowFailure({kind, "text"}, "party 1");
+    } catch (const std::exception& e) {
+      EXPECT_EQ(Classify(e).kind, kind);
+      EXPECT_STREQ(e.what(), "party 1: text");
+    }
+  }
+}
+
+class TestbedFile : public testing::Test {
+ protected:
+  TestbedFile() {
+    const std::array<net::Endpoint, 3> endpoints{{{"a", 1}, {"b", 2}, {"c", 0}}};
+    config_ = json::parse(TestbedToJson(endpoints, "keys", {1, 2, 0, 0}, 3.5, 7));
+  }
+  Testbed Load(int id = 1) {
+    world_.Write("t.json", config_.dump());
+    return LoadTestbed(world_.File("t.json"), id);
+  }
+  void ExpectRefused(const std::string& pointer, const std::string& text) {
+    try {
+      Load();
+      ADD_FAILURE() << "no error, expected: " << text;
+    } catch (const ConfigError& e) {
+      EXPECT_EQ(e.Place(), world_.File("t.json") + (pointer.empty() ? "" : " " + pointer));
+      EXPECT_THAT(e.what(), HasSubstr(text));
+    }
+  }
+  World world_;
+  json config_;
+};
+
+TEST_F(TestbedFile, IsReadAsWritten) {
+  const Testbed testbed = Load();
+  EXPECT_EQ(testbed.endpoints[1].host, "b");
+  EXPECT_EQ(testbed.endpoints[1].port, 2);
+  EXPECT_EQ(testbed.roles, (mpc::Roles{1, 2, 0, 0}));
+  EXPECT_EQ(testbed.timeout.count(), 3500);
+  EXPECT_EQ(testbed.connect_timeout.count(), 7000);
+  ASSERT_TRUE(testbed.tls.has_value());
+  EXPECT_EQ(testbed.tls->key, world_.Path() / "keys/party1-key.pem");
+}
+
+TEST_F(TestbedFile, WrongKeysAndValuesAreNamed) {
+  const json good = config_;
+  config_["port"] = 3;
+  ExpectRefused("", "unknown key 'port'");
+  config_ = good;
+  config_["parties"][1]["port"] = 70000;
+  ExpectRefused("/parties/1/port", "found 70000, expected a port from 1 to 65535");
+  config_ = good;
+  config_["parties"].erase(2);
+  ExpectRefused("/parties", "three parties");
+  config_ = good;
+  config_["parties"][0].erase("port");
+  ExpectRefused("/parties/0", "missing key 'port'");
+  config_ = good;
+  config_.erase("parties");
+  ExpectRefused("", "missing key 'parties'");
+  config_ = good;
+  config_["roles"]["receiver"] = 1;
+  ExpectRefused("/roles", "party 1 is the helper");
+  config_ = good;
+  config_["timeout_s"] = "long";
+  ExpectRefused("/timeout_s", "a number of seconds");
+}
+
+TEST_F(TestbedFile, TheTransportIsExplicit) {
+  const json good = config_;
+  config_.erase("certificates");
+  ExpectRefused("", "neither 'certificates' and 'tls' given");
+  config_["transport"] = "tcp-insecure";
+  EXPECT_FALSE(Load().tls.has_value());
+  config_ = good;
+  config_["transport"] = "tcp-insecure";
+  ExpectRefused("", "would not use them");
+}
+
+TEST(TestbedExamples, AreValid) {
+  for (const char* name : {"loopback.json", "three-hosts.json"})
+    for (int id = 0; id < 3; ++id)
+      EXPECT_NO_THROW(LoadTestbed(std::string(TERCET_SOURCE_DIR "/configs/") + name, id));
+}
+
+TEST(RoleOptionsTest, FollowTheHelper) {
+  for (int helper = 0; helper < 3; ++helper) {
+    RoleOptions options;
+    options.helper = helper;
+    EXPECT_EQ(options.Resolve(),
+              (mpc::Roles{helper, (helper + 1) % 3, (helper + 2) % 3, (helper + 1) % 3}));
+  }
+  RoleOptions options;
+  options.data_owner = 2;
+  EXPECT_EQ(options.Resolve(), (mpc::Roles{0, 2, 1, 2}));
+  options.helper = 2;
+  EXPECT_THROW(options.Resolve(), ConfigError);
+}
+
+TEST(Inputs, RandomImagesComeBackFromTheirFile) {
+  const World world;
+  const auto images = RandomImages({3, 5, 7}, 4);
+  world.Write("i.npy", ImagesToNpy(images));
+  const auto back = nn::LoadImages(world.File("i.npy"), 0, {3, 5, 7});
+  EXPECT_EQ(back.count, 4u);
+  EXPECT_EQ(back.pixels, images.pixels);
+}
+
+TEST(Inputs, PlaceholdersFitEveryNetworkThatIsShipped) {
+  const auto registry = BuiltinProtocols();
+  for (const char* name : {"mnistnet1", "mnistnet2", "mnistnet3"}) {
+    const auto spec = nn::LoadNetwork(std::string(TERCET_SOURCE_DIR "/nets/") + name + ".json");
+    const auto network = PlaceholderNetwork(spec, registry, 12);
+    EXPECT_EQ(network.spec_digest, spec.Digest());
+    for (const auto& layer : network.layers) EXPECT_EQ(layer.value_bits, 12u);
+  }
+}
+
+TEST(Costs, OfARunAddUpOverBatches) {
+  const World world;
+  const auto registry = BuiltinProtocols();
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), registry, 14);
+  const mpc::SuiteChoice suite{"lut", {}};
+  const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
+  const auto rest = nn::MakePlan(network, registry, suite, {}, 2).Total();
+  const auto cost = RunCost(plan, registry, suite, 10);
+  for (std::size_t p = 0; p < 3; ++p)
+    EXPECT_EQ(cost.online_bytes[p], 2 * plan.Total().OnlineBytes()[p] + rest.OnlineBytes()[p]);
+  EXPECT_EQ(cost.online_hops, plan.Total().OnlineHops());
+  EXPECT_DOUBLE_EQ(LinkSeconds(3, {1'000'000, 2'000'000, 5}, {"x", 10, 16}), 3 * 0.005 + 1);
+  EXPECT_DOUBLE_EQ(LinkSeconds(3, {1, 2, 3}, {"x", 10, 0}), 0.015);
+}
+
+TEST(Pictures, ShowBrightnessAndClasses) {
+  nn::Images images{{1, 2, 3}, 2, {0, 0, 255, 0, 255, 255, 0, 0, 0, 0, 0, 0}};
+  const std::string text = DrawPictures(images, 5, {4, 1}, {4, 2}, false);
+  EXPECT_THAT(text, HasSubstr(" :#"));
+  EXPECT_THAT(text, HasSubstr("true 4, predicted 4 "));
+  EXPECT_THAT(text, HasSubstr("true 1, predicted 2 !"));
+}
+
+TEST(Files, AreWrittenWholeOrNotAtAll) {
+  const World world;
+  WriteFile(world.File("a.txt"), "one");
+  WriteFile(world.File("a.txt"), "two");
+  EXPECT_EQ(std::filesystem::file_size(world.File("a.txt")), 3u);
+  EXPECT_THROW(WriteFile(world.File("no/a.txt"), "x"), ConfigError);
+  EXPECT_THROW(CheckWritable(world.File("no/a.txt"), "--json"), ConfigError);
+  EXPECT_THROW(CheckWritable(world.Path(), "--json"), ConfigError);
+  for (const auto& entry : std::filesystem::directory_iterator(world.Path()))
+    EXPECT_NE(entry.path().filename().string().front(), '.') << entry.path();
+}
+
+}  // namespace
+}  // namespace tercet::app

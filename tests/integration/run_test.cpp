@@ -1,0 +1,259 @@
+// Runs that succeed: every transport, suite, helper and shape of batches; the report against the
+// plan.
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "app/cost_table.h"
+#include "app/inputs.h"
+#include "integration/world.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/nn/plan.h"
+
+namespace tercet::integration {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::Not;
+
+json ReadJson(const std::string& file) { return json::parse(std::ifstream(file)); }
+
+using Case = std::tuple<const char*, const char*, int>;
+class EveryRun : public testing::TestWithParam<Case> {};
+
+std::string NameOf(const testing::TestParamInfo<Case>& info) {
+  auto name = fmt::format("{}_{}_helper{}", std::get<0>(info.param), std::get<1>(info.param),
+                          std::get<2>(info.param));
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Grid, EveryRun,
+                         testing::Combine(testing::Values("tls", "tcp-insecure", "memory"),
+                                          testing::Values("lut", "cbnn"), testing::Values(0, 1, 2)),
+                         NameOf);
+
+TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
+  const auto& [transport, suite, helper] = GetParam();
+  const World world;
+  const auto registry = BuiltinProtocols();
+  // Batches of one; of 7 with a remainder of 3; and one batch that holds all.
+  for (const std::size_t batch : {std::size_t{1}, std::size_t{7}, std::size_t{64}}) {
+    const std::string network = batch == 1 ? "dense" : "conv";
+    SCOPED_TRACE(fmt::format("network {}, batch {}", network, batch));
+    const auto result = world
+                            .Run(network, {"--transport", transport, "--suite", suite, "--helper",
+                                           std::to_string(helper), "--batch", std::to_string(batch),
+                                           "--json", world.File("out.json")})
+                            .Wait();
+    ASSERT_EQ(result.status, 0) << result.err << result.out;
+    EXPECT_THAT(result.out,
+                HasSubstr("every logit equals the plain integer network: yes (40 of 40)"));
+    EXPECT_THAT(result.out, HasSubstr("bytes and hops are what the plan says: yes"));
+    const json report = ReadJson(world.File("out.json"));
+    EXPECT_EQ(report.at("matches_plain"), true);
+    EXPECT_EQ(report.at("matches_plan"), true);
+
+    // The same from the files alone.
+    const auto spec = nn::LoadNetwork(world.File(network + ".json"));
+    const auto model = app::LoadModel(spec, {world.File(network + ".safetensors"), {}, {}},
+                                      registry, [](const std::string&) {});
+    const mpc::Roles roles{helper, (helper + 1) % 3, (helper + 2) % 3, (helper + 1) % 3};
+    const mpc::SuiteChoice choice{suite, {}};
+    const auto plan =
+        nn::MakePlan(model.net, registry, choice, roles, std::min(batch, World::kImages));
+    const auto cost = app::RunCost(plan, registry, choice, World::kImages);
+    EXPECT_EQ(report.at("bytes").at("offline"), json(cost.offline_bytes));
+    EXPECT_EQ(report.at("bytes").at("online"), json(cost.online_bytes));
+    EXPECT_EQ(report.at("hops").at("online"), cost.online_hops);
+    const auto images = nn::LoadImages(world.File("images.idx"), 0, {});
+    const auto plain = app::PlainLogits(model, registry.PlainOracle(), images);
+    std::vector<std::int64_t> logits;
+    for (const json& row : report.at("logits")) logits.insert(logits.end(), row.begin(), row.end());
+    EXPECT_EQ(logits, plain);
+  }
+  world.ExpectClean();
+}
+
+TEST(RunOptions, RolesMayBeMixed) {
+  const World world;
+  // One party owns both, the third receives; and the owner of the model receives.
+  for (const auto& roles :
+       {std::vector<std::string>{"--helper", "0", "--data-owner", "2", "--model-owner", "2",
+                                 "--receiver", "1"},
+        {"--helper", "1", "--data-owner", "0", "--model-owner", "2", "--receiver", "2"}}) {
+    auto arguments = roles;
+    arguments.insert(arguments.end(), {"--transport", "memory"});
+    const auto result = world.Run("conv", arguments).Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+    EXPECT_THAT(result.out, HasSubstr("yes (40 of 40)"));
+  }
+}
+
+TEST(RunOptions, JsonHasTheDocumentedKeys) {
+  const World world;
+  const auto result =
+      world.Run("dense", {"--limit", "5", "--batch", "2", "--json", world.File("out.json")}).Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  const json report = ReadJson(world.File("out.json"));
+  EXPECT_EQ(report.at("network"), "Dense");
+  EXPECT_EQ(report.at("suite"), "lut");
+  EXPECT_EQ(report.at("link"), "none");
+  EXPECT_EQ(report.at("batch"), 2);
+  EXPECT_EQ(report.at("images"), 5);
+  ASSERT_TRUE(report.at("correct").is_number_unsigned());
+  EXPECT_DOUBLE_EQ(report.at("accuracy"), 20.0 * report.at("correct").get<int>());
+  for (const char* key : {"setup_s", "offline_s", "online_s", "total_s"})
+    EXPECT_TRUE(report.at("time").at(key).is_number()) << key;
+  EXPECT_EQ(report.at("bytes").at("offline").size(), 3u);
+  EXPECT_EQ(report.at("bytes").at("online").size(), 3u);
+  EXPECT_EQ(report.at("predictions").size(), 5u);
+  EXPECT_EQ(report.at("logits").size(), 5u);
+  ASSERT_EQ(report.at("layers").size(), 5u);
+  std::uint64_t online = 0, hops = 0;
+  for (const json& layer : report.at("layers")) {
+    for (const char* key :
+         {"name", "type", "suite", "width", "hops", "offline_bytes", "online_bytes", "online_s"})
+      EXPECT_TRUE(layer.contains(key)) << key;
+    online += layer.at("online_bytes").get<std::uint64_t>();
+    hops += layer.at("hops").get<std::uint64_t>();
+  }
+  EXPECT_EQ(report.at("layers").at(1).at("name"), "fc1");
+  EXPECT_EQ(report.at("suite_per_layer").at("fc1"), "lut");
+  EXPECT_EQ(online, report.at("bytes").at("online").at(0).get<std::uint64_t>() +
+                        report.at("bytes").at("online").at(1).get<std::uint64_t>() +
+                        report.at("bytes").at("online").at(2).get<std::uint64_t>());
+  EXPECT_EQ(hops, report.at("hops").at("online"));
+}
+
+TEST(RunOptions, WorksWithoutImagesLabelsAndCheck) {
+  const World world;
+  const auto result =
+      world
+          .Tercet({"run", world.File("dense.json"), "--model", world.File("dense.safetensors"),
+                   "--batch", "4", "--no-check", "--json", world.File("out.json")})
+          .Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  const json report = ReadJson(world.File("out.json"));
+  EXPECT_EQ(report.at("images"), 4);
+  EXPECT_TRUE(report.at("matches_plain").is_null());
+  EXPECT_TRUE(report.at("accuracy").is_null());
+  EXPECT_THAT(result.out, HasSubstr("random images"));
+}
+
+TEST(RunOptions, WarnsOfWhatIsNotSafe) {
+  const World world;
+  const auto insecure = world.Run("dense", {"--transport", "tcp-insecure"}).Wait();
+  EXPECT_EQ(insecure.status, 0);
+  EXPECT_THAT(insecure.err, HasSubstr("WARNING: transport tcp-insecure"));
+  const auto secure = world.Run("dense", {}).Wait();
+  EXPECT_EQ(secure.status, 0);
+  EXPECT_THAT(secure.err, Not(HasSubstr("WARNING")));
+}
+
+TEST(RunOptions, ShowsPicturesWithTheirClasses) {
+  const World world;
+  const auto result = world.Run("dense", {"--transport", "memory", "--show", "3"}).Wait();
+  ASSERT_EQ(result.status, 0);
+  EXPECT_THAT(result.out, HasSubstr("true 2, predicted "));
+  EXPECT_THAT(result.out, Not(HasSubstr("true 3, predicted ")));
+}
+
+TEST(RunOptions, ADelayedLinkTakesItsTime) {
+  const World world;
+  const auto result =
+      world.Run("conv", {"--link", "rtt_ms=20", "--json", world.File("out.json")}).Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  const json report = ReadJson(world.File("out.json"));
+  // A lower bound that no machine can beat.
+  EXPECT_GE(report.at("time").at("online_s").get<double>(),
+            report.at("hops").at("online").get<double>() * 0.010 - 0.010);
+  EXPECT_EQ(report.at("link"), "rtt_ms=20");
+}
+
+TEST(Commands, CompiledModelRunsLikeTheWeightsItCameFrom) {
+  const World world;
+  auto compiled =
+      world
+          .Tercet({"compile", world.File("conv.json"), "--model", world.File("conv.safetensors"),
+                   "--out", world.File("compiled.safetensors"), "--images",
+                   world.File("images.idx"), "--labels", world.File("labels.idx")})
+          .Wait();
+  ASSERT_EQ(compiled.status, 0) << compiled.err;
+  const auto run =
+      world
+          .Tercet({"run", world.File("conv.json"), "--model", world.File("compiled.safetensors"),
+                   "--images", world.File("images.idx"), "--labels", world.File("labels.idx")})
+          .Wait();
+  EXPECT_EQ(run.status, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("yes (40 of 40)"));
+  const auto plain =
+      world
+          .Tercet({"plain", world.File("conv.json"), "--model", world.File("compiled.safetensors"),
+                   "--images", world.File("images.idx"), "--labels", world.File("labels.idx")})
+          .Wait();
+  EXPECT_EQ(plain.status, 0) << plain.err;
+  EXPECT_THAT(plain.out, HasSubstr("integer network, accuracy: "));
+  const auto other =
+      world.Tercet({"run", world.File("dense.json"), "--model", world.File("compiled.safetensors")})
+          .Wait();
+  EXPECT_EQ(other.status, 2);
+  EXPECT_THAT(other.err, HasSubstr("compiled for another architecture"));
+}
+
+TEST(Commands, PlainComparesWithTheFloatNetwork) {
+  const World world;
+  const auto result =
+      world
+          .Tercet({"plain", world.File("dense.json"), "--model", world.File("dense.safetensors"),
+                   "--images", world.File("images.idx"), "--labels", world.File("labels.idx"),
+                   "--limit", "8"})
+          .Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("float network, accuracy: "));
+  EXPECT_THAT(result.out, HasSubstr("both predict the same: "));
+  EXPECT_THAT(result.out, HasSubstr("of 8 images"));
+}
+
+TEST(Commands, PlanNeedsNoModelAndComparesSuites) {
+  const World world;
+  const auto result = world
+                          .Tercet({"plan", world.File("conv.json"), "--suite", "lut", "--suite",
+                                   "cbnn", "--link", "wan", "--json", world.File("plan.json")})
+                          .Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("every layer is taken to need 14 bits"));
+  EXPECT_THAT(result.out, HasSubstr("latency and bytes alone"));
+  const json plans = ReadJson(world.File("plan.json")).at("plans");
+  ASSERT_EQ(plans.size(), 2u);
+  EXPECT_EQ(plans.at(0).at("suite"), "lut");
+  EXPECT_EQ(plans.at(1).at("suite"), "cbnn");
+  EXPECT_EQ(plans.at(0).at("layers").size(), 4u);
+}
+
+TEST(Commands, HelpVersionSuitesAndKeygen) {
+  const World world;
+  for (const char* command : {"run", "plan", "plain", "compile", "keygen", "suites"}) {
+    const auto help = world.Tercet({command, "--help"}).Wait();
+    EXPECT_EQ(help.status, 0);
+    EXPECT_THAT(help.out, HasSubstr("Example:")) << command;
+  }
+  EXPECT_THAT(world.Tercet({"--version"}).Wait().out, HasSubstr("tercet " TERCET_VERSION));
+  EXPECT_THAT(world.Party({"--version"}).Wait().out, HasSubstr("tercet-party " TERCET_VERSION));
+  EXPECT_THAT(world.Tercet({"suites"}).Wait().out, HasSubstr("lut (private)"));
+  const auto keys = world.Tercet({"keygen", world.File("keys"), "--days", "2"}).Wait();
+  EXPECT_EQ(keys.status, 0);
+  EXPECT_TRUE(std::filesystem::exists(world.File("keys/party2-key.pem")));
+  const auto again = world.Tercet({"keygen", world.File("keys")}).Wait();
+  EXPECT_EQ(again.status, 2);
+  EXPECT_EQ(world.Tercet({"keygen", world.File("keys"), "--force"}).Wait().status, 0);
+}
+
+}  // namespace
+}  // namespace tercet::integration

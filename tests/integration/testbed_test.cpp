@@ -1,0 +1,260 @@
+// Three tercet-party processes with testbed files, right and wrong.
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "app/launcher.h"
+#include "integration/world.h"
+#include "tercet/crypto/certificates.h"
+
+namespace tercet::integration {
+namespace {
+
+using nlohmann::json;
+using testing::AnyOf;
+using testing::HasSubstr;
+
+// Sockets of its own listen for parties 0 and 1, so that no port is fixed.
+class Testbed : public testing::Test {
+ protected:
+  Testbed() {
+    for (std::size_t p = 0; p < 2; ++p)
+      std::tie(listening_[p], ports_[p]) = app::ListenOnLoopback();
+    crypto::MakeCertificates(world_.Path() / "keys", 2, false);
+    config_ = {{"parties",
+                {{{"host", "127.0.0.1"}, {"port", ports_[0]}},
+                 {{"host", "127.0.0.1"}, {"port", ports_[1]}},
+                 {{"host", "127.0.0.1"}}}},
+               {"transport", "tls"},
+               {"certificates", "keys"},
+               {"timeout_s", 3},
+               {"connect_timeout_s", 20}};
+  }
+
+  // Party `id` with the testbed as it stands now, this network and more arguments.
+  Process Start(int id, const std::string& network, std::vector<std::string> more = {}) {
+    const std::string testbed = fmt::format("testbed{}.json", started_++);
+    world_.Write(testbed, config_.dump());
+    std::vector<std::string> arguments{"--id",      std::to_string(id),
+                                       "--testbed", world_.File(testbed),
+                                       "--network", world_.File(network + ".json")};
+    if (id == 1) arguments.insert(arguments.end(), {"--images", world_.File("images.idx")});
+    if (id == 2)
+      arguments.insert(arguments.end(), {"--model", world_.File(network + ".safetensors")});
+    std::vector<int> fds;
+    if (id < 2 && inherit_) {
+      const int fd = listening_[static_cast<std::size_t>(id)].Get();
+      arguments.insert(arguments.end(), {"--listen-fd", std::to_string(fd)});
+      fds.push_back(fd);
+    }
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return world_.Party(arguments, fds);
+  }
+
+  // Each ends by itself with an error; at least one names the thing.
+  static void ExpectAllFail(std::vector<Process> parties, const std::string& text) {
+    std::string all;
+    for (auto& party : parties) {
+      const auto result = party.Wait(std::chrono::seconds(25));
+      EXPECT_THAT(result.status, AnyOf(1, 2)) << result.err;
+      EXPECT_THAT(result.err, HasSubstr("tercet-party: error: "));
+      all += result.err;
+    }
+    EXPECT_THAT(all, HasSubstr(text));
+  }
+
+  std::vector<Process> StartAll(const std::array<std::string, 3>& networks,
+                                const std::array<std::vector<std::string>, 3>& more) {
+    std::vector<Process> parties;
+    for (int id = 0; id < 3; ++id)
+      parties.push_back(
+          Start(id, networks[static_cast<std::size_t>(id)], more[static_cast<std::size_t>(id)]));
+    return parties;
+  }
+
+  World world_;
+  std::array<app::OwnedFd, 2> listening_;
+  std::array<std::uint16_t, 2> ports_{};
+  json config_;
+  bool inherit_ = true;
+  int started_ = 0;
+};
+
+class RawClient {
+ public:
+  explicit RawClient(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(fd_.Get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  }
+  void Send(std::string_view text) {
+    EXPECT_EQ(::send(fd_.Get(), text.data(), text.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(text.size()));
+  }
+
+ private:
+  app::OwnedFd fd_;
+};
+
+TEST_F(Testbed, ThreePartiesAgreeAndReport) {
+  auto parties = StartAll(
+      {"conv", "conv", "conv"},
+      {{{"--batch", "4", "--json", world_.File("p0.json")},
+        {"--batch", "4", "--labels", world_.File("labels.idx"), "--json", world_.File("p1.json")},
+        {"--batch", "4", "--json", world_.File("p2.json")}}});
+  for (std::size_t p = 0; p < 3; ++p) {
+    const auto result = parties[p].Wait();
+    ASSERT_EQ(result.status, 0) << result.err;
+    EXPECT_THAT(
+        result.out,
+        HasSubstr("10 images in batches of 4; helper 0, data owner 1, model owner 2, receiver 1"));
+    const json report = json::parse(std::ifstream(world_.File(fmt::format("p{}.json", p))));
+    EXPECT_EQ(report.at("party"), p);
+    EXPECT_EQ(report.at("images"), 10);
+    EXPECT_EQ(report.at("logits").size(), p == 1 ? 40u : 0u);
+    if (p == 1) {
+      EXPECT_THAT(result.out, HasSubstr("accuracy: "));
+    }
+  }
+}
+
+TEST_F(Testbed, RefusesAnotherNetwork) {
+  ExpectAllFail(StartAll({"dense", "dense", "conv"}, {}), "network digest");
+}
+
+TEST_F(Testbed, RefusesAnotherSuiteOrBatch) {
+  ExpectAllFail(StartAll({"dense", "dense", "dense"}, {{{}, {"--suite", "cbnn"}, {}}}), "suite");
+  ExpectAllFail(StartAll({"dense", "dense", "dense"}, {{{"--batch", "3"}, {}, {}}}), "batch");
+}
+
+TEST_F(Testbed, RefusesTheCertificateOfAnotherParty) {
+  config_["connect_timeout_s"] = 4;
+  auto first = Start(0, "dense"), second = Start(1, "dense");
+  config_.erase("certificates");
+  config_["tls"] = {
+      {"ca", "keys/ca.pem"}, {"certificate", "keys/party1.pem"}, {"key", "keys/party1-key.pem"}};
+  std::vector<Process> parties;
+  parties.push_back(Start(2, "dense"));
+  parties.push_back(std::move(first));
+  parties.push_back(std::move(second));
+  ExpectAllFail(std::move(parties), "certificate");
+}
+
+TEST_F(Testbed, RefusesACertificateOfAnotherAuthority) {
+  config_["connect_timeout_s"] = 4;
+  crypto::MakeCertificates(world_.Path() / "other", 2, false);
+  auto first = Start(0, "dense"), second = Start(1, "dense");
+  config_["certificates"] = "other";
+  std::vector<Process> parties;
+  parties.push_back(Start(2, "dense"));
+  parties.push_back(std::move(first));
+  parties.push_back(std::move(second));
+  ExpectAllFail(std::move(parties), "certificate");
+}
+
+TEST_F(Testbed, RefusesAPeerWithoutTls) {
+  config_["connect_timeout_s"] = 4;
+  auto first = Start(0, "dense"), second = Start(1, "dense");
+  config_.erase("certificates");
+  config_["transport"] = "tcp-insecure";
+  std::vector<Process> parties;
+  parties.push_back(Start(2, "dense"));
+  parties.push_back(std::move(first));
+  parties.push_back(std::move(second));
+  ExpectAllFail(std::move(parties), "party 2");
+}
+
+TEST_F(Testbed, SaysWhoIsMissing) {
+  config_["connect_timeout_s"] = 2;
+  std::vector<Process> parties;
+  parties.push_back(Start(0, "dense"));
+  parties.push_back(Start(1, "dense"));
+  ExpectAllFail(std::move(parties), "party 2");
+}
+
+TEST_F(Testbed, StrangersDoNotKeepPartiesApart) {
+  RawClient garbage(ports_[0]), silent(ports_[0]), half(ports_[1]);
+  auto parties = StartAll({"dense", "dense", "dense"}, {});
+  garbage.Send("GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n");
+  half.Send(
+      std::string("\x16\x03\x01\x02\x00\x01", 6));  // a TLS record that never comes to its end
+  for (auto& party : parties) {
+    const auto result = party.Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+  }
+}
+
+TEST_F(Testbed, StrangersAloneEndInATimeoutThatNamesThem) {
+  config_["connect_timeout_s"] = 2;
+  RawClient garbage(ports_[0]), half(ports_[1]);
+  garbage.Send("GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n");
+  half.Send(std::string("\x16\x03\x01\x02\x00\x01", 6));
+  std::vector<Process> parties;
+  parties.push_back(Start(0, "dense"));
+  parties.push_back(Start(1, "dense"));
+  ExpectAllFail(std::move(parties), "party 2");
+}
+
+TEST_F(Testbed, SaysThatThePortIsTaken) {
+  inherit_ = false;
+  auto result = Start(0, "dense").Wait();
+  EXPECT_EQ(result.status, 2);
+  EXPECT_THAT(result.err, HasSubstr(fmt::format("port {} on 127.0.0.1 is in use", ports_[0])));
+}
+
+TEST_F(Testbed, StopsWhileItWaitsForOthers) {
+  auto party = Start(0, "dense");
+  ASSERT_TRUE(Eventually([&] {
+    return party.ErrSoFar().find("waiting for party") != std::string::npos;
+  })) << party.ErrSoFar();
+  ::kill(party.Pid(), SIGTERM);
+  const auto result = party.Wait();
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("stopped by a signal"));
+}
+
+TEST_F(Testbed, ASignalledPartyTellsTheOthers) {
+  const std::vector<std::string> slow{"--link", "rtt_ms=100", "--batch", "1"};
+  auto parties = StartAll({"dense", "dense", "dense"}, {slow, slow, slow});
+  ASSERT_TRUE(Eventually([&] {
+    return parties[1].ErrSoFar().find("images done") != std::string::npos;
+  })) << parties[1].ErrSoFar();
+  ::kill(parties[0].Pid(), SIGINT);
+  for (std::size_t p = 0; p < 3; ++p) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, 1);
+    EXPECT_THAT(result.err, HasSubstr("stopped by a signal"));
+    if (p > 0) {
+      EXPECT_THAT(result.err, HasSubstr("party "));
+    }
+  }
+}
+
+TEST_F(Testbed, FilesBelongToTheirOwners) {
+  auto refused = [](Process process, const std::string& text) {
+    const auto result = process.Wait();
+    EXPECT_EQ(result.status, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(text));
+  };
+  refused(Start(0, "dense", {"--model", world_.File("dense.safetensors")}),
+          "--model: party 0 does not own the model");
+  refused(Start(0, "dense", {"--labels", world_.File("labels.idx")}),
+          "--labels: party 0 does not receive the result");
+  config_["roles"] = {{"helper", 2}, {"data_owner", 1}, {"model_owner", 0}, {"receiver", 1}};
+  refused(Start(0, "dense"), "--model: party 0 owns the model");
+}
+
+}  // namespace
+}  // namespace tercet::integration

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tercet/nn/images.h"
+
+/// What the tests of whole processes share: a scratch directory with small networks, weights and
+/// images, and processes with a deadline.
+namespace tercet::integration {
+
+/// How a process ended.
+struct Result {
+  int status = -1;  ///< exit status; 128 + signal where it was killed; -1 when it outlived the
+                    ///< deadline and was killed here
+  std::string out, err;
+};
+
+/// A child process whose output goes to files and whose temporary directory is the scratch
+/// directory's.
+class Process {
+ public:
+  /// `fds` stay open in the child.
+  Process(const std::filesystem::path& scratch, const std::vector<std::string>& command,
+          const std::vector<int>& fds = {});
+  Process(Process&& other) noexcept;
+  Process& operator=(Process&&) = delete;
+  /// Kills it if it still runs.
+  ~Process();
+
+  pid_t Pid() const { return pid_; }
+  Result Wait(std::chrono::milliseconds limit = std::chrono::seconds(60));
+  /// What it has written to stderr so far.
+  std::string ErrSoFar() const;
+
+ private:
+  pid_t pid_ = -1;
+  std::filesystem::path out_, err_;
+};
+
+/// Looks every few milliseconds until `condition` holds; false when it did not within `limit`.
+bool Eventually(const std::function<bool()>& condition,
+                std::chrono::milliseconds limit = std::chrono::seconds(30));
+
+/// Processes whose command line holds `text` (of this machine, by /proc).
+std::vector<pid_t> ProcessesWith(const std::string& text);
+
+class World {
+ public:
+  static constexpr std::size_t kImages = 10;
+
+  World();
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  ~World();
+
+  const std::filesystem::path& Path() const { return path_; }
+  std::string File(const std::string& name) const { return (path_ / name).string(); }
+  void Write(const std::string& name, const std::string& content) const;
+
+  /// bin/tercet and bin/tercet-party with these arguments.
+  Process Tercet(std::vector<std::string> arguments) const;
+  Process Party(std::vector<std::string> arguments, const std::vector<int>& fds = {}) const;
+  /// `run` of the small network "dense" or "conv" with the ten images, their labels and more
+  /// arguments.
+  Process Run(const std::string& network, const std::vector<std::string>& more) const;
+
+  /// Expects that nothing is left: no file in the temporary directory and no process that knows
+  /// this world.
+  void ExpectClean() const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// An IDX file of pixels from a fixed seed.
+std::string IdxImages(std::size_t count, std::size_t height, std::size_t width);
+std::string IdxLabels(const std::vector<std::uint8_t>& labels);
+
+}  // namespace tercet::integration
