@@ -31,7 +31,10 @@ class SignFunction : public torch::autograd::Function<SignFunction> {
   }
 };
 
-constexpr double kEvaluationFill = 0.75;
+// Rounding may lengthen sums; a scale that proves too large shrinks so much at a time, so often at
+// most.
+constexpr double kShrink = 0.97;
+constexpr int kShrinkSteps = 12;
 
 std::int64_t Int(std::size_t n) { return static_cast<std::int64_t>(n); }
 
@@ -60,11 +63,9 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
   for (const nn::LayerSpec& layer : spec.layers) {
     if (layer.type == LayerType::kAdd) referenced.insert(layer.from);
   }
-  std::optional<double> bound = std::exp2(spec.input.bits) - 1;
   for (const nn::LayerSpec& layer : ComputationOrder(spec, referenced)) {
     Step step;
     step.layer = layer;
-    step.input_bound = bound;
     step.referenced = referenced.contains(layer.name);
     switch (layer.type) {
       case LayerType::kConv2d:
@@ -78,7 +79,6 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
                           .uniform_(-range, range)
                           .requires_grad_();
         if (layer.bias) step.bias = torch::zeros({Int(layer.out_channels)}).requires_grad_();
-        bound.reset();
         break;
       }
       case LayerType::kBatchNorm: {
@@ -93,57 +93,106 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
             steps_.back().layer.type != LayerType::kBatchNorm) {
           steps_.back().bias.set_requires_grad(false);
         }
-        bound.reset();
         break;
       }
-      case LayerType::kSign:
-        bound = 1;
-        break;
-      case LayerType::kRelu:
-      case LayerType::kSquare:
-      case LayerType::kAvgPool2d:
-      case LayerType::kAdd:
-        bound.reset();
-        break;
-      case LayerType::kMaxPool2d:
-      case LayerType::kFlatten:
+      default:
         break;
     }
     steps_.push_back(std::move(step));
   }
+  if (width_bits_ != 0) FindRounded(spec.input);
 }
 
-// Which scale turns the weights into integers is settled only when a model is compiled, by the bias
-// of the channel among others. So the part of the width that sum|w| * max|x| fills is random in
-// training and in between otherwise; the gradient passes the rounding unchanged.
-Tensor Model::RoundedWeight(const Step& step, bool training) const {
-  if (width_bits_ == 0 || !step.input_bound) return step.weight;
+// Marks conv2d and linear layers whose inputs are on a grid and that lead through a batch_norm to a
+// sign.
+void Model::FindRounded(const nn::InputSpec& input) {
+  const double top = std::exp2(input.bits) - 1;
+  std::optional<Grid> grid =
+      Grid{255 / top / input.scale / input.std, -input.mean / input.std, top};
+  const auto type = [this](std::size_t i) { return steps_[i].layer.type; };
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    switch (type(i)) {
+      case LayerType::kSign:
+        grid = Grid{2, -1, 1};
+        break;
+      case LayerType::kMaxPool2d:
+      case LayerType::kFlatten:
+        break;
+      case LayerType::kConv2d:
+      case LayerType::kLinear: {
+        std::size_t next = i + 2;
+        while (next < steps_.size() &&
+               (type(next) == LayerType::kMaxPool2d || type(next) == LayerType::kFlatten)) {
+          ++next;
+        }
+        if (next < steps_.size() && type(i + 1) == LayerType::kBatchNorm &&
+            type(next) == LayerType::kSign) {
+          steps_[i].rounded_for = grid;
+          steps_[i].norm = i + 1;
+        }
+        grid.reset();
+        break;
+      }
+      default:
+        grid.reset();
+    }
+  }
+}
+
+Tensor Model::UsedWeight(const Step& step, double extra_bits) const {
+  if (!step.rounded_for) return step.weight;
+  const Grid& grid = *step.rounded_for;
   const Tensor weight = step.weight.detach();
-  const double bits = width_bits_ + (training ? extra_training_bits_ : 0);
-  const double room = (std::exp2(bits - 1) - 1) / *step.input_bound;
-  const Tensor norm = weight.abs().sum({1, 2, 3}, /*keepdim=*/true).clamp_min_(1e-20);
-  const Tensor filled =
-      training ? torch::rand_like(norm).div_(2).add_(0.5) : torch::full_like(norm, kEvaluationFill);
-  const Tensor scale = filled.div_(norm).mul_(room);
-  const Tensor error = weight.mul(scale).round_().div_(scale).sub_(weight);
-  return step.weight + error;
+  // Channel by channel, the sign is that of w q + bias over integers 0 <= q <= top, or over q =
+  // +-1; both in units of the weights.
+  const bool binary = grid.top == 1 && grid.low == -1;
+  const double least = binary ? -1 : 0;
+  const double most = binary ? 1 : grid.top;
+  const auto reach = [&](const Tensor& w) {
+    const Tensor positive = w.clamp_min(0).sum({1, 2, 3});
+    const Tensor negative = w.clamp_max(0).sum({1, 2, 3});
+    return std::pair(positive * least + negative * most, positive * most + negative * least);
+  };
+  const Step& norm = steps_[step.norm];
+  const Tensor deviation = torch::sqrt(norm.running_var + norm.layer.eps);
+  Tensor bias = norm.bias.detach() * deviation / norm.weight.detach() - norm.running_mean;
+  if (step.bias.defined()) bias += step.bias.detach();
+  if (!binary) bias = (bias + weight.sum({1, 2, 3}) * grid.low) / grid.unit;
+  const std::pair<Tensor, Tensor> sums = reach(weight);
+  // A bias that outweighs every input need not be larger than that.
+  bias = torch::minimum(torch::maximum(bias, -sums.second), -sums.first);
+  const double room = std::exp2(width_bits_ + extra_bits - 1) - 1;
+  Tensor scale = room / torch::maximum(sums.second + bias, -(sums.first + bias)).clamp_min(1e-20);
+  Tensor integers;
+  for (int i = 0; i < kShrinkSteps; ++i) {
+    integers = weight.mul(scale.view({-1, 1, 1, 1})).round_();
+    const std::pair<Tensor, Tensor> rounded = reach(integers);
+    const Tensor offset = bias * scale;
+    const Tensor excess =
+        torch::maximum(rounded.second + offset, -(rounded.first + offset)).gt(room);
+    if (!excess.any().item<bool>()) break;
+    scale = torch::where(excess, scale * kShrink, scale);
+  }
+  // The gradient passes the rounding unchanged.
+  return step.weight + (integers.div_(scale.view({-1, 1, 1, 1})) - weight);
 }
 
 Tensor Model::Apply(Step& step, const Tensor& x, bool training,
                     const std::map<std::string, Tensor>& outputs) const {
   const nn::LayerSpec& layer = step.layer;
+  const double extra_bits = training ? extra_training_bits_ : 0;
   const std::int64_t kernel = Int(layer.kernel);
   const std::int64_t stride = Int(layer.stride);
   const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
-      return torch::conv2d(x, RoundedWeight(step, training), step.bias, stride, padding, 1,
+      return torch::conv2d(x, UsedWeight(step, extra_bits), step.bias, stride, padding, 1,
                            Int(layer.groups));
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
       // BLAS is.
       return torch::conv2d(x.reshape({x.size(0), Int(layer.in.Size()), 1, 1}),
-                           RoundedWeight(step, training), step.bias);
+                           UsedWeight(step, extra_bits), step.bias);
     case LayerType::kBatchNorm:
       return torch::batch_norm(x, step.weight, step.bias, step.running_mean, step.running_var,
                                training, /*momentum=*/0.1, layer.eps, /*cudnn_enabled=*/false);
@@ -239,8 +288,15 @@ void Model::Load(const nn::TensorFile& file, const std::string& name) {
 }
 
 nn::TensorFile Model::Save() const {
+  torch::NoGradGuard guard;
+  std::map<std::string, Tensor> named = NamedTensors();
+  for (const Step& step : steps_) {
+    if (!step.rounded_for) continue;
+    Tensor& weight = named.at(step.layer.name + ".weight");
+    weight = UsedWeight(step, 0).view(weight.sizes());
+  }
   nn::TensorFile file;
-  for (const auto& [name, tensor] : NamedTensors()) {
+  for (const auto& [name, tensor] : named) {
     const Tensor flat = tensor.to(torch::kFloat32).contiguous();
     const float* data = flat.data_ptr<float>();
     file.tensors[name] =

@@ -27,8 +27,8 @@ class Model {
   /// batch statistics as PyTorch's batch_norm does, else the running ones are used.
   torch::Tensor Forward(const torch::Tensor& input, bool training);
 
-  /// Rounds as if the width had so many bits more, in training only: rounding that starts fine and gets coarser
-  /// finds weights where rounding that starts coarse would leave nothing but zeros.
+  /// Rounds as if the width had so many bits more, in training only: rounding that starts fine and
+  /// gets coarser finds weights where rounding that starts coarse would leave nothing but zeros.
   void SetExtraTrainingBits(double bits) { extra_training_bits_ = bits; }
 
   /// Weights of conv2d and linear, which weight decay applies to / all other trained tensors.
@@ -41,20 +41,31 @@ class Model {
   /// Takes over every tensor that the network needs; others are ignored. ConfigError ("FILE tensor
   /// NAME") when one is missing or has another shape.
   void Load(const nn::TensorFile& file, const std::string& name);
-  /// The tensors in float32, names as in a PyTorch state_dict.
+  /// The tensors in float32, names as in a PyTorch state_dict; weights that are rounded for the
+  /// width are saved rounded, each output channel as multiples of a step of its own.
   nn::TensorFile Save() const;
 
  private:
+  // The real values low, low + unit, ..., low + top * unit that enter a layer.
+  struct Grid {
+    double unit = 1, low = 0, top = 0;
+  };
   struct Step {
     nn::LayerSpec layer;
     torch::Tensor weight, bias, running_mean, running_var;  // undefined where the type has none
-    std::optional<double> input_bound;  // largest |x| in integer units, where it is known
-    bool referenced = false;            // an add takes this layer's output
+    bool referenced = false;                                // an add takes this layer's output
+    // Of a conv2d or linear whose weights are rounded: what enters, and the index of the batch_norm
+    // between it and its sign.
+    std::optional<Grid> rounded_for;
+    std::size_t norm = 0;
   };
 
+  void FindRounded(const nn::InputSpec& input);
+  // What the step computes with: its weights, or what rounding makes of them where `extra_bits`
+  // more than the width are there for the sums.
+  torch::Tensor UsedWeight(const Step& step, double extra_bits) const;
   torch::Tensor Apply(Step& step, const torch::Tensor& x, bool training,
                       const std::map<std::string, torch::Tensor>& outputs) const;
-  torch::Tensor RoundedWeight(const Step& step, bool training) const;
   std::map<std::string, torch::Tensor> NamedTensors() const;
 
   std::vector<Step> steps_;

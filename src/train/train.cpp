@@ -131,7 +131,7 @@ class Trainer {
       if (on_progress_) on_progress_(progress);
     }
     if (!options_.test_images.empty()) {
-      Model best(spec_, options_.width_bits);
+      Model best(spec_, /*width_bits=*/0);  // what was saved is rounded already
       best.Load(nn::LoadTensors(options_.out), options_.out.string());
       result_.test_accuracy = Accuracy(best, test_, spec_.input);
     }

@@ -29,9 +29,10 @@ struct TrainOptions {
   double label_smoothing = 0.0;  ///< in [0, 1)
   double augment =
       1.0;  ///< strength of shifts, rotations and distortions; 0 leaves images as they are
-  /// When not 0, the weights of layers whose input is bounded (the image, or +-1) are rounded in
-  /// the forward pass as far as integer sums of that many bits (sign included) force them to be, so
-  /// that the network learns to live with it.
+  /// When not 0, the weights between a bounded input (the image, or +-1) and a sign are rounded, in
+  /// training and in the file, to multiples of a step per output channel, such that the sums over
+  /// these integers, with the bias, fit that many bits (sign included). Compiling for that width
+  /// then changes nothing.
   unsigned width_bits = 0;
   std::size_t validation =
       5000;  ///< last images of the training set, held out to choose the epoch to keep

@@ -135,29 +135,59 @@ TEST(ModelTest, FreezesABiasThatBatchNormCancels) {
   EXPECT_EQ(model.OtherParameters().size(), 3u);  // b.weight, b.bias, l2.bias
 }
 
-TEST(ModelTest, RoundsWeightsToTheWidth) {
+// A width that leaves 15 (sum of |w|) about 255, and inputs 0..15 in steps of 1 / 15.
+constexpr unsigned kWidth = 9;
+constexpr const char* kSignLayers = R"(
+    {"name": "l", "type": "linear", "out_features": 12, "bias": false},
+    {"name": "b", "type": "batch_norm"}, {"name": "g", "type": "sign"})";
+
+TEST(ModelTest, RoundsWeightsSoThatSumsFitTheWidth) {
   torch::manual_seed(3);
-  constexpr unsigned kWidth = 11;
+  const nn::NetworkSpec spec = Spec("[40, 1, 1]", kSignLayers);
+  Model model(spec, kWidth);
+  const Tensor latent = model.Weights()[0].detach().clone();
+  for (int i = 0; i < 50; ++i) model.Forward(torch::rand({64, 40, 1, 1}), true);
+  EXPECT_TRUE(model.Weights()[0].detach().equal(latent));
+
+  const nn::TensorFile file = model.Save();
+  const Tensor weights = Values(file, "l.weight");
+  const Tensor biases = (Values(file, "b.bias") / Values(file, "b.weight") *
+                             (Values(file, "b.running_var") + 1e-5).sqrt() -
+                         Values(file, "b.running_mean")) *
+                        15;
+  double widest = 0;
+  for (std::int64_t c = 0; c < 12; ++c) {
+    const double step = weights[c].masked_select(weights[c].ne(0)).abs().min().item<double>();
+    const Tensor integers = weights[c] / step;
+    EXPECT_TRUE(torch::allclose(integers, integers.round(), 0, 1e-3)) << integers;
+    const double bias = biases[c].item<double>() / step;
+    widest = std::max({widest, bias + 15 * integers.clamp_min(0).sum().item<double>(),
+                       -bias - 15 * integers.clamp_max(0).sum().item<double>()});
+  }
+  EXPECT_LT(widest, 255.5);
+  EXPECT_GT(widest, 200);  // the room is used
+
+  Model saved(spec, 0);
+  saved.Load(file, "saved");
+  const Tensor input = torch::randint(0, 16, {200, 40, 1, 1}) / 15;
+  EXPECT_TRUE(saved.Forward(input, false).equal(model.Forward(input, false)));
+}
+
+TEST(ModelTest, LeavesWeightsAloneThatLeadToNoSign) {
   Model model(Spec("[6, 1, 1]", R"(
-      {"name": "l", "type": "linear", "out_features": 4, "bias": false})"),
+      {"name": "l", "type": "linear", "out_features": 4, "bias": false},
+      {"name": "b", "type": "batch_norm"})"),
               kWidth);
-  const Tensor weight = Values(model.Save(), "l.weight");
-  const Tensor used = model.Forward(torch::eye(6).view({6, 6, 1, 1}), false).detach().t();
-  // The input has 4 bits, so sum|w| may be (2^10 - 1) / 15; it fills three quarters of that.
-  const Tensor scale = 0.75 * 1023.0 / 15 / weight.abs().sum(1, true);
-  const Tensor integers = used * scale;
-  EXPECT_TRUE(torch::allclose(integers, integers.round(), 0, 1e-3));
-  EXPECT_TRUE(integers.round().equal((weight * scale).round()));
-  EXPECT_FALSE(used.equal(weight));
+  EXPECT_TRUE(Values(model.Save(), "l.weight").equal(model.Weights()[0].detach().flatten(1)));
 }
 
 TEST(ModelTest, RoundedWeightsStillGetGradients) {
-  Model model(Spec("[2, 1, 1]", R"(
-      {"name": "l", "type": "linear", "out_features": 1, "bias": false})"),
-              8);
-  const Tensor x = torch::tensor({3.0F, 5.0F}).view({1, 2, 1, 1});
-  model.Forward(x, true).sum().backward();
-  EXPECT_TRUE(model.Weights()[0].grad().flatten().equal(x.flatten()));
+  torch::manual_seed(5);
+  Model model(Spec("[20, 1, 1]", kSignLayers), kWidth);
+  model.Forward(torch::rand({16, 20, 1, 1}), true).select(1, 0).sum().backward();
+  const Tensor gradient = model.Weights()[0].grad();
+  EXPECT_GT(gradient[0].abs().min().item<float>(), 0);
+  EXPECT_EQ(gradient[1].abs().max().item<float>(), 0);
 }
 
 TEST(ModelTest, LoadNamesAMissingTensor) {
