@@ -14,9 +14,8 @@ std::string ShapeText(const mpc::Shape3& shape) {
 }
 
 nlohmann::ordered_json CostToJson(const mpc::Cost& cost, std::uint32_t hops) {
-  return {{"hops", hops},
-          {"offline_bytes", cost.OfflineTotal()},
-          {"online_bytes", cost.OnlineTotal()}};
+  return {
+      {"hops", hops}, {"offline_bytes", cost.OfflineTotal()}, {"online_bytes", cost.OnlineTotal()}};
 }
 
 }  // namespace
@@ -34,10 +33,10 @@ std::string DescribePlan(const nn::Plan& plan, bool utf8) {
                        {"online", Align::kRight}});
   auto add = [&](std::string name, std::string type, std::string output, std::string macs,
                  std::string bits, std::string suite, const mpc::Cost& cost, std::uint32_t hops) {
-    table.AddRow(
-        {std::move(name), std::move(type), std::move(output), std::move(macs), std::move(bits),
-         std::move(suite), hops > 0 ? std::to_string(hops) : "",
-         report::FormatBytes(cost.OfflineTotal()), report::FormatBytes(cost.OnlineTotal())});
+    table.AddRow({std::move(name), std::move(type), std::move(output), std::move(macs),
+                  std::move(bits), std::move(suite), hops > 0 ? std::to_string(hops) : "",
+                  report::FormatBytes(cost.OfflineTotal()),
+                  report::FormatBytes(cost.OnlineTotal())});
   };
   const auto hops = plan.OnlineHops();
   add("input", "input", ShapeText(plan.network.input.shape), "", "", "", plan.input, hops[0]);
@@ -50,7 +49,8 @@ std::string DescribePlan(const nn::Plan& plan, bool utf8) {
         report::FormatCount(layer.linear.Macs()), std::to_string(layer.value_bits),
         planned.suite.Text(), planned.cost, hops[++step]);
   }
-  add("output", "output", ShapeText({plan.network.Classes(), 1, 1}), "", "", "", plan.output, hops[step + 1]);
+  add("output", "output", ShapeText({plan.network.Classes(), 1, 1}), "", "", "", plan.output,
+      hops[step + 1]);
   table.AddRule();
   const auto total = plan.Total();
   for (std::size_t p = 0; p < 3; ++p)
@@ -78,6 +78,7 @@ RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
       totals.offline_bytes[p] += queries * cost.OfflineBytes()[p];
       totals.online_bytes[p] += queries * cost.OnlineBytes()[p];
     }
+    totals.offline_hops = std::max(totals.offline_hops, cost.OfflineHops());
     totals.online_hops = std::max(totals.online_hops, cost.OnlineHops());
   };
   if (images >= plan.batch) add(plan.Total(), images / plan.batch);
@@ -88,7 +89,7 @@ RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
 
 bool MatchesPlan(const report::RunReport& run, const RunTotals& cost) {
   return run.offline_bytes == cost.offline_bytes && run.online_bytes == cost.online_bytes &&
-         run.online_hops == cost.online_hops;
+         run.offline_hops == cost.offline_hops && run.online_hops == cost.online_hops;
 }
 
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
@@ -118,7 +119,7 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
       {"network", plan.network.name},
       {"suite", suite.Text()},
       {"batch", plan.batch},
-      {"hops", {{"online", total.OnlineHops()}}},
+      {"hops", {{"offline", total.OfflineHops()}, {"online", total.OnlineHops()}}},
       {"bytes", {{"offline", total.OfflineBytes()}, {"online", total.OnlineBytes()}}},
       {"link",
        {{"name", link.name},

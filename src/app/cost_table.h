@@ -22,7 +22,7 @@ double LinkSeconds(std::uint32_t hops, const std::array<std::uint64_t, 3>& bytes
 /// What a run sends, by party, and the hops of one batch.
 struct RunTotals {
   std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
-  std::uint32_t online_hops = 0;
+  std::uint32_t offline_hops = 0, online_hops = 0;
 };
 
 /// The cost of a run of `images` images in batches of plan.batch, the last one perhaps smaller.

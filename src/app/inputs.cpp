@@ -99,7 +99,7 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, const mpc::Reg
                                      unsigned bits) {
   const nn::FloatNetwork network(spec, PlaceholderWeights(spec, 1), "placeholder weights");
   nn::CompileOptions options;
-  options.default_bits = bits;
+  options.default_bits = options.min_bits = options.max_bits = bits;
   nn::PublicNetwork result = nn::Compile(network, registry.PlainOracle(), options, nullptr).net;
   for (auto& layer : result.layers) layer.value_bits = bits;
   return result;

@@ -165,7 +165,7 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
   auto* model = command->add_option(
       "--model", a->model.file, "Compiled model or float weights; without it, one width for all");
   AddCalibration(*command, a->model);
-  AddNumber(*command, "--bits", a->bits, 2, 62, "That width")->excludes(model);
+  AddNumber(*command, "--bits", a->bits, 2, 32, "That width")->excludes(model);
   command->add_option("--suite", a->suites, "Suites to compare")->capture_default_str();
   AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
   command

@@ -71,7 +71,12 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
     const auto cost = app::RunCost(plan, registry, choice, World::kImages);
     EXPECT_EQ(report.at("bytes").at("offline"), json(cost.offline_bytes));
     EXPECT_EQ(report.at("bytes").at("online"), json(cost.online_bytes));
+    EXPECT_EQ(report.at("hops").at("offline"), cost.offline_hops);
     EXPECT_EQ(report.at("hops").at("online"), cost.online_hops);
+    const auto layer_hops = plan.OnlineHops();
+    ASSERT_EQ(report.at("layers").size(), layer_hops.size());
+    for (std::size_t k = 0; k < layer_hops.size(); ++k)
+      EXPECT_EQ(report.at("layers").at(k).at("hops"), layer_hops[k]) << "layer " << k;
     const auto images = nn::LoadImages(world.File("images.idx"), 0, {});
     const auto plain = app::PlainLogits(model, registry.PlainOracle(), images);
     std::vector<std::int64_t> logits;
