@@ -14,5 +14,6 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen);
 void AddCompileCommand(CLI::App& app, Chosen& chosen);
 void AddKeygenCommand(CLI::App& app, Chosen& chosen);
 void AddSuitesCommand(CLI::App& app, Chosen& chosen);
+void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen);
 
 }  // namespace tercet::app

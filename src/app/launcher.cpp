@@ -74,6 +74,7 @@ class Child {
     }
     // Everything is allocated before the fork; the child only makes calls that are safe there.
     std::vector<char*> argv;
+    argv.reserve(arguments.size() + 1);
     for (auto& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
     const pid_t launcher = ::getpid();

@@ -276,7 +276,7 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
       command->add_option("--calibrate-labels", a->model.calibration_labels, "Their labels");
   calibrate_images->needs(calibrate_labels);
   calibrate_labels->needs(calibrate_images);
-  AddNumber(*command, "--show", a->show, 1, 1000,
+  AddNumber(*command, "--show", a->show, 0, 1000,
             "Print the first N images as pictures, with true and predicted class");
   command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
   command->add_option("--json", a->json, "Write the report");

@@ -1,8 +1,9 @@
-// The commands without a network: keygen, suites.
+// The commands without a network: keygen, suites, draw-digits.
 
 #include <memory>
 
 #include "app/commands.h"
+#include "app/draw_digits.h"
 #include "app/failure.h"
 #include "app/options.h"
 #include "tercet/base/error.h"
@@ -25,6 +26,18 @@ int Keygen(const KeygenArguments& arguments) {
       "days.\n"
       "Give party i only ca.pem, party<i>.pem and party<i>-key.pem; keep ca-key.pem to yourself.\n",
       arguments.directory.string(), arguments.days);
+  return kExitOk;
+}
+
+struct DrawDigitsArguments {
+  std::filesystem::path images, labels;
+  std::size_t count = 100, seed = 1;
+};
+
+int DrawDigitFiles(const DrawDigitsArguments& arguments) {
+  DrawDigits(arguments.images, arguments.labels, arguments.count, arguments.seed);
+  fmt::print("{} and {}: {} drawn digits and their classes\n", arguments.images.string(),
+             arguments.labels.string(), arguments.count);
   return kExitOk;
 }
 
@@ -52,6 +65,18 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen) {
   command->add_flag("--force", a->force, "Replace certificates that are there");
   command->footer("Example:\n  tercet keygen configs/certificates --days 30");
   command->callback([a, &chosen] { chosen = [a] { return Keygen(*a); }; });
+}
+
+void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen) {
+  auto* command = app.add_subcommand(
+      "draw-digits", "Draw digits to try the networks on where MNIST is not at hand");
+  auto a = std::make_shared<DrawDigitsArguments>();
+  command->add_option("images", a->images, "IDX file of images to write")->required();
+  command->add_option("labels", a->labels, "IDX file of labels to write")->required();
+  AddNumber(*command, "--count", a->count, 1, 1'000'000, "How many");
+  AddNumber(*command, "--seed", a->seed, 0, 1'000'000'000, "The same seed draws the same digits");
+  command->footer("Example:\n  tercet draw-digits digits.idx classes.idx --count 200");
+  command->callback([a, &chosen] { chosen = [a] { return DrawDigitFiles(*a); }; });
 }
 
 void AddSuitesCommand(CLI::App& app, Chosen& chosen) {
