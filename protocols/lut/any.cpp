@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "lut/steps.h"
 #include "tercet/ring/kernels.h"
@@ -36,12 +38,16 @@ Bytes DealArith(const ArithTable& table, const Bytes& rows, crypto::PrfStream& w
   const std::size_t entries = table.Entries();
   Buffer<V> values(table.count * entries);
   with_e1.Draw(std::span<V>(values));
-  for (std::size_t i = 0; i < table.count; ++i)
-    for (std::size_t j = 0; j < entries; ++j) {
-      const std::size_t bit = (i << table.k) + table.first + j;
-      V& value = values[i * entries + j];
-      value = static_cast<V>((rows[bit / 8] >> (bit % 8) & 1) - value);
+  const unsigned bits = std::min(8u, 1u << table.k);  // of a row that lie in one byte
+  for (std::size_t i = 0; i < table.count; ++i) {
+    const std::size_t row = i << table.k;
+    V* value = values.data() + i * entries;
+    for (std::size_t v = 0; v < std::size_t{1} << table.k; v += bits) {
+      const unsigned byte = rows[(row + v) / 8] >> (row + v) % 8;
+      for (std::size_t j = v == 0 ? table.first : 0; j < bits; ++j)
+        value[v + j - table.first] = static_cast<V>((byte >> j & 1u) - value[v + j - table.first]);
     }
+  }
   Bytes packed(ring::PackedBytes(values.size(), table.out_bits));
   ring::Pack(std::span<const V>(values), table.out_bits, std::span<std::uint8_t>(packed));
   return packed;
@@ -70,16 +76,28 @@ ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const B
                             std::size_t rows) {
   auto out = ring::MakeMatrix<V>(rows, table.count / rows);
   const std::size_t entries = table.Entries();
+  const unsigned bits = table.out_bits;
+  const std::uint8_t* packed = dealt.data();
+  const std::size_t bytes = dealt.size();
+  // One unaligned load serves where an element and the 7 bits before it fit in 8 bytes.
+  const auto entry = [=, &dealt](std::size_t index) {
+    const std::size_t at = index * bits;
+    if (bits > 57 || at / 8 + 8 > bytes) [[unlikely]]
+      return static_cast<V>(ring::UnpackOne(ByteSpan(dealt), bits, index));
+    std::uint64_t word;
+    std::memcpy(&word, packed + at / 8, sizeof word);
+    if constexpr (std::endian::native == std::endian::big) word = __builtin_bswap64(word);
+    return static_cast<V>(word >> at % 8 & ring::LowMask<std::uint64_t>(bits));
+  };
   for (std::size_t i = 0; i < table.count; ++i) {
-    const auto entry = [&](std::size_t j) {
-      return static_cast<V>(ring::UnpackOne(ByteSpan(dealt), table.out_bits, i * entries + j));
-    };
     V value = 0;
     if (e[i] >= table.first) {
-      value = entry(e[i] - table.first);
+      value = entry(i * entries + e[i] - table.first);
     } else {
-      value = static_cast<V>(entries);  // the sum of all entries of an OR: all but one are 1
-      for (std::size_t j = 0; j < entries; ++j) value = static_cast<V>(value - entry(j));
+      // The sum of all entries of an OR: all but one are 1.
+      value = static_cast<V>(entries);
+      for (std::size_t j = 0; j < entries; ++j)
+        value = static_cast<V>(value - entry(i * entries + j));
     }
     out.data()[i] = value;
   }

@@ -152,20 +152,24 @@ mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc
   const int dealer = roles.helper, e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
   const std::size_t count = spec.Elements();
   mpc::Cost cost;
-  const auto deal = [&](std::uint64_t bytes) { cost.Add(mpc::Phase::kOffline, {{dealer, e2, bytes}}); };
+  const auto deal = [&](std::uint64_t bytes) {
+    cost.Add(mpc::Phase::kOffline, {{dealer, e2, bytes}});
+  };
   const auto exchange = [&](std::size_t elements, unsigned bits) {
     const std::uint64_t bytes = ring::PackedBytes(elements, bits);
     cost.Add(mpc::Phase::kOnline, {{e1, e2, bytes}, {e2, e1, bytes}});
   };
-  if (!spec.dealt) cost.Add(mpc::Phase::kOnline, {{dealer, e1, ring::PackedBytes(count, spec.value_bits)}});
+  if (!spec.dealt)
+    cost.Add(mpc::Phase::kOnline, {{dealer, e1, ring::PackedBytes(count, spec.value_bits)}});
   deal(layout.CompareBytes(count));
-  exchange(count, spec.value_bits);       // open_masked
-  exchange(count, layout.PackedBits());   // open_bits
+  exchange(count, spec.value_bits);      // open_masked
+  exchange(count, layout.PackedBits());  // open_bits
   if (layout.arithmetic) deal(ring::PackedBytes(count << layout.PackedBits(), spec.out_bits));
   for (const auto& step : layout.steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
-    deal(step.last ? ring::PackedBytes(outputs * ((std::size_t{1} << step.width) - 1), spec.out_bits)
-                   : TableBytes(outputs, step.width));
+    deal(step.last
+             ? ring::PackedBytes(outputs * ((std::size_t{1} << step.width) - 1), spec.out_bits)
+             : TableBytes(outputs, step.width));
     exchange(outputs, step.width);
   }
   exchange(spec.Outputs(), spec.out_bits);  // reshare_evaluators

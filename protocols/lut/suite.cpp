@@ -40,7 +40,10 @@ struct Material final : mpc::Correlation {
 };
 
 void XorInto(Bits& x, const Bits& y) {
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] ^= y[i];
+  // Plain pointers: bytes may alias the vectors themselves, which would keep the loop scalar.
+  std::uint8_t* to = x.data();
+  const std::uint8_t* from = y.data();
+  for (std::size_t i = 0, n = x.size(); i < n; ++i) to[i] ^= from[i];
 }
 
 class LutActivation final : public mpc::Activation {
