@@ -143,33 +143,26 @@ Tensor Model::UsedWeight(const Step& step, double extra_bits) const {
   if (!step.rounded_for) return step.weight;
   const Grid& grid = *step.rounded_for;
   const Tensor weight = step.weight.detach();
-  // Channel by channel, the sign is that of w q + bias over integers 0 <= q <= top, or over q =
-  // +-1; both in units of the weights.
-  const bool binary = grid.top == 1 && grid.low == -1;
-  const double least = binary ? -1 : 0;
-  const double most = binary ? 1 : grid.top;
-  const auto reach = [&](const Tensor& w) {
-    const Tensor positive = w.clamp_min(0).sum({1, 2, 3});
-    const Tensor negative = w.clamp_max(0).sum({1, 2, 3});
-    return std::pair(positive * least + negative * most, positive * most + negative * least);
-  };
   const Step& norm = steps_[step.norm];
   const Tensor deviation = torch::sqrt(norm.running_var + norm.layer.eps);
-  Tensor bias = norm.bias.detach() * deviation / norm.weight.detach() - norm.running_mean;
-  if (step.bias.defined()) bias += step.bias.detach();
-  if (!binary) bias = (bias + weight.sum({1, 2, 3}) * grid.low) / grid.unit;
-  const std::pair<Tensor, Tensor> sums = reach(weight);
-  // A bias that outweighs every input need not be larger than that.
-  bias = torch::minimum(torch::maximum(bias, -sums.second), -sums.first);
+  Tensor threshold = norm.running_mean - norm.bias.detach() * deviation / norm.weight.detach();
+  if (step.bias.defined()) threshold -= step.bias.detach();
+  // Channel by channel, the sign is that of w q + bias over integers 0 <= q <= top, in any unit of
+  // w; +-1 is such a grid too. The largest |w q + bias|, with a bias that outweighs every input cut
+  // to the least that does:
+  const auto largest = [&grid](const Tensor& w, const Tensor& at) {
+    const Tensor low = w.clamp_max(0).sum({1, 2, 3}) * grid.top;
+    const Tensor high = w.clamp_min(0).sum({1, 2, 3}) * grid.top;
+    const Tensor exact = (w.sum({1, 2, 3}) * grid.low - at) / grid.unit;
+    const Tensor bias = torch::minimum(torch::maximum(exact, -high), -low);
+    return torch::maximum(high + bias, -(low + bias)).clamp_min(1e-20);
+  };
   const double room = std::exp2(width_bits_ + extra_bits - 1) - 1;
-  Tensor scale = room / torch::maximum(sums.second + bias, -(sums.first + bias)).clamp_min(1e-20);
+  Tensor scale = room / largest(weight, threshold);
   Tensor integers;
   for (int i = 0; i < kShrinkSteps; ++i) {
     integers = weight.mul(scale.view({-1, 1, 1, 1})).round_();
-    const std::pair<Tensor, Tensor> rounded = reach(integers);
-    const Tensor offset = bias * scale;
-    const Tensor excess =
-        torch::maximum(rounded.second + offset, -(rounded.first + offset)).gt(room);
+    const Tensor excess = largest(integers, threshold * scale).gt(room);
     if (!excess.any().item<bool>()) break;
     scale = torch::where(excess, scale * kShrink, scale);
   }
@@ -274,8 +267,8 @@ void Model::Load(const nn::TensorFile& file, const std::string& name) {
     const std::string place = name + " tensor " + tensor_name;
     const auto found = file.tensors.find(tensor_name);
     if (found == file.tensors.end()) {
-      throw ConfigError(place, "missing; the network needs it with shape " +
-                                   fmt::format("[{}]", fmt::join(Sizes(target), ", ")));
+      throw ConfigError(place, fmt::format("missing; the network needs it with shape [{}]",
+                                           fmt::join(Sizes(target), ", ")));
     }
     if (found->second.shape != Sizes(target)) {
       throw ConfigError(

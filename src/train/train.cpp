@@ -226,6 +226,9 @@ class Trainer {
     file.metadata["network"] = spec_.name;
     file.metadata["network_digest"] = spec_.Digest();
     file.metadata["epoch"] = std::to_string(epoch);
+    if (options_.width_bits != 0) {
+      file.metadata["width_bits"] = std::to_string(options_.width_bits);
+    }
     file.metadata["validation_accuracy"] = fmt::format("{:.4f}", accuracy);
     nn::SaveTensors(file, options_.out);
     result_.best_epoch = epoch;

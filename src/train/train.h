@@ -12,7 +12,7 @@
 /// the sources behind it pay for its headers.
 namespace tercet::train {
 
-/// What to train, on what and how. The defaults are those of the weights in nets/.
+/// What to train, on what and how. nets/README.md says what the weights there were trained with.
 struct TrainOptions {
   std::filesystem::path network;       ///< architecture, JSON
   std::filesystem::path train_images;  ///< IDX or .npy, see nn::LoadImages
@@ -33,7 +33,7 @@ struct TrainOptions {
   /// training and in the file, to multiples of a step per output channel, such that the sums over
   /// these integers, with the bias, fit that many bits (sign included). Compiling for that width
   /// then changes nothing.
-  unsigned width_bits = 0;
+  unsigned width_bits = 10;
   std::size_t validation =
       5000;  ///< last images of the training set, held out to choose the epoch to keep
   std::uint64_t seed = 1;

@@ -90,6 +90,7 @@ class TrainTest : public testing::Test {
     options_.batch = 32;
     options_.lr = 0.01;
     options_.augment = 0;
+    options_.width_bits = 0;
     options_.validation = 96;
   }
   ~TrainTest() override {
@@ -146,6 +147,7 @@ TEST_F(TrainTest, RepeatsWithTheSameSeedOnly) {
 TEST_F(TrainTest, LearnsWithRoundedWeights) {
   options_.width_bits = 9;
   EXPECT_GT(Train(options_).validation_accuracy, 0.9);
+  EXPECT_EQ(nn::LoadTensors(options_.out).metadata.at("width_bits"), "9");
 }
 
 TEST_F(TrainTest, StartsFromGivenWeights) {
