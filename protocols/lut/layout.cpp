@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "dealer/steps.h"
 #include "tercet/ring/pack.h"
 
 namespace tercet::protocols::lut {
@@ -22,38 +23,6 @@ std::vector<unsigned> Split(unsigned total, unsigned parts) {
 
 bool Possible(unsigned low_bits, unsigned chunks) {
   return chunks <= low_bits && (low_bits + chunks - 1) / chunks <= kMaxChunkWidth;
-}
-
-// 2 x 2 windows are looked up at once; larger ones row by row first, since a table doubles with
-// every bit.
-std::vector<OrStep> PoolSteps(const ActivationSpec& spec) {
-  if (!spec.pool) {
-    OrStep step;
-    step.rows.resize(spec.in.Size());
-    for (std::size_t r = 0; r < step.rows.size(); ++r) step.rows[r] = static_cast<std::uint32_t>(r);
-    return {step};
-  }
-  const auto out = spec.Out();
-  const std::size_t kernel = spec.pool->kernel;
-  OrStep first;
-  const bool at_once = kernel <= 2;
-  first.width = static_cast<unsigned>(at_once ? kernel * kernel : kernel);
-  first.last = at_once;
-  for (std::size_t c = 0; c < out.channels; ++c)
-    for (std::size_t oy = 0; oy < out.height; ++oy)
-      for (std::size_t ox = 0; ox < out.width; ++ox)
-        for (std::size_t dy = 0; dy < kernel; ++dy)
-          for (std::size_t dx = 0; dx < kernel; ++dx)
-            first.rows.push_back(static_cast<std::uint32_t>(
-                (c * spec.in.height + oy * spec.pool->stride + dy) * spec.in.width +
-                ox * spec.pool->stride + dx));
-  if (at_once) return {first};
-  OrStep second;
-  second.width = static_cast<unsigned>(kernel);
-  second.rows.resize(out.Size() * kernel);
-  for (std::size_t r = 0; r < second.rows.size(); ++r)
-    second.rows[r] = static_cast<std::uint32_t>(r);
-  return {first, second};
 }
 
 unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
@@ -101,9 +70,9 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
     throw UnsupportedError(fmt::format("layer {}: suite lut takes values of 2..{} bits, not {}",
                                        spec.layer, 1 + kMaxChunks * kMaxChunkWidth,
                                        spec.value_bits));
-  if (spec.pool && spec.pool->kernel > kMaxChunkWidth)
+  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
     throw UnsupportedError(fmt::format("layer {}: suite lut takes pools of up to {} x {}, not {}",
-                                       spec.layer, kMaxChunkWidth, kMaxChunkWidth,
+                                       spec.layer, dealer::kMaxWindow, dealer::kMaxWindow,
                                        spec.pool->kernel));
   unsigned chunks = 0;
   std::string form = "auto";
@@ -128,7 +97,7 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
       (chunks != 0 ? Possible(low_bits, chunks) : Possible(low_bits, 1) || Possible(low_bits, 2));
   layout.arithmetic =
       !spec.pool && (form == "arith" || (form == "auto" && can_arith && chunks <= 2));
-  if (!layout.arithmetic) layout.steps = PoolSteps(spec);
+  if (!layout.arithmetic) layout.steps = dealer::PoolSteps(spec);
   const auto bytes_with = [&](unsigned q) {
     Layout candidate{Split(low_bits, q), layout.arithmetic, {}};
     return candidate.CompareBytes(kBlock) +
@@ -149,30 +118,15 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
 }
 
 mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc::Roles& roles) {
-  const int dealer = roles.helper, e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
   const std::size_t count = spec.Elements();
   mpc::Cost cost;
-  const auto deal = [&](std::uint64_t bytes) {
-    cost.Add(mpc::Phase::kOffline, {{dealer, e2, bytes}});
-  };
-  const auto exchange = [&](std::size_t elements, unsigned bits) {
-    const std::uint64_t bytes = ring::PackedBytes(elements, bits);
-    cost.Add(mpc::Phase::kOnline, {{e1, e2, bytes}, {e2, e1, bytes}});
-  };
-  if (!spec.dealt)
-    cost.Add(mpc::Phase::kOnline, {{dealer, e1, ring::PackedBytes(count, spec.value_bits)}});
-  deal(layout.CompareBytes(count));
-  exchange(count, spec.value_bits);      // open_masked
-  exchange(count, layout.PackedBits());  // open_bits
-  if (layout.arithmetic) deal(ring::PackedBytes(count << layout.PackedBits(), spec.out_bits));
-  for (const auto& step : layout.steps) {
-    const std::size_t outputs = step.OutRows() * spec.batch;
-    deal(step.last
-             ? ring::PackedBytes(outputs * ((std::size_t{1} << step.width) - 1), spec.out_bits)
-             : TableBytes(outputs, step.width));
-    exchange(outputs, step.width);
-  }
-  exchange(spec.Outputs(), spec.out_bits);  // reshare_evaluators
+  dealer::AddOpenMasked(cost, spec, roles);
+  dealer::AddDealt(cost, roles, layout.CompareBytes(count));
+  dealer::AddExchange(cost, roles, count, layout.PackedBits());  // open_bits
+  if (layout.arithmetic)
+    dealer::AddDealt(cost, roles, ring::PackedBytes(count << layout.PackedBits(), spec.out_bits));
+  dealer::AddOrSteps(cost, layout.steps, spec, roles);
+  dealer::AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
   return cost;
 }
 

@@ -4,23 +4,17 @@
 #include <cstdint>
 #include <vector>
 
+#include "dealer/lookup.h"
 #include "tercet/mpc/suite.h"
 
 namespace tercet::protocols::lut {
 
+using dealer::OrStep;
+using dealer::TableBytes;
+
 /// Elements are dealt and looked up block by block, so that tables stay in the cache between their
 /// steps; a multiple of 8, so that every block but the last fills whole bytes.
 inline constexpr std::size_t kBlock = 4096;
-
-/// One lookup that takes the OR of `width` bits: row o of its output is the OR of the rows
-/// `rows[o * width .. (o + 1) * width)` of its input. The last step of a layer gives ring elements,
-/// the others bits.
-struct OrStep {
-  unsigned width = 1;
-  std::vector<std::uint32_t> rows;
-  bool last = true;
-  std::size_t OutRows() const { return rows.size() / width; }
-};
 
 /// How one layer is computed; public, the same at all parties.
 struct Layout {
@@ -37,9 +31,6 @@ struct Layout {
   /// The same of one block.
   std::size_t BlockBytes(std::size_t count) const;
 };
-
-/// Bytes of a bit table of `count` rows of 2^k bits.
-constexpr std::size_t TableBytes(std::size_t count, unsigned k) { return ((count << k) + 7) / 8; }
 
 /// The function looked up after the chunks are compared, as a table of 2^PackedBits bits: bit v is
 /// the carry greater_0 ^ equal_0 (greater_1 ^ equal_1 (...)) of the flags v.

@@ -1,12 +1,46 @@
+#include "dealer/lookup.h"
+
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
-#include "lut/steps.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
 
-namespace tercet::protocols::lut {
+namespace tercet::protocols::dealer {
+
+// 2 x 2 windows are looked up at once; larger ones row by row first, since a table doubles with
+// every bit.
+std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec) {
+  if (!spec.pool) {
+    OrStep step;
+    step.rows.resize(spec.in.Size());
+    for (std::size_t r = 0; r < step.rows.size(); ++r) step.rows[r] = static_cast<std::uint32_t>(r);
+    return {step};
+  }
+  const auto out = spec.Out();
+  const std::size_t kernel = spec.pool->kernel;
+  OrStep first;
+  const bool at_once = kernel <= 2;
+  first.width = static_cast<unsigned>(at_once ? kernel * kernel : kernel);
+  first.last = at_once;
+  for (std::size_t c = 0; c < out.channels; ++c)
+    for (std::size_t oy = 0; oy < out.height; ++oy)
+      for (std::size_t ox = 0; ox < out.width; ++ox)
+        for (std::size_t dy = 0; dy < kernel; ++dy)
+          for (std::size_t dx = 0; dx < kernel; ++dx)
+            first.rows.push_back(static_cast<std::uint32_t>(
+                (c * spec.in.height + oy * spec.pool->stride + dy) * spec.in.width +
+                ox * spec.pool->stride + dx));
+  if (at_once) return {first};
+  OrStep second;
+  second.width = static_cast<unsigned>(kernel);
+  second.rows.resize(out.Size() * kernel);
+  for (std::size_t r = 0; r < second.rows.size(); ++r)
+    second.rows[r] = static_cast<std::uint32_t>(r);
+  return {first, second};
+}
 
 Bytes OrRows(unsigned width, const Bits& rho) {
   Bytes rows(TableBytes(rho.size(), width));
@@ -104,16 +138,16 @@ ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const B
   return out;
 }
 
-#define TERCET_LUT_ARITH(V)                                                                  \
+#define TERCET_DEALER_ARITH(V)                                                               \
   template Bytes DealArith<V>(const ArithTable&, const Bytes&, crypto::PrfStream&);          \
   template ring::Matrix<V> SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, \
                                          std::size_t);                                       \
   template ring::Matrix<V> SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&,      \
                                           std::size_t);
-TERCET_LUT_ARITH(std::uint8_t)
-TERCET_LUT_ARITH(std::uint16_t)
-TERCET_LUT_ARITH(std::uint32_t)
-TERCET_LUT_ARITH(std::uint64_t)
-#undef TERCET_LUT_ARITH
+TERCET_DEALER_ARITH(std::uint8_t)
+TERCET_DEALER_ARITH(std::uint16_t)
+TERCET_DEALER_ARITH(std::uint32_t)
+TERCET_DEALER_ARITH(std::uint64_t)
+#undef TERCET_DEALER_ARITH
 
-}  // namespace tercet::protocols::lut
+}  // namespace tercet::protocols::dealer

@@ -1,0 +1,194 @@
+#include "dealer/steps.h"
+
+#include "tercet/ring/kernels.h"
+#include "tercet/ring/pack.h"
+
+namespace tercet::protocols::dealer {
+namespace {
+
+void XorInto(Bits& x, const Bits& y) {
+  // Plain pointers: bytes may alias the vectors themselves, which would keep the loop scalar.
+  std::uint8_t* to = x.data();
+  const std::uint8_t* from = y.data();
+  for (std::size_t i = 0, n = x.size(); i < n; ++i) to[i] ^= from[i];
+}
+
+// Entry 0 of an OR follows from the sum of all.
+ArithTable OrTable(const OrStep& step, std::size_t outputs, unsigned out_bits) {
+  return {outputs, step.width, 1, out_bits};
+}
+
+}  // namespace
+
+Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
+           const mpc::Roles& roles)
+    : id_(party.Id()), dealer_(roles.helper), e1_(roles.Evaluator1()), e2_(roles.Evaluator2()) {
+  const std::string purpose = spec.layer + "/" + suite;
+  if (!IsE2()) with_e1_ = party.Keys().Open(e1_, purpose);
+  if (!IsE1()) with_e2_ = party.Keys().Open(dealer_, purpose);
+  if (!spec.dealt && IsDealer()) unshared_ = party.Keys().Open(dealer_, purpose + "/redeal");
+}
+
+void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+                    const AnyMatrix& redealt, const AnyMatrix& z) {
+  ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
+    const Matrix<W> difference = z.As<W>() - redealt.As<W>();
+    ctx.Send(ends.E1(), difference, spec.value_bits);  // 1 hop, n bits
+  });
+}
+
+AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
+  return ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
+    return AnyMatrix(ends.WithDealer().Draw<W>(spec.in.Size(), batch), spec.ring_bits);
+  });
+}
+
+Bits DrawBits(crypto::PrfStream& stream, std::size_t count, unsigned width) {
+  Bits bits(count);
+  stream.Fill(bits);
+  const auto low = ring::LowMask<std::uint8_t>(width);
+  for (auto& b : bits) b &= low;
+  return bits;
+}
+
+Bits DrawRho(Ends& ends, std::size_t count, unsigned width) {
+  Bits rho = DrawBits(ends.WithE1(), count, width);
+  XorInto(rho, DrawBits(ends.WithE2(), count, width));
+  return rho;
+}
+
+Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width) {
+  XorInto(own, mask);
+  ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own), width);  // 1 hop, width bits
+  Bits other(own.size());
+  ctx.Receive(ends.Peer(), std::span<std::uint8_t>(other), width);
+  XorInto(other, own);
+  return other;
+}
+
+Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table) {
+  Entries taken;
+  const std::size_t count = table.count * table.Entries();
+  if (ends.IsE2()) {
+    taken.dealt = ctx.ReceiveBytes(ends.Dealer(), ring::PackedBytes(count, table.out_bits));
+  } else {
+    taken.masks = ring::DispatchWord(table.out_bits, [&]<ring::Word V>(V) {
+      return AnyMatrix(ends.WithE1().Draw<V>(count, 1), table.out_bits);
+    });
+  }
+  return taken;
+}
+
+void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+                 const mpc::ActivationSpec& spec, std::size_t batch) {
+  for (const auto& step : steps) {
+    const std::size_t outputs = step.OutRows() * batch;
+    Bytes table = OrRows(step.width, DrawRho(ends, outputs, step.width));
+    if (step.last) {
+      table = ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+        return DealArith<V>(OrTable(step, outputs, spec.out_bits), table, ends.WithE1());
+      });
+    } else {
+      Bytes mask(table.size());
+      ends.WithE1().Fill(mask);
+      XorInto(table, mask);
+    }
+    ctx.SendBytes(ends.E2(), std::move(table));  // offline
+  }
+}
+
+std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+                                    const mpc::ActivationSpec& spec, std::size_t batch) {
+  std::vector<OrMaterial> all;
+  for (const auto& step : steps) {
+    const std::size_t outputs = step.OutRows() * batch;
+    OrMaterial taken;
+    taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
+    if (step.last) {
+      taken.entries = TakeEntries(ctx, ends, OrTable(step, outputs, spec.out_bits));
+    } else if (ends.IsE1()) {
+      taken.bits.resize(TableBytes(outputs, step.width));
+      ends.WithE1().Fill(taken.bits);
+    } else {
+      taken.bits = ctx.ReceiveBytes(ends.Dealer(), TableBytes(outputs, step.width));
+    }
+    all.push_back(std::move(taken));
+  }
+  return all;
+}
+
+template <ring::Word V>
+Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                     const std::vector<OrMaterial>& material, Bits bits,
+                     const mpc::ActivationSpec& spec, std::size_t batch) {
+  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
+               "{} OR steps, material of {}", steps.size(), material.size());
+  for (std::size_t k = 0;; ++k) {
+    const auto& step = steps[k];
+    const Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
+                                 step.width);  // 1 hop
+    if (step.last)
+      return SelectEntries<V>(ends, OrTable(step, window.size(), spec.out_bits),
+                              material[k].entries, window, spec.Out().Size());
+    bits.assign(window.size(), 0);
+    ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
+                                      window.size(), step.width, 0);
+  }
+}
+
+#define TERCET_DEALER_OR(V)                                                           \
+  template Matrix<V> RunOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
+                                   const std::vector<OrMaterial>&, Bits,              \
+                                   const mpc::ActivationSpec&, std::size_t);
+TERCET_DEALER_OR(std::uint8_t)
+TERCET_DEALER_OR(std::uint16_t)
+TERCET_DEALER_OR(std::uint32_t)
+TERCET_DEALER_OR(std::uint64_t)
+#undef TERCET_DEALER_OR
+
+AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
+  return ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+    AnyShare known;
+    if (!ends.IsE1())
+      (ends.IsDealer() ? known.mine : known.next) =
+          AnyMatrix(ends.WithE2().Draw<V>(spec.Out().Size(), batch), spec.out_bits);
+    if (!ends.IsE2())
+      (ends.IsDealer() ? known.next : known.mine) =
+          AnyMatrix(ends.WithE1().Draw<V>(spec.Out().Size(), batch), spec.out_bits);
+    return known;
+  });
+}
+
+void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits) {
+  const int e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
+  const std::uint64_t bytes = ring::PackedBytes(count, bits);
+  cost.Add(mpc::Phase::kOnline, {{e1, e2, bytes}, {e2, e1, bytes}});
+}
+
+void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
+  if (!spec.dealt)
+    cost.Add(mpc::Phase::kOnline, {{roles.helper, roles.Evaluator1(),
+                                    ring::PackedBytes(spec.Elements(), spec.value_bits)}});
+  AddExchange(cost, roles, spec.Elements(), spec.value_bits);
+}
+
+void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
+                const mpc::Roles& roles) {
+  for (const auto& step : steps) {
+    const std::size_t outputs = step.OutRows() * spec.batch;
+    const ArithTable table = OrTable(step, outputs, spec.out_bits);
+    AddDealt(cost, roles,
+             step.last ? ring::PackedBytes(outputs * table.Entries(), spec.out_bits)
+                       : TableBytes(outputs, step.width));
+    AddExchange(cost, roles, outputs, step.width);
+  }
+}
+
+void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes) {
+  cost.Add(mpc::Phase::kOffline, {{roles.helper, roles.Evaluator2(), bytes}});
+}
+
+void Register(mpc::Registry& registry);
+void Register(mpc::Registry& /*registry*/) {}  // steps of suites with a dealer: no suite to add
+
+}  // namespace tercet::protocols::dealer
