@@ -2,9 +2,18 @@
 
 #include <string>
 
-#include "cbnn/select.h"
+#include "ot3/bit_times.h"
 
 namespace tercet::protocols::cbnn {
+
+using mpc::ArithShare;
+using mpc::BitShare;
+using mpc::Context;
+using mpc::Matrix;
+using mpc::Party;
+using mpc::Word;
+using ot3::BitTimes;
+using ot3::BitToArith;
 
 /// Each party sends to the one below.
 inline mpc::Round ReshareRound(std::uint64_t bytes) {

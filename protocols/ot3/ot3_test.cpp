@@ -4,6 +4,7 @@
 
 #include <random>
 
+#include "ot3/bit_times.h"
 #include "tercet/mpc/local.h"
 
 namespace tercet::protocols::ot3 {
@@ -83,6 +84,57 @@ TEST(TransferTest, RolesMustDiffer) {
                  Transfer(party, {0, 0, 2}, "test/ot");
                }),
                InternalError);
+}
+
+// A shared bit times the sender's factor, for every P0 and sharing of the bit.
+TEST(BitTimesTest, EveryRoleAndSharing) {
+  constexpr std::size_t kRows = 8, kCols = 3, kCount = kRows * kCols;
+  constexpr unsigned kBits = 13;
+  std::mt19937_64 rng(7);
+  const auto factor = Random<std::uint16_t>(rng, kRows, kCols);
+  const auto bit = [](std::size_t i, std::size_t share) {
+    return static_cast<std::uint8_t>(i >> share & 1);
+  };
+  for (int p0 = 0; p0 < 3; ++p0) {
+    SCOPED_TRACE(p0);
+    std::array<std::optional<ArithShare<std::uint16_t>>, 3> x;
+    Seen seen;
+    mpc::RunParties([&](Party& party) {
+      const auto id = static_cast<std::size_t>(party.Id());
+      BitShare b{Buffer<std::uint8_t>(kCount), Buffer<std::uint8_t>(kCount)};
+      for (std::size_t i = 0; i < kCount; ++i) {
+        b.mine[i] = bit(i, id);
+        b.next[i] = bit(i, (id + 1) % 3);
+      }
+      BitTimes times(party, p0, "test/times");
+      Context ctx(party, Phase::kOnline);
+      ctx.Enter(1, "test");
+      times.Offer(ctx, b, factor, kRows, kCols, kBits);
+      times.Forward<std::uint16_t>(ctx, b, kRows, kCols, kBits);
+      times.Take<std::uint16_t>(ctx, b, kRows, kCols, kBits);
+      x[id] = times.Finish<std::uint16_t>(ctx, kRows, kCols, kBits);
+      ctx.Leave();
+      seen.Note(party, ctx, Phase::kOnline);
+    });
+    for (std::size_t i = 0; i < kCount; ++i) {
+      unsigned sum = 0;
+      for (std::size_t p = 0; p < 3; ++p) {
+        const std::uint16_t mine = ring::Reduce(x[p]->mine.flat(i), kBits);
+        ASSERT_EQ(mine, ring::Reduce(x[(p + 2) % 3]->next.flat(i), kBits)) << i;
+        sum += mine;
+      }
+      const bool b = (bit(i, 0) ^ bit(i, 1) ^ bit(i, 2)) != 0;
+      ASSERT_EQ(sum % (1u << kBits), b ? ring::Reduce(factor.flat(i), kBits) : 0u) << i;
+    }
+    const auto bytes = PackedBytes(kCount, kBits);
+    const auto p1 = static_cast<std::size_t>(p0 + 1) % 3, p2 = static_cast<std::size_t>(p0 + 2) % 3;
+    Sent want{};
+    want[p1][p2] = 2 * bytes;
+    want[p2][static_cast<std::size_t>(p0)] = bytes;
+    want[static_cast<std::size_t>(p0)][p2] = bytes;
+    EXPECT_EQ(seen.sent, want);
+    EXPECT_EQ(seen.Hops(), 3u);
+  }
 }
 
 TEST(LookupTest, BitTablesEveryIndex) {

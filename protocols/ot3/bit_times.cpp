@@ -1,6 +1,6 @@
-#include "cbnn/select.h"
+#include "ot3/bit_times.h"
 
-namespace tercet::protocols::cbnn {
+namespace tercet::protocols::ot3 {
 
 BitTimes::BitTimes(Party& party, int p0, const std::string& purpose)
     : p0_(p0),
@@ -19,8 +19,9 @@ std::array<mpc::Round, 3> BitTimes::Rounds(int p0, std::size_t count, unsigned b
           mpc::Round{{p0, p2, bytes}}};                  // the receiver's share
 }
 
-void BitTimes::AddCost(int p0, std::size_t count, unsigned bits, mpc::Phase phase, mpc::Cost& cost) {
+void BitTimes::AddCost(int p0, std::size_t count, unsigned bits, mpc::Phase phase,
+                       mpc::Cost& cost) {
   for (auto& round : Rounds(p0, count, bits)) cost.Add(phase, std::move(round));
 }
 
-}  // namespace tercet::protocols::cbnn
+}  // namespace tercet::protocols::ot3

@@ -7,14 +7,10 @@
 #include "tercet/mpc/sharing.h"
 #include "tercet/mpc/suite.h"
 
-namespace tercet::protocols::cbnn {
+namespace tercet::protocols::ot3 {
 
 using mpc::ArithShare;
 using mpc::BitShare;
-using mpc::Context;
-using mpc::Matrix;
-using mpc::Party;
-using mpc::Word;
 
 /// A replicated bit b times a factor that the sender knows, as a replicated arithmetic share, by
 /// one transfer (CBNN, bit-to-arithmetic conversion, and one term of Algorithm 5). P0 is any party,
@@ -86,7 +82,7 @@ class BitTimes {
   int P2() const { return (p0_ + 2) % 3; }
 
   int p0_;
-  ot3::Transfer transfer_;
+  Transfer transfer_;
   std::optional<crypto::PrfStream> first_, second_;  // of k_1 and k_2
   mpc::AnyMatrix share_, first_value_, second_value_;
 };
@@ -103,4 +99,4 @@ ArithShare<W> BitToArith(Context& ctx, BitTimes& convert, const BitShare& b, std
   return convert.Finish<W>(ctx, rows, cols, bits);
 }
 
-}  // namespace tercet::protocols::cbnn
+}  // namespace tercet::protocols::ot3
