@@ -99,24 +99,29 @@ void Dcf<V>::DealLevel(unsigned level, std::span<const std::uint64_t> alpha,
   tree_.Hash(other_, child2_);
   value_.Hash(seeds_, value1_);
   value_.Hash(other_, value2_);
+  // Plain pointers: bytes may alias the vectors themselves, and would have them read again.
+  Block *seeds = seeds_.data(), *corrections = other_.data();
+  const Block *child1 = child1_.data(), *child2 = child2_.data(), *difference = difference_.data();
+  const Block *value1 = value1_.data(), *value2 = value2_.data();
+  V *words = words_.data(), *sum = sum_.data();
+  const unsigned at = shape_.input_bits - 1 - level;
   for (std::size_t i = 0; i < n; ++i) {
-    const std::uint64_t bit = Bit(alpha[i], shape_.input_bits - 1 - level);
-    const std::uint64_t right = MaskOf(bit);
+    const std::uint64_t bit = Bit(alpha[i], at), right = MaskOf(bit);
     // Children are H(s) on the left and H(s) ^ s on the right. The correction makes them equal off
     // the path, and leaves their difference as it is on it.
-    const Block correction = child1_[i] ^ child2_[i] ^ (difference_[i] & ~right);
-    const Block seed = seeds_[i];
-    seeds_[i] = child1_[i] ^ (seed & right) ^ (correction & MaskOf(seed.low));
-    child2_[i] = correction;
+    const Block correction = child1[i] ^ child2[i] ^ (difference[i] & ~right);
+    const Block seed = seeds[i];
+    seeds[i] = child1[i] ^ (seed & right) ^ (correction & MaskOf(seed.low));
+    corrections[i] = correction;
 
     // Whoever leaves the path here is smaller than alpha where alpha goes right.
     const V target = static_cast<V>(bit ^ flip[i]);
-    const V kept = static_cast<V>(Child(value1_[i], right) - Child(value2_[i], right));
-    const V left_over = static_cast<V>(Child(value1_[i], ~right) - Child(value2_[i], ~right));
-    words_[i] = Signed(static_cast<V>(target - sum_[i] - left_over), seed);
-    sum_[i] = static_cast<V>(target + kept - left_over);
+    const V kept = static_cast<V>(Child(value1[i], right) - Child(value2[i], right));
+    const V left_over = static_cast<V>(Child(value1[i], ~right) - Child(value2[i], ~right));
+    words[i] = Signed(static_cast<V>(target - sum[i] - left_over), seed);
+    sum[i] = static_cast<V>(target + kept - left_over);
   }
-  std::memcpy(out.data(), child2_.data(), n * sizeof(Block));
+  std::memcpy(out.data(), corrections, n * sizeof(Block));
   ring::Pack(std::span<const V>(words_.data(), n), shape_.output_bits,
              out.subspan(n * sizeof(Block)));
 }
@@ -146,14 +151,17 @@ void Dcf<V>::DealLeaf(std::span<const std::uint64_t> alpha, std::span<const std:
       std::memcpy(out.data(), child1_.data(), out.size());
       return;
     }
+    const Block *value1 = value1_.data(), *value2 = value2_.data(), *seeds = seeds_.data();
+    const V* sum = sum_.data();
+    V* words = words_.data();
     for (unsigned k = 0; k < per_block && block * per_block + k < 1u << leaf_bits; ++k) {
       const unsigned index = block * per_block + k, at = k * shape_.output_bits;
       for (std::size_t i = 0; i < n; ++i) {
         const std::uint64_t below = (index - (alpha[i] & low)) >> 63;  // [index < alpha's low bits]
         const V target = static_cast<V>(below ^ flip[i]);
-        const V difference = static_cast<V>(BitsFrom(value1_[i], at) - BitsFrom(value2_[i], at));
-        words_[(i << leaf_bits) + index] =
-            Signed(static_cast<V>(target - sum_[i] - difference), seeds_[i]);
+        const V difference = static_cast<V>(BitsFrom(value1[i], at) - BitsFrom(value2[i], at));
+        words[(i << leaf_bits) + index] =
+            Signed(static_cast<V>(target - sum[i] - difference), seeds[i]);
       }
     }
   }
@@ -188,11 +196,16 @@ void Dcf<V>::Evaluate(Evaluator who, std::span<const std::uint64_t> x, std::span
       ring::Unpack(from.subspan(blocks, bytes - blocks), shape_.output_bits, std::span<V>(words_));
       from = from.subspan(bytes);
     }
+    // Plain pointers: bytes may alias the vectors themselves, and would have them read again.
+    Block* seed = seeds_.data();
+    const Block *child = child1_.data(), *correction = child2_.data(), *value = value1_.data();
+    const V* word = words_.data();
+    V* sum = out.data();
+    const unsigned at = shape_.input_bits - 1 - level;
     for (std::size_t i = 0; i < n; ++i) {
-      const std::uint64_t right = MaskOf(x[i] >> (shape_.input_bits - 1 - level));
-      const std::uint64_t corrected = MaskOf(seeds_[i].low);
-      out[i] = static_cast<V>(out[i] + Child(value1_[i], right) + (words_[i] & corrected));
-      seeds_[i] = child1_[i] ^ (seeds_[i] & right) ^ (child2_[i] & corrected);
+      const std::uint64_t right = MaskOf(x[i] >> at), corrected = MaskOf(seed[i].low);
+      sum[i] = static_cast<V>(sum[i] + Child(value[i], right) + (word[i] & corrected));
+      seed[i] = child[i] ^ (seed[i] & right) ^ (correction[i] & corrected);
     }
   }
 

@@ -17,7 +17,8 @@ static_assert(std::endian::native == std::endian::little, "blocks are read as by
 struct FixedKeyHash::State {
   CipherHandle cipher;
   // Two buffers of 8 KiB stay in the first-level cache and keep OpenSSL's cost of a call small.
-  std::array<Block, 512> plain, encrypted;
+  alignas(64) std::array<Block, 512> plain;
+  alignas(64) std::array<Block, 512> encrypted;
 };
 
 FixedKeyHash::FixedKeyHash(std::span<const std::uint8_t, kKeyBytes> key)
