@@ -122,32 +122,30 @@ class Aby3Activation final : public Activation {
     Opened opened = ring::DispatchWord(
         spec_.ring_bits, [&]<Word W>(W) { return OpenMasked<W>(ctx, z.As<W>()); });  // 1 hop
 
-    Planes msb = adder_.Leaves(ctx, opened.input, count);
-    if (layout_.HasTree()) adder_.SendLeaves(ctx, std::move(msb));  // 1 hop
-    if (layout_.wrap_bits > 0) SendWrap(ctx, opened.wrap);          // the same hop
-    if (layout_.HasTree()) adder_.ReceiveLeaves(ctx);
-    if (layout_.wrap_bits > 0) AddWrap(ctx, opened.wrap, opened.x);
+    Planes leaves = adder_.Leaves(ctx, opened.input, count);
+    Planes msb(1, count);
     if (layout_.HasTree()) {
-      msb = adder_.Carry(ctx, opened.input);
-    } else if (msb.Rows() == 0) {
-      msb = Planes(1, count);  // values of one bit have no carry
+      adder_.SendLeaves(ctx, std::move(leaves));  // 1 hop
+    } else if (leaves.Rows() > 0) {
+      msb = std::move(leaves);
+    } else {  // values of one bit have no carry
       std::fill(msb.All().begin(), msb.All().end(), 0);
     }
+    if (layout_.wrap_bits > 0) SendWrap(ctx, opened.wrap);  // the same hop
+    if (layout_.HasTree()) adder_.ReceiveLeaves(ctx);
+    if (layout_.wrap_bits > 0) AddWrap(ctx, opened.wrap, opened.x);
+    if (layout_.HasTree()) msb = adder_.Carry(ctx, opened.input);
     if (opened.top.Rows() > 0) msb ^= opened.top;
 
     if (spec_.pool) msb = Pool(ctx, std::move(msb), batch);
 
     // s = 1 ^ msb = e ^ r, where e is opened.
-    zero_bits_.Mask(msb);
     msb ^= correlation->mask;
-    const Bytes packed = Pack(msb);
-    for (int peer : {ctx.Next(), ctx.Prev()}) ctx.SendBytes(peer, packed);  // 1 hop, 1 bit each
+    const Planes mine = SendToAll(ctx, zero_bits_, std::move(msb));  // 1 hop, 6 bits
     AnyShare product;
     if (layout_.relu) product = SendProduct(ctx, correlation->arith, opened.x);  // the same hop
-    for (int peer : {ctx.Next(), ctx.Prev()})
-      msb ^= Unpack(ctx.ReceiveBytes(peer, packed.size()), 1, msb.Count());
+    Buffer<std::uint8_t> e = ToBytes(ReceiveFromAll(ctx, mine));
     if (layout_.relu) ReceiveProduct(ctx, product);
-    Buffer<std::uint8_t> e = ToBytes(msb);
     for (auto& bit : e) bit ^= 1;
 
     // s y = e y + (1 - 2e) r y, with y = 1 for Sign and x for ReLU. Local.

@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <random>
 
 #include "aby3/adder.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::protocols::aby3 {
 namespace {
@@ -117,6 +119,52 @@ TEST(AdderTest, CarryOfEveryWidth) {
       while ((1u << levels) < width) ++levels;
       EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), levels == 0 ? 0 : levels - 1);
     }
+}
+
+// Opening reveals the XOR alone: what is sent does not show the parts, even when they are all zero.
+TEST(OpenTest, HidesTheParts) {
+  constexpr std::size_t kCount = 8 * 512;
+  std::mt19937_64 rng(3);
+  for (bool zero_parts : {true, false}) {
+    std::array<Planes, 3> part, opened;
+    for (auto& p : part) {
+      p = Random(rng, 1, kCount);
+      if (zero_parts) std::fill(p.All().begin(), p.All().end(), 0);
+    }
+    const auto recorder = std::make_shared<net::Recorder>();
+    mpc::RunParties(
+        [&](Party& party) {
+          const auto id = static_cast<std::size_t>(party.Id());
+          ZeroBits zero(party, "test/zero");
+          Context ctx(party, Phase::kOnline);
+          ctx.Enter(1, "test");
+          const Planes mine = SendToAll(ctx, zero, part[id]);
+          opened[id] = ReceiveFromAll(ctx, mine);
+          ctx.Leave();
+        },
+        {.layers = 1,
+         .ledger = nullptr,
+         .wrap = [&](std::unique_ptr<net::Link> link, int /*owner*/) {
+           return net::MakeRecordingLink(std::move(link), recorder);
+         }});
+    Planes sum = part[0];
+    sum ^= part[1];
+    sum ^= part[2];
+    for (const auto& x : opened) EXPECT_EQ(Pack(x), Pack(sum));
+    std::size_t looked_at = 0;
+    for (const auto& r : recorder->Take()) {
+      if (!r.sent || r.message.payload.size() != kCount / 8) continue;
+      ++looked_at;
+      for (const auto& p : part) {  // half of the bits differ, within six standard deviations
+        const Bytes plain = Pack(p);
+        int differ = 0;
+        for (std::size_t i = 0; i < plain.size(); ++i)
+          differ += std::popcount(static_cast<unsigned>(plain[i] ^ r.message.payload[i]));
+        EXPECT_NEAR(differ, static_cast<int>(kCount) / 2, 6 * 32);
+      }
+    }
+    EXPECT_EQ(looked_at, 6u);
+  }
 }
 
 TEST(AndTreeTest, EveryNumberOfTerms) {

@@ -1,5 +1,6 @@
 #include "aby3/boolean.h"
 
+#include <algorithm>
 #include <deque>
 
 namespace tercet::protocols::aby3 {
@@ -28,6 +29,21 @@ PlaneShare Reshare(Context& ctx, ZeroBits& zero, Planes additive) {
   ctx.SendBytes(ctx.Prev(), std::move(packed));  // 1 hop, 1 bit
   Planes next = Unpack(ctx.ReceiveBytes(ctx.Next(), size), additive.Rows(), additive.Count());
   return {std::move(additive), std::move(next)};
+}
+
+Planes SendToAll(Context& ctx, ZeroBits& zero, Planes additive) {
+  zero.Mask(additive);
+  const Bytes packed = Pack(additive);
+  for (int peer : {ctx.Next(), ctx.Prev()}) ctx.SendBytes(peer, packed);  // 1 hop, 1 bit each
+  return additive;
+}
+
+Planes ReceiveFromAll(Context& ctx, const Planes& mine) {
+  Planes x = mine;
+  const std::size_t bytes = ring::PackedBytes(x.Rows() * x.Count(), 1);
+  for (int peer : {ctx.Next(), ctx.Prev()})
+    x ^= Unpack(ctx.ReceiveBytes(peer, bytes), x.Rows(), x.Count());
+  return x;
 }
 
 Planes AndTree(Context& ctx, ZeroBits& zero, std::vector<BitRef> terms, std::size_t count) {

@@ -46,6 +46,12 @@ class ZeroBits {
 /// bits a bit; every message is masked by a key that the receiver lacks.
 PlaneShare Reshare(Context& ctx, ZeroBits& zero, Planes additive);
 
+/// Opens an additive share to all three: each sends x_i ^ alpha_i to both others; SendToAll returns
+/// it for ReceiveFromAll, which returns x. In between, others may send in the same hop. 1 hop, 6
+/// bits a bit. All learn x and nothing else.
+Planes SendToAll(Context& ctx, ZeroBits& zero, Planes additive);
+Planes ReceiveFromAll(Context& ctx, const Planes& mine);
+
 /// The AND of several bits, as a tree. `terms` are rows of replicated shares of `count` bits; all
 /// levels but the last are reshared (ceil(log2 terms) - 1 hops). Returns an additive share of the
 /// last product, which is not masked yet. Needs two terms or more.

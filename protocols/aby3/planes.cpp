@@ -1,6 +1,7 @@
 #include "aby3/planes.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
