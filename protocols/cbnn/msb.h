@@ -70,8 +70,10 @@ class MsbExtraction {
   template <Word W>
   static ArithShare<W> Multiply(Context& ctx, mpc::ZeroSharing& zero, const ArithShare<W>& x,
                                 const ArithShare<W>& y) {
-    return Reshare(ctx, zero,
-                   mpc::AdditiveShare<W>{(x.mine + x.next) * y.mine + x.mine * y.next, x.bits});
+    const Matrix<W> sum = x.mine + x.next;
+    return Reshare(
+        ctx, zero,
+        mpc::AdditiveShare<W>{ring::Times(sum, y.mine) + ring::Times(x.mine, y.next), x.bits});
   }
   template <Word W>
   SignMask PrepareAs(Context& ctx, std::size_t rows, std::size_t cols);

@@ -7,7 +7,8 @@ namespace tercet::mpc {
 void Cost::Add(Phase phase, Round round) {
   TERCET_CHECK(phase != Phase::kSetup, "a query's cost is offline or online");
   Part& part = phase == Phase::kOffline ? offline_ : online_;
-  for (const auto& message : round) part.bytes[static_cast<std::size_t>(message.from)] += message.bytes;
+  for (const auto& message : round)
+    part.bytes[static_cast<std::size_t>(message.from)] += message.bytes;
   part.rounds.push_back(std::move(round));
 }
 

@@ -92,7 +92,8 @@ Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
   }
   plan.input.Add(mpc::Phase::kOnline,
                  {{roles.data_owner, 3 - roles.helper - roles.data_owner,
-                   ring::PackedBytes(network.input.shape.Size() * batch, plan.layers.front().activation.ring_bits)}});
+                   ring::PackedBytes(network.input.shape.Size() * batch,
+                                     plan.layers.front().activation.ring_bits)}});
   const auto& last = plan.layers.back().activation;
   const auto each = ring::PackedBytes(network.Classes() * batch, last.ring_bits);
   mpc::Round parts;

@@ -137,16 +137,14 @@ inline uint64_t SignMask32(V v) { return _mm512_movepi32_mask(v); }
 inline uint64_t SignMask64(V v) { return _mm512_movepi64_mask(v); }
 /// Sums that wrap around: the reductions of the headers add signed numbers, which must not.
 inline uint32_t Sum32(V v) {
-  const __m256i by8 =
-      _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+  const __m256i by8 = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
   __m128i by4 = _mm_add_epi32(_mm256_castsi256_si128(by8), _mm256_extracti128_si256(by8, 1));
   by4 = _mm_add_epi32(by4, _mm_shuffle_epi32(by4, 0x4e));
   by4 = _mm_add_epi32(by4, _mm_shuffle_epi32(by4, 0xb1));
   return static_cast<uint32_t>(_mm_cvtsi128_si32(by4));
 }
 inline uint64_t Sum64(V v) {
-  const __m256i by4 =
-      _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+  const __m256i by4 = _mm256_add_epi64(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
   __m128i by2 = _mm_add_epi64(_mm256_castsi256_si128(by4), _mm256_extracti128_si256(by4, 1));
   by2 = _mm_add_epi64(by2, _mm_shuffle_epi32(by2, 0x4e));
   return static_cast<uint64_t>(_mm_cvtsi128_si64(by2));

@@ -35,6 +35,8 @@ class SignFunction : public torch::autograd::Function<SignFunction> {
 // most.
 constexpr double kShrink = 0.97;
 constexpr int kShrinkSteps = 12;
+// In training, a scale stays while it fits and is at least this part of the largest that would.
+constexpr double kKeepScale = 0.85;
 
 std::int64_t Int(std::size_t n) { return static_cast<std::int64_t>(n); }
 
@@ -139,8 +141,8 @@ void Model::FindRounded(const nn::InputSpec& input) {
   }
 }
 
-Tensor Model::UsedWeight(const Step& step, double extra_bits) const {
-  if (!step.rounded_for) return step.weight;
+Tensor Model::RoundingScale(const Step& step, double extra_bits) const {
+  if (!step.rounded_for) return {};
   const Grid& grid = *step.rounded_for;
   const Tensor weight = step.weight.detach();
   const Step& norm = steps_[step.norm];
@@ -148,8 +150,9 @@ Tensor Model::UsedWeight(const Step& step, double extra_bits) const {
   Tensor threshold = norm.running_mean - norm.bias.detach() * deviation / norm.weight.detach();
   if (step.bias.defined()) threshold -= step.bias.detach();
   // Channel by channel, the sign is that of w q + bias over integers 0 <= q <= top, in any unit of
-  // w; +-1 is such a grid too. The largest |w q + bias|, with a bias that outweighs every input cut
-  // to the least that does:
+  // w;
+  // +-1 is such a grid too. The largest |w q + bias|, with a bias that outweighs every input cut to
+  // the least that does:
   const auto largest = [&grid](const Tensor& w, const Tensor& at) {
     const Tensor low = w.clamp_max(0).sum({1, 2, 3}) * grid.top;
     const Tensor high = w.clamp_min(0).sum({1, 2, 3}) * grid.top;
@@ -158,34 +161,48 @@ Tensor Model::UsedWeight(const Step& step, double extra_bits) const {
     return torch::maximum(high + bias, -(low + bias)).clamp_min(1e-20);
   };
   const double room = std::exp2(width_bits_ + extra_bits - 1) - 1;
+  const auto too_large = [&](const Tensor& scale) {
+    return largest(weight.mul(scale.view({-1, 1, 1, 1})).round_(), threshold * scale).gt(room);
+  };
   Tensor scale = room / largest(weight, threshold);
-  Tensor integers;
+  if (step.scale.defined()) {
+    // Each change of scale rounds all weights of a channel anew, which disturbs the layers above.
+    const Tensor keep = (step.scale >= scale * kKeepScale) & ~too_large(step.scale);
+    scale = torch::where(keep, step.scale, scale);
+  }
   for (int i = 0; i < kShrinkSteps; ++i) {
-    integers = weight.mul(scale.view({-1, 1, 1, 1})).round_();
-    const Tensor excess = largest(integers, threshold * scale).gt(room);
+    const Tensor excess = too_large(scale);
     if (!excess.any().item<bool>()) break;
     scale = torch::where(excess, scale * kShrink, scale);
   }
+  return scale;
+}
+
+Tensor Model::UsedWeight(const Step& step, const Tensor& scale) const {
+  if (!step.rounded_for) return step.weight;
+  const Tensor weight = step.weight.detach();
+  const Tensor factors = scale.view({-1, 1, 1, 1});
   // The gradient passes the rounding unchanged.
-  return step.weight + (integers.div_(scale.view({-1, 1, 1, 1})) - weight);
+  return step.weight + (weight.mul(factors).round_().div_(factors) - weight);
 }
 
 Tensor Model::Apply(Step& step, const Tensor& x, bool training,
                     const std::map<std::string, Tensor>& outputs) const {
   const nn::LayerSpec& layer = step.layer;
-  const double extra_bits = training ? extra_training_bits_ : 0;
+  const Tensor scale = RoundingScale(step, training ? extra_training_bits_ : 0);
+  if (training) step.scale = scale;
   const std::int64_t kernel = Int(layer.kernel);
   const std::int64_t stride = Int(layer.stride);
   const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
-      return torch::conv2d(x, UsedWeight(step, extra_bits), step.bias, stride, padding, 1,
+      return torch::conv2d(x, UsedWeight(step, scale), step.bias, stride, padding, 1,
                            Int(layer.groups));
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
       // BLAS is.
       return torch::conv2d(x.reshape({x.size(0), Int(layer.in.Size()), 1, 1}),
-                           UsedWeight(step, extra_bits), step.bias);
+                           UsedWeight(step, scale), step.bias);
     case LayerType::kBatchNorm:
       return torch::batch_norm(x, step.weight, step.bias, step.running_mean, step.running_var,
                                training, /*momentum=*/0.1, layer.eps, /*cudnn_enabled=*/false);
@@ -286,7 +303,7 @@ nn::TensorFile Model::Save() const {
   for (const Step& step : steps_) {
     if (!step.rounded_for) continue;
     Tensor& weight = named.at(step.layer.name + ".weight");
-    weight = UsedWeight(step, 0).view(weight.sizes());
+    weight = UsedWeight(step, RoundingScale(step, 0)).view(weight.sizes());
   }
   nn::TensorFile file;
   for (const auto& [name, tensor] : named) {

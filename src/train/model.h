@@ -58,12 +58,15 @@ class Model {
     // between it and its sign.
     std::optional<Grid> rounded_for;
     std::size_t norm = 0;
+    torch::Tensor scale;  // integers per unit of weight at the last step of training, per channel
   };
 
   void FindRounded(const nn::InputSpec& input);
-  // What the step computes with: its weights, or what rounding makes of them where `extra_bits`
-  // more than the width are there for the sums.
-  torch::Tensor UsedWeight(const Step& step, double extra_bits) const;
+  // What the step computes with: its weights, or what rounding with `scale` makes of them.
+  torch::Tensor UsedWeight(const Step& step, const torch::Tensor& scale) const;
+  // Largest fitting scale of each output channel, where `extra_bits` more than the width are there
+  // for the sums.
+  torch::Tensor RoundingScale(const Step& step, double extra_bits) const;
   torch::Tensor Apply(Step& step, const torch::Tensor& x, bool training,
                       const std::map<std::string, torch::Tensor>& outputs) const;
   std::map<std::string, torch::Tensor> NamedTensors() const;

@@ -53,7 +53,11 @@ ArithShare<W> Negate(const ArithShare<W>& x) {
 /// c * x for a public c.
 template <Word W>
 ArithShare<W> Scale(const ArithShare<W>& x, W c) {
-  return {x.mine * c, x.next * c, x.bits};
+  const auto scaled = [c](Matrix<W> m) {
+    for (auto& v : m) v = ring::Times(v, c);
+    return m;
+  };
+  return {scaled(x.mine), scaled(x.next), x.bits};
 }
 
 /// x + c for a public c: share 0, held by parties 0 and 2, takes the constant.

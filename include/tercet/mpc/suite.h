@@ -35,9 +35,10 @@ struct Transmission {
 /// Messages that are all sent before any of them is received.
 using Round = std::vector<Transmission>;
 
-/// What one query (one batch), or a part of it, sends: rounds of messages in the order in which each party sends and
-/// receives them. Bytes by party and hops follow from that. Hops are the longest chain of dependent messages, so where
-/// a party need not wait for a message before it sends the next, two parts together take fewer than the sum.
+/// What one query (one batch), or a part of it, sends: rounds of messages in the order in which
+/// each party sends and receives them. Bytes by party and hops follow from that. Hops are the
+/// longest chain of dependent messages, so where a party need not wait for a message before it
+/// sends the next, two parts together take fewer than the sum.
 class Cost {
  public:
   void Add(Phase phase, Round round);

@@ -26,8 +26,8 @@ struct Plan {
   mpc::Cost input, output;
 
   mpc::Cost Total() const;
-  /// By how much each step (input, layers, output) lengthens the longest chain of dependent messages; they add up to
-  /// Total().OnlineHops().
+  /// By how much each step (input, layers, output) lengthens the longest chain of dependent
+  /// messages; they add up to Total().OnlineHops().
   std::vector<std::uint32_t> OnlineHops() const;
   /// Suites in use that are not private, with what they leak; empty when everything is private.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;

@@ -20,6 +20,21 @@ Matrix<W> MakeMatrix(std::size_t rows, std::size_t cols) {
   return Matrix<W>::from_shape({rows, cols});
 }
 
+/// The product of words modulo 2^width: 16-bit words would be promoted to int, which can overflow.
+template <Word W>
+constexpr W Times(W x, W y) {
+  return static_cast<W>(std::uint64_t{x} * y);
+}
+
+/// Elementwise product.
+template <Word W>
+Matrix<W> Times(const Matrix<W>& x, const Matrix<W>& y) {
+  TERCET_CHECK(x.shape() == y.shape(), "elementwise product of matrices of different shapes");
+  auto z = MakeMatrix<W>(x.shape()[0], x.shape()[1]);
+  for (std::size_t i = 0; i < z.size(); ++i) z.data()[i] = Times(x.data()[i], y.data()[i]);
+  return z;
+}
+
 /// A matrix over Z_{2^bits} whose word type is chosen at run time; what passes between layers.
 class AnyMatrix {
  public:
