@@ -43,9 +43,11 @@ json ToJson(const Spread& s) { return {{"min", s.least}, {"median", s.median}, {
 
 // Runs a program without a shell; false when it did not exit with 0.
 bool RunProgram(const std::vector<std::string>& words) {
+  std::fflush(stdout);  // else the child would print what is buffered once more
   const pid_t child = fork();
   if (child == 0) {
     if (std::freopen("/dev/null", "w", stdout) == nullptr) _exit(127);
+    if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(127);
     std::vector<char*> arguments;
     for (const auto& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
     arguments.push_back(nullptr);
