@@ -31,12 +31,9 @@ AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits
   }
   auto drawn = ring::DispatchWord(
       bits, [&](auto word) { return AnyMatrix(stream_->Draw<decltype(word)>(rows, cols), bits); });
-  if (i_am_helper_) {
-    known.mine = owner_is_e1 ? zero : std::move(drawn);
-    known.next = owner_is_e1 ? std::move(drawn) : zero;
-  } else {
-    (owner_is_e1 ? known.mine : known.next) = std::move(drawn);
-  }
+  AnyMatrix& drawn_half = (i_am_helper_ != owner_is_e1) ? known.mine : known.next;
+  drawn_half = std::move(drawn);
+  if (i_am_helper_) (owner_is_e1 ? known.mine : known.next) = zero;
   return known;
 }
 
