@@ -244,6 +244,8 @@ int Run(const RunArguments& arguments) {
   if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run));
   if (!run.MatchesPlain().value_or(true))
     throw Error("the secure result differs from the plain integer network");
+  if (!*run.matches_plan)
+    throw Error("the bytes and hops that were measured differ from the plan's (see tercet plan)");
   return kExitOk;
 }
 
