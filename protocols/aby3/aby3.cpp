@@ -77,6 +77,8 @@ Planes GatherWindows(const ActivationSpec& spec, const Planes& plane, std::size_
 struct Aby3Correlation final : mpc::Correlation {
   Planes mask;     ///< r_i of r = r_0 ^ r_1 ^ r_2
   AnyShare arith;  ///< r in the output ring
+
+  void Visit(mpc::Archive& archive) override { archive(mask)(arith); }
 };
 
 /// Sign, Sign with max-pool, ReLU.
@@ -106,6 +108,10 @@ class Aby3Activation final : public Activation {
       return ToAny(ot3::BitToArith<V>(ctx, convert_, r, rows, batch, spec_.out_bits));  // 3 hops
     });
     return {std::move(correlation), {}};
+  }
+
+  std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
+    return std::make_unique<Aby3Correlation>();
   }
 
   AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {
@@ -401,9 +407,14 @@ class Aby3Suite final : public mpc::Suite {
     const auto refuse = [&](const std::string& problem) {
       throw UnsupportedError(fmt::format("layer {}: suite aby3 {}", spec.layer, problem));
     };
-    if (spec.kind == ActivationKind::kNone || (spec.kind == ActivationKind::kRelu && spec.pool))
-      refuse(fmt::format("has no {}{}; supported: sign, sign with max-pool, relu",
-                         mpc::ActivationName(spec.kind), spec.pool ? " with max-pool" : ""));
+    const bool has = spec.kind == ActivationKind::kSign ||
+                     (spec.kind == ActivationKind::kRelu && !spec.pool && spec.shift == 0);
+    if (!has)
+      refuse(
+          fmt::format("has no {}{}{}; supported: sign, sign with max-pool, relu without truncation",
+                      mpc::ActivationName(spec.kind),
+                      spec.shift > 0 ? fmt::format(" with truncation by {} bits", spec.shift) : "",
+                      spec.pool ? " with max-pool" : ""));
     if (spec.value_bits < 1 || spec.ring_bits < spec.value_bits || spec.ring_bits > ring::kMaxBits)
       refuse(
           fmt::format("needs values of 1 bit or more in a ring of that width to {} bits, got "

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "tercet/base/bytes.h"
+#include "tercet/mpc/archive.h"
 #include "tercet/mpc/share.h"
 
 /// Bit-sliced bits: 64 gates a machine word.
@@ -23,6 +24,8 @@ class Planes {
   std::uint64_t* operator[](std::size_t row) { return data_.data() + row * words_; }
   const std::uint64_t* operator[](std::size_t row) const { return data_.data() + row * words_; }
   std::span<std::uint64_t> All() { return data_; }
+
+  void Visit(mpc::Archive& archive) { archive(rows_)(count_)(words_)(data_); }
 
   Planes& operator^=(const Planes& other);  ///< Throws InternalError when sizes differ.
 

@@ -64,6 +64,8 @@ Matrix<W> SumWindows(const ActivationSpec& spec, const Matrix<W>& x) {
 struct CbnnCorrelation final : mpc::Correlation {
   SignMask sign;
   SignMask pool;  ///< of the second Sign, where there is one
+
+  void Visit(mpc::Archive& archive) override { archive(sign)(pool); }
 };
 
 /// s * x by two transfers side by side (Algorithm 5): s * (x_1 + x_2) from P1, s * x_0 from P2.
@@ -119,6 +121,10 @@ class CbnnActivation final : public Activation {
     correlation->sign = msb_->Prepare(ctx, spec_.in.Size(), batch);
     if (spec_.pool) correlation->pool = pool_msb_->Prepare(ctx, spec_.Out().Size(), batch);
     return {std::move(correlation), {}};
+  }
+
+  std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
+    return std::make_unique<CbnnCorrelation>();
   }
 
   AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {
@@ -218,9 +224,14 @@ class CbnnSuite final : public mpc::Suite {
     const auto refuse = [&](const std::string& problem) {
       throw UnsupportedError(fmt::format("layer {}: suite cbnn {}", spec.layer, problem));
     };
-    if (spec.kind == ActivationKind::kNone || (spec.kind == ActivationKind::kRelu && spec.pool))
-      refuse(fmt::format("has no {}{}; supported: sign, sign with max-pool, relu",
-                         mpc::ActivationName(spec.kind), spec.pool ? " with max-pool" : ""));
+    const bool has = spec.kind == ActivationKind::kSign ||
+                     (spec.kind == ActivationKind::kRelu && !spec.pool && spec.shift == 0);
+    if (!has)
+      refuse(
+          fmt::format("has no {}{}{}; supported: sign, sign with max-pool, relu without truncation",
+                      mpc::ActivationName(spec.kind),
+                      spec.shift > 0 ? fmt::format(" with truncation by {} bits", spec.shift) : "",
+                      spec.pool ? " with max-pool" : ""));
     if (spec.value_bits < 1 || spec.ring_bits > ring::kMaxBits ||
         spec.ring_bits < spec.value_bits + 1 + kMinMaskBits)
       refuse(

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include "tercet/mpc/archive.h"
 
 #include "ot3/bit_times.h"
 
@@ -32,6 +33,8 @@ constexpr unsigned RBits(unsigned ring_bits, unsigned value_bits) {
 struct SignMask {
   BitShare beta;          ///< a random bit that nobody knows
   mpc::AnyShare product;  ///< (-1)^beta * r, r random with 0 < r < 2^RBits
+
+  void Visit(mpc::Archive& archive) { archive(beta.mine)(beta.next)(product); }
 };
 
 /// MSB extraction (CBNN, Algorithm 3, repaired; README.md). Opens u = (-1)^beta * (2x + 1) * r to

@@ -102,6 +102,7 @@ Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsign
 struct Entries {
   AnyMatrix masks;  ///< at E1, one column
   Bytes dealt;      ///< at E2, packed
+  void Visit(mpc::Archive& archive) { archive(masks)(dealt); }
 };
 /// At an evaluator, offline.
 Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table);
@@ -122,6 +123,7 @@ struct OrMaterial {
   Bits mask;        ///< of the window's bits
   Bytes bits;       ///< its share of the bit tables (steps before the last)
   Entries entries;  ///< its share of the last step's tables
+  void Visit(mpc::Archive& archive) { archive(mask)(bits)(entries); }
 };
 /// At D, offline: deals all steps.
 void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,

@@ -27,6 +27,8 @@ struct Material final : mpc::Correlation {
   Buffer<Block> roots;        // of the evaluator's trees
   std::vector<Bytes> pieces;  // hash keys, then correction words
   std::vector<dealer::OrMaterial> steps;
+
+  void Visit(mpc::Archive& archive) override { archive(open_mask)(roots)(pieces)(steps); }
 };
 
 void DrawRoots(crypto::PrfStream& stream, std::span<Block> roots) {
@@ -60,6 +62,10 @@ class FssActivation final : public mpc::Activation {
     prepared.known = dealer::DrawOutput(ends_, spec_, batch);
     prepared.correlation = std::move(material);
     return prepared;
+  }
+
+  std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
+    return std::make_unique<Material>();
   }
 
   AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {

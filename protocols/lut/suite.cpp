@@ -25,6 +25,8 @@ struct Material final : mpc::Correlation {
   Bytes tables;           // E1: masks, E2: masked tables
   dealer::Entries arith;  // layout.arithmetic: entries of s
   std::vector<dealer::OrMaterial> steps;
+
+  void Visit(mpc::Archive& archive) override { archive(open_mask)(rho)(tables)(arith)(steps); }
 };
 
 class LutActivation final : public mpc::Activation {
@@ -49,6 +51,10 @@ class LutActivation final : public mpc::Activation {
     prepared.known = dealer::DrawOutput(ends_, spec_, batch);
     prepared.correlation = std::move(material);
     return prepared;
+  }
+
+  std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
+    return std::make_unique<Material>();
   }
 
   AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {

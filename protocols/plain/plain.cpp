@@ -55,12 +55,15 @@ class OutputRow {
   std::size_t batch_;
 };
 
-std::int64_t ActivateOne(ActivationKind kind, std::int64_t z) {
-  switch (kind) {
+// Shifting a negative number rounds down, too.
+std::int64_t ActivateOne(const ActivationSpec& spec, std::int64_t z) {
+  switch (spec.kind) {
     case ActivationKind::kSign:
       return z >= 0 ? 1 : 0;
     case ActivationKind::kRelu:
-      return std::max<std::int64_t>(z, 0);
+      return std::max<std::int64_t>(z, 0) >> spec.shift;
+    case ActivationKind::kSquare:
+      return (z >> spec.shift) * (z >> spec.shift);
     case ActivationKind::kNone:
       break;
   }
@@ -130,7 +133,7 @@ class PlainOracle final : public mpc::Oracle {
                  z.size(), spec.Elements());
     Values s(z.size());
     std::transform(z.begin(), z.end(), s.begin(),
-                   [&](std::int64_t v) { return ActivateOne(spec.kind, v); });
+                   [&](std::int64_t v) { return ActivateOne(spec, v); });
     return spec.pool ? MaxPool(spec, s) : s;
   }
 };

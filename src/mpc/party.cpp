@@ -24,6 +24,8 @@ const char* ActivationName(ActivationKind kind) {
       return "sign";
     case ActivationKind::kRelu:
       return "relu";
+    case ActivationKind::kSquare:
+      return "square";
     default:
       return "none";
   }

@@ -108,6 +108,7 @@ class OutputReveal {
   struct Material : Correlation {
     AnyMatrix mask;   // a_i
     AnyMatrix dealt;  // at the receiver: what the helper has sent
+    void Visit(Archive& archive) override { archive(mask)(dealt); }
   };
   /// `z`: the helper's part where `dealt`, else unused.
   std::unique_ptr<Material> Prepare(Context& ctx, const AnyMatrix* z, std::size_t rows,

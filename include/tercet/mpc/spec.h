@@ -39,8 +39,10 @@ struct LinearShape {
   bool operator==(const LinearShape&) const = default;
 };
 
-enum class ActivationKind : std::uint8_t { kNone, kSign, kRelu };
-const char* ActivationName(ActivationKind kind);  ///< "none", "sign", "relu"
+/// Functions of one value z. In fixed point ReLU and square end with a division by 2^shift, rounded
+/// down, which is exact: sign gives [z >= 0], relu max(z, 0) >> shift, square (z >> shift)^2.
+enum class ActivationKind : std::uint8_t { kNone, kSign, kRelu, kSquare };
+const char* ActivationName(ActivationKind kind);  ///< "none", "sign", "relu", "square"
 
 /// Max-pool over kernel x kernel windows.
 struct PoolShape {
@@ -52,6 +54,7 @@ struct PoolShape {
 struct ActivationSpec {
   std::string layer;  ///< unique name of the layer within the network, e.g. "act1"
   ActivationKind kind = ActivationKind::kSign;
+  unsigned shift = 0;             ///< of relu and square, less than value_bits
   Shape3 in;                      ///< shape of what enters the activation
   std::optional<PoolShape> pool;  ///< max-pool of the activation's output
   unsigned value_bits = 0;  ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
@@ -65,6 +68,20 @@ struct ActivationSpec {
     if (!pool) return in;
     return {in.channels, (in.height - pool->kernel) / pool->stride + 1,
             (in.width - pool->kernel) / pool->stride + 1};
+  }
+  /// Bits, sign included, that hold every value of the output.
+  unsigned OutputBits() const {
+    switch (kind) {
+      case ActivationKind::kSign:
+        return 2;
+      case ActivationKind::kRelu:
+        return value_bits - shift;
+      case ActivationKind::kSquare:
+        return 2 * (value_bits - shift);
+      case ActivationKind::kNone:
+        break;
+    }
+    return value_bits;
   }
   std::size_t Elements() const { return in.Size() * batch; }
   std::size_t Outputs() const { return Out().Size() * batch; }

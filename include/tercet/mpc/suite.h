@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tercet/mpc/archive.h"
 #include "tercet/mpc/party.h"
 #include "tercet/mpc/spec.h"
 
@@ -76,6 +77,8 @@ SuiteChoice ParseSuiteChoice(std::string_view text, const std::string& place);
 class Correlation {
  public:
   virtual ~Correlation() = default;
+  /// Names every field to the archive, which writes or fills it.
+  virtual void Visit(Archive& archive) = 0;
 };
 
 struct Prepared {
@@ -93,6 +96,9 @@ class Activation {
   /// Offline. `z` is this party's additive share of the layer's input where it is known already,
   /// else null: suites with a dealer need it at the dealer when the spec says `dealt`.
   virtual Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) = 0;
+  /// An empty correlation of the kind that Prepare makes, to be filled from an archive; null where
+  /// Prepare makes none.
+  virtual std::unique_ptr<Correlation> NewCorrelation() const { return nullptr; }
   /// Online. `z` is this party's additive share (rows = spec.in.Size()); returns its replicated
   /// share of the output.
   virtual AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) = 0;

@@ -64,6 +64,17 @@ class AnyMatrix {
   bool Empty() const { return bits_ == 0; }
   bool IsZero() const { return zero_; }
 
+  /// The same values modulo 2^bits, bits at most Bits(): shares in a ring are shares in every
+  /// narrower one.
+  AnyMatrix ToRing(unsigned bits) const {
+    TERCET_CHECK(bits <= bits_, "a ring of {} bits is not within one of {}", bits, bits_);
+    if (zero_ || Empty()) return Empty() ? AnyMatrix() : Zero(bits);
+    return DispatchWord(bits, [&]<Word W>(W) {
+      return std::visit([&](const auto& m) { return AnyMatrix(Matrix<W>(xt::cast<W>(m)), bits); },
+                        values_);
+    });
+  }
+
   /// The values as words of type W; throws InternalError when they are of another type.
   template <Word W>
   const Matrix<W>& As() const {
