@@ -22,6 +22,7 @@ FetchContent_MakeAvailable(xtl xtensor nlohmann_json fmt CLI11 spdlog valijson)
 find_package(Threads REQUIRED)
 find_package(OpenSSL 3.0 REQUIRED)
 find_package(ZLIB REQUIRED)
+find_package(LibLZMA REQUIRED)
 
 # Asio (stand-alone) is headers only and has no CMake package.
 find_path(TERCET_ASIO_INCLUDE_DIR asio.hpp)
@@ -44,6 +45,7 @@ if(TERCET_BUILD_TESTS)
   FetchContent_Declare(googletest GIT_REPOSITORY https://github.com/google/googletest.git
     GIT_TAG release-1.12.1 GIT_SHALLOW ON FIND_PACKAGE_ARGS NAMES GTest)
   FetchContent_MakeAvailable(googletest)
+  find_package(EXPAT REQUIRED)
 endif()
 if(TERCET_BUILD_BENCHMARKS)
   set(BENCHMARK_ENABLE_TESTING OFF)
