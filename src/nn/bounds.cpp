@@ -44,6 +44,21 @@ bool Fits(const Interval& interval, unsigned bits) {
   return -bound <= interval.low && interval.high < bound;
 }
 
+Int128 Product(Int128 x, Int128 y, const std::string& layer) {
+  Int128 product = 0;
+  if (__builtin_mul_overflow(x, y, &product))
+    throw ConfigError(layer, "its values may exceed 127 bits");
+  return product;
+}
+
+Interval Sum(const Interval& x, const Interval& y, const std::string& layer) {
+  Interval sum;
+  if (__builtin_add_overflow(x.low, y.low, &sum.low) ||
+      __builtin_add_overflow(x.high, y.high, &sum.high))
+    throw ConfigError(layer, "its values may exceed 127 bits");
+  return sum;
+}
+
 std::string IntegerText(Int128 value) { return fmt::format("{}", value); }
 
 }  // namespace tercet::nn

@@ -25,6 +25,10 @@ Interval ValueInterval(const mpc::LinearShape& shape, const LayerWeights& weight
 /// -2^(bits-1) <= interval < 2^(bits-1).
 bool Fits(const Interval& interval, unsigned bits);
 
+/// Exact, or ConfigError (`layer` says where) beyond 127 bits.
+Int128 Product(Int128 x, Int128 y, const std::string& layer);
+Interval Sum(const Interval& x, const Interval& y, const std::string& layer);
+
 /// Decimal digits.
 std::string IntegerText(Int128 value);
 

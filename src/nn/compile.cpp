@@ -563,45 +563,4 @@ IntegerNetwork Compile(const FloatNetwork& network, const mpc::Oracle& oracle,
   return Compiler(network, oracle, options, filled).Run();
 }
 
-std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Oracle& oracle,
-                                   const Images& images, std::size_t first, std::size_t count) {
-  const std::size_t classes = network.net.Classes();
-  std::vector<std::int64_t> logits(count * classes);
-  for (std::size_t done = 0; done < count; done += kBatch) {
-    const std::size_t batch = std::min(kBatch, count - done);
-    std::vector<std::int64_t> x = QuantiseInput(network.net.input, images, first + done, batch);
-    for (std::size_t l = 0; l < network.weights.size(); ++l) {
-      const PublicLayer& layer = network.net.layers[l];
-      const LayerWeights& weights = network.weights[l];
-      const std::vector<std::int64_t> z =
-          oracle.Linear(layer.linear, weights.weight, weights.bias, x, batch);
-      mpc::ActivationSpec spec;
-      spec.layer = layer.name;
-      spec.kind = layer.activation;
-      spec.in = layer.linear.Out();
-      spec.pool = layer.pool;
-      spec.value_bits = spec.ring_bits = spec.out_bits = layer.value_bits;
-      spec.batch = batch;
-      x = oracle.Activate(spec, z);
-    }
-    for (std::size_t c = 0; c < classes; ++c)
-      for (std::size_t b = 0; b < batch; ++b) logits[(done + b) * classes + c] = x[c * batch + b];
-  }
-  return logits;
-}
-
-std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>& logits,
-                                      std::size_t classes) {
-  TERCET_CHECK(classes > 0 && classes <= 256 && logits.size() % classes == 0,
-               "{} logits of {} classes; expected up to 256 classes and all of each image",
-               logits.size(), classes);
-  std::vector<std::uint8_t> predictions(logits.size() / classes);
-  for (std::size_t i = 0; i < predictions.size(); ++i) {
-    const auto first = logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
-    predictions[i] = static_cast<std::uint8_t>(
-        std::max_element(first, first + static_cast<std::ptrdiff_t>(classes)) - first);
-  }
-  return predictions;
-}
-
 }  // namespace tercet::nn

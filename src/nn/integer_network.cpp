@@ -35,6 +35,16 @@ constexpr std::int64_t kMaxSide = 4096;
 
 json ShapeToJson(const Shape3& shape) { return {shape.channels, shape.height, shape.width}; }
 
+json LinearToJson(const LinearShape& linear) {
+  return {{"in", ShapeToJson(linear.in)},
+          {"out_channels", linear.out_channels},
+          {"kernel", {linear.kernel_h, linear.kernel_w}},
+          {"stride", linear.stride},
+          {"padding", linear.padding},
+          {"groups", linear.groups},
+          {"bias_per_element", linear.bias_per_element}};
+}
+
 /// A value of the document with the way to it; every access checks.
 class Node {
  public:
@@ -45,17 +55,21 @@ class Node {
     throw ConfigError(pointer_.empty() ? place_ : place_ + " " + pointer_, problem);
   }
 
-  /// Checks that this is an object with exactly these keys.
-  void CheckKeys(const std::vector<std::string>& keys) const {
+  /// Checks that this is an object with these keys, and no others than these and the optional.
+  void CheckKeys(const std::vector<std::string>& keys,
+                 const std::vector<std::string>& optional = {}) const {
     if (!value_.is_object()) Unexpected("an object");
     for (const std::string& key : keys)
       if (!value_.contains(key)) Fail(fmt::format("missing key '{}'", key));
+    std::vector<std::string> known = keys;
+    known.insert(known.end(), optional.begin(), optional.end());
     for (const auto& [key, unused] : value_.items()) {
-      if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
-        Fail(fmt::format("unknown key '{}'; expected {}", Printable(key), fmt::join(keys, ", ")));
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        Fail(fmt::format("unknown key '{}'; expected {}", Printable(key), fmt::join(known, ", ")));
       }
     }
   }
+  bool Has(const std::string& key) const { return value_.contains(key); }
   Node At(const std::string& key) const {
     return {value_.at(key), place_, pointer_ + PointerStep(key)};
   }
@@ -169,8 +183,30 @@ LinearShape ReadLinear(const Node& node) {
   return shape;
 }
 
+Shortcut ReadShortcut(const Node& node) {
+  node.CheckKeys({"factor", "from"}, {"linear"});
+  Shortcut shortcut;
+  shortcut.from = node.At("from").Size(0, kMaxLayers);
+  shortcut.factor = node.At("factor").Integer(-kMaxElements, kMaxElements);
+  if (node.Has("linear")) shortcut.linear = ReadLinear(node.At("linear"));
+  return shortcut;
+}
+
+SumPool ReadSumPool(const Node& node, const Shape3& in) {
+  node.CheckKeys({"kernel", "padding", "stride"});
+  SumPool pool;
+  pool.padding = node.At("padding").Size(0, kMaxSide);
+  const auto largest = static_cast<std::int64_t>(std::min(in.height, in.width) + 2 * pool.padding);
+  pool.kernel = node.At("kernel").Size(1, largest);
+  pool.stride = node.At("stride").Size(1, kMaxSide);
+  if (pool.padding >= pool.kernel)
+    node.At("padding").Unexpected(fmt::format("less than the kernel, {}", pool.kernel));
+  return pool;
+}
+
 PublicLayer ReadLayer(const Node& node) {
-  node.CheckKeys({"activation", "linear", "name", "pool", "suite", "type", "value_bits"});
+  node.CheckKeys({"activation", "linear", "name", "pool", "suite", "type", "value_bits"},
+                 {"compared_classes", "proven", "shift", "shortcut", "sum_pool"});
   PublicLayer layer;
   layer.name = node.At("name").Text();
   if (layer.name.empty()) node.At("name").Fail("found an empty name, expected one");
@@ -182,31 +218,42 @@ PublicLayer ReadLayer(const Node& node) {
   const Node activation = node.At("activation");
   bool known = false;
   const std::string kind = activation.Text();
-  for (const auto candidate :
-       {ActivationKind::kNone, ActivationKind::kSign, ActivationKind::kRelu}) {
+  for (const auto candidate : {ActivationKind::kNone, ActivationKind::kSign, ActivationKind::kRelu,
+                               ActivationKind::kSquare}) {
     if (kind != mpc::ActivationName(candidate)) continue;
     layer.activation = candidate;
     known = true;
   }
-  if (!known) activation.Unexpected("none, sign or relu");
+  if (!known) activation.Unexpected("none, sign, relu or square");
+  if (node.Has("shift")) {
+    const bool divides =
+        layer.activation == ActivationKind::kRelu || layer.activation == ActivationKind::kSquare;
+    if (!divides) node.At("shift").Unexpected("none without relu or square");
+    layer.shift = static_cast<unsigned>(node.At("shift").Integer(1, layer.value_bits - 1));
+  }
+  if (node.Has("proven")) layer.proven = node.At("proven").Boolean();
+  if (node.Has("compared_classes")) {
+    const std::size_t classes = node.At("compared_classes").Size(2, kMaxElements - 1);
+    const std::size_t outputs = layer.linear.Out().Size();
+    const auto window = static_cast<std::size_t>(
+        std::lround(std::sqrt(static_cast<double>(outputs) / static_cast<double>(classes))));
+    if (classes * window * window != outputs || window == 0)
+      node.At("compared_classes")
+          .Unexpected(fmt::format("{} outputs to be as many as classes times a square", outputs));
+    layer.compared_classes = classes;
+  }
+  if (node.Has("shortcut")) layer.shortcut = ReadShortcut(node.At("shortcut"));
 
   const Node pool = node.At("pool");
   if (!pool.IsNull()) {
     pool.CheckKeys({"kernel", "stride"});
-    const Shape3 in = layer.linear.Out();
+    const Shape3 in = layer.ActivationIn();
     const auto largest = static_cast<std::int64_t>(std::min(in.height, in.width));
     layer.pool =
         mpc::PoolShape{pool.At("kernel").Size(1, largest), pool.At("stride").Size(1, kMaxSide)};
   }
+  if (node.Has("sum_pool")) layer.sum_pool = ReadSumPool(node.At("sum_pool"), layer.Out());
   return layer;
-}
-
-/// What leaves a layer, after activation and pool.
-Shape3 OutputShape(const PublicLayer& layer) {
-  mpc::ActivationSpec spec;
-  spec.in = layer.linear.Out();
-  spec.pool = layer.pool;
-  return spec.Out();
 }
 
 /// The name of the smallest signed type that holds the values.
@@ -239,6 +286,10 @@ std::vector<std::int64_t> TakeIntegers(TensorFile& data, const std::string& file
   return taken.AsIntegers(place);
 }
 
+std::size_t ShortcutWeights(const PublicLayer& layer) {
+  return layer.shortcut && layer.shortcut->linear ? layer.shortcut->linear->WeightCount() : 0;
+}
+
 void CheckSizes(const IntegerNetwork& network) {
   TERCET_CHECK(network.weights.size() == network.net.layers.size(),
                "got weights of {} layers, expected {}", network.weights.size(),
@@ -251,10 +302,56 @@ void CheckSizes(const IntegerNetwork& network) {
                  "layer {}: got {} weights and {} biases, expected {} and {}", layer.name,
                  weights.weight.size(), weights.bias.size(), layer.linear.WeightCount(),
                  layer.linear.BiasCount());
+    const std::size_t shortcut = ShortcutWeights(layer);
+    TERCET_CHECK(weights.shortcut.size() == shortcut,
+                 "layer {}: got {} weights of the shortcut, expected {}", layer.name,
+                 weights.shortcut.size(), shortcut);
   }
 }
 
+/// What a layer adds to its values, as an interval.
+Interval ShortcutInterval(const Shortcut& shortcut, const std::vector<std::int64_t>& weights,
+                          Int128 input_max, const std::string& where) {
+  if (!shortcut.linear) {
+    const Int128 end = Product(shortcut.factor, input_max, where);
+    return {std::min<Int128>(end, 0), std::max<Int128>(end, 0)};
+  }
+  mpc::LinearShape shape = *shortcut.linear;
+  shape.bias_per_element = false;
+  return ValueInterval(shape, {weights, std::vector<std::int64_t>(shape.BiasCount(), 0), {}},
+                       input_max, where);
+}
+
+/// The largest value that leaves a layer whose values lie in `values`.
+Int128 OutputMax(const PublicLayer& layer, const Interval& values, const std::string& where) {
+  Int128 max = 1;
+  const auto divided = [&](Int128 value) { return value >> layer.shift; };  // rounds down
+  if (layer.activation == ActivationKind::kRelu) max = divided(std::max<Int128>(values.high, 0));
+  if (layer.activation == ActivationKind::kSquare) {
+    const Int128 low = divided(values.low), high = divided(values.high);
+    max = std::max(Product(low, low, where), Product(high, high, where));
+  }
+  if (layer.sum_pool)
+    max = Product(max, static_cast<Int128>(layer.sum_pool->kernel * layer.sum_pool->kernel), where);
+  return max;
+}
+
 }  // namespace
+
+Shape3 PublicLayer::ActivationIn() const {
+  const Shape3 out = linear.Out();
+  if (compared_classes == 0) return out;
+  const auto window = static_cast<std::size_t>(std::lround(
+      std::sqrt(static_cast<double>(out.Size()) / static_cast<double>(compared_classes))));
+  return {compared_classes, window, window};
+}
+
+Shape3 PublicLayer::Out() const {
+  mpc::ActivationSpec spec;
+  spec.in = ActivationIn();
+  spec.pool = pool;
+  return sum_pool ? sum_pool->Out(spec.Out()) : spec.Out();
+}
 
 std::string PublicNetworkToJson(const PublicNetwork& network) {
   // Adding 0.0 makes -0.0, which compares equal, the same text.
@@ -269,26 +366,55 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
                      {"bits", network.input.bits}}},
                    {"layers", json::array()}};
   for (const PublicLayer& layer : network.layers) {
-    const LinearShape& linear = layer.linear;
     json pool;
     if (layer.pool) pool = {{"kernel", layer.pool->kernel}, {"stride", layer.pool->stride}};
-    document["layers"].push_back({{"name", layer.name},
-                                  {"type", layer.type},
-                                  {"linear",
-                                   {{"in", ShapeToJson(linear.in)},
-                                    {"out_channels", linear.out_channels},
-                                    {"kernel", {linear.kernel_h, linear.kernel_w}},
-                                    {"stride", linear.stride},
-                                    {"padding", linear.padding},
-                                    {"groups", linear.groups},
-                                    {"bias_per_element", linear.bias_per_element}}},
-                                  {"activation", mpc::ActivationName(layer.activation)},
-                                  {"pool", pool},
-                                  {"value_bits", layer.value_bits},
-                                  {"suite", layer.suite}});
+    json written = {{"name", layer.name},
+                    {"type", layer.type},
+                    {"linear", LinearToJson(layer.linear)},
+                    {"activation", mpc::ActivationName(layer.activation)},
+                    {"pool", pool},
+                    {"value_bits", layer.value_bits},
+                    {"suite", layer.suite}};
+    // Only where they are used, so that the form stays one for each network.
+    if (layer.shift != 0) written["shift"] = layer.shift;
+    if (!layer.proven) written["proven"] = false;
+    if (layer.compared_classes != 0) written["compared_classes"] = layer.compared_classes;
+    if (layer.shortcut) {
+      written["shortcut"] = {{"from", layer.shortcut->from}, {"factor", layer.shortcut->factor}};
+      if (layer.shortcut->linear)
+        written["shortcut"]["linear"] = LinearToJson(*layer.shortcut->linear);
+    }
+    if (layer.sum_pool) {
+      written["sum_pool"] = {{"kernel", layer.sum_pool->kernel},
+                             {"stride", layer.sum_pool->stride},
+                             {"padding", layer.sum_pool->padding}};
+    }
+    document["layers"].push_back(std::move(written));
   }
   return document.dump(-1, ' ', true, json::error_handler_t::replace);
 }
+
+namespace {
+
+/// `network` has the layers before.
+void CheckShortcut(const PublicNetwork& network, const PublicLayer& layer, const Node& node) {
+  const Shortcut& shortcut = *layer.shortcut;
+  if (shortcut.from > network.layers.size()) {
+    node.At("from").Unexpected(
+        fmt::format("0 for the input or one of the {} layers before", network.layers.size()));
+  }
+  const Shape3 from = network.OutputOf(shortcut.from), to = layer.linear.Out();
+  if (shortcut.linear && shortcut.linear->in != from) {
+    node.At("linear").At("in").Fail(fmt::format("found {}, expected {}, what leaves layer {}",
+                                                ShapeText(shortcut.linear->in), ShapeText(from),
+                                                shortcut.from));
+  }
+  const Shape3 added = shortcut.linear ? shortcut.linear->Out() : from;
+  if (added != to)
+    node.Fail(fmt::format("found a summand of {}, expected {}", ShapeText(added), ShapeText(to)));
+}
+
+}  // namespace
 
 PublicNetwork PublicNetworkFromJson(const std::string& text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits{});
@@ -323,13 +449,25 @@ PublicNetwork PublicNetworkFromJson(const std::string& text, const std::string& 
                       ShapeText(in), ShapeText(before), before.Size()));
     }
     const bool last = l + 1 == layers.size();
-    if (last != (layer.activation == ActivationKind::kNone)) {
+    const bool compares = layer.compared_classes != 0;
+    if (compares && !last)
+      layers[l].At("compared_classes").Unexpected("none in a layer before the last");
+    if (compares && layer.activation != ActivationKind::kSign)
+      layers[l].At("activation").Unexpected("sign in a layer that compares classes");
+    if (!compares && last != (layer.activation == ActivationKind::kNone)) {
       layers[l]
           .At("activation")
-          .Unexpected(last ? "none in the last layer" : "sign or relu in all layers but the last");
+          .Unexpected(last ? "none in the last layer"
+                           : "sign, relu or square in all layers but the last");
     }
-    if (last && layer.pool) layers[l].At("pool").Unexpected("null in the last layer");
-    before = OutputShape(layer);
+    if (last && !compares && layer.pool) layers[l].At("pool").Unexpected("null in the last layer");
+    if (last && layer.sum_pool) layers[l].At("sum_pool").Unexpected("none in the last layer");
+    if (compares && layer.Out() != Shape3{layer.compared_classes, 1, 1}) {
+      layers[l].At("pool").Unexpected(fmt::format(
+          "windows that leave one value of each of the {} classes", layer.compared_classes));
+    }
+    if (layer.shortcut) CheckShortcut(network, layer, layers[l].At("shortcut"));
+    before = layer.Out();
     network.layers.push_back(std::move(layer));
   }
   return network;
@@ -348,6 +486,12 @@ void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& fi
                                  SmallestType(weights.weight));
     data.tensors[layer.name + ".bias"] = TensorData::FromIntegers(
         {layer.linear.BiasCount()}, weights.bias, SmallestType(weights.bias));
+    if (!weights.shortcut.empty()) {
+      const LinearShape& shortcut = *layer.shortcut->linear;
+      data.tensors[layer.name + ".shortcut"] =
+          TensorData::FromIntegers({shortcut.out_channels, shortcut.Depth()}, weights.shortcut,
+                                   SmallestType(weights.shortcut));
+    }
   }
   SaveTensors(data, file);
 }
@@ -375,6 +519,11 @@ IntegerNetwork LoadCompiled(const std::filesystem::path& file) {
     weights.weight =
         TakeIntegers(data, name, layer.name + ".weight", {linear.out_channels, linear.Depth()});
     weights.bias = TakeIntegers(data, name, layer.name + ".bias", {linear.BiasCount()});
+    if (ShortcutWeights(layer) > 0) {
+      const LinearShape& shortcut = *layer.shortcut->linear;
+      weights.shortcut = TakeIntegers(data, name, layer.name + ".shortcut",
+                                      {shortcut.out_channels, shortcut.Depth()});
+    }
     network.weights.push_back(std::move(weights));
   }
   if (!data.tensors.empty()) {
@@ -391,17 +540,28 @@ bool IsCompiled(const std::filesystem::path& file) {
 
 void ProveWidths(const IntegerNetwork& network, const std::string& place) {
   CheckSizes(network);
-  Int128 input_max = network.net.InputMax();
+  std::vector<Int128> max{network.net.InputMax()};  // what leaves the input and each layer
   for (std::size_t l = 0; l < network.weights.size(); ++l) {
     const PublicLayer& layer = network.net.layers[l];
+    const LayerWeights& weights = network.weights[l];
     const std::string where = fmt::format("{} layer {}", place, layer.name);
-    const Interval values = ValueInterval(layer.linear, network.weights[l], input_max, where);
-    if (!Fits(values, layer.value_bits)) {
-      // The bounds are functions of the secret weights, so they stay out of the message.
-      throw ConfigError(
-          where, fmt::format("its values do not fit {} bits, as the model says", layer.value_bits));
+    const Int128 half = Int128{1} << (layer.value_bits - 1);
+    Interval values{-half, half - 1};
+    if (layer.proven) {
+      values = ValueInterval(layer.linear, weights, max.back(), where);
+      if (layer.shortcut) {
+        values = Sum(
+            values,
+            ShortcutInterval(*layer.shortcut, weights.shortcut, max[layer.shortcut->from], where),
+            where);
+      }
+      if (!Fits(values, layer.value_bits)) {
+        // The bounds are functions of the secret weights, so they stay out of the message.
+        throw ConfigError(where, fmt::format("its values do not fit {} bits, as the model says",
+                                             layer.value_bits));
+      }
     }
-    input_max = layer.activation == ActivationKind::kRelu ? std::max<Int128>(values.high, 0) : 1;
+    max.push_back(OutputMax(layer, values, where));
   }
 }
 

@@ -1,9 +1,34 @@
 #include "tercet/nn/plan.h"
 
+#include <algorithm>
+
 #include "tercet/crypto/certificates.h"
+#include "tercet/mpc/activation.h"
 #include "tercet/ring/pack.h"
 
 namespace tercet::nn {
+namespace {
+
+// What the class of an image is opened in: 0 and 1, and a sign.
+constexpr unsigned kClassBits = 2;
+
+// The ring of what leaves the input and each layer: the widest that is used further on, since a
+// share in a ring is one in every narrower ring.
+std::vector<unsigned> OutputRings(const Plan& plan) {
+  const std::size_t count = plan.layers.size();
+  std::vector<unsigned> rings(count + 1, 0);
+  for (std::size_t k = 0; k < count; ++k) {
+    const unsigned ring = plan.layers[k].activation.ring_bits;
+    rings[k] = std::max(rings[k], ring);
+    if (const auto& shortcut = plan.layers[k].layer.shortcut)
+      rings[shortcut->from] = std::max(rings[shortcut->from], ring);
+  }
+  const auto& last = plan.layers.back();
+  rings.back() = last.Activates() ? kClassBits : last.activation.ring_bits;
+  return rings;
+}
+
+}  // namespace
 
 mpc::Cost Plan::Total() const {
   mpc::Cost total = input;
@@ -29,6 +54,11 @@ std::vector<std::uint32_t> Plan::OnlineHops() const {
 std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
   std::vector<std::string> warnings;
   for (const auto& layer : layers) {
+    if (!layer.layer.proven)
+      warnings.push_back(
+          fmt::format("layer {}: its width of {} bits was seen on calibration images, with "
+                      "head-room, but is not proven: an unusual input can give a wrong result",
+                      layer.layer.name, layer.layer.value_bits));
     if (layer.suite.name.empty()) continue;
     const auto& info = registry.FindSuite(layer.suite.name).Info();
     if (!info.is_private)
@@ -36,6 +66,10 @@ std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
                                      layer.layer.name, info.name, info.leaks));
   }
   return warnings;
+}
+
+bool Plan::DealtResult() const {
+  return layers.back().Activates() ? layers.back().dealt_output : layers.back().activation.dealt;
 }
 
 std::string Plan::Digest() const {
@@ -69,37 +103,44 @@ Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
     auto& spec = planned.activation;
     spec.layer = planned.layer.name;
     spec.kind = planned.layer.activation;
-    spec.in = planned.layer.linear.Out();
+    spec.shift = planned.layer.shift;
+    spec.in = planned.layer.ActivationIn();
     spec.pool = planned.layer.pool;
     spec.value_bits = spec.ring_bits = planned.layer.value_bits;
     spec.batch = batch;
-    if (k + 1 == count) continue;
+    if (!planned.Activates()) continue;
     planned.suite = planned.layer.suite.empty()
                         ? suite
                         : mpc::ParseSuiteChoice(planned.layer.suite, "layer " + planned.layer.name);
-    spec.ring_bits = registry.FindSuite(planned.suite.name).RingBits(spec.value_bits);
+    spec.ring_bits = mpc::ActivationRingBits(registry.FindSuite(planned.suite.name), spec);
   }
+  const std::vector<unsigned> rings = OutputRings(plan);
+  plan.input_bits = rings.front();
+  std::vector<bool> dealt{true};  // of what leaves the input and each layer
   for (std::size_t k = 0; k < count; ++k) {
     auto& planned = plan.layers[k];
-    planned.activation.dealt = k == 0 || plan.layers[k - 1].dealt_output;
-    planned.dealt_output = planned.activation.dealt;
-    if (k + 1 == count) break;
-    planned.activation.out_bits = plan.layers[k + 1].activation.ring_bits;
-    const auto& chosen = registry.FindSuite(planned.suite.name);
-    chosen.Check(planned.activation, planned.suite);
-    planned.dealt_output = chosen.Info().dealt_output;
-    planned.cost = chosen.Costs(planned.activation, planned.suite, roles);
+    auto& spec = planned.activation;
+    const auto& shortcut = planned.layer.shortcut;
+    spec.dealt = dealt[k] && (!shortcut || dealt[shortcut->from]);
+    planned.dealt_output = spec.dealt;
+    if (planned.Activates()) {
+      spec.out_bits = rings[k + 1];
+      const auto& chosen = registry.FindSuite(planned.suite.name);
+      mpc::CheckActivation(chosen, spec, planned.suite);
+      planned.dealt_output = chosen.Info().dealt_output;
+      planned.cost = mpc::ActivationCosts(chosen, spec, planned.suite, roles);
+    }
+    dealt.push_back(planned.dealt_output);
   }
+  plan.output_bits = rings.back();
   plan.input.Add(mpc::Phase::kOnline,
                  {{roles.data_owner, 3 - roles.helper - roles.data_owner,
-                   ring::PackedBytes(network.input.shape.Size() * batch,
-                                     plan.layers.front().activation.ring_bits)}});
-  const auto& last = plan.layers.back().activation;
-  const auto each = ring::PackedBytes(network.Classes() * batch, last.ring_bits);
+                   ring::PackedBytes(network.input.shape.Size() * batch, plan.input_bits)}});
+  const auto each = ring::PackedBytes(network.Classes() * batch, plan.output_bits);
   mpc::Round parts;
   for (int p = 0; p < 3; ++p) {
     if (p == roles.receiver) continue;
-    if (p == roles.helper && last.dealt) {
+    if (p == roles.helper && plan.DealtResult()) {
       plan.output.Add(mpc::Phase::kOffline, {{p, roles.receiver, each}});
     } else {
       parts.push_back({p, roles.receiver, each});

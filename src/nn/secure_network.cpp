@@ -1,5 +1,8 @@
 #include "tercet/nn/secure_network.h"
 
+#include "nn/sum_windows.h"
+#include "tercet/mpc/activation.h"
+
 namespace tercet::nn {
 namespace {
 
@@ -34,6 +37,82 @@ AnyShare ShareTensor(mpc::Party& party, Context& ctx, int owner, const std::stri
   });
 }
 
+AnyShare ZeroBias(const mpc::LinearShape& shape, unsigned bits) {
+  return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
+    const ring::Matrix<W> zero = xt::zeros<W>({shape.BiasCount(), std::size_t{1}});
+    return AnyShare{AnyMatrix(zero, bits), AnyMatrix(zero, bits)};
+  });
+}
+
+AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
+  ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) { z.As<W>() += x.As<W>(); });
+  return z;
+}
+
+// z + c x.
+AnyMatrix PlusMultiple(std::int64_t c, const AnyMatrix& x, AnyMatrix z) {
+  ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) {
+    const W factor = ring::Encode<W>(c, z.Bits());
+    const W* from = x.As<W>().data();
+    W* to = z.As<W>().data();
+    for (std::size_t i = 0, n = z.As<W>().size(); i < n; ++i)
+      to[i] = static_cast<W>(to[i] + ring::Times(from[i], factor));
+  });
+  return z;
+}
+
+// The layer's sum pool, on each half that is there.
+AnyShare Pooled(const PlannedLayer& planned, AnyShare x) {
+  if (!planned.layer.sum_pool) return x;
+  const SumPool& pool = *planned.layer.sum_pool;
+  const mpc::Shape3 in = planned.activation.Out();
+  for (AnyMatrix* half : {&x.mine, &x.next}) {
+    if (half->Empty() || half->IsZero()) continue;
+    ring::DispatchWord(half->Bits(), [&]<ring::Word W>(W) {
+      auto sums = ring::MakeMatrix<W>(pool.Out(in).Size(), half->Cols());
+      SumWindows(in, pool, half->As<W>().data(), half->Cols(), sums.data());
+      *half = AnyMatrix(std::move(sums), half->Bits());
+    });
+  }
+  return x;
+}
+
+// What leaves the input (0) and each layer (1, 2, ...), as long as it is used.
+class Outputs {
+ public:
+  explicit Outputs(const std::vector<std::size_t>& last_use)
+      : last_use_(last_use), slots_(last_use.size()) {}
+
+  void Put(std::size_t index, AnyShare share) {
+    slots_.at(index).own = std::move(share);
+    slots_[index].share = &slots_[index].own;
+  }
+  // `share` must outlive its use.
+  void Refer(std::size_t index, const AnyShare& share) { slots_.at(index).share = &share; }
+  // In a ring of `bits` bits; valid until the next call.
+  const AnyShare& In(std::size_t index, unsigned bits) {
+    const AnyShare& share = *slots_.at(index).share;
+    const auto fits = [bits](const AnyMatrix& m) { return m.Empty() || m.Bits() == bits; };
+    if (fits(share.mine) && fits(share.next)) return share;
+    narrow_ = {share.mine.ToRing(bits), share.next.ToRing(bits)};
+    return narrow_;
+  }
+  // Frees what no layer after `layer` uses.
+  void ForgetAfter(std::size_t layer) {
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+      if (last_use_[i] == layer) slots_[i] = {};
+  }
+
+ private:
+  struct Slot {
+    const AnyShare* share = nullptr;
+    AnyShare own;
+  };
+  const std::vector<std::size_t>& last_use_;
+  std::vector<Slot> slots_;
+  AnyShare narrow_;
+};
+
 }  // namespace
 
 SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry)
@@ -41,12 +120,14 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
       plan_(plan),
       make_linear_(registry.LinearMaker()),
       input_(party, plan.roles.helper, plan.roles.data_owner),
-      output_(party, plan.roles.helper, plan.roles.receiver, plan.layers.back().activation.dealt) {
+      output_(party, plan.roles.helper, plan.roles.receiver, plan.DealtResult()) {
   for (const auto& planned : plan_.layers) {
     Layer layer;
-    if (!planned.suite.name.empty())
-      layer.activation = registry.FindSuite(planned.suite.name)
-                             .Create(party, planned.activation, planned.suite, plan_.roles);
+    if (planned.Activates())
+      layer.activation = mpc::MakeActivation(registry.FindSuite(planned.suite.name), party,
+                                             planned.activation, planned.suite, plan_.roles);
+    last_use_.push_back(layers_.size());
+    if (planned.layer.shortcut) last_use_.at(planned.layer.shortcut->from) = layers_.size();
     layers_.push_back(std::move(layer));
   }
 }
@@ -58,18 +139,41 @@ void SecureNetwork::ShareModel(const IntegerNetwork* owned) {
   Context ctx(party_, Phase::kSetup);
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     const auto& planned = plan_.layers[k];
-    const auto& shape = planned.layer.linear;
     const unsigned bits = planned.activation.ring_bits;
     ctx.Enter(k + 1, planned.layer.name);
-    const auto weight = ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/weight",
-                                    owned != nullptr ? &owned->weights[k].weight : nullptr,
-                                    shape.out_channels, shape.Depth(), bits);
-    const auto bias = ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/bias",
-                                  owned != nullptr ? &owned->weights[k].bias : nullptr,
-                                  shape.BiasCount(), 1, bits);
-    ctx.Leave();
+    const auto share = [&](const char* tensor,
+                           const std::vector<std::int64_t> LayerWeights::*values, std::size_t rows,
+                           std::size_t cols) {
+      return ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/" + tensor,
+                         owned != nullptr ? &(owned->weights[k].*values) : nullptr, rows, cols,
+                         bits);
+    };
+    const auto& shape = planned.layer.linear;
+    const auto weight = share("weight", &LayerWeights::weight, shape.out_channels, shape.Depth());
+    const auto bias = share("bias", &LayerWeights::bias, shape.BiasCount(), 1);
     layers_[k].linear = make_linear_(shape, weight, bias);
+    if (const auto& shortcut = planned.layer.shortcut; shortcut && shortcut->linear) {
+      const auto& own = *shortcut->linear;
+      layers_[k].shortcut = make_linear_(
+          own, share("shortcut", &LayerWeights::shortcut, own.out_channels, own.Depth()),
+          ZeroBias(own, bits));
+    }
+    ctx.Leave();
   }
+}
+
+// The shortcut's part of z_i that the known halves give: W x, or c x_i.
+AnyMatrix SecureNetwork::PrepareShortcut(std::size_t k, const AnyShare& from, AnyMatrix z) const {
+  if (layers_[k].shortcut) return Plus(layers_[k].shortcut->Prepare(z.Cols(), from), std::move(z));
+  if (from.mine.Empty() || from.mine.IsZero()) return z;
+  return PlusMultiple(plan_.layers[k].layer.shortcut->factor, from.mine, std::move(z));
+}
+
+AnyMatrix SecureNetwork::RunShortcut(std::size_t k, mpc::KnownHalves known, const AnyShare& from,
+                                     AnyMatrix z) const {
+  if (layers_[k].shortcut) return layers_[k].shortcut->Run(std::move(z), known, from);
+  if (known.mine) return z;
+  return PlusMultiple(plan_.layers[k].layer.shortcut->factor, from.mine, std::move(z));
 }
 
 SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
@@ -78,30 +182,47 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
   Query query;
   query.batch = batch;
   ctx.Enter(0, "input");
-  query.input = input_.Prepare(plan_.network.input.shape.Size(), batch,
-                               plan_.layers.front().activation.ring_bits);
+  query.input = input_.Prepare(plan_.network.input.shape.Size(), batch, plan_.input_bits);
   ctx.Leave();
   query.layers.resize(layers_.size());
-  const AnyShare* known = &query.input;
+  Outputs known(last_use_);
+  known.Refer(0, query.input);
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     const auto& planned = plan_.layers[k];
     const auto& spec = planned.activation;
     auto& layer = query.layers[k];
-    const bool last = !layers_[k].activation;
     ctx.Enter(k + 1, planned.layer.name);
-    layer.known = mpc::KnownHalves(*known);
-    layer.partial = layers_[k].linear->Prepare(batch, *known);
-    const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
-    if (!last) layer.prepared = layers_[k].activation->Prepare(ctx, batch, z);
-    ctx.Leave();
-    if (last) {
-      ctx.Enter(k + 2, "output");
-      query.output = output_.Prepare(ctx, z, spec.in.Size(), batch, spec.ring_bits);
-      ctx.Leave();
+    {
+      const AnyShare& x = known.In(k, spec.ring_bits);
+      layer.known = mpc::KnownHalves(x);
+      layer.partial = layers_[k].linear->Prepare(batch, x);
     }
+    if (planned.layer.shortcut) {
+      const AnyShare& x = known.In(planned.layer.shortcut->from, spec.ring_bits);
+      layer.shortcut = mpc::KnownHalves(x);
+      layer.partial = PrepareShortcut(k, x, std::move(layer.partial));
+    }
+    const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
+    const AnyMatrix* result = z;
+    if (planned.Activates()) {
+      layer.prepared = layers_[k].activation->Prepare(ctx, batch, z);
+      result = helper && planned.dealt_output ? &layer.prepared.known.mine : nullptr;
+    }
+    ctx.Leave();
+    if (k + 1 == layers_.size()) {
+      ctx.Enter(k + 2, "output");
+      query.output =
+          output_.Prepare(ctx, result, planned.layer.Out().Size(), batch, plan_.output_bits);
+      ctx.Leave();
+    } else if (planned.layer.sum_pool) {
+      known.Put(k + 1, Pooled(planned, layer.prepared.known));
+    } else {
+      known.Refer(k + 1, layer.prepared.known);
+    }
+    known.ForgetAfter(k);
     // A helper whose part is dealt has nothing to do with it online.
-    if (helper && spec.dealt && (last || planned.dealt_output)) layer.partial = AnyMatrix();
-    known = &layer.prepared.known;
+    if (helper && spec.dealt && (!planned.Activates() || planned.dealt_output))
+      layer.partial = AnyMatrix();
   }
   return query;
 }
@@ -109,36 +230,56 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
 std::vector<std::int64_t> SecureNetwork::Run(Query query, const std::vector<std::int64_t>* input) {
   Context ctx(party_, Phase::kOnline);
   const std::size_t features = plan_.network.input.shape.Size(), batch = query.batch;
-  const unsigned input_bits = plan_.layers.front().activation.ring_bits;
   ctx.Enter(0, "input");
   AnyMatrix secret;
   if (ctx.Is(plan_.roles.data_owner)) {
     TERCET_CHECK(input != nullptr, "the owner of the input, party {}, has none", ctx.Id());
-    secret = Encode(*input, features, batch, input_bits);
+    secret = Encode(*input, features, batch, plan_.input_bits);
   }
-  AnyShare x = input_.Run(ctx, std::move(query.input), &secret, features, batch, input_bits);
+  Outputs outputs(last_use_);
+  outputs.Put(0,
+              input_.Run(ctx, std::move(query.input), &secret, features, batch, plan_.input_bits));
   ctx.Leave();
-  std::vector<std::int64_t> values;
+  AnyMatrix result;
   for (std::size_t k = 0; k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
     auto& layer = query.layers[k];
-    ctx.Enter(k + 1, plan_.layers[k].layer.name);
+    ctx.Enter(k + 1, planned.layer.name);
     AnyMatrix z;
-    if (!layer.partial.Empty())
-      z = layers_[k].linear->Run(std::move(layer.partial), layer.known, x);
-    if (layers_[k].activation) x = layers_[k].activation->Run(ctx, std::move(layer.prepared), z);
-    ctx.Leave();
-    if (!layers_[k].activation) {
-      ctx.Enter(k + 2, "output");
-      values = output_.Run(ctx, std::move(query.output), z);
-      ctx.Leave();
+    if (!layer.partial.Empty()) {
+      const unsigned bits = planned.activation.ring_bits;
+      z = layers_[k].linear->Run(std::move(layer.partial), layer.known, outputs.In(k, bits));
+      if (planned.layer.shortcut)
+        z = RunShortcut(k, layer.shortcut, outputs.In(planned.layer.shortcut->from, bits),
+                        std::move(z));
     }
+    if (planned.Activates()) {
+      AnyShare x = layers_[k].activation->Run(ctx, std::move(layer.prepared), z);
+      if (k + 1 == layers_.size()) {
+        result = std::move(x.mine);
+      } else {
+        outputs.Put(k + 1, Pooled(planned, std::move(x)));
+      }
+    } else {
+      result = std::move(z);
+    }
+    outputs.ForgetAfter(k);
+    layer = {};
+    ctx.Leave();
   }
+  ctx.Enter(layers_.size() + 1, "output");
+  const auto values = output_.Run(ctx, std::move(query.output), result);
+  ctx.Leave();
   online_hops_ = ctx.Depth();
-  // Rows are classes; hand them out image after image.
+  // Rows are classes; hand them out image after image. Of compared classes the winner has 0.
+  const bool only_class = plan_.network.OnlyClass();
   std::vector<std::int64_t> logits(values.size());
   const std::size_t classes = plan_.network.Classes();
   for (std::size_t c = 0; c < classes && !values.empty(); ++c)
-    for (std::size_t b = 0; b < batch; ++b) logits[b * classes + c] = values[c * batch + b];
+    for (std::size_t b = 0; b < batch; ++b) {
+      const std::int64_t value = values[c * batch + b];
+      logits[b * classes + c] = only_class ? 1 - value : value;
+    }
   return logits;
 }
 

@@ -10,6 +10,7 @@
 
 #include "tercet/mpc/suite.h"
 #include "tercet/nn/integer_network.h"
+#include "tercet/nn/run_plain.h"
 #include "tercet/nn/tensor_file.h"
 
 namespace tercet::nn {
@@ -67,12 +68,5 @@ struct CompileReport {
 /// layer's name.
 IntegerNetwork Compile(const FloatNetwork& network, const mpc::Oracle& oracle,
                        const CompileOptions& options, CompileReport* report);
-
-/// The integer network in the clear: logits, image after image.
-std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Oracle& oracle,
-                                   const Images& images, std::size_t first, std::size_t count);
-
-/// Index of the largest logit of each image, the first where several are equal.
-std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>& logits, std::size_t classes);
 
 }  // namespace tercet::nn

@@ -14,16 +14,52 @@
 /// width per layer.
 namespace tercet::nn {
 
-/// A linear map, an activation and perhaps a max-pool. Public; the weights are apart.
+/// Sums over kernel x kernel windows, zeros around the map: an average pool whose division is left
+/// to the next layer's weights.
+struct SumPool {
+  std::size_t kernel = 2, stride = 2, padding = 0;
+  mpc::Shape3 Out(const mpc::Shape3& in) const {
+    return {in.channels, (in.height + 2 * padding - kernel) / stride + 1,
+            (in.width + 2 * padding - kernel) / stride + 1};
+  }
+  bool operator==(const SumPool&) const = default;
+};
+
+/// A second summand of a layer's values (residual): what left an earlier layer, times a public
+/// factor or through a linear map of its own.
+struct Shortcut {
+  std::size_t from = 0;     ///< 0 for the network's input, k for the output of the k-th layer
+  std::int64_t factor = 1;  ///< where there is no linear map
+  std::optional<mpc::LinearShape> linear;  ///< without bias, which is in the layer's own
+  bool operator==(const Shortcut&) const = default;
+};
+
+/// A linear map, an activation and perhaps a max-pool: what leaves is
+/// sum_pool(max_pool(activation(W x + b + shortcut))). Public; the weights are apart.
 struct PublicLayer {
   std::string name;  ///< of the linear layer in the JSON, e.g. "conv1"
   std::string
       type;  ///< the JSON layers that it stands for, e.g. "conv2d+batch_norm+sign+max_pool2d"
   mpc::LinearShape linear;
+  std::optional<Shortcut> shortcut;
   mpc::ActivationKind activation = mpc::ActivationKind::kNone;
+  unsigned shift = 0;  ///< of relu and square, see mpc::ActivationKind
   std::optional<mpc::PoolShape> pool;
-  /// Proven: for every input, -2^(value_bits-1) <= (W x + b) < 2^(value_bits-1).
+  std::optional<SumPool> sum_pool;
+  /// For every input, -2^(value_bits-1) <= W x + b + shortcut < 2^(value_bits-1): proven, or where
+  /// `proven` is false seen on calibration images, with head-room.
   unsigned value_bits = 0;
+  bool proven = true;
+  /// Not 0 in the last layer of a network whose output is the class: of how many classes the linear
+  /// map gives the differences. Output k * w^2 + i is the difference of the logits of some class
+  /// j != k and of k, at least 0 where j wins over k; the activation is Sign with max-pool over the
+  /// w x w of each class, so that 0 is left of the winner alone.
+  std::size_t compared_classes = 0;
+
+  /// What enters the activation: the linear map's output, or classes x w x w.
+  mpc::Shape3 ActivationIn() const;
+  /// What leaves the layer.
+  mpc::Shape3 Out() const;
   std::string suite;  ///< the JSON's choice for this layer, or empty
   bool operator==(const PublicLayer&) const = default;
 };
@@ -32,11 +68,19 @@ struct PublicLayer {
 struct PublicNetwork {
   std::string name;
   InputSpec input;
-  std::vector<PublicLayer> layers;  ///< the last has no activation; its values are the logits
-  double logit_scale = 1.0;         ///< a logit of the float network is about integer * logit_scale
-  std::string spec_digest;          ///< NetworkSpec::Digest() of the JSON it was compiled from
+  /// The last has no activation, its values are the logits; or it compares them and 1 is left of
+  /// the largest logit's class, 0 of the others (`compared_classes`).
+  std::vector<PublicLayer> layers;
+  double logit_scale = 1.0;  ///< a logit of the float network is about integer * logit_scale
+  std::string spec_digest;   ///< NetworkSpec::Digest() of the JSON it was compiled from
 
-  std::size_t Classes() const { return layers.back().linear.Out().Size(); }
+  std::size_t Classes() const { return layers.back().Out().Size(); }
+  /// Whether only the class leaves the computation, not the logits.
+  bool OnlyClass() const { return layers.back().compared_classes != 0; }
+  /// What leaves layer `from` as in Shortcut::from.
+  mpc::Shape3 OutputOf(std::size_t from) const {
+    return from == 0 ? input.shape : layers[from - 1].Out();
+  }
   /// Values the input pixels take: 0 .. 2^bits - 1.
   std::int64_t InputMax() const { return (std::int64_t{1} << input.bits) - 1; }
   bool operator==(const PublicNetwork&) const = default;
@@ -49,9 +93,9 @@ std::string PublicNetworkToJson(const PublicNetwork& network);
 PublicNetwork PublicNetworkFromJson(const std::string& text, const std::string& place);
 
 /// The secret part of one layer. Weights out_channels x depth; bias LinearShape::BiasCount()
-/// values.
+/// values; weights of the shortcut's linear map, where it has one.
 struct LayerWeights {
-  std::vector<std::int64_t> weight, bias;
+  std::vector<std::int64_t> weight, bias, shortcut;
 };
 
 struct IntegerNetwork {
@@ -59,8 +103,9 @@ struct IntegerNetwork {
   std::vector<LayerWeights> weights;  ///< one per layer
 };
 
-/// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" in the
-/// smallest signed type that holds them, and the public network as JSON in the metadata
+/// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" (and
+/// "conv1.shortcut") in the smallest signed type that holds them, and the public network as JSON in
+/// the metadata
 /// ("tercet.network", "tercet.format" = "1"). Loading proves the widths again: ConfigError names
 /// the layer whose bound does not hold, a missing tensor or a wrong shape.
 void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file);
@@ -69,7 +114,7 @@ IntegerNetwork LoadCompiled(const std::filesystem::path& file);
 bool IsCompiled(const std::filesystem::path& file);
 
 /// Throws ConfigError unless every layer's interval of values, over all inputs in range, fits its
-/// value_bits.
+/// value_bits (of layers whose width is not `proven`, values are taken to fit).
 void ProveWidths(const IntegerNetwork& network, const std::string& place);
 
 /// One image's (or a range of images') input integers, features x count row-major: q = round(p *

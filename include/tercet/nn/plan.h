@@ -11,10 +11,13 @@ namespace tercet::nn {
 /// How one layer is computed securely, and what that costs for one query (one batch).
 struct PlannedLayer {
   PublicLayer layer;
-  mpc::SuiteChoice suite;  ///< empty name for the last layer, which has no activation
+  mpc::SuiteChoice suite;  ///< empty name for a last layer without activation
   mpc::ActivationSpec activation;
   bool dealt_output = true;
   mpc::Cost cost;
+
+  /// Whether an activation follows the linear map.
+  bool Activates() const { return activation.kind != mpc::ActivationKind::kNone; }
 };
 
 /// The whole query: input, layers, output. The measured bytes and hops equal these figures exactly.
@@ -24,12 +27,17 @@ struct Plan {
   std::size_t batch = 1;
   std::vector<PlannedLayer> layers;
   mpc::Cost input, output;
+  unsigned input_bits = 0;   ///< ring that the input is shared in
+  unsigned output_bits = 0;  ///< ring that the result is opened in
 
   mpc::Cost Total() const;
   /// By how much each step (input, layers, output) lengthens the longest chain of dependent
   /// messages; they add up to Total().OnlineHops().
   std::vector<std::uint32_t> OnlineHops() const;
-  /// Suites in use that are not private, with what they leak; empty when everything is private.
+  /// Whether what the receiver opens was dealt: then the helper's part is sent offline.
+  bool DealtResult() const;
+  /// Suites in use that are not private, with what they leak, and layers whose width is not proven;
+  /// empty when everything is private and exact.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;
   /// SHA-256 of all that the parties must agree on: suites, widths, roles.
   std::string Digest() const;

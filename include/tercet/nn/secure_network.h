@@ -27,7 +27,8 @@ class SecureNetwork {
   /// Correlated material of one query, used once.
   struct Query {
     struct Layer {
-      mpc::KnownHalves known{mpc::AnyShare{}};
+      mpc::KnownHalves known{mpc::AnyShare{}};     // of what enters the linear map
+      mpc::KnownHalves shortcut{mpc::AnyShare{}};  // of what enters the shortcut
       mpc::AnyMatrix partial;
       mpc::Prepared prepared;
     };
@@ -49,12 +50,18 @@ class SecureNetwork {
  private:
   struct Layer {
     std::unique_ptr<mpc::Linear> linear;
-    std::unique_ptr<mpc::Activation> activation;  // null for the last
+    std::unique_ptr<mpc::Linear> shortcut;        // null without a linear map in the shortcut
+    std::unique_ptr<mpc::Activation> activation;  // null for logits
   };
+  mpc::AnyMatrix PrepareShortcut(std::size_t k, const mpc::AnyShare& from, mpc::AnyMatrix z) const;
+  mpc::AnyMatrix RunShortcut(std::size_t k, mpc::KnownHalves known, const mpc::AnyShare& from,
+                             mpc::AnyMatrix z) const;
+
   mpc::Party& party_;
   Plan plan_;
   mpc::LinearFactory make_linear_;
   std::vector<Layer> layers_;
+  std::vector<std::size_t> last_use_;  // of the input and each layer's output: by which layer
   mpc::InputSharing input_;
   mpc::OutputReveal output_;
   std::uint32_t online_hops_ = 0;
