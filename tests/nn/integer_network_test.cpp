@@ -90,7 +90,7 @@ TEST(PublicNetworkTest, RefusesWhatIsNotStrict) {
   ExpectRefused("\"std\":0.25", "\"std\":0", " /input/std", "a number from");
   ExpectRefused("\"logit_scale\":0.1", "\"logit_scale\":-1", " /logit_scale", "a number from");
   ExpectRefused("\"activation\":\"sign\"", "\"activation\":\"tanh\"", " /layers/0/activation",
-                "none, sign or relu");
+                "none, sign, relu or square");
   ExpectRefused("aaaa\"", "aaaZ\"", " /spec_digest", "hexadecimal");
   ExpectRefused("\"kernel\":[2,2]", "\"kernel\":[2,2,2]", " /layers/0/linear/kernel", "3 elements");
   ExpectRefused("\"kernel\":[2,2]", "\"kernel\":[2,6]", " /layers/0/linear/kernel", "larger than");
