@@ -46,15 +46,7 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
                                   const nn::NetworkSpec& spec) {
-  LabelledImages loaded;
-  loaded.images = nn::LoadImages(images, limit, spec.input.shape);
-  if (labels.empty()) return loaded;
-  loaded.labels = nn::LoadLabels(labels, limit, spec.Classes());
-  if (loaded.labels.size() != loaded.images.count)
-    throw ConfigError(labels.string(),
-                      fmt::format("{} labels found, {} expected, one for each image of {}",
-                                  loaded.labels.size(), loaded.images.count, images.string()));
-  return loaded;
+  return nn::LoadLabelledImages(images, labels, limit, spec.input.shape, spec.Classes());
 }
 
 nn::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed) {

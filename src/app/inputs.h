@@ -30,11 +30,8 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
                              const mpc::Registry& registry,
                              const std::function<void(const std::string&)>& say);
 
-/// Images with their labels. ConfigError when there are not as many labels as images.
-struct LabelledImages {
-  nn::Images images;
-  std::vector<std::uint8_t> labels;  ///< empty when no file was given
-};
+/// Images with their labels, as nn::LoadLabelledImages says, for the network's input and classes.
+using nn::LabelledImages;
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
                                   const nn::NetworkSpec& spec);

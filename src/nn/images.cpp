@@ -1,129 +1,31 @@
 #include "tercet/nn/images.h"
 
 #include <fmt/format.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstring>
+#include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 #include <optional>
+#include <random>
 #include <string_view>
 
+#include "nn/byte_reader.h"
 #include "nn/input.h"
 #include "tercet/base/error.h"
 
 namespace tercet::nn {
 namespace {
 
-constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 32;
 constexpr std::uint64_t kMaxImageBytes = std::uint64_t{1} << 31;
 constexpr std::uint64_t kMaxNpyHeaderBytes = 1 << 16;
-constexpr int kGzipOnly = 16 + MAX_WBITS;  // to zlib: expect the gzip format
 constexpr std::uint64_t kMaxChannels = 65536, kMaxSide = 4096;
 constexpr std::uint32_t kImagesMagic = 0x00000803, kLabelsMagic = 0x00000801;
+constexpr mpc::Shape3 kCifarShape{3, 32, 32};
 constexpr std::string_view kNpyMagic = "\x93NUMPY";
-
-/// Hands out the bytes of a file front to back, unpacking gzip on the way and never more than asked
-/// for.
-class ByteReader {
- public:
-  ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name)
-      : bytes_(bytes),
-        name_(name),
-        packed_(bytes.size() >= 2 && bytes[0] == 0x1F && bytes[1] == 0x8B) {
-    if (!packed_) return;
-    TERCET_CHECK(inflateInit2(&stream_, kGzipOnly) == Z_OK, "zlib cannot be set up");
-  }
-  ByteReader(const ByteReader&) = delete;
-  ByteReader& operator=(const ByteReader&) = delete;
-  ~ByteReader() {
-    if (packed_) inflateEnd(&stream_);
-  }
-
-  [[noreturn]] void Fail(const std::string& problem) const { throw ConfigError(name_, problem); }
-
-  /// The next `count` bytes; fewer only where the file ends before.
-  std::vector<std::uint8_t> Read(std::uint64_t count) {
-    std::vector<std::uint8_t> result;
-    if (packed_) {
-      Inflate(count, result);
-    } else {
-      const std::size_t size = std::min<std::uint64_t>(count, bytes_.size() - position_);
-      const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(position_);
-      result.assign(begin, begin + static_cast<std::ptrdiff_t>(size));
-      position_ += size;
-    }
-    return result;
-  }
-
-  /// Like Read, but all of it.
-  std::vector<std::uint8_t> ReadAll(std::uint64_t count, const std::string& what) {
-    std::vector<std::uint8_t> result = Read(count);
-    if (result.size() < count) {
-      Fail(fmt::format("truncated: found {} bytes of {}, expected {}", result.size(), what, count));
-    }
-    return result;
-  }
-
-  /// The bytes of the first `take` of `count` items of `item_bytes` each, with which the file must
-  /// end.
-  std::vector<std::uint8_t> ReadItems(std::uint64_t count, std::uint64_t take,
-                                      std::uint64_t item_bytes, const std::string& what) {
-    if (take > kMaxBytes / item_bytes) {
-      Fail(fmt::format("holds {} {} of {} bytes; more than {} bytes at once need a limit", take,
-                       what, item_bytes, kMaxBytes));
-    }
-    if (!packed_ && (bytes_.size() - position_) / item_bytes < count) {
-      Fail(fmt::format("truncated: found {} bytes of {}, expected {} times {}",
-                       bytes_.size() - position_, what, count, item_bytes));
-    }
-    std::vector<std::uint8_t> items = ReadAll(take * item_bytes, what);
-    // Packed items beyond a limit are not unpacked, so what follows them is not seen.
-    if (!packed_) position_ += (count - take) * item_bytes;
-    if ((!packed_ || take == count) && !Read(1).empty())
-      Fail(fmt::format("goes on after its {} {}, expected the end of the file", count, what));
-    return items;
-  }
-
- private:
-  void Inflate(std::uint64_t count, std::vector<std::uint8_t>& result) {
-    // Grows with what really comes out, not with what a header promises.
-    std::array<std::uint8_t, 1 << 16> chunk;
-    while (result.size() < count && !ended_) {
-      // zlib counts in 32 bits; the input is handed over in pieces.
-      if (stream_.avail_in == 0) {
-        const std::size_t piece = std::min<std::size_t>(bytes_.size() - position_, 1 << 30);
-        stream_.next_in = const_cast<std::uint8_t*>(bytes_.data()) + position_;
-        stream_.avail_in = static_cast<uInt>(piece);
-        position_ += piece;
-      }
-      stream_.next_out = chunk.data();
-      stream_.avail_out =
-          static_cast<uInt>(std::min<std::uint64_t>(chunk.size(), count - result.size()));
-      const int status = inflate(&stream_, Z_NO_FLUSH);
-      result.insert(result.end(), chunk.data(), stream_.next_out);
-      if (status == Z_STREAM_END) {
-        ended_ = true;
-        if (stream_.avail_in > 0 || position_ < bytes_.size())
-          Fail("goes on after the end of its gzip data");
-      } else if (status == Z_BUF_ERROR) {
-        Fail("truncated: the gzip data end in the middle");
-      } else if (status != Z_OK) {
-        Fail(fmt::format("damaged gzip data: {}",
-                         stream_.msg != nullptr ? stream_.msg : "no known format"));
-      }
-    }
-  }
-
-  const std::vector<std::uint8_t>& bytes_;
-  const std::string& name_;
-  const bool packed_;
-  std::size_t position_ = 0;
-  z_stream stream_{};
-  bool ended_ = false;
-};
 
 std::uint32_t BigEndian32(const std::vector<std::uint8_t>& bytes, std::size_t offset) {
   std::uint32_t value = 0;
@@ -277,13 +179,27 @@ NpyHeader ReadNpyHeader(ByteReader& reader) {
   return result;
 }
 
-enum class Format { kIdx, kNpy };
+enum class Format : std::uint8_t { kIdx, kNpy, kCifar, kRaw };
 
-/// Reads the first four bytes and says which format they begin. `magic` is the one of the wanted
-/// IDX kind.
-Format ReadMagic(ByteReader& reader, const std::vector<std::uint8_t>& bytes, std::uint32_t magic,
-                 const char* wanted) {
+/// Formats without a magic are told by the file's name; nothing for the others.
+std::optional<Format> FormatByName(std::string_view name) {
+  for (const std::string_view packed : {".gz", ".xz"}) {
+    if (name.ends_with(packed)) {
+      name.remove_suffix(packed.size());
+      break;
+    }
+  }
+  if (name.ends_with(".bin")) return Format::kCifar;
+  if (name.ends_with(".u8")) return Format::kRaw;
+  return std::nullopt;
+}
+
+/// Says which format the file has, having read the first four bytes unless the name says it.
+/// `magic` is the one of the wanted IDX kind.
+Format ReadFormat(ByteReader& reader, const std::vector<std::uint8_t>& bytes,
+                  const std::string& name, std::uint32_t magic, const char* wanted) {
   if (bytes.empty()) reader.Fail(fmt::format("is empty and holds no {}", wanted));
+  if (const std::optional<Format> format = FormatByName(name)) return *format;
   const std::vector<std::uint8_t> begin = reader.Read(4);
   if (begin.empty()) reader.Fail(fmt::format("is empty once unpacked and holds no {}", wanted));
   if (begin.size() < 4) {
@@ -297,8 +213,8 @@ Format ReadMagic(ByteReader& reader, const std::vector<std::uint8_t>& bytes, std
   if (found == magic) return Format::kIdx;
   const char* kind = found == kImagesMagic ? " (images)" : found == kLabelsMagic ? " (labels)" : "";
   reader.Fail(
-      fmt::format("found magic 0x{:08x}{}, expected an IDX file of {}s (0x{:08x}) or a .npy "
-                  "file",
+      fmt::format("found magic 0x{:08x}{}, expected an IDX file of {}s (0x{:08x}), a .npy file, or "
+                  "a name that ends in .bin (CIFAR-10) or .u8",
                   found, kind, wanted, magic));
 }
 
@@ -306,11 +222,188 @@ std::uint64_t Limited(std::uint64_t count, std::size_t limit) {
   return limit == 0 ? count : std::min<std::uint64_t>(count, limit);
 }
 
+void CheckShape(const ByteReader& reader, const mpc::Shape3& found, const mpc::Shape3& expected) {
+  if (expected.Size() == 0 || found == expected) return;
+  reader.Fail(
+      fmt::format("images of the wrong size: found {}, expected {} (channels x height x width)",
+                  ShapeText(found), ShapeText(expected)));
+}
+
+/// Labels of `label_bytes` little-endian bytes each, checked.
+std::vector<std::uint8_t> CheckedLabels(const ByteReader& reader,
+                                        const std::vector<std::uint8_t>& packed,
+                                        std::size_t label_bytes, std::size_t classes) {
+  const std::uint64_t bound =
+      std::min<std::uint64_t>(classes, std::numeric_limits<std::uint8_t>::max() + 1);
+  std::vector<std::uint8_t> labels(packed.size() / label_bytes);
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    // A negative label reads as a huge one, which the bound refuses too.
+    const std::uint64_t label = LittleEndian(packed.data() + i * label_bytes, label_bytes);
+    if (label >= bound) {
+      reader.Fail(fmt::format("label {} is out of range, expected 0 to {}", i,
+                              static_cast<std::int64_t>(bound) - 1));
+    }
+    labels[i] = static_cast<std::uint8_t>(label);
+  }
+  return labels;
+}
+
+/// Records of CIFAR-10: a label and an image each. The labels are left as they are.
+LabelledImages ReadCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3& expected) {
+  CheckShape(reader, kCifarShape, expected);
+  const std::size_t pixels = kCifarShape.Size();
+  const std::vector<std::uint8_t> records =
+      reader.ReadItemsToEnd(limit, 1 + pixels, "records of a label and 3 x 32 x 32 pixels");
+  if (records.empty()) reader.Fail("holds no image");
+  LabelledImages result;
+  result.images.shape = kCifarShape;
+  result.images.count = records.size() / (1 + pixels);
+  result.images.pixels.reserve(result.images.count * pixels);
+  for (auto at = records.begin(); at != records.end();) {
+    result.labels.push_back(*at++);
+    const auto end = at + static_cast<std::ptrdiff_t>(pixels);
+    result.images.pixels.insert(result.images.pixels.end(), at, end);
+    at = end;
+  }
+  return result;
+}
+
+using Parse = std::function<LabelledImages(const std::vector<std::uint8_t>& bytes,
+                                           const std::string& name, std::size_t limit)>;
+
+/// Puts together what `parse` finds in the files, of which it may leave out images or labels.
+LabelledImages LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
+  LabelledImages all;
+  std::size_t count = 0;
+  for (const std::filesystem::path& file : data.files) {
+    // A subset is drawn from everything, so nothing can be left unread before.
+    const std::size_t rest = limit == 0 || data.subset ? 0 : limit - count;
+    const std::string name = file.string();
+    LabelledImages part = parse(ReadFile(file, kMaxDataBytes), name, rest);
+    if (all.images.count > 0 && part.images.shape != all.images.shape) {
+      throw ConfigError(name,
+                        fmt::format("images of the wrong size: found {}, expected {} as in {}",
+                                    ShapeText(part.images.shape), ShapeText(all.images.shape),
+                                    data.files.front().string()));
+    }
+    if (part.images.pixels.size() > kMaxDataBytes - all.images.pixels.size()) {
+      throw ConfigError(name, fmt::format("more than {} bytes of images with the files before it",
+                                          kMaxDataBytes));
+    }
+    all.images.shape = part.images.shape;
+    all.images.count += part.images.count;
+    all.images.pixels.insert(all.images.pixels.end(), part.images.pixels.begin(),
+                             part.images.pixels.end());
+    all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
+    count = std::max(all.images.count, all.labels.size());
+    if (!data.subset && count == limit) break;
+  }
+  // Files of formats with and without labels may come together.
+  if (all.images.count > 0 && all.labels.size() < all.images.count) all.labels.clear();
+  if (!data.subset) return all;
+
+  std::vector<std::size_t> chosen = SubsetIndices(*data.subset, count);
+  if (chosen.empty()) {
+    throw ConfigError(data.files.front().string(),
+                      fmt::format("its subset is empty: {} of {} items",
+                                  data.subset->test ? "test part" : "training part", count));
+  }
+  chosen.resize(Limited(chosen.size(), limit));
+  LabelledImages some;
+  const std::size_t pixels = all.images.shape.Size();
+  some.images.shape = all.images.shape;
+  if (all.images.count > 0) some.images.count = chosen.size();
+  some.images.pixels.reserve(some.images.count * pixels);
+  for (const std::size_t i : chosen) {
+    if (all.images.count > 0) {
+      const auto begin = all.images.pixels.begin() + static_cast<std::ptrdiff_t>(i * pixels);
+      some.images.pixels.insert(some.images.pixels.end(), begin,
+                                begin + static_cast<std::ptrdiff_t>(pixels));
+    }
+    if (!all.labels.empty()) some.labels.push_back(all.labels[i]);
+  }
+  return some;
+}
+
+LabelledImages LoadImagesOf(const DataFiles& data, std::size_t limit, const mpc::Shape3& expected) {
+  return LoadFiles(data, limit, [&](const auto& bytes, const std::string& name, std::size_t rest) {
+    return LabelledImages{ParseImages(bytes, name, rest, expected), {}};
+  });
+}
+
+std::vector<std::uint8_t> LoadLabelsOf(const DataFiles& data, std::size_t limit,
+                                       std::size_t classes) {
+  return LoadFiles(data, limit,
+                   [&](const auto& bytes, const std::string& name, std::size_t rest) {
+                     return LabelledImages{{}, ParseLabels(bytes, name, rest, classes)};
+                   })
+      .labels;
+}
+
+std::string JoinNames(const DataFiles& data) {
+  std::string names;
+  for (const std::filesystem::path& file : data.files) {
+    if (!names.empty()) names += ',';
+    names += file.string();
+  }
+  return names;
+}
+
 }  // namespace
+
+DataFiles ParseDataFiles(const std::string& text) {
+  DataFiles data;
+  std::error_code ignored;
+  if (std::filesystem::exists(text, ignored)) return {{text}, std::nullopt};
+  std::string_view names = text;
+  const std::size_t at = names.rfind('@');
+  const std::string_view suffix = at == std::string_view::npos ? "" : names.substr(at + 1);
+  const bool test = suffix.starts_with("test:");
+  if (test || suffix.starts_with("train:")) {
+    const std::string_view numbers = suffix.substr(suffix.find(':') + 1);
+    const std::size_t colon = std::min(numbers.find(':'), numbers.size());
+    const std::string_view part = numbers.substr(0, colon);
+    const std::string_view seed = numbers.substr(std::min(colon + 1, numbers.size()));
+    Subset subset{.test = test};
+    const auto parsed_part =
+        std::from_chars(part.data(), part.data() + part.size(), subset.test_part);
+    const auto parsed_seed = std::from_chars(seed.data(), seed.data() + seed.size(), subset.seed);
+    if (parsed_part.ec != std::errc{} || parsed_part.ptr != part.data() + part.size() ||
+        parsed_seed.ec != std::errc{} || parsed_seed.ptr != seed.data() + seed.size() ||
+        !(subset.test_part > 0 && subset.test_part < 1)) {
+      throw ConfigError(text, fmt::format("found the subset '{}', expected train:PART:SEED or "
+                                          "test:PART:SEED with 0 < PART < 1 and a whole SEED",
+                                          Printable(suffix)));
+    }
+    data.subset = subset;
+    names = names.substr(0, at);
+  }
+  while (true) {
+    const std::size_t comma = std::min(names.find(','), names.size());
+    if (comma == 0) throw ConfigError(text, "found an empty file name, expected FILE[,FILE...]");
+    data.files.emplace_back(names.substr(0, comma));
+    if (comma == names.size()) return data;
+    names.remove_prefix(comma + 1);
+  }
+}
+
+std::vector<std::size_t> SubsetIndices(const Subset& subset, std::size_t count) {
+  std::vector<std::size_t> order(count);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  // The generator and its use are spelt out, as std::shuffle differs between libraries.
+  std::mt19937_64 generator(subset.seed);
+  for (std::size_t i = count; i-- > 1;) {
+    __extension__ using Wide = unsigned __int128;
+    const auto j = static_cast<std::size_t>(static_cast<Wide>(generator()) * (i + 1) >> 64);
+    std::swap(order[i], order[j]);
+  }
+  const auto middle = order.begin() + std::llround(subset.test_part * static_cast<double>(count));
+  return subset.test ? std::vector(order.begin(), middle) : std::vector(middle, order.end());
+}
 
 Images LoadImages(const std::filesystem::path& file, std::size_t limit,
                   const mpc::Shape3& expected) {
-  return ParseImages(ReadFile(file, kMaxBytes), file.string(), limit, expected);
+  return LoadImagesOf(ParseDataFiles(file.string()), limit, expected).images;
 }
 
 Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
@@ -318,25 +411,41 @@ Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& na
   ByteReader reader(bytes, name);
   std::uint64_t count = 0;
   std::array<std::uint64_t, 3> sizes{};  // channels, height, width
-  if (ReadMagic(reader, bytes, kImagesMagic, "image") == Format::kIdx) {
-    const std::vector<std::uint8_t> header = reader.ReadAll(12, "the IDX header");
-    count = BigEndian32(header, 0);
-    sizes = {1, BigEndian32(header, 4), BigEndian32(header, 8)};
-  } else {
-    const NpyHeader header = ReadNpyHeader(reader);
-    if (header.descr != "|u1") {
-      reader.Fail(fmt::format("found .npy elements of type '{}', expected '|u1' (uint8)",
-                              Printable(header.descr)));
+  switch (ReadFormat(reader, bytes, name, kImagesMagic, "image")) {
+    case Format::kCifar:
+      return ReadCifar(reader, limit, expected).images;
+    case Format::kRaw: {
+      if (expected.Size() == 0)
+        reader.Fail("holds bytes without a header, which only a network's input shape explains");
+      Images images{expected, 0,
+                    reader.ReadItemsToEnd(limit, expected.Size(), ShapeText(expected) + " images")};
+      images.count = images.pixels.size() / expected.Size();
+      if (images.count == 0) reader.Fail("holds no image");
+      return images;
     }
-    const std::size_t rank = header.shape.size();
-    if (rank != 3 && rank != 4) {
-      reader.Fail(
-          fmt::format("found a .npy array of {} dimensions ({}), expected 3 (images x height "
-                      "x width) or 4 (images x channels x height x width)",
-                      rank, header.ShapeList()));
+    case Format::kIdx: {
+      const std::vector<std::uint8_t> header = reader.ReadAll(12, "the IDX header");
+      count = BigEndian32(header, 0);
+      sizes = {1, BigEndian32(header, 4), BigEndian32(header, 8)};
+      break;
     }
-    count = header.shape[0];
-    sizes = {rank == 4 ? header.shape[1] : 1, header.shape[rank - 2], header.shape[rank - 1]};
+    case Format::kNpy: {
+      const NpyHeader header = ReadNpyHeader(reader);
+      if (header.descr != "|u1") {
+        reader.Fail(fmt::format("found .npy elements of type '{}', expected '|u1' (uint8)",
+                                Printable(header.descr)));
+      }
+      const std::size_t rank = header.shape.size();
+      if (rank != 3 && rank != 4) {
+        reader.Fail(
+            fmt::format("found a .npy array of {} dimensions ({}), expected 3 (images x height "
+                        "x width) or 4 (images x channels x height x width)",
+                        rank, header.ShapeList()));
+      }
+      count = header.shape[0];
+      sizes = {rank == 4 ? header.shape[1] : 1, header.shape[rank - 2], header.shape[rank - 1]};
+      break;
+    }
   }
 
   if (count == 0) reader.Fail("holds no image");
@@ -351,12 +460,7 @@ Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& na
   }
   Images images;
   images.shape = {channels, height, width};
-  if (expected.Size() != 0 && images.shape != expected) {
-    reader.Fail(
-        fmt::format("images of the wrong size: found {}, expected {} (channels x height x "
-                    "width)",
-                    ShapeText(images.shape), ShapeText(expected)));
-  }
+  CheckShape(reader, images.shape, expected);
   images.count = Limited(count, limit);
   images.pixels = reader.ReadItems(count, images.count, image_bytes, "images");
   return images;
@@ -364,7 +468,7 @@ Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& na
 
 std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::size_t limit,
                                      std::size_t classes) {
-  return ParseLabels(ReadFile(file, kMaxBytes), file.string(), limit, classes);
+  return LoadLabelsOf(ParseDataFiles(file.string()), limit, classes);
 }
 
 std::vector<std::uint8_t> ParseLabels(const std::vector<std::uint8_t>& bytes,
@@ -374,43 +478,73 @@ std::vector<std::uint8_t> ParseLabels(const std::vector<std::uint8_t>& bytes,
   ByteReader reader(bytes, name);
   std::uint64_t count = 0;
   std::size_t label_bytes = 1;
-  if (ReadMagic(reader, bytes, kLabelsMagic, "label") == Format::kIdx) {
-    count = BigEndian32(reader.ReadAll(4, "the IDX header"), 0);
-  } else {
-    const NpyHeader header = ReadNpyHeader(reader);
-    if (header.descr == "<i4") {
-      label_bytes = 4;
-    } else if (header.descr == "<i8") {
-      label_bytes = 8;
-    } else if (header.descr != "|u1") {
-      reader.Fail(
-          fmt::format("found .npy elements of type '{}', expected '|u1' (uint8), '<i4' "
-                      "(int32) or '<i8' (int64)",
-                      Printable(header.descr)));
+  switch (ReadFormat(reader, bytes, name, kLabelsMagic, "label")) {
+    case Format::kCifar:
+      return CheckedLabels(reader, ReadCifar(reader, limit, {}).labels, 1, classes);
+    case Format::kRaw: {
+      const std::vector<std::uint8_t> labels = reader.ReadItemsToEnd(limit, 1, "labels");
+      if (labels.empty()) reader.Fail("holds no label");
+      return CheckedLabels(reader, labels, 1, classes);
     }
-    if (header.shape.size() != 1) {
-      reader.Fail(fmt::format("found a .npy array of {} dimensions ({}), expected 1 for labels",
-                              header.shape.size(), header.ShapeList()));
+    case Format::kIdx:
+      count = BigEndian32(reader.ReadAll(4, "the IDX header"), 0);
+      break;
+    case Format::kNpy: {
+      const NpyHeader header = ReadNpyHeader(reader);
+      if (header.descr == "<i4") {
+        label_bytes = 4;
+      } else if (header.descr == "<i8") {
+        label_bytes = 8;
+      } else if (header.descr != "|u1") {
+        reader.Fail(
+            fmt::format("found .npy elements of type '{}', expected '|u1' (uint8), '<i4' "
+                        "(int32) or '<i8' (int64)",
+                        Printable(header.descr)));
+      }
+      if (header.shape.size() != 1) {
+        reader.Fail(fmt::format("found a .npy array of {} dimensions ({}), expected 1 for labels",
+                                header.shape.size(), header.ShapeList()));
+      }
+      count = header.shape[0];
+      break;
     }
-    count = header.shape[0];
   }
   if (count == 0) reader.Fail("holds no label");
-
   const std::uint64_t take = Limited(count, limit);
-  const std::vector<std::uint8_t> packed = reader.ReadItems(count, take, label_bytes, "labels");
-  const std::uint64_t bound =
-      std::min<std::uint64_t>(classes, std::numeric_limits<std::uint8_t>::max() + 1);
-  std::vector<std::uint8_t> labels(take);
-  for (std::size_t i = 0; i < labels.size(); ++i) {
-    // A negative label reads as a huge one, which the bound refuses too.
-    const std::uint64_t label = LittleEndian(packed.data() + i * label_bytes, label_bytes);
-    if (label >= bound) {
-      reader.Fail(fmt::format("label {} is out of range, expected 0 to {}", i,
-                              static_cast<std::int64_t>(bound) - 1));
-    }
-    labels[i] = static_cast<std::uint8_t>(label);
+  return CheckedLabels(reader, reader.ReadItems(count, take, label_bytes, "labels"), label_bytes,
+                       classes);
+}
+
+LabelledImages LoadLabelledImages(const std::filesystem::path& images,
+                                  const std::filesystem::path& labels, std::size_t limit,
+                                  const mpc::Shape3& expected, std::size_t classes) {
+  const DataFiles image_files = ParseDataFiles(images.string());
+  if (labels.empty()) {
+    return LoadFiles(image_files, limit,
+                     [&](const auto& bytes, const std::string& name, std::size_t rest) {
+                       if (FormatByName(name) != Format::kCifar)
+                         return LabelledImages{ParseImages(bytes, name, rest, expected), {}};
+                       ByteReader reader(bytes, name);
+                       LabelledImages part = ReadCifar(reader, rest, expected);
+                       part.labels = CheckedLabels(reader, part.labels, 1, classes);
+                       return part;
+                     });
   }
-  return labels;
+  DataFiles label_files = ParseDataFiles(labels.string());
+  if (label_files.subset && label_files.subset != image_files.subset) {
+    throw ConfigError(labels.string(),
+                      fmt::format("its subset is not that of the images {}", images.string()));
+  }
+  label_files.subset = image_files.subset;
+  LabelledImages result = LoadImagesOf(image_files, limit, expected);
+  result.labels = LoadLabelsOf(label_files, limit, classes);
+  if (result.labels.size() != result.images.count) {
+    throw ConfigError(
+        JoinNames(label_files),
+        fmt::format("{} labels found, {} expected, one for each image of {}", result.labels.size(),
+                    result.images.count, JoinNames(image_files)));
+  }
+  return result;
 }
 
 }  // namespace tercet::nn

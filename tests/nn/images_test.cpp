@@ -1,8 +1,11 @@
 #include "tercet/nn/images.h"
 
+#include <lzma.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "nn/scratch.h"
 
@@ -45,6 +48,16 @@ Bytes8 Gzip(const Bytes8& bytes) {
   return packed;
 }
 
+Bytes8 Xz(const Bytes8& bytes) {
+  Bytes8 packed(lzma_stream_buffer_bound(bytes.size()));
+  std::size_t size = 0;
+  EXPECT_EQ(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC64, nullptr, bytes.data(), bytes.size(),
+                                    packed.data(), &size, packed.size()),
+            LZMA_OK);
+  packed.resize(size);
+  return packed;
+}
+
 Bytes8 Counting(std::size_t size) {
   Bytes8 bytes(size);
   std::iota(bytes.begin(), bytes.end(), std::uint8_t{0});
@@ -60,7 +73,7 @@ const mpc::Shape3 kAnyShape{};
 
 TEST(Images, ReadsIdxPlainAndPacked) {
   const Bytes8 idx = Idx({kImagesMagic, 3, 2, 5}, Counting(30));
-  for (const Bytes8& bytes : {idx, Gzip(idx)}) {
+  for (const Bytes8& bytes : {idx, Gzip(idx), Xz(idx)}) {
     const Images all = ParseImages(bytes, "f", 0, {1, 2, 5});
     EXPECT_EQ(all.shape, (mpc::Shape3{1, 2, 5}));
     EXPECT_EQ(all.count, 3U);
@@ -257,6 +270,148 @@ TEST(Images, UnpacksNoMoreThanAskedFor) {
   Bytes8 packed = Gzip(Idx({kImagesMagic, 1 << 20, 8, 8}, Bytes8(64 << 20)));
   packed.resize(packed.size() / 2);
   EXPECT_EQ(ParseImages(packed, "f", 2, kAnyShape).pixels, Bytes8(128));
+}
+
+TEST(Images, RefusesBadXz) {
+  const Bytes8 packed = Xz(Idx({kImagesMagic, 3, 2, 2}, Counting(12)));
+  Bytes8 damaged = packed;
+  damaged[damaged.size() / 2] ^= 1;
+  Bytes8 trailing = packed;
+  trailing.push_back(0);
+  const std::vector<std::pair<Bytes8, std::string>> cases = {
+      {damaged, "damaged xz data"},
+      {trailing, "goes on after the end of its xz data"},
+      {Prefix(packed, 8), "truncated: the xz data end in the middle"},
+      {Prefix(packed, packed.size() - 1), "truncated: the xz data end in the middle"},
+      {Xz({}), "is empty once unpacked and holds no image"}};
+  for (const auto& [bytes, message] : cases)
+    ExpectConfigError([&] { ParseImages(bytes, "f", 0, kAnyShape); }, "f", message);
+}
+
+constexpr std::size_t kCifarPixels = 3072;
+
+// Records whose pixels are all ten times the label.
+Bytes8 Cifar(const Bytes8& labels) {
+  Bytes8 bytes;
+  for (const std::uint8_t label : labels) {
+    bytes.push_back(label);
+    bytes.insert(bytes.end(), kCifarPixels, static_cast<std::uint8_t>(10 * label));
+  }
+  return bytes;
+}
+
+TEST(Images, ReadsCifarRecords) {
+  const Bytes8 bytes = Cifar({3, 9, 0});
+  for (const auto& [packed, name] : std::vector<std::pair<Bytes8, std::string>>{
+           {bytes, "a.bin"}, {Gzip(bytes), "a.bin.gz"}, {Xz(bytes), "a.bin.xz"}}) {
+    const Images images = ParseImages(packed, name, 0, {3, 32, 32});
+    EXPECT_EQ(images.shape, (mpc::Shape3{3, 32, 32}));
+    EXPECT_EQ(images.count, 3U);
+    EXPECT_EQ(images.pixels.at(0), 30);
+    EXPECT_EQ(images.pixels.at(2 * kCifarPixels - 1), 90);
+    EXPECT_EQ(images.pixels.back(), 0);
+    EXPECT_EQ(ParseImages(packed, name, 2, kAnyShape).count, 2U);
+    EXPECT_EQ(ParseLabels(packed, name, 0, 10), (Bytes8{3, 9, 0}));
+    EXPECT_EQ(ParseLabels(packed, name, 1, 10), (Bytes8{3}));
+    ExpectConfigError([&] { ParseLabels(packed, name, 0, 9); }, name,
+                      "label 1 is out of range, expected 0 to 8");
+    ExpectConfigError(
+        [&] {
+          ParseImages(packed, name, 0, {1, 28, 28});
+        },
+        name, "found 3 x 32 x 32, expected 1 x 28 x 28");
+  }
+  const Bytes8 cut = Prefix(bytes, bytes.size() - 1);
+  for (const Bytes8& file : {cut, Xz(cut)}) {
+    ExpectConfigError([&] { ParseImages(file, "a.bin", 0, kAnyShape); }, "a.bin",
+                      "truncated: found 9218 bytes of records of a label and 3 x 32 x 32 pixels, "
+                      "expected a multiple of 3073");
+  }
+  ExpectConfigError([&] { ParseImages(cut, "a.bin", 1, kAnyShape); }, "a.bin", "truncated");
+  ExpectConfigError([&] { ParseImages(Xz({}), "a.bin", 0, kAnyShape); }, "a.bin", "holds no image");
+}
+
+TEST(Images, ReadsBytesWithoutAHeader) {
+  const Bytes8 bytes = Counting(12);
+  const Images images = ParseImages(Gzip(bytes), "beats.u8.gz", 0, {1, 1, 4});
+  EXPECT_EQ(images.count, 3U);
+  EXPECT_EQ(images.pixels, bytes);
+  EXPECT_EQ(ParseImages(bytes, "beats.u8", 2, {1, 1, 4}).pixels, Prefix(bytes, 8));
+  EXPECT_EQ(ParseLabels(Counting(5), "labels.u8", 0, 5), Counting(5));
+  ExpectConfigError(
+      [&] {
+        ParseImages(bytes, "beats.u8", 0, {1, 1, 5});
+      },
+      "beats.u8", "truncated: found 12 bytes of 1 x 1 x 5 images, expected a multiple of 5");
+  ExpectConfigError([&] { ParseImages(bytes, "beats.u8", 0, kAnyShape); }, "beats.u8",
+                    "only a network's input shape explains");
+  ExpectConfigError([&] { ParseLabels(Counting(5), "labels.u8", 0, 4); }, "labels.u8",
+                    "label 4 is out of range");
+  ExpectConfigError([&] { ParseLabels(Xz({}), "labels.u8", 0, 4); }, "labels.u8", "holds no label");
+}
+
+TEST(Images, PutsFilesTogether) {
+  const ScratchDirectory scratch;
+  const std::string first = scratch.Write("1.bin", Cifar({1, 2})).string();
+  const std::string second = scratch.Write("2.bin.xz", Xz(Cifar({3}))).string();
+  const std::string both = first + "," + second;
+  const LabelledImages all = LoadLabelledImages(both, "", 0, {3, 32, 32}, 10);
+  EXPECT_EQ(all.images.count, 3U);
+  EXPECT_EQ(all.images.pixels.size(), 3 * kCifarPixels);
+  EXPECT_EQ(all.images.pixels.back(), 30);
+  EXPECT_EQ(all.labels, (Bytes8{1, 2, 3}));
+  EXPECT_EQ(LoadLabels(both, 0, 10), all.labels);
+  EXPECT_EQ(LoadLabelledImages(both, both, 0, {3, 32, 32}, 10).labels, all.labels);
+  // A file beyond the limit is not even opened.
+  EXPECT_EQ(LoadImages(first + ",none.bin", 2, kAnyShape).count, 2U);
+  ExpectConfigError([&] { LoadImages(first + ",none.bin", 3, kAnyShape); }, "none.bin",
+                    "No such file");
+  ExpectConfigError([&] { LoadLabelledImages(both, first, 0, kAnyShape, 10); }, first,
+                    "2 labels found, 3 expected, one for each image of " + both);
+  const std::string small = scratch.Write("small", Idx({kImagesMagic, 1, 1, 2}, {8, 9})).string();
+  ExpectConfigError([&] { LoadImages(first + "," + small, 0, kAnyShape); }, small,
+                    "found 1 x 1 x 2, expected 3 x 32 x 32 as in " + first);
+  EXPECT_TRUE(LoadLabelledImages(small, "", 0, kAnyShape, 10).labels.empty());
+  ExpectConfigError([&] { LoadImages(first + ",", 0, kAnyShape); }, first + ",",
+                    "found an empty file name");
+  const std::string odd = scratch.Write("odd,name@test:9", Cifar({5})).string();
+  ExpectConfigError([&] { LoadImages(odd, 0, kAnyShape); }, odd, "found magic");  // one file
+}
+
+TEST(Images, TakesSubsets) {
+  const ScratchDirectory scratch;
+  const std::string images = scratch.Write("i.u8", Counting(100)).string();
+  const std::string labels = scratch.Write("l.u8", Counting(100)).string();
+  const mpc::Shape3 shape{1, 1, 1};
+  const LabelledImages test = LoadLabelledImages(images + "@test:0.2:7", labels, 0, shape, 100);
+  const LabelledImages train = LoadLabelledImages(images + "@train:0.2:7", labels, 0, shape, 100);
+  EXPECT_EQ(test.images.count, 20U);
+  EXPECT_EQ(train.images.count, 80U);
+  EXPECT_EQ(test.images.pixels, test.labels);
+  EXPECT_EQ(train.images.pixels, train.labels);
+  std::set<std::uint8_t> seen(test.labels.begin(), test.labels.end());
+  seen.insert(train.labels.begin(), train.labels.end());
+  EXPECT_EQ(seen.size(), 100U);
+  EXPECT_FALSE(std::is_sorted(test.labels.begin(), test.labels.end()));
+
+  EXPECT_EQ(LoadImages(images + "@test:0.2:7", 5, shape).pixels, Prefix(test.labels, 5));
+  EXPECT_EQ(LoadLabels(labels + "@test:0.2:7", 5, 100), Prefix(test.labels, 5));
+  EXPECT_NE(LoadLabels(labels + "@test:0.2:8", 0, 100), test.labels);
+  ExpectConfigError(
+      [&] { LoadLabelledImages(images + "@test:0.2:7", labels + "@test:0.2:8", 0, shape, 100); },
+      labels + "@test:0.2:8", "its subset is not that of the images");
+  ExpectConfigError([&] { LoadImages(images + "@test:0.001:7", 0, shape); }, images,
+                    "its subset is empty: test part of 100 items");
+  for (const char* bad : {"@test:0:1", "@test:1:1", "@test:nan:1", "@test:0.2",
+                          "@test:0.2:", "@test:0.2:-1", "@test:0.2:1:2", "@train:x:1"}) {
+    ExpectConfigError([&] { LoadImages(images + bad, 0, shape); }, images + bad,
+                      "expected train:PART:SEED or test:PART:SEED");
+  }
+}
+
+// The order of a subset is a promise: files of results name images by it.
+TEST(Images, SubsetsStayTheSame) {
+  EXPECT_EQ(SubsetIndices({true, 0.5, 1}, 10), (std::vector<std::size_t>{5, 7, 6, 8, 4}));
 }
 
 }  // namespace
