@@ -12,6 +12,7 @@ void AddRunCommand(CLI::App& app, Chosen& chosen);
 void AddPlanCommand(CLI::App& app, Chosen& chosen);
 void AddPlainCommand(CLI::App& app, Chosen& chosen);
 void AddCompileCommand(CLI::App& app, Chosen& chosen);
+void AddCustomiseCommand(CLI::App& app, Chosen& chosen);
 void AddKeygenCommand(CLI::App& app, Chosen& chosen);
 void AddSuitesCommand(CLI::App& app, Chosen& chosen);
 void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen);

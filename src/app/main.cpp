@@ -53,6 +53,7 @@ int Main(int argc, char** argv) {
   app::AddPlanCommand(cli, chosen);
   app::AddPlainCommand(cli, chosen);
   app::AddCompileCommand(cli, chosen);
+  app::AddCustomiseCommand(cli, chosen);
   AddTrain(cli, chosen);
   app::AddKeygenCommand(cli, chosen);
   app::AddSuitesCommand(cli, chosen);
