@@ -1,8 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <random>
+
+#include "dealer/formula.h"
 #include "dealer/lookup.h"
 #include "dealer/steps.h"
+#include "tercet/ring/pack.h"
 
 // The messages are tested through the suites that use them; here the lookups by themselves.
 namespace tercet::protocols::dealer {
@@ -46,20 +51,91 @@ TEST(OrRowsTest, IsFalseOnlyWhereTheMaskedIndexIsTheMask) {
 
 // Entry 0 of an OR is not sent; both evaluators still find their shares of it.
 TEST(ArithTableTest, SharesOfEveryEntryAddUp) {
-  const Bits rho{0, 1, 2, 3, 3};
-  const ArithTable table{rho.size(), 2, 1, 11};
-  const crypto::PrfKey key(std::array<std::uint8_t, 16>{7});
-  crypto::PrfStream at_dealer(0, key, "test", nullptr), at_e1(0, key, "test", nullptr);
-  const Bytes dealt = DealArith<std::uint16_t>(table, OrRows(2, rho), at_dealer);
-  EXPECT_EQ(dealt.size(), (5 * 3 * 11 + 7) / 8u);
-  const auto masks = at_e1.Draw<std::uint16_t>(table.count * table.Entries(), 1);
+  constexpr unsigned kBits = 11;
+  const ArithTable table{5, 2, 1, kBits};
+  EXPECT_EQ(table.Dealt(), 3u);
+  const std::vector<std::uint8_t> zero_at{0, 1, 2, 3, 3};
+  std::mt19937_64 rng(7);
+  Buffer<std::uint16_t> masks, dealt;
+  for (std::size_t i = 0; i < table.count; ++i)
+    for (std::uint8_t v = 1; v < 4; ++v) {
+      masks.push_back(static_cast<std::uint16_t>(rng()));
+      dealt.push_back(static_cast<std::uint16_t>((v != zero_at[i] ? 1 : 0) - masks.back()));
+    }
+  Bytes packed(ring::PackedBytes(dealt.size(), kBits));
+  ring::Pack(std::span<const std::uint16_t>(dealt), kBits, std::span<std::uint8_t>(packed));
   for (std::uint8_t v = 0; v < 4; ++v) {
-    const Bits e(rho.size(), v);
-    const auto first = SelectMask<std::uint16_t>(table, {masks.data(), masks.size()}, e, 1);
-    const auto second = SelectDealt<std::uint16_t>(table, dealt, e, 1);
-    for (std::size_t i = 0; i < rho.size(); ++i)
-      EXPECT_EQ((first(0, i) + second(0, i)) % 2048, v != rho[i] ? 1 : 0) << i << " " << int{v};
+    const Bits e(table.count, v);
+    Buffer<std::uint16_t> first(table.count), second(table.count);
+    SelectMask<std::uint16_t>(table, masks, e, first);
+    SelectDealt<std::uint16_t>(table, packed, e, second);
+    for (std::size_t i = 0; i < table.count; ++i)
+      EXPECT_EQ((first[i] + second[i]) % 2048, v != zero_at[i] ? 1 : 0) << i << " " << int{v};
   }
+}
+
+TEST(ArithTableTest, EntriesOfSeveralElements) {
+  constexpr unsigned kBits = 60;  // elements that lie in 9 bytes
+  const ArithTable table{3, 1, 0, kBits, 3};
+  Buffer<std::uint64_t> values(table.count * table.Dealt());
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = i << 52 | i;
+  Bytes packed(ring::PackedBytes(values.size(), kBits));
+  ring::Pack(std::span<const std::uint64_t>(values), kBits, std::span<std::uint8_t>(packed));
+  const Bits e{1, 0, 1};
+  Buffer<std::uint64_t> first(9), second(9);
+  SelectMask<std::uint64_t>(table, values, e, first);
+  SelectDealt<std::uint64_t>(table, packed, e, second);
+  EXPECT_EQ(first, second);
+  EXPECT_EQ(first[0], values[3]);
+  EXPECT_EQ(first[4], values[7]);
+  EXPECT_EQ(first[8], values[17]);
+}
+
+// The formulas, for every split of every value into a + b, without shares: D's elements for the
+// true bits, and what the evaluators make of them.
+TEST(FormulaTest, GivesTheActivationOfEverySplit) {
+  for (auto kind :
+       {mpc::ActivationKind::kSign, mpc::ActivationKind::kRelu, mpc::ActivationKind::kSquare})
+    for (unsigned n = 2; n <= 6; ++n)
+      for (unsigned shift = 0; shift < (kind == mpc::ActivationKind::kSign ? 1 : n); ++shift) {
+        mpc::ActivationSpec spec;
+        spec.kind = kind;
+        spec.value_bits = n;
+        spec.shift = shift;
+        const Formula formula(spec);
+        const unsigned size = 1u << n;
+        for (std::uint8_t a = 0; a < size; ++a)
+          for (std::uint8_t b = 0; b < size; ++b) {
+            const auto other = static_cast<std::uint8_t>(b ^ formula.Complement<std::uint8_t>());
+            const auto greater = [&](unsigned bits) {
+              const unsigned low = (1u << bits) - 1;
+              return (a & low) > (other & low) ? 1u : 0u;
+            };
+            const std::uint16_t s =
+                static_cast<std::uint16_t>(greater(formula.ComparedBits()) ^ formula.Flip(a));
+            const std::uint16_t carry = static_cast<std::uint16_t>(greater(shift));
+            std::array<std::uint16_t, 3> elements{};
+            const std::array<std::uint8_t, 1> own{a}, theirs{b};
+            formula.Entries<std::uint8_t, std::uint16_t>(own, &s, &carry, elements.data());
+            std::array<std::uint16_t, 1> out{};
+            formula.Finish<std::uint8_t, std::uint16_t>(
+                true, theirs, std::span<const std::uint16_t>(elements), out);
+            const std::int64_t z = ring::Decode(static_cast<std::uint8_t>(a + b), n);
+            const std::int64_t expected = kind == mpc::ActivationKind::kSign ? (z >= 0 ? 1 : 0)
+                                          : kind == mpc::ActivationKind::kRelu
+                                              ? std::max<std::int64_t>(z, 0) >> shift
+                                              : (z >> shift) * (z >> shift);
+            ASSERT_EQ(out[0], static_cast<std::uint16_t>(expected))
+                << mpc::ActivationName(kind) << " of " << z << " >> " << shift
+                << ", a = " << int{a};
+          }
+      }
+}
+
+TEST(PiecesTest, AreWholeBlocksOfAboutOneSize) {
+  EXPECT_EQ(PieceElements(1), std::size_t{1} << 23);
+  EXPECT_EQ(PieceElements(288), 7 * kBlock);
+  EXPECT_EQ(PieceElements(100'000), kBlock);
 }
 
 }  // namespace

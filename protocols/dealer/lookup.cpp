@@ -1,7 +1,6 @@
 #include "dealer/lookup.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 
@@ -10,15 +9,21 @@
 
 namespace tercet::protocols::dealer {
 
+Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_t> rho,
+                   std::span<const std::uint8_t> flip) {
+  TERCET_CHECK(f.size() == TableBytes(1, k) && flip.size() == rho.size(),
+               "a function of {} bits in {} bytes, {} masks and {} flips", k, f.size(), rho.size(),
+               flip.size());
+  Bytes rows(TableBytes(rho.size(), k));
+  std::fill(rows.begin(), rows.end(), std::uint8_t{0});
+  ring::ActiveKernels().xor_permuted_rows(rows.data(), f.data(), rho.data(), flip.data(),
+                                          rho.size(), k);
+  return rows;
+}
+
 // 2 x 2 windows are looked up at once; larger ones row by row first, since a table doubles with
 // every bit.
 std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec) {
-  if (!spec.pool) {
-    OrStep step;
-    step.rows.resize(spec.in.Size());
-    for (std::size_t r = 0; r < step.rows.size(); ++r) step.rows[r] = static_cast<std::uint32_t>(r);
-    return {step};
-  }
   const auto out = spec.Out();
   const std::size_t kernel = spec.pool->kernel;
   OrStep first;
@@ -42,16 +47,10 @@ std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec) {
   return {first, second};
 }
 
-Bytes OrRows(unsigned width, const Bits& rho) {
-  Bytes rows(TableBytes(rho.size(), width));
-  std::fill(rows.begin(), rows.end(), std::uint8_t{0});
-  std::array<std::uint8_t, 32> any;  // OR as a table of 2^width bits: all but entry 0
-  any.fill(0xff);
+Bytes OrRows(unsigned width, std::span<const std::uint8_t> rho) {
+  BitFunction any(TableBytes(1, width), 0xff);  // all but entry 0
   any[0] = 0xfe;
-  const Bits flip(rho.size(), 0);
-  ring::ActiveKernels().xor_permuted_rows(rows.data(), any.data(), rho.data(), flip.data(),
-                                          rho.size(), width);
-  return rows;
+  return PermutedRows(any, width, rho, Bits(rho.size(), 0));
 }
 
 Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch) {
@@ -68,48 +67,24 @@ Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch) {
 }
 
 template <ring::Word V>
-Bytes DealArith(const ArithTable& table, const Bytes& rows, crypto::PrfStream& with_e1) {
-  const std::size_t entries = table.Entries();
-  Buffer<V> values(table.count * entries);
-  with_e1.Draw(std::span<V>(values));
-  const unsigned bits = std::min(8u, 1u << table.k);  // of a row that lie in one byte
+void SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e,
+                std::span<V> out) {
+  const std::size_t dealt = table.Dealt(), elements = table.elements;
   for (std::size_t i = 0; i < table.count; ++i) {
-    const std::size_t row = i << table.k;
-    V* value = values.data() + i * entries;
-    for (std::size_t v = 0; v < std::size_t{1} << table.k; v += bits) {
-      const unsigned byte = rows[(row + v) / 8] >> (row + v) % 8;
-      for (std::size_t j = v == 0 ? table.first : 0; j < bits; ++j)
-        value[v + j - table.first] = static_cast<V>((byte >> j & 1u) - value[v + j - table.first]);
-    }
-  }
-  Bytes packed(ring::PackedBytes(values.size(), table.out_bits));
-  ring::Pack(std::span<const V>(values), table.out_bits, std::span<std::uint8_t>(packed));
-  return packed;
-}
-
-template <ring::Word V>
-ring::Matrix<V> SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e,
-                           std::size_t rows) {
-  auto out = ring::MakeMatrix<V>(rows, table.count / rows);
-  const std::size_t entries = table.Entries();
-  for (std::size_t i = 0; i < table.count; ++i) {
-    const V* mask = masks.data() + i * entries;
-    V value = 0;
+    const V* mask = masks.data() + i * dealt;
     if (e[i] >= table.first) {  // e is masked by rho: no secret
-      value = mask[e[i] - table.first];
+      std::copy_n(mask + (e[i] - table.first) * elements, elements, out.data() + i * elements);
     } else {
-      for (std::size_t j = 0; j < entries; ++j) value = static_cast<V>(value - mask[j]);
+      V value = 0;
+      for (std::size_t j = 0; j < dealt; ++j) value = static_cast<V>(value - mask[j]);
+      out[i] = value;
     }
-    out.data()[i] = value;
   }
-  return out;
 }
 
 template <ring::Word V>
-ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e,
-                            std::size_t rows) {
-  auto out = ring::MakeMatrix<V>(rows, table.count / rows);
-  const std::size_t entries = table.Entries();
+void SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::span<V> out) {
+  const std::size_t entries = table.Dealt(), elements = table.elements;
   const unsigned bits = table.out_bits;
   const std::uint8_t* packed = dealt.data();
   const std::size_t bytes = dealt.size();
@@ -124,30 +99,26 @@ ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const B
     return static_cast<V>(word >> at % 8 & ring::LowMask<std::uint64_t>(bits));
   };
   for (std::size_t i = 0; i < table.count; ++i) {
-    V value = 0;
     if (e[i] >= table.first) {
-      value = entry(i * entries + e[i] - table.first);
+      const std::size_t at = i * entries + (e[i] - table.first) * elements;
+      for (std::size_t j = 0; j < elements; ++j) out[i * elements + j] = entry(at + j);
     } else {
       // The sum of all entries of an OR: all but one are 1.
-      value = static_cast<V>(entries);
+      V value = static_cast<V>(entries);
       for (std::size_t j = 0; j < entries; ++j)
         value = static_cast<V>(value - entry(i * entries + j));
+      out[i] = value;
     }
-    out.data()[i] = value;
   }
-  return out;
 }
 
-#define TERCET_DEALER_ARITH(V)                                                               \
-  template Bytes DealArith<V>(const ArithTable&, const Bytes&, crypto::PrfStream&);          \
-  template ring::Matrix<V> SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, \
-                                         std::size_t);                                       \
-  template ring::Matrix<V> SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&,      \
-                                          std::size_t);
-TERCET_DEALER_ARITH(std::uint8_t)
-TERCET_DEALER_ARITH(std::uint16_t)
-TERCET_DEALER_ARITH(std::uint32_t)
-TERCET_DEALER_ARITH(std::uint64_t)
-#undef TERCET_DEALER_ARITH
+#define TERCET_DEALER_SELECT(V)                                                                  \
+  template void SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, std::span<V>); \
+  template void SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&, std::span<V>);
+TERCET_DEALER_SELECT(std::uint8_t)
+TERCET_DEALER_SELECT(std::uint16_t)
+TERCET_DEALER_SELECT(std::uint32_t)
+TERCET_DEALER_SELECT(std::uint64_t)
+#undef TERCET_DEALER_SELECT
 
 }  // namespace tercet::protocols::dealer

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -7,16 +8,39 @@
 
 #include "tercet/mpc/suite.h"
 
-/// Lookups that turn opened bits into their OR and into ring elements: what each party computes, no
-/// messages (those are in steps.h). D is the helper, E1 and E2 the evaluators; `with_e1` is the
-/// stream of k_{D+1}, which D shares with E1. All functions are thread safe, each stream belongs to
-/// one thread at a time.
+/// Lookups by opened bits: what each party computes, no messages (those are in steps.h). D is the
+/// helper, E1 and E2 the evaluators. All functions are thread safe.
 namespace tercet::protocols::dealer {
 
 using Bits = Buffer<std::uint8_t>;  ///< a small number in each byte
 
+/// Elements are dealt and looked up block by block, so that tables stay in the cache between their
+/// steps; a multiple of 8, so that every block but the last fills whole bytes.
+inline constexpr std::size_t kBlock = 4096;
+/// About the size of one message of a large layer: it travels while the next is computed, and none
+/// comes near what a link carries.
+inline constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
+
+/// Calls f(begin, count) for each range of at most `step` of `count` elements.
+template <class F>
+void ForRanges(std::size_t count, std::size_t step, F&& f) {
+  for (std::size_t begin = 0; begin < count; begin += step) f(begin, std::min(step, count - begin));
+}
+
+/// How many elements of `bits` bits go in one message: a multiple of kBlock.
+constexpr std::size_t PieceElements(std::size_t bits) {
+  return std::max<std::size_t>(1, kPieceBytes / (kBlock / 8 * bits)) * kBlock;
+}
+
 /// Bytes of a bit table of `count` rows of 2^k bits.
 constexpr std::size_t TableBytes(std::size_t count, unsigned k) { return ((count << k) + 7) / 8; }
+
+/// A function of k bits, as a table: bit v is its value for v.
+using BitFunction = std::vector<std::uint8_t>;
+/// At D: rows of bits f(v ^ rho_i) ^ flip_i, v = 0..2^k-1, where f has 2^k values, k at most 8. No
+/// branch or address depends on rho or flip.
+Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_t> rho,
+                   std::span<const std::uint8_t> flip);
 
 /// The widest window that one lookup takes.
 inline constexpr unsigned kMaxWindow = 8;
@@ -31,34 +55,34 @@ struct OrStep {
   std::size_t OutRows() const { return rows.size() / width; }
 };
 
-/// The steps from a layer's bits to its output in the next layer's ring: the max-pool, or one step
-/// of width 1 without pool. Pools of up to kMaxWindow x kMaxWindow (the suite checks).
+/// The steps from a layer's bits to its max-pool in the next layer's ring. Pools of up to
+/// kMaxWindow x kMaxWindow (the suite checks).
 std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec);
 
 /// At D: rows of bits OR(v ^ rho) = [v != rho], v = 0..2^width-1.
-Bytes OrRows(unsigned width, const Bits& rho);
+Bytes OrRows(unsigned width, std::span<const std::uint8_t> rho);
 /// At E1 and E2: the bits of each window of `step` side by side.
 Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch);
 
-/// A table of 2^k ring elements in {0, 1} for each of `count` elements, of which the entries
-/// first..2^k-1 are dealt. With first = 1 entry 0 is what remains of the public sum of all entries,
-/// 2^k - 1 (that of an OR), and is not sent.
+/// A table of 2^k entries of `elements` ring elements for each of `count` indices, of which the
+/// entries first..2^k-1 are dealt. With first = 1 (tables of one element in {0, 1}) entry 0 is what
+/// remains of the public sum of all entries, 2^k - 1 (that of an OR), and is not sent.
 struct ArithTable {
   std::size_t count = 0;
   unsigned k = 1;
   std::size_t first = 0;
   unsigned out_bits = 0;
-  std::size_t Entries() const { return (std::size_t{1} << k) - first; }
+  std::size_t elements = 1;
+  /// Ring elements dealt for one index.
+  std::size_t Dealt() const { return ((std::size_t{1} << k) - first) * elements; }
+  /// Indices whose entries go in one message.
+  std::size_t PieceIndices() const { return PieceElements(Dealt() * out_bits); }
 };
-/// At D: entries given by the bit table `rows`, minus the mask, packed.
+/// At E1, whose share is the mask it has drawn: entry e of each index, out[i * elements + j].
 template <ring::Word V>
-Bytes DealArith(const ArithTable& table, const Bytes& rows, crypto::PrfStream& with_e1);
-/// At E1: its share is the mask; at E2: its share is what D sent. Entry e of each element.
+void SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e, std::span<V> out);
+/// At E2, whose share is what D sent, packed.
 template <ring::Word V>
-ring::Matrix<V> SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e,
-                           std::size_t rows);
-template <ring::Word V>
-ring::Matrix<V> SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e,
-                            std::size_t rows);
+void SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::span<V> out);
 
 }  // namespace tercet::protocols::dealer

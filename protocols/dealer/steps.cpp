@@ -33,7 +33,10 @@ void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& s
                     const AnyMatrix& redealt, const AnyMatrix& z) {
   ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
     const Matrix<W> difference = z.As<W>() - redealt.As<W>();
-    ctx.Send(ends.E1(), difference, spec.value_bits);  // 1 hop, n bits
+    const std::span<const W> all(difference.data(), difference.size());
+    ForRanges(all.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+      ctx.Send(ends.E1(), all.subspan(begin, n), spec.value_bits);  // 1 hop, n bits
+    });
   });
 }
 
@@ -59,23 +62,71 @@ Bits DrawRho(Ends& ends, std::size_t count, unsigned width) {
 
 Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width) {
   XorInto(own, mask);
-  ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own), width);  // 1 hop, width bits
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own).subspan(begin, n), width);  // 1 hop
+  });
   Bits other(own.size());
-  ctx.Receive(ends.Peer(), std::span<std::uint8_t>(other), width);
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Receive(ends.Peer(), std::span<std::uint8_t>(other).subspan(begin, n), width);
+  });
   XorInto(other, own);
   return other;
 }
 
 Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table) {
   Entries taken;
-  const std::size_t count = table.count * table.Entries();
   if (ends.IsE2()) {
-    taken.dealt = ctx.ReceiveBytes(ends.Dealer(), ring::PackedBytes(count, table.out_bits));
+    taken.dealt = TakePieces(ctx, ends, table.count, table.PieceIndices(), [&](std::size_t n) {
+      return ring::PackedBytes(n * table.Dealt(), table.out_bits);
+    });
   } else {
     taken.masks = ring::DispatchWord(table.out_bits, [&]<ring::Word V>(V) {
-      return AnyMatrix(ends.WithE1().Draw<V>(count, 1), table.out_bits);
+      auto masks = ring::MakeMatrix<V>(table.count * table.Dealt(), 1);
+      ForRanges(table.count, table.PieceIndices(), [&](std::size_t begin, std::size_t n) {
+        ends.WithE1().Draw(std::span<V>(masks.data() + begin * table.Dealt(), n * table.Dealt()));
+      });
+      return AnyMatrix(std::move(masks), table.out_bits);
     });
   }
+  return taken;
+}
+
+ArithTable SelectionTable(const Formula& formula, std::size_t count, unsigned out_bits) {
+  const unsigned bits = formula.SharedBits();
+  return {count, bits, bits == 1 && formula.PublicSum() ? 1u : 0u, out_bits, formula.Elements()};
+}
+
+template <ring::Word W>
+void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
+                   unsigned out_bits) {
+  const ArithTable table = SelectionTable(formula, a.size(), out_bits);
+  const Bits rho = DrawRho(ends, a.size(), table.k);
+  // Of the index v, bit 0 and bit 1.
+  const BitFunction s(1, table.k == 1 ? 0b10 : 0b1010), carry(1, 0b1100);
+  ring::DispatchWord(out_bits, [&]<ring::Word V>(V) {
+    DealTables<V>(ctx, ends, table, [&](std::size_t begin, std::size_t n, V* values) {
+      const auto masks = std::span<const std::uint8_t>(rho).subspan(begin, n);
+      const Bits flip(n, 0);
+      const Bytes rows = PermutedRows(s, table.k, masks, flip);
+      const Bytes carries = table.k > 1 ? PermutedRows(carry, table.k, masks, flip) : Bytes();
+      formula.FillTable<W, V>(a.subspan(begin, n), table.k, table.first, rows, carries, values);
+    });
+  });
+}
+template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint8_t>,
+                            unsigned);
+template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint16_t>,
+                            unsigned);
+template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint32_t>,
+                            unsigned);
+template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint64_t>,
+                            unsigned);
+
+Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
+                        unsigned out_bits) {
+  Selection taken;
+  taken.mask = DrawBits(ends.WithDealer(), count, formula.SharedBits());
+  taken.entries = TakeEntries(ctx, ends, SelectionTable(formula, count, out_bits));
   return taken;
 }
 
@@ -83,17 +134,31 @@ void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
                  const mpc::ActivationSpec& spec, std::size_t batch) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
-    Bytes table = OrRows(step.width, DrawRho(ends, outputs, step.width));
+    const Bits rho = DrawRho(ends, outputs, step.width);
+    const auto rows = [&](std::size_t begin, std::size_t n) {
+      return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
+    };
     if (step.last) {
-      table = ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
-        return DealArith<V>(OrTable(step, outputs, spec.out_bits), table, ends.WithE1());
+      const ArithTable table = OrTable(step, outputs, spec.out_bits);
+      ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+        DealTables<V>(ctx, ends, table, [&](std::size_t begin, std::size_t n, V* values) {
+          const Bytes bits = rows(begin, n);
+          for (std::size_t i = 0; i < n; ++i)
+            for (std::size_t v = table.first; v < std::size_t{1} << table.k; ++v) {
+              const std::size_t at = (i << table.k) + v;
+              *values++ = static_cast<V>(bits[at / 8] >> at % 8 & 1);
+            }
+        });
       });
-    } else {
-      Bytes mask(table.size());
-      ends.WithE1().Fill(mask);
-      XorInto(table, mask);
+      continue;
     }
-    ctx.SendBytes(ends.E2(), std::move(table));  // offline
+    ForRanges(outputs, PieceElements(std::size_t{1} << step.width),
+              [&](std::size_t begin, std::size_t n) {
+                Bytes table = rows(begin, n), mask(table.size());
+                ends.WithE1().Fill(mask);
+                XorInto(table, mask);
+                ctx.SendBytes(ends.E2(), std::move(table));  // offline
+              });
   }
 }
 
@@ -102,15 +167,20 @@ std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<
   std::vector<OrMaterial> all;
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
+    const std::size_t piece = PieceElements(std::size_t{1} << step.width);
     OrMaterial taken;
     taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
     if (step.last) {
       taken.entries = TakeEntries(ctx, ends, OrTable(step, outputs, spec.out_bits));
     } else if (ends.IsE1()) {
       taken.bits.resize(TableBytes(outputs, step.width));
-      ends.WithE1().Fill(taken.bits);
+      ForRanges(outputs, piece, [&](std::size_t begin, std::size_t n) {
+        ends.WithE1().Fill(std::span<std::uint8_t>(taken.bits)
+                               .subspan(TableBytes(begin, step.width), TableBytes(n, step.width)));
+      });
     } else {
-      taken.bits = ctx.ReceiveBytes(ends.Dealer(), TableBytes(outputs, step.width));
+      taken.bits = TakePieces(ctx, ends, outputs, piece,
+                              [&](std::size_t n) { return TableBytes(n, step.width); });
     }
     all.push_back(std::move(taken));
   }
@@ -127,9 +197,12 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
     const auto& step = steps[k];
     const Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
                                  step.width);  // 1 hop
-    if (step.last)
-      return SelectEntries<V>(ends, OrTable(step, window.size(), spec.out_bits),
-                              material[k].entries, window, spec.Out().Size());
+    if (step.last) {
+      auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
+      SelectEntries<V>(ends, OrTable(step, window.size(), spec.out_bits), material[k].entries,
+                       window, std::span<V>(out.data(), out.size()));
+      return out;
+    }
     bits.assign(window.size(), 0);
     ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
                                       window.size(), step.width, 0);
@@ -172,13 +245,20 @@ void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::
   AddExchange(cost, roles, spec.Elements(), spec.value_bits);
 }
 
+void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
+                  const mpc::Roles& roles) {
+  const ArithTable table = SelectionTable(formula, spec.Elements(), spec.out_bits);
+  AddDealt(cost, roles, ring::PackedBytes(table.count * table.Dealt(), table.out_bits));
+  AddExchange(cost, roles, table.count, table.k);
+}
+
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
                 const mpc::Roles& roles) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
     const ArithTable table = OrTable(step, outputs, spec.out_bits);
     AddDealt(cost, roles,
-             step.last ? ring::PackedBytes(outputs * table.Entries(), spec.out_bits)
+             step.last ? ring::PackedBytes(outputs * table.Dealt(), spec.out_bits)
                        : TableBytes(outputs, step.width));
     AddExchange(cost, roles, outputs, step.width);
   }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "dealer/formula.h"
 #include "dealer/lookup.h"
 #include "tercet/mpc/party.h"
 #include "tercet/mpc/suite.h"
@@ -50,6 +51,47 @@ class Ends {
 };
 
 // ------------------------------------------------------------------------------------------------
+// Large layers go in messages of about kPieceBytes, each sent before the next is computed; what is
+// sent in pieces is received in the same ones. All are whole bytes, so together they are as long as
+// one message. Sending them all before any is received is one hop.
+/// Elements of a message between the evaluators.
+inline constexpr std::size_t kExchangeElements = std::size_t{1} << 17;
+/// Adds to `values` what `from` sent, which fits in one piece.
+template <ring::Word W>
+void ReceiveAdd(Context& ctx, int from, std::span<W> values, unsigned bits) {
+  Buffer<W> other(values.size());
+  ctx.Receive(from, std::span<W>(other), bits);
+  for (std::size_t i = 0; i < other.size(); ++i) values[i] = static_cast<W>(values[i] + other[i]);
+}
+/// Both evaluators send `own`, of `bits` bits each, and add what they receive. 1 hop.
+template <ring::Word W>
+void ExchangeAdd(Context& ctx, const Ends& ends, std::span<W> own, unsigned bits) {
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Send(ends.Peer(), std::span<const W>(own.subspan(begin, n)), bits);
+  });
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ReceiveAdd(ctx, ends.Peer(), own.subspan(begin, n), bits);
+  });
+}
+/// At E2, offline: what D deals of `count` elements in messages of `step` elements, bytes_of(n)
+/// bytes each, one after the other.
+template <class F>
+Bytes TakePieces(Context& ctx, const Ends& ends, std::size_t count, std::size_t step,
+                 F&& bytes_of) {
+  Bytes all;
+  ForRanges(count, step, [&](std::size_t, std::size_t n) {
+    Bytes piece = ctx.ReceiveBytes(ends.Dealer(), bytes_of(n));
+    if (n == count) {
+      all = std::move(piece);
+      return;
+    }
+    if (all.empty()) all.reserve(bytes_of(count));
+    all.insert(all.end(), piece.begin(), piece.end());
+  });
+  return all;
+}
+
+// ------------------------------------------------------------------------------------------------
 // open_masked: z = a + b, a known to D, b to E1 and E2. 1 hop, 2n bits (and one more hop and n bits
 // where D's share of z is not known offline).
 /// At D, offline: a = z_D - F(k_{D+1}) - F(k_D). Where !spec.dealt, z_D is drawn here and kept in
@@ -79,12 +121,17 @@ AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t 
 template <ring::Word W>
 void OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec, Matrix<W>& mask,
                 const Matrix<W>& z) {
-  const std::size_t rows = z.shape()[0], batch = z.shape()[1];
-  mask += z;
-  if (!spec.dealt && ends.IsE1())
-    mask += ctx.Receive<W>(ends.Dealer(), rows, batch, spec.value_bits);
-  ctx.Send(ends.Peer(), mask, spec.value_bits);  // 1 hop, n bits
-  mask += ctx.Receive<W>(ends.Peer(), rows, batch, spec.value_bits);
+  const std::span<W> b(mask.data(), mask.size());
+  ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    const std::span<W> part = b.subspan(begin, n);
+    const W* own = z.data() + begin;
+    for (std::size_t i = 0; i < n; ++i) part[i] = static_cast<W>(part[i] + own[i]);
+    if (!spec.dealt && ends.IsE1()) ReceiveAdd(ctx, ends.Dealer(), part, spec.value_bits);
+    ctx.Send(ends.Peer(), std::span<const W>(part), spec.value_bits);  // 1 hop, n bits
+  });
+  ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ReceiveAdd(ctx, ends.Peer(), b.subspan(begin, n), spec.value_bits);
+  });
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -106,13 +153,60 @@ struct Entries {
 };
 /// At an evaluator, offline.
 Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table);
-/// At E1 and E2, online: an additive share of entry e of each element. No message.
+/// At D, offline: fill(begin, count, values) gives the entries of a range of indices.
+template <ring::Word V, class F>
+void DealTables(Context& ctx, Ends& ends, const ArithTable& table, F&& fill) {
+  Buffer<V> values, masks;
+  ForRanges(table.count, table.PieceIndices(), [&](std::size_t begin, std::size_t n) {
+    values.resize(n * table.Dealt());
+    masks.resize(values.size());
+    fill(begin, n, values.data());
+    ends.WithE1().Draw(std::span<V>(masks));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<V>(values[i] - masks[i]);
+    ctx.Send(ends.E2(), std::span<const V>(values), table.out_bits);  // offline
+  });
+}
+/// At E1 and E2, online: additive shares of entry e of each index, entry after entry. No message.
 template <ring::Word V>
-Matrix<V> SelectEntries(const Ends& ends, const ArithTable& table, const Entries& entries,
-                        const Bits& e, std::size_t rows) {
-  if (ends.IsE2()) return SelectDealt<V>(table, entries.dealt, e, rows);
-  const auto& masks = entries.masks.As<V>();
-  return SelectMask<V>(table, std::span<const V>(masks.data(), masks.size()), e, rows);
+void SelectEntries(const Ends& ends, const ArithTable& table, const Entries& entries, const Bits& e,
+                   std::span<V> out) {
+  if (ends.IsE2()) {
+    SelectDealt<V>(table, entries.dealt, e, out);
+  } else {
+    const auto& masks = entries.masks.As<V>();
+    SelectMask<V>(table, std::span<const V>(masks.data(), masks.size()), e, out);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------
+// selection: XOR-shared bits s and carry become shares of D's elements of a formula. 1 hop, 2 *
+// SharedBits() bits.
+/// The table of the layer's elements, indexed by both bits.
+ArithTable SelectionTable(const Formula& formula, std::size_t count, unsigned out_bits);
+/// What an evaluator keeps.
+struct Selection {
+  Bits mask;  ///< of the bits
+  Entries entries;
+  void Visit(mpc::Archive& archive) { archive(mask)(entries); }
+};
+/// At D, offline.
+template <ring::Word W>
+void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
+                   unsigned out_bits);
+/// At an evaluator, offline.
+Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
+                        unsigned out_bits);
+/// At E1 and E2, online: `bits` are XOR shares of s, and of carry in the second bit.
+template <ring::Word V>
+Buffer<V> RunSelection(Context& ctx, const Ends& ends, const Formula& formula,
+                       const Selection& selection, Bits bits, unsigned out_bits) {
+  const ArithTable table = SelectionTable(formula, bits.size(), out_bits);
+  const Bits e =
+      OpenBits(ctx, ends, std::move(bits), selection.mask, formula.SharedBits());  // 1 hop
+  Buffer<V> elements(table.count * table.elements);
+  SelectEntries<V>(ends, table, selection.entries, e, elements);
+  return elements;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -146,8 +240,7 @@ template <ring::Word V>
 AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matrix<V> s,
                            unsigned out_bits) {
   s -= (ends.IsE1() ? share.mine : share.next).As<V>();
-  ctx.Send(ends.Peer(), s, out_bits);  // 1 hop, l' bits
-  s += ctx.Receive<V>(ends.Peer(), s.shape()[0], s.shape()[1], out_bits);
+  ExchangeAdd(ctx, ends, std::span<V>(s.data(), s.size()), out_bits);  // 1 hop, l' bits
   (ends.IsE1() ? share.next : share.mine) = AnyMatrix(std::move(s), out_bits);
   return share;
 }
@@ -157,6 +250,8 @@ AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matri
 /// Both evaluators send `count` values of `bits` bits to each other.
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits);
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
+void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
+                  const mpc::Roles& roles);
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
                 const mpc::Roles& roles);
 /// D sends `bytes` to E2 offline.

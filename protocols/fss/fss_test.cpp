@@ -31,12 +31,13 @@ struct Keys {
   Bytes first, rest;
 };
 
+/// Where x < alpha the shares add up to 1 ^ flip, else to flip.
 template <ring::Word V>
-Keys Deal(Dcf<V>& dcf, const DcfShape& shape, const std::vector<std::uint64_t>& alpha,
-          const std::vector<std::uint8_t>& flip) {
+Keys Deal(Dcf<V>& dcf, const DcfShape& shape, const std::vector<std::uint64_t>& alpha, V flip) {
   const std::size_t n = alpha.size();
   Keys keys{Roots(n, 1), Roots(n, 2), Bytes(shape.FirstBytes(n)), Bytes(shape.RestBytes(n))};
-  dcf.Deal(alpha, flip, keys.roots1, keys.roots2, keys.first, keys.rest);
+  const std::vector<V> below(n, flip ^ 1), above(n, flip);
+  dcf.Deal(alpha, below, above, keys.roots1, keys.roots2, keys.first, keys.rest);
   return keys;
 }
 
@@ -44,10 +45,11 @@ Keys Deal(Dcf<V>& dcf, const DcfShape& shape, const std::vector<std::uint64_t>& 
 template <ring::Word V>
 std::vector<V> Open(Dcf<V>& dcf, const DcfShape& shape, const Keys& keys,
                     const std::vector<std::uint64_t>& x) {
-  std::vector<V> one(x.size()), two(x.size());
+  const std::size_t values = x.size() * shape.outputs;
+  std::vector<V> one(values), two(values);
   dcf.Evaluate(Evaluator::kE1, x, keys.roots1, {}, keys.rest, one);
   dcf.Evaluate(Evaluator::kE2, x, keys.roots2, keys.first, keys.rest, two);
-  for (std::size_t i = 0; i < x.size(); ++i)
+  for (std::size_t i = 0; i < values; ++i)
     one[i] = ring::Reduce(static_cast<V>(one[i] + two[i]), shape.output_bits);
   return one;
 }
@@ -58,9 +60,8 @@ void CheckShape(const DcfShape& shape, const std::vector<std::uint64_t>& points,
                            shape.leaf_bits));
   ring::DispatchWord(shape.output_bits, [&]<ring::Word V>(V) {
     Dcf<V> dcf(shape, HashKey());
-    for (const std::uint8_t flip : {0, 1}) {
-      const std::vector<std::uint8_t> flips(points.size(), flip);
-      const Keys keys = Deal(dcf, shape, points, flips);
+    for (const V flip : {V{0}, V{1}}) {
+      const Keys keys = Deal<V>(dcf, shape, points, flip);
       for (const std::uint64_t x : inputs) {
         const auto opened = Open(dcf, shape, keys, std::vector<std::uint64_t>(points.size(), x));
         for (std::size_t i = 0; i < points.size(); ++i)
@@ -105,12 +106,44 @@ TEST(DcfTest, ComparesBitsWithFullBlocksAndWideInputs) {
     }
 }
 
+// Vectors of other values than 0 and 1, that need one hash and more for a level, and one block and
+// more for a leaf.
+TEST(DcfTest, GivesOneOfTwoVectors) {
+  for (unsigned outputs : {2u, 3u})
+    for (unsigned input : {1u, 3u, 6u})
+      for (unsigned output : {2u, 16u, 21u, 22u, 33u, 64u})
+        for (unsigned leaf : {0u, MakeDcfShape(input, output, outputs).leaf_bits, input}) {
+          const DcfShape shape{input, output, leaf, outputs};
+          SCOPED_TRACE(
+              fmt::format("{} bits to {} of {}, leaves of {}", input, outputs, output, leaf));
+          const auto points = Domain(input);
+          const std::size_t n = points.size();
+          ring::DispatchWord(output, [&]<ring::Word V>(V) {
+            Dcf<V> dcf(shape, HashKey());
+            std::mt19937_64 rng(4);
+            std::vector<V> below(n * outputs), above(n * outputs);
+            for (auto* vector : {&below, &above})
+              for (auto& value : *vector) value = ring::Reduce(static_cast<V>(rng()), output);
+            Keys keys{Roots(n, 1), Roots(n, 2), Bytes(shape.FirstBytes(n)),
+                      Bytes(shape.RestBytes(n))};
+            dcf.Deal(points, below, above, keys.roots1, keys.roots2, keys.first, keys.rest);
+            for (const std::uint64_t x : points) {
+              const auto opened = Open(dcf, shape, keys, std::vector<std::uint64_t>(n, x));
+              for (std::size_t i = 0; i < n; ++i)
+                for (std::size_t j = 0; j < outputs; ++j)
+                  ASSERT_EQ(opened[j * n + i], (x < points[i] ? below : above)[j * n + i])
+                      << x << " < " << points[i] << ", value " << j;
+            }
+          });
+        }
+}
+
 // One share alone is no constant: it differs between inputs and between dealers' points.
 TEST(DcfTest, OneShareLooksRandom) {
   const DcfShape shape = MakeDcfShape(12, 8);
   Dcf<std::uint8_t> dcf(shape, HashKey());
   std::vector<std::uint64_t> alpha(kChunk, 2048), x(kChunk, 77);
-  const Keys keys = Deal(dcf, shape, alpha, std::vector<std::uint8_t>(kChunk, 0));
+  const Keys keys = Deal<std::uint8_t>(dcf, shape, alpha, 0);
   std::vector<std::uint8_t> share(kChunk);
   dcf.Evaluate(Evaluator::kE1, x, keys.roots1, {}, keys.rest, share);
   std::array<int, 256> seen{};
@@ -123,7 +156,8 @@ TEST(DcfTest, FirstLevelAndLeafAreAsTheReadmeSays) {
   const DcfShape shape{1, 16, 0};
   const auto key = HashKey();
   Dcf<std::uint16_t> dcf(shape, key);
-  const Keys keys = Deal(dcf, shape, {1}, {0});  // goes right; the left child is smaller
+  const Keys keys =
+      Deal<std::uint16_t>(dcf, shape, {1}, 0);  // goes right; the left child is smaller
   const std::span<const std::uint8_t, kHashKeyBytes> halves(key);
   crypto::FixedKeyHash tree(halves.first<16>()), value(halves.last<16>());
   std::array<Block, 2> s{keys.roots1[0], keys.roots2[0]}, child, v;
@@ -191,6 +225,35 @@ INSTANTIATE_TEST_SUITE_P(
                             24 + 2 + 32},
                     CostRow{12, "fss", true, 3, (4 + 3) * 129 + 2 * 128 + 15 * 4, 24 + 2 + 8}));
 
+// ReLU gives vectors of 3 ring elements, square of 2; with truncation two comparisons give bits.
+TEST(LayoutTest, ReluAndSquareCostWhatTheReadmeSays) {
+  struct Row {
+    mpc::ActivationKind kind;
+    unsigned shift;
+    const char* choice;
+    std::uint32_t hops;
+    double offline_bits, online_bits;
+  };
+  constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
+  for (const auto& row : std::vector<Row>{
+           {kRelu, 0, "fss", 2, (9 + 8) * 176 + 2 * 4 * 48, 24 + 32},
+           {kRelu, 0, "fss:form=bit", 3, (4 + 3) * 129 + 2 * 128 + 2 * 48, 24 + 2 + 32},
+           {kRelu, 4, "fss", 3, (4 + 3) * 129 + 2 * 128 + 16 + 4 * 48, 24 + 4 + 32},
+           {kSquare, 0, "fss", 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
+           {kSquare, 4, "fss", 3, (5 + 4) * 129 + 2 * 128 + 16 + 4 * 32, 24 + 4 + 32}}) {
+    auto spec = Spec(12, 16, false);
+    spec.kind = row.kind;
+    spec.shift = row.shift;
+    const auto cost =
+        LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
+    const auto count = static_cast<double>(spec.Elements());
+    SCOPED_TRACE(fmt::format("{} >> {}: {}", mpc::ActivationName(row.kind), row.shift, row.choice));
+    EXPECT_EQ(cost.OnlineHops(), row.hops);
+    EXPECT_DOUBLE_EQ(static_cast<double>(cost.OfflineTotal() - 64) * 8 / count, row.offline_bits);
+    EXPECT_DOUBLE_EQ(static_cast<double>(cost.OnlineTotal()) * 8 / count, row.online_bits);
+  }
+}
+
 TEST(LayoutTest, LeavesOfBitsFillOneBlock) {
   EXPECT_EQ(MakeDcfShape(11, 1), (DcfShape{11, 1, 7}));
   EXPECT_EQ(MakeDcfShape(5, 1), (DcfShape{5, 1, 5}));
@@ -207,10 +270,17 @@ TEST(LayoutTest, RefusesWhatItCannotDo) {
     }
     return "accepted";
   };
-  auto relu = Spec(12, 12, false);
-  relu.kind = mpc::ActivationKind::kRelu;
-  EXPECT_THAT(error(relu, "fss"), testing::HasSubstr("layer act: suite fss has no relu"));
-  EXPECT_THAT(error(Spec(1, 12, false), "fss"), testing::HasSubstr("2..64 bits, not 1"));
+  auto spec = Spec(12, 12, true);
+  spec.kind = mpc::ActivationKind::kRelu;
+  EXPECT_THAT(error(spec, "fss"),
+              testing::HasSubstr("layer act: suite fss has no relu with max_pool2d"));
+  spec = Spec(64, 12, false);
+  spec.kind = mpc::ActivationKind::kSquare;
+  EXPECT_THAT(error(spec, "fss"), testing::HasSubstr("2..63 bits in square, not 64"));
+  spec.kind = mpc::ActivationKind::kRelu;
+  spec.shift = 64;
+  EXPECT_THAT(error(spec, "fss"), testing::HasSubstr("by 2^0..2^63, not 2^64"));
+  EXPECT_THAT(error(Spec(1, 12, false), "fss"), testing::HasSubstr("2..64 bits in sign, not 1"));
   EXPECT_THAT(error(Spec(12, 12, false), "fss:form=table"), testing::HasSubstr("form=table found"));
   EXPECT_THAT(error(Spec(12, 12, false), "fss:chunks=2"), testing::HasSubstr("chunks=2 found"));
   auto pool = Spec(12, 12, true);
@@ -227,9 +297,8 @@ TEST(PiecesTest, LargeLayersGoInSeveralMessages) {
   const auto choice = mpc::ParseSuiteChoice("fss", "test");
   const auto layout = MakeLayout(spec, choice);
   ASSERT_GT(spec.Elements(), layout.PieceElements());
-  EXPECT_LE(
-      layout.SharedBytes(layout.PieceElements()) + layout.shape.FirstBytes(layout.PieceElements()),
-      kPieceBytes + kHashKeyBytes);
+  EXPECT_LE(layout.SharedBytes(layout.PieceElements()) + layout.FirstBytes(layout.PieceElements()),
+            kPieceBytes + kHashKeyBytes);
 
   std::mt19937_64 rng(6);
   std::array<mpc::Matrix<std::uint32_t>, 3> z;

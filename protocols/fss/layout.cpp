@@ -3,53 +3,89 @@
 #include <algorithm>
 #include <string>
 
-#include "dealer/steps.h"
+#include "dealer/activation.h"
 
 namespace tercet::protocols::fss {
+namespace {
+
+using mpc::ActivationKind;
+
+void CheckSpec(const mpc::ActivationSpec& spec) {
+  const auto refuse = [&](const std::string& problem) {
+    throw UnsupportedError(fmt::format("layer {}: suite fss {}", spec.layer, problem));
+  };
+  const bool sign = spec.kind == ActivationKind::kSign,
+             square = spec.kind == ActivationKind::kSquare;
+  if ((!sign && !square && spec.kind != ActivationKind::kRelu) || (spec.pool && !sign) ||
+      (sign && spec.shift > 0))
+    refuse(fmt::format(
+        "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
+        mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
+        spec.pool ? " with max_pool2d" : ""));
+  const unsigned widest = square ? ring::kMaxBits - 1 : ring::kMaxBits;
+  if (spec.value_bits < 2 || spec.value_bits > widest)
+    refuse(fmt::format("takes values of 2..{} bits in {}, not {}", widest,
+                       mpc::ActivationName(spec.kind), spec.value_bits));
+  if (spec.shift >= spec.value_bits)
+    refuse(fmt::format("divides values of {} bits by 2^0..2^{}, not 2^{}", spec.value_bits,
+                       spec.value_bits - 1, spec.shift));
+  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
+    refuse(fmt::format("takes sign with pools of up to {} x {}, not {}", dealer::kMaxWindow,
+                       dealer::kMaxWindow, spec.pool->kernel));
+}
+
+}  // namespace
+
+std::size_t Layout::FirstBytes(std::size_t count) const {
+  std::size_t bytes = 0;
+  for (const auto& shape : shapes) bytes += shape.FirstBytes(count);
+  return bytes;
+}
+
+std::size_t Layout::RestBytes(std::size_t count) const {
+  std::size_t bytes = 0;
+  for (const auto& shape : shapes) bytes += shape.RestBytes(count);
+  return bytes;
+}
 
 std::size_t Layout::PieceElements() const {
-  const std::size_t chunk = shape.FirstBytes(kChunk) + shape.RestBytes(kChunk);
+  const std::size_t chunk = FirstBytes(kChunk) + RestBytes(kChunk);
   return std::max<std::size_t>(1, kPieceBytes / chunk) * kChunk;
 }
 
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice) {
-  if (spec.kind != mpc::ActivationKind::kSign)
-    throw UnsupportedError(
-        fmt::format("layer {}: suite fss has no {}; it has sign, and sign with max_pool2d",
-                    spec.layer, mpc::ActivationName(spec.kind)));
-  if (spec.value_bits < 2 || spec.value_bits > ring::kMaxBits)
-    throw UnsupportedError(fmt::format("layer {}: suite fss takes values of 2..{} bits, not {}",
-                                       spec.layer, ring::kMaxBits, spec.value_bits));
-  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
-    throw UnsupportedError(
-        fmt::format("layer {}: suite fss takes sign with pools of up to {} x {}, not {}",
-                    spec.layer, dealer::kMaxWindow, dealer::kMaxWindow, spec.pool->kernel));
   Layout layout;
-  layout.arithmetic = !spec.pool;
+  const dealer::Formula formula(spec);
+  // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
+  layout.arithmetic =
+      !spec.pool && spec.shift == 0 && (formula.Elements() == 1 || spec.out_bits > 1);
   for (const auto& [key, value] : choice.options) {
     if (key != "form" || (value != "arith" && value != "bit" && value != "auto"))
       throw ConfigError("suite " + choice.Text(),
                         fmt::format("{}={} found; the option is form=arith|bit|auto", key, value));
     if (value == "bit") layout.arithmetic = false;
   }
-  layout.shape = MakeDcfShape(spec.value_bits - 1, layout.arithmetic ? spec.out_bits : 1);
-  if (!layout.arithmetic) layout.steps = dealer::PoolSteps(spec);
+  CheckSpec(spec);
+  if (layout.arithmetic) {
+    const auto elements = static_cast<unsigned>(formula.Elements());
+    layout.shapes = {MakeDcfShape(formula.ComparedBits(), spec.out_bits, elements)};
+  } else {
+    layout.shapes = {MakeDcfShape(formula.ComparedBits(), 1)};
+    if (formula.CarryBits() > 0) layout.shapes.push_back(MakeDcfShape(formula.CarryBits(), 1));
+  }
   return layout;
 }
 
 mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
                      const mpc::Roles& roles) {
-  mpc::Cost cost;
-  dealer::AddOpenMasked(cost, spec, roles);
-  ForRanges(spec.Elements(), layout.PieceElements(), [&](std::size_t, std::size_t count) {
-    const std::uint64_t shared = layout.SharedBytes(count);
-    cost.Add(mpc::Phase::kOffline,
-             {{roles.helper, roles.Evaluator1(), shared},
-              {roles.helper, roles.Evaluator2(), shared + layout.shape.FirstBytes(count)}});
+  return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
+    dealer::ForRanges(spec.Elements(), layout.PieceElements(), [&](std::size_t, std::size_t count) {
+      const std::uint64_t shared = layout.SharedBytes(count);
+      cost.Add(mpc::Phase::kOffline,
+               {{roles.helper, roles.Evaluator1(), shared},
+                {roles.helper, roles.Evaluator2(), shared + layout.FirstBytes(count)}});
+    });
   });
-  dealer::AddOrSteps(cost, layout.steps, spec, roles);
-  dealer::AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
-  return cost;
 }
 
 }  // namespace tercet::protocols::fss

@@ -2,27 +2,49 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 
-#include "dealer/steps.h"
+#include "dealer/activation.h"
 #include "tercet/ring/pack.h"
 
 namespace tercet::protocols::lut {
 namespace {
 
+using mpc::ActivationKind;
 using mpc::ActivationSpec;
 using mpc::SuiteChoice;
 
 constexpr unsigned kMaxChunks = 4;      // 2 * 4 - 1 = 7 flags index the carry table
 constexpr unsigned kMaxChunkWidth = 8;  // rows of 256 bits
+constexpr unsigned kMaxCompared = kMaxChunks * kMaxChunkWidth;
+// What form=auto takes for a hop less; an arithmetic table grows with 4^chunks ring elements.
+constexpr std::size_t kMaxAutoBytes = 256;
 
-std::vector<unsigned> Split(unsigned total, unsigned parts) {
-  std::vector<unsigned> widths(parts);
-  for (unsigned j = 0; j < parts; ++j) widths[j] = total / parts + (j < total % parts ? 1 : 0);
-  return widths;
+bool Possible(unsigned bits, unsigned chunks) {
+  return bits == 0
+             ? chunks == 0
+             : 1 <= chunks && chunks <= bits && (bits + chunks - 1) / chunks <= kMaxChunkWidth;
 }
 
-bool Possible(unsigned low_bits, unsigned chunks) {
-  return chunks <= low_bits && (low_bits + chunks - 1) / chunks <= kMaxChunkWidth;
+void Split(unsigned total, unsigned parts, std::vector<unsigned>& widths) {
+  for (unsigned j = 0; j < parts; ++j)
+    widths.push_back(total / parts + (j < total % parts ? 1 : 0));
+}
+
+// Every way to cut `bits` bits, with a boundary above the lowest `low`, into pieces as equal as
+// possible on either side.
+std::vector<Layout> Cuts(unsigned bits, unsigned low) {
+  std::vector<Layout> all;
+  for (unsigned upper = 0; upper <= kMaxChunks; ++upper)
+    for (unsigned lower = 0; upper + lower <= kMaxChunks; ++lower) {
+      if (!Possible(bits - low, upper) || !Possible(low, lower)) continue;
+      Layout layout;
+      Split(bits - low, upper, layout.chunks);
+      layout.low = upper;
+      Split(low, lower, layout.chunks);
+      all.push_back(std::move(layout));
+    }
+  return all;
 }
 
 unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
@@ -35,13 +57,39 @@ unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
   return number;
 }
 
+void CheckSpec(const ActivationSpec& spec) {
+  const auto refuse = [&](const std::string& problem) {
+    throw UnsupportedError(fmt::format("layer {}: suite lut {}", spec.layer, problem));
+  };
+  const bool sign = spec.kind == ActivationKind::kSign,
+             square = spec.kind == ActivationKind::kSquare;
+  if ((!sign && !square && spec.kind != ActivationKind::kRelu) || (spec.pool && !sign) ||
+      (sign && spec.shift > 0))
+    refuse(fmt::format(
+        "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
+        mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
+        spec.pool ? " with max_pool2d" : ""));
+  const unsigned widest = square ? kMaxCompared : 1 + kMaxCompared;
+  if (spec.value_bits < 2 || spec.value_bits > widest)
+    refuse(fmt::format("takes values of 2..{} bits in {}, not {}", widest,
+                       mpc::ActivationName(spec.kind), spec.value_bits));
+  if (spec.shift >= spec.value_bits)
+    refuse(fmt::format("divides values of {} bits by 2^0..2^{}, not 2^{}", spec.value_bits,
+                       spec.value_bits - 1, spec.shift));
+  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
+    refuse(fmt::format("takes pools of up to {} x {}, not {}", dealer::kMaxWindow,
+                       dealer::kMaxWindow, spec.pool->kernel));
+}
+
 }  // namespace
 
 std::size_t Layout::BlockBytes(std::size_t count) const {
   std::size_t bytes = 0;
   for (std::size_t j = 0; j < chunks.size(); ++j)
     bytes += TableBytes(count, chunks[j]) * (j + 1 < chunks.size() ? 2 : 1);
-  return arithmetic ? bytes : bytes + TableBytes(count, PackedBits());
+  if (arithmetic) return bytes;
+  bytes += TableBytes(count, PackedBits());
+  return HasCarry() ? bytes + TableBytes(count, CarryPackedBits()) : bytes;
 }
 
 std::size_t Layout::CompareBytes(std::size_t count) const {
@@ -49,12 +97,12 @@ std::size_t Layout::CompareBytes(std::size_t count) const {
          (count % kBlock != 0 ? BlockBytes(count % kBlock) : 0);
 }
 
-std::vector<std::uint8_t> CarryTable(std::size_t chunks) {
+BitFunction CarryFunction(std::size_t chunks, std::size_t from) {
   const std::size_t packed = 2 * chunks - 1;
-  std::vector<std::uint8_t> table(((std::size_t{1} << packed) + 7) / 8);
+  BitFunction table(((std::size_t{1} << packed) + 7) / 8);
   for (std::size_t v = 0; v < std::size_t{1} << packed; ++v) {
     std::size_t carry = v >> (2 * (chunks - 1)) & 1;  // greater of the least significant chunk
-    for (std::size_t j = chunks - 1; j-- > 0;)
+    for (std::size_t j = chunks - 1; j-- > from;)
       carry = (v >> (2 * j) & 1) ^ ((v >> (2 * j + 1) & 1) & carry);
     table[v / 8] |= static_cast<std::uint8_t>(carry << (v % 8));
   }
@@ -62,18 +110,6 @@ std::vector<std::uint8_t> CarryTable(std::size_t chunks) {
 }
 
 Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
-  if (spec.kind != mpc::ActivationKind::kSign)
-    throw UnsupportedError(
-        fmt::format("layer {}: suite lut has no {}; it has sign, and sign with max_pool2d",
-                    spec.layer, mpc::ActivationName(spec.kind)));
-  if (spec.value_bits < 2 || spec.value_bits > 1 + kMaxChunks * kMaxChunkWidth)
-    throw UnsupportedError(fmt::format("layer {}: suite lut takes values of 2..{} bits, not {}",
-                                       spec.layer, 1 + kMaxChunks * kMaxChunkWidth,
-                                       spec.value_bits));
-  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
-    throw UnsupportedError(fmt::format("layer {}: suite lut takes pools of up to {} x {}, not {}",
-                                       spec.layer, dealer::kMaxWindow, dealer::kMaxWindow,
-                                       spec.pool->kernel));
   unsigned chunks = 0;
   std::string form = "auto";
   for (const auto& [key, value] : choice.options) {
@@ -88,46 +124,54 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
                       value, kMaxChunks));
     }
   }
-  const unsigned low_bits = spec.value_bits - 1;
-  Layout layout;
-  // With an arithmetic table a layer takes 3 hops; it grows with 4^chunks ring elements, so only up
-  // to 2 are worth it.
-  const bool can_arith =
-      !spec.pool &&
-      (chunks != 0 ? Possible(low_bits, chunks) : Possible(low_bits, 1) || Possible(low_bits, 2));
-  layout.arithmetic =
-      !spec.pool && (form == "arith" || (form == "auto" && can_arith && chunks <= 2));
-  if (!layout.arithmetic) layout.steps = dealer::PoolSteps(spec);
-  const auto bytes_with = [&](unsigned q) {
-    Layout candidate{Split(low_bits, q), layout.arithmetic, {}};
-    return candidate.CompareBytes(kBlock) +
-           (layout.arithmetic ? ring::PackedBytes(kBlock << candidate.PackedBits(), spec.out_bits)
-                              : 0);
+  CheckSpec(spec);
+  const Formula formula(spec);
+  auto cuts = Cuts(formula.ComparedBits(), formula.CarryBits());
+  std::erase_if(cuts,
+                [&](const Layout& cut) { return chunks != 0 && cut.chunks.size() != chunks; });
+  if (cuts.empty())
+    throw UnsupportedError(fmt::format(
+        "layer {}: values of {} bits cannot be cut into {}{} chunks of 1..{} bits{}", spec.layer,
+        spec.value_bits, chunks == 0 ? "up to " : "", chunks == 0 ? kMaxChunks : chunks,
+        kMaxChunkWidth,
+        spec.shift > 0
+            ? fmt::format(" with one ending above the {} that are divided away", spec.shift)
+            : ""));
+
+  // Bytes of kBlock elements.
+  const auto bytes = [&](const Layout& cut) {
+    const auto table = cut.Elements(formula, kBlock, spec.out_bits);
+    return cut.CompareBytes(kBlock) +
+           (cut.arithmetic ? ring::PackedBytes(kBlock * table.Dealt(), spec.out_bits) : 0);
   };
-  unsigned best = 0;
-  for (unsigned q = 1; q <= kMaxChunks; ++q)
-    if (Possible(low_bits, q) &&
-        (chunks == 0 ? best == 0 || bytes_with(q) < bytes_with(best) : q == chunks))
-      best = q;
-  if (best == 0)
-    throw UnsupportedError(
-        fmt::format("layer {}: values of {} bits cannot be cut into {} chunks of 1..{} bits",
-                    spec.layer, spec.value_bits, chunks, kMaxChunkWidth));
-  layout.chunks = Split(low_bits, best);
-  return layout;
+  const auto fewest = [&](bool arithmetic, std::size_t most_chunks, std::size_t most_bytes) {
+    std::optional<Layout> best;
+    for (Layout cut : cuts) {
+      cut.arithmetic = arithmetic;
+      if (cut.chunks.size() > most_chunks || bytes(cut) > kBlock * most_bytes) continue;
+      if (!best || bytes(cut) < bytes(*best)) best = std::move(cut);
+    }
+    return best;
+  };
+  constexpr std::size_t kAnyBytes = std::numeric_limits<std::size_t>::max() / kBlock;
+  std::optional<Layout> layout;
+  if (!spec.pool && form == "arith") layout = fewest(true, kMaxChunks, kAnyBytes);
+  if (!spec.pool && form == "auto")
+    layout = fewest(true, spec.kind == ActivationKind::kSign ? 2 : 3, kMaxAutoBytes);
+  if (!layout) layout = fewest(false, kMaxChunks, kAnyBytes);
+  return *layout;
 }
 
 mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc::Roles& roles) {
   const std::size_t count = spec.Elements();
-  mpc::Cost cost;
-  dealer::AddOpenMasked(cost, spec, roles);
-  dealer::AddDealt(cost, roles, layout.CompareBytes(count));
-  dealer::AddExchange(cost, roles, count, layout.PackedBits());  // open_bits
-  if (layout.arithmetic)
-    dealer::AddDealt(cost, roles, ring::PackedBytes(count << layout.PackedBits(), spec.out_bits));
-  dealer::AddOrSteps(cost, layout.steps, spec, roles);
-  dealer::AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
-  return cost;
+  return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
+    dealer::AddDealt(cost, roles, layout.CompareBytes(count));
+    dealer::AddExchange(cost, roles, count, layout.PackedBits());  // open_bits
+    if (layout.arithmetic) {
+      const auto table = layout.Elements(Formula(spec), count, spec.out_bits);
+      dealer::AddDealt(cost, roles, ring::PackedBytes(count * table.Dealt(), spec.out_bits));
+    }
+  });
 }
 
 }  // namespace tercet::protocols::lut

@@ -4,40 +4,52 @@
 #include <cstdint>
 #include <vector>
 
+#include "dealer/formula.h"
 #include "dealer/lookup.h"
 #include "tercet/mpc/suite.h"
 
 namespace tercet::protocols::lut {
 
-using dealer::OrStep;
+using dealer::BitFunction;
+using dealer::Formula;
+using dealer::kBlock;
 using dealer::TableBytes;
-
-/// Elements are dealt and looked up block by block, so that tables stay in the cache between their
-/// steps; a multiple of 8, so that every block but the last fills whole bytes.
-inline constexpr std::size_t kBlock = 4096;
 
 /// How one layer is computed; public, the same at all parties.
 struct Layout {
-  std::vector<unsigned>
-      chunks;  ///< widths of the pieces of the low value_bits-1 bits, most significant first
-  bool arithmetic =
-      false;  ///< the table of the comparison gives ring elements at once; then no OR steps follow
-  std::vector<OrStep> steps;
+  /// Widths of the pieces of the compared bits, most significant first.
+  std::vector<unsigned> chunks;
+  /// The carry of a formula is that of the chunks from here on; without one, their number.
+  std::size_t low = 0;
+  /// The table that the comparison's flags index gives ring elements at once.
+  bool arithmetic = false;
 
+  bool HasCarry() const { return low < chunks.size(); }
   /// Bits of (greater, equal) flags per element: 2 for each chunk, 1 for the last.
   unsigned PackedBits() const { return 2 * static_cast<unsigned>(chunks.size()) - 1; }
+  /// The same of the chunks from `low` on, which are the upper ones of all.
+  unsigned CarryPackedBits() const { return PackedBits() - 2 * static_cast<unsigned>(low); }
   /// Bytes of all tables of bits of `count` elements' comparison.
   std::size_t CompareBytes(std::size_t count) const;
   /// The same of one block.
   std::size_t BlockBytes(std::size_t count) const;
+  /// Elements whose comparison goes in one message.
+  std::size_t PieceElements() const {
+    return dealer::PieceElements(BlockBytes(kBlock) / (kBlock / 8));
+  }
+  /// The ring elements looked up by the flags, where arithmetic.
+  dealer::ArithTable Elements(const Formula& formula, std::size_t count, unsigned out_bits) const {
+    return {count, PackedBits(), 0, out_bits, formula.Elements()};
+  }
 };
 
-/// The function looked up after the chunks are compared, as a table of 2^PackedBits bits: bit v is
-/// the carry greater_0 ^ equal_0 (greater_1 ^ equal_1 (...)) of the flags v.
-std::vector<std::uint8_t> CarryTable(std::size_t chunks);
+/// What is looked up after `chunks` chunks are compared: for the flags v it is the carry
+/// greater_f ^ equal_f (greater_{f+1} ^ equal_{f+1} (...)) of the chunks from f = `from` on.
+BitFunction CarryFunction(std::size_t chunks, std::size_t from = 0);
 
-/// Chooses chunks and form: what `choice` asks for, else the fewest hops and then the fewest bytes.
-/// Throws UnsupportedError or ConfigError as Suite::Check.
+/// Chooses chunks and form: what `choice` asks for, else the fewest hops that cost no unreasonable
+/// number of bytes and then the fewest bytes (README.md). Throws UnsupportedError or ConfigError as
+/// Suite::Check.
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice);
 
 mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,

@@ -63,13 +63,56 @@ TEST(Layout, DefaultTakesTheFewestHopsThenTheFewestBytes) {
   const auto pooled = MakeLayout(Spec(12, 10, true), mpc::ParseSuiteChoice("lut", "test"));
   EXPECT_FALSE(pooled.arithmetic);
   EXPECT_EQ(pooled.chunks, (std::vector<unsigned>{4, 4, 3}));
-  ASSERT_EQ(pooled.steps.size(), 1u);
-  EXPECT_EQ(pooled.steps[0].width, 4u);
 }
 
-TEST(Layout, CarryTableIsTheChunkwiseComparison) {
+TEST(Layout, ChunksEndWhereTheTruncationDoes) {
+  auto spec = Spec(20, 16, false);
+  spec.kind = mpc::ActivationKind::kRelu;
+  for (unsigned shift = 0; shift < spec.value_bits; ++shift)
+    for (const char* choice : {"lut", "lut:form=bit", "lut:form=arith"}) {
+      spec.shift = shift;
+      const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice(choice, "test"));
+      unsigned upper = 0, lower = 0;
+      for (std::size_t j = 0; j < layout.chunks.size(); ++j)
+        (j < layout.low ? upper : lower) += layout.chunks[j];
+      EXPECT_EQ(upper, 19 - shift) << choice;
+      EXPECT_EQ(lower, shift) << choice;
+    }
+}
+
+// Formulas: README.md.
+TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
+  struct Row {
+    mpc::ActivationKind kind;
+    unsigned value_bits, shift;
+    const char* choice;
+    std::uint32_t hops;
+    double offline, online;  // bytes per element, out ring 16 bits
+  };
+  constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
+  for (const auto& row :
+       std::vector<Row>{{kRelu, 12, 0, "lut", 3, 160 / 8. + 48, 7.75},
+                        {kRelu, 12, 4, "lut", 3, 272 / 8. + 48, 7.75},
+                        {kRelu, 16, 8, "lut", 3, 512 / 8. + 48, 8.75},
+                        {kRelu, 16, 8, "lut:form=bit", 4, (96 + 128 + 8) / 8. + 24, 10.25},
+                        {kRelu, 20, 8, "lut", 3, 448 / 8. + 192, 10.25},
+                        {kSquare, 16, 8, "lut", 3, 768 / 8. + 32, 8.75}}) {
+    auto spec = Spec(row.value_bits, 16, false);
+    spec.kind = row.kind;
+    spec.shift = row.shift;
+    const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test"));
+    const auto cost = LayoutCost(layout, spec, mpc::Roles{});
+    SCOPED_TRACE(fmt::format("{} {} >> {}: {} chunks {}", mpc::ActivationName(row.kind),
+                             row.value_bits, row.shift, row.choice, fmt::join(layout.chunks, "+")));
+    EXPECT_EQ(cost.OnlineHops(), row.hops);
+    EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
+    EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
+  }
+}
+
+TEST(Layout, CarryFunctionIsTheChunkwiseComparison) {
   for (std::size_t chunks = 1; chunks <= 4; ++chunks) {
-    const auto table = CarryTable(chunks);
+    const auto table = CarryFunction(chunks);
     const unsigned base = 3;  // every pair of chunk digits 0..2
     std::size_t numbers = 1;
     for (std::size_t j = 0; j < chunks; ++j) numbers *= base;
@@ -97,10 +140,20 @@ TEST(Layout, RefusesWhatItCannotDo) {
     }
     return "accepted";
   };
-  auto relu = Spec(12, 12, false);
-  relu.kind = mpc::ActivationKind::kRelu;
-  EXPECT_THAT(error(relu, "lut"), testing::HasSubstr("layer act: suite lut has no relu"));
-  EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits, not 34"));
+  auto spec = Spec(12, 12, true);
+  spec.kind = mpc::ActivationKind::kRelu;
+  EXPECT_THAT(error(spec, "lut"),
+              testing::HasSubstr("layer act: suite lut has no relu with max_pool2d"));
+  spec = Spec(33, 12, false);
+  spec.kind = mpc::ActivationKind::kSquare;
+  EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("2..32 bits in square, not 33"));
+  spec.kind = mpc::ActivationKind::kRelu;
+  spec.shift = 13;
+  EXPECT_THAT(error(spec, "lut"),
+              testing::HasSubstr("up to 4 chunks of 1..8 bits with one ending above the 13"));
+  spec.shift = 33;
+  EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("by 2^0..2^32, not 2^33"));
+  EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits in sign, not 34"));
   EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=5"),
               testing::HasSubstr("chunks=5 found, 1..4 expected"));
   EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"),

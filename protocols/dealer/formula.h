@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "dealer/lookup.h"
+
+namespace tercet::protocols::dealer {
+
+/// How an activation follows from z = a + b mod 2^n, with a known to D and b to E1 and E2, and from
+/// two carries of that addition: `s`, the sign, and `carry`, that of the lowest `shift` bits. D
+/// gives, for each value of the two, ring elements; of those that hold, the evaluators have
+/// additive shares, and the rest is theirs to compute. README.md derives the formulas. Exact in
+/// every output ring. Stateless but for the layer's widths; thread safe.
+///
+///     s for sign and relu: 1 ^ a_top ^ [a_low + b_low >= 2^(n-1)], so [z >= 0] = s ^ b_top;
+///     s for square: [a + b' >= 2^n], with b' = b + 2^(n-1).
+class Formula {
+ public:
+  explicit Formula(const mpc::ActivationSpec& spec)
+      : kind_(spec.kind), bits_(spec.value_bits), shift_(spec.shift) {}
+
+  /// Low bits of a, and of b or b', whose sum decides s: n - 1, of square n.
+  unsigned ComparedBits() const {
+    return kind_ == mpc::ActivationKind::kSquare ? bits_ : bits_ - 1;
+  }
+  /// Bits of the second carry, 0 where there is none.
+  unsigned CarryBits() const { return shift_; }
+  /// Bits that are shared of each element before D's elements are looked up: s, then carry.
+  unsigned SharedBits() const { return shift_ > 0 ? 2 : 1; }
+  /// Ring elements that D gives for one value of s and carry.
+  std::size_t Elements() const {
+    return kind_ == mpc::ActivationKind::kSign ? 1 : kind_ == mpc::ActivationKind::kRelu ? 3 : 2;
+  }
+  /// Of sign, D's elements for s = 0 and s = 1 add up to 1.
+  bool PublicSum() const { return kind_ == mpc::ActivationKind::kSign; }
+
+  /// a carry is [a > b ^ Complement()] in the bits that are added: the complement of b, or of b'.
+  template <ring::Word W>
+  W Complement() const {
+    const W all = static_cast<W>(~W{0});
+    return kind_ == mpc::ActivationKind::kSquare ? static_cast<W>(all ^ Top<W>()) : all;
+  }
+  /// At D: s ^ [a_compared > complement of b_compared].
+  template <ring::Word W>
+  std::uint8_t Flip(W a) const {
+    return kind_ == mpc::ActivationKind::kSquare
+               ? 0
+               : static_cast<std::uint8_t>(~(a >> (bits_ - 1)) & 1);
+  }
+  /// At E1 and E2: [z >= 0] ^ s, for sign.
+  template <ring::Word W>
+  std::uint8_t SignFlip(W b) const {
+    return static_cast<std::uint8_t>(b >> (bits_ - 1) & 1);
+  }
+
+  /// At D: its elements, out[i * Elements() ..], for a_i, s_i and carry_i, bits in words. No branch
+  /// or address depends on them.
+  template <ring::Word W, ring::Word V>
+  void Entries(std::span<const W> a, const V* s, const V* carry, V* out) const;
+  /// At D, for a whole table: rows of 2^k bits s, and of carry where there is one; entries
+  /// first..2^k-1 of each.
+  template <ring::Word W, ring::Word V>
+  void FillTable(std::span<const W> a, unsigned k, std::size_t first, const Bytes& s,
+                 const Bytes& carry, V* out) const;
+  /// At E1 (`one`) and E2: an additive share of the activation, from b and shares of D's elements.
+  template <ring::Word W, ring::Word V>
+  void Finish(bool one, std::span<const W> b, std::span<const V> elements, std::span<V> out) const;
+
+ private:
+  template <ring::Word W>
+  W Top() const {
+    return static_cast<W>(W{1} << (bits_ - 1));
+  }
+  /// Calls f with a function (terms, s, carry, out) that computes one entry, and one that computes
+  /// an element's terms: the layer's kind is looked at once, not for every entry.
+  template <ring::Word W, ring::Word V, class F>
+  void WithKind(F&& f) const;
+
+  mpc::ActivationKind kind_;
+  unsigned bits_, shift_;
+};
+
+}  // namespace tercet::protocols::dealer
