@@ -1,5 +1,7 @@
 // Every suite computes the plain function, exactly and at the declared cost.
 #include <algorithm>
+#include <limits>
+#include <set>
 
 #include "conformance/harness.h"
 
@@ -122,24 +124,139 @@ TEST_P(FunctionTest, Relu) {
   }
 }
 
+// ReLU and square with division by 2^shift, exact to the last unit, into narrower, equal and wider
+// rings. Each suite's every choice sees every case that it does not refuse.
+void CheckFixedPoint(const Subject& subject, ActivationKind kind, unsigned n, unsigned shift,
+                     unsigned out_bits, bool dealt, const Values& values) {
+  const std::size_t batch = n % 2 == 0 ? 7 : 16;
+  auto spec = Spec(kind, Features(values.size(), batch), n, out_bits, batch, dealt);
+  spec.shift = shift;
+  if (const auto layer = MakeLayer(subject, spec))
+    CheckAgainstOracle(*layer, Repeat(values, spec.Elements()), n + shift);
+}
+
+TEST_P(FunctionTest, TruncationOverTheWholeRing) {
+  for (unsigned n = 2; n <= 10; ++n)
+    for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare})
+      for (unsigned shift : std::set<unsigned>{0, 1, n / 2, n - 1}) {
+        const unsigned width = kind == ActivationKind::kRelu ? n - shift : 2 * (n - shift);
+        for (unsigned out_bits : {std::max(1u, width / 2), width, n + 13})
+          CheckFixedPoint(GetParam(), kind, n, shift, out_bits, (n + shift + out_bits) % 2 == 0,
+                          WholeRing(n));
+      }
+}
+
+TEST_P(FunctionTest, TruncationAtBordersOfWideValues) {
+  for (unsigned n : {16u, 20u, 24u, 29u, 32u, 33u})
+    for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare})
+      for (unsigned shift : {0u, 8u, 13u}) {
+        Values values = BordersAndRandom(n, n);
+        // Both sides of every multiple of 2^shift nearby.
+        for (std::int64_t unit : {-3, -2, -1, 1, 2, 3})
+          for (std::int64_t offset : {-1, 0, 1}) values.push_back((unit << shift) + offset);
+        CheckFixedPoint(GetParam(), kind, n, shift, n % 2 == 0 ? n : 64, true, values);
+        CheckFixedPoint(GetParam(), kind, n, shift, 12, false, values);
+      }
+}
+
+// The widest values: what a suite takes, it takes exactly.
+TEST_P(FunctionTest, TruncationOfTheWidestValues) {
+  for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare})
+    for (unsigned n : {48u, 63u, 64u})
+      for (unsigned shift : {0u, 20u, n - 1}) {
+        const std::int64_t end = std::numeric_limits<std::int64_t>::max() >> (64 - n);
+        const Values values{0, -1, 1, end, -end - 1, end / 3, -end / 3, end - 1, -end};
+        for (unsigned out_bits : {30u, 64u})
+          CheckFixedPoint(GetParam(), kind, n, shift, out_bits, shift == 0, values);
+      }
+}
+
+TEST_P(FunctionTest, ReluWithMaxPool) {
+  struct Case {
+    Shape3 in;
+    PoolShape pool;
+    std::size_t batch;
+  };
+  const std::vector<Case> cases{{{3, 4, 6}, {2, 2}, 7},
+                                {{2, 7, 7}, {3, 2}, 3},
+                                {{1, 4, 5}, {2, 1}, 16},
+                                {{1, 5, 5}, {5, 5}, 4},
+                                {{2, 3, 3}, {1, 2}, 3}};
+  for (const auto& [in, pool, batch] : cases)
+    for (unsigned shift : {0u, 3u})
+      for (bool dealt : {true, false}) {
+        auto spec = Spec(ActivationKind::kRelu, in, 8, 8, batch, dealt);
+        spec.pool = pool;
+        spec.shift = shift;
+        const auto layer = MakeLayer(GetParam(), spec);
+        if (!layer) continue;
+        CheckAgainstOracle(*layer, Repeat(BordersAndRandom(8, batch), spec.Elements()), 1);
+        CheckAgainstOracle(*layer, Repeat({-5, -128, -1, 127, 0, -128}, spec.Elements()), 2);
+      }
+}
+
+// Material may wait in a file between the phases.
+TEST_P(FunctionTest, CorrelationsPassThroughAnArchive) {
+  std::size_t done = 0;
+  for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare})
+    for (bool pooled : {false, true})
+      for (unsigned shift : {0u, 3u})
+        for (bool dealt : {true, false}) {
+          auto spec = Spec(kind, {2, 6, 6}, 9, 10, 3, dealt);
+          spec.shift = shift;
+          if (pooled) spec.pool = PoolShape{3, 3};
+          const auto layer = MakeLayer(GetParam(), spec);
+          if (!layer) continue;
+          SCOPED_TRACE(fmt::format("{}, shift {}{}{}", mpc::ActivationName(kind), shift,
+                                   pooled ? ", pooled" : "", dealt ? ", dealt" : ""));
+          const Values z = Repeat(WholeRing(9), spec.Elements());
+          const auto session =
+              RunLayer(*layer, {ShareOut(z, spec.in.Size(), spec.batch, layer->spec.ring_bits, 6)},
+                       {.record = false, .ledger = nullptr, .archive = true});
+          CheckSession(*layer, session);
+          EXPECT_EQ(Open(session.queries[0].output), Expected(spec, z));
+          ++done;
+        }
+  EXPECT_GT(done, 0u);
+}
+
+// A layer of more elements than go in one message.
+TEST_P(FunctionTest, LargeLayersGoInPieces) {
+  for (bool dealt : {true, false}) {
+    auto spec = Spec(ActivationKind::kSign, {1501, 1, 1}, 8, 8, 100, dealt);
+    const auto layer = MakeLayer(GetParam(), spec);
+    ASSERT_TRUE(layer.has_value());
+    CheckAgainstOracle(*layer, Repeat(WholeRing(8), spec.Elements()), 9);
+  }
+}
+
 // What a suite has not, it refuses by name, and says what it has.
 TEST_P(FunctionTest, RefusalsNameWhatExists) {
   const auto choice = mpc::ParseSuiteChoice(GetParam().choice, "conformance test");
   const auto& suite = AllProtocols().FindSuite(choice.name);
-  for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kNone})
-    for (bool pooled : {false, true}) {
-      auto spec = Spec(kind, {1, 4, 4}, 10, 16, 1, true);
-      spec.ring_bits = suite.RingBits(spec.value_bits);
-      if (pooled) spec.pool = PoolShape{};
-      try {
-        suite.Check(spec, choice);
-      } catch (const UnsupportedError& e) {
-        const std::string text = e.what();
-        EXPECT_FALSE(kind == ActivationKind::kSign && !pooled) << text;
-        EXPECT_NE(text.find("act1"), std::string::npos) << text;
-        EXPECT_NE(text.find("sign"), std::string::npos) << text;
+  for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare,
+                    ActivationKind::kNone})
+    for (bool pooled : {false, true})
+      for (unsigned shift : {0u, 4u, 10u}) {
+        if (kind == ActivationKind::kSign && shift > 0) continue;
+        auto spec = Spec(kind, {1, 4, 4}, 10, 16, 1, true);
+        spec.ring_bits = suite.RingBits(spec.value_bits);
+        spec.shift = shift;
+        if (pooled) spec.pool = PoolShape{};
+        try {
+          suite.Check(spec, choice);
+          EXPECT_LT(shift, 10u) << "values of 10 bits divided by 2^10";
+        } catch (const UnsupportedError& e) {
+          const std::string text = e.what();
+          EXPECT_FALSE(kind == ActivationKind::kSign && !pooled &&
+                       GetParam().choice.find("chunks") == std::string::npos)
+              << text;
+          EXPECT_NE(text.find("act1"), std::string::npos) << text;
+          if (shift == 0) {
+            EXPECT_NE(text.find("sign"), std::string::npos) << text;
+          }
+        }
       }
-    }
 }
 
 // An activation lives through many queries; each is prepared before any is run.
@@ -202,8 +319,8 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
       [&](mpc::Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
         const bool helps = party.Id() == layer1->roles.helper;
-        const auto act1 = layer1->suite->Create(party, layer1->spec, layer1->choice, layer1->roles);
-        const auto act2 = layer2->suite->Create(party, layer2->spec, layer2->choice, layer2->roles);
+        const auto act1 = layer1->Make(party);
+        const auto act2 = layer2->Make(party);
         const unsigned bits = layer2->spec.ring_bits;
         const auto linear =
             AllProtocols().LinearMaker()(shape, Public(party.Id(), 2, kFeatures, kFeatures, bits),

@@ -15,12 +15,26 @@ namespace {
 // Choices beside the bare names: suites list their options in SuiteInfo::options.
 const std::vector<std::string>& FurtherChoices() {
   static const std::vector<std::string> choices{"lut:chunks=2", "lut:chunks=3,form=bit",
-                                                "lut:chunks=4,form=bit", "fss:form=bit"};
+                                                "lut:chunks=4,form=bit", "lut:form=arith",
+                                                "fss:form=bit"};
   return choices;
 }
 
 std::uint32_t Largest(const std::array<std::uint32_t, 3>& hops) {
   return *std::max_element(hops.begin(), hops.end());
+}
+
+// What was prepared, as if it came from a file.
+void PassThroughArchive(const mpc::Activation& activation, mpc::Prepared& prepared) {
+  auto read = activation.NewCorrelation();
+  EXPECT_EQ(read == nullptr, prepared.correlation == nullptr);
+  if (read == nullptr || prepared.correlation == nullptr) return;
+  mpc::Archive written;
+  prepared.correlation->Visit(written);
+  mpc::Archive archive(written.Written(), "conformance test");
+  read->Visit(archive);
+  archive.Finish();
+  prepared.correlation = std::move(read);
 }
 
 std::uint64_t Sum(const std::array<std::uint64_t, 3>& bytes) {
@@ -69,12 +83,12 @@ std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec) {
   const auto choice = mpc::ParseSuiteChoice(subject.choice, "conformance test");
   const auto& suite = AllProtocols().FindSuite(choice.name);
   try {
-    spec.ring_bits = suite.RingBits(spec.value_bits);
+    spec.ring_bits = mpc::ActivationRingBits(suite, spec);
   } catch (const UnsupportedError&) {
     return std::nullopt;
   }
   try {
-    suite.Check(spec, choice);
+    mpc::CheckActivation(suite, spec, choice);
   } catch (const UnsupportedError& e) {
     EXPECT_NE(std::string(e.what()).find(spec.layer), std::string::npos) << e.what();
     return std::nullopt;
@@ -141,7 +155,7 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
   mpc::RunParties(
       [&](mpc::Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
-        const auto activation = layer.suite->Create(party, layer.spec, layer.choice, layer.roles);
+        const auto activation = layer.Make(party);
         std::vector<mpc::Prepared> prepared;
         for (std::size_t q = 0; q < queries.size(); ++q) {
           mpc::Context offline(party, Phase::kOffline);
@@ -150,6 +164,7 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
           prepared.push_back(
               activation->Prepare(offline, layer.spec.batch, knows ? &queries[q][id] : nullptr));
           offline.Leave();
+          if (options.archive) PassThroughArchive(*activation, prepared.back());
           session.queries[q].known[id] = prepared.back().known;
           session.queries[q].offline_hops[id] = offline.Depth();
         }
@@ -220,8 +235,8 @@ void CheckSession(const Layer& layer, const Session& session) {
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed) {
   const auto& spec = layer.spec;
   SCOPED_TRACE(fmt::format(
-      "{} of {} bits in a ring of {} to {}, {}, {} x {} x {}, batch {}{}",
-      mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits,
+      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}",
+      mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits, spec.shift,
       spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel, spec.pool->stride) : "no pool",
       spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : ""));
   const auto session =

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tercet/mpc/activation.h"
 #include "tercet/mpc/local.h"
 #include "tercet/mpc/suite.h"
 #include "tercet/net/wrappers.h"
@@ -45,7 +46,10 @@ struct Layer {
   mpc::Roles roles;
   ActivationSpec spec;
 
-  mpc::Cost Costs() const { return suite->Costs(spec, choice, roles); }
+  mpc::Cost Costs() const { return mpc::ActivationCosts(*suite, spec, choice, roles); }
+  std::unique_ptr<mpc::Activation> Make(mpc::Party& party) const {
+    return mpc::MakeActivation(*suite, party, spec, choice, roles);
+  }
 };
 
 /// The layer with the suite's ring for its values; nothing when the suite refuses it. A refusal
@@ -76,6 +80,7 @@ struct Session {
 struct Options {
   bool record = false;
   crypto::PrfLedger* ledger = nullptr;
+  bool archive = false;  ///< correlations pass through an archive between Prepare and Run
 };
 /// Prepares all queries, then runs them.
 Session RunLayer(const Layer& layer, const std::vector<Shares>& queries,

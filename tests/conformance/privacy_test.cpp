@@ -23,15 +23,16 @@ class PrivacyTest : public testing::TestWithParam<Subject> {
   const mpc::SuiteInfo& Info() const { return AllProtocols().FindSuite(Choice().name).Info(); }
 
   /// The layers to look at: each kind that the suite has, with and without the dealer's share known
-  /// offline.
+  /// offline. Rings are those of values of `value_bits` bits.
   std::vector<Layer> Layers(mpc::Shape3 in, unsigned value_bits, unsigned out_bits,
                             std::size_t batch) const {
     std::vector<Layer> layers;
     for (bool dealt : {true, false})
-      for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu})
-        for (bool pooled : {false, true}) {
+      for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare})
+        for (const auto& [pooled, shift] : Variants(kind)) {
           ActivationSpec spec{.layer = "act1",
                               .kind = kind,
+                              .shift = shift,
                               .in = in,
                               .pool = {},
                               .value_bits = value_bits,
@@ -39,13 +40,23 @@ class PrivacyTest : public testing::TestWithParam<Subject> {
                               .dealt = dealt,
                               .batch = batch};
           if (pooled) spec.pool = mpc::PoolShape{};
+          if (mpc::IsTournament(spec)) --spec.value_bits;  // differences have one bit more
           if (auto layer = MakeLayer(GetParam(), spec)) layers.push_back(*layer);
         }
     return layers;
   }
   static std::string Describe(const ActivationSpec& spec) {
-    return fmt::format("{}{}{}", mpc::ActivationName(spec.kind), spec.pool ? " with max-pool" : "",
-                       spec.dealt ? ", dealt" : "");
+    return fmt::format("{}{}{}{}", mpc::ActivationName(spec.kind),
+                       spec.shift > 0 ? fmt::format(" >> {}", spec.shift) : "",
+                       spec.pool ? " with max-pool" : "", spec.dealt ? ", dealt" : "");
+  }
+
+ private:
+  /// With max-pool or not, and shifts.
+  static std::vector<std::pair<bool, unsigned>> Variants(ActivationKind kind) {
+    if (kind == ActivationKind::kSign) return {{false, 0}, {true, 0}};
+    if (kind == ActivationKind::kSquare) return {{false, 0}, {false, 5}};
+    return {{false, 0}, {false, 5}, {true, 0}, {true, 5}};
   }
 };
 INSTANTIATE_TEST_SUITE_P(Suites, PrivacyTest, testing::ValuesIn(Subjects()), SubjectName);
@@ -95,8 +106,8 @@ TEST_P(PrivacyTest, EveryMessageChangesWithTheKeys) {
   for (const auto& layer : Layers({3, 4, 4}, 10, 16, 8)) {
     SCOPED_TRACE(Describe(layer.spec));
     const std::size_t rows = layer.spec.in.Size(), batch = layer.spec.batch;
-    const auto shares = ShareOut(Repeat(BordersAndRandom(10, 1), rows * batch), rows, batch,
-                                 layer.spec.ring_bits, 2);
+    const auto shares = ShareOut(Repeat(BordersAndRandom(layer.spec.value_bits, 1), rows * batch),
+                                 rows, batch, layer.spec.ring_bits, 2);
     const std::size_t unchanged = UnchangedBlocks(layer, shares);
     if (Choice().name == kUnmaskedSuite) {
       EXPECT_GT(unchanged, 0u) << "the test does not see unmasked messages";
@@ -287,7 +298,8 @@ TEST_P(PrivacyTest, ViewsAreUniformWhateverTheInput) {
   for (const auto& layer : Layers({8, 16, 16}, value_bits, 16, 16)) {
     ++looked_at;
     const auto& spec = layer.spec;
-    for (const std::int64_t value : {std::int64_t{0}, (std::int64_t{1} << (value_bits - 1)) - 1}) {
+    for (const std::int64_t value :
+         {std::int64_t{0}, (std::int64_t{1} << (spec.value_bits - 1)) - 1}) {
       SCOPED_TRACE(fmt::format("{}, all values {}", Describe(spec), value));
       const auto shares =
           ShareOut(Values(spec.Elements(), value), spec.in.Size(), spec.batch, spec.ring_bits, 5);
