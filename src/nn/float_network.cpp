@@ -12,6 +12,7 @@
 #include "nn/bounds.h"
 #include "nn/convolve.h"
 #include "nn/input.h"
+#include "nn/sum_windows.h"
 #include "tercet/base/error.h"
 
 namespace tercet::nn {
@@ -147,10 +148,13 @@ const NetworkSpec& FloatNetwork::Spec() const { return state_->spec; }
 
 std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first,
                                      std::size_t count) const {
-  const NetworkSpec& spec = state_->spec;
+  return state_->Run(images, first, count, {});
+}
+
+std::vector<float> FloatNetwork::State::Run(const Images& images, std::size_t first,
+                                            std::size_t count, const Observer& observer) const {
   std::set<std::string> kept_names;
-  for (const LayerSpec& layer : spec.layers)
-    if (layer.type == LayerType::kAdd) kept_names.insert(layer.from);
+  for (const LayerSpec& layer : spec.layers) kept_names.insert(layer.from);
 
   const double step = 255.0 / ((1U << spec.input.bits) - 1);
   const std::size_t classes = spec.Classes();
@@ -164,14 +168,16 @@ std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first,
           (static_cast<double>(v) * step / spec.input.scale - spec.input.mean) / spec.input.std);
     });
     std::map<std::string, std::vector<float>> kept;
+    if (kept_names.contains("input")) kept["input"] = x;
     for (std::size_t l = 0; l < spec.layers.size(); ++l) {
       const LayerSpec& layer = spec.layers[l];
-      const FloatLayer& weights = state_->layers[l];
+      const FloatLayer& weights = layers[l];
       const mpc::PoolShape pool{layer.kernel, layer.stride};
       switch (layer.type) {
         case LayerType::kConv2d:
         case LayerType::kLinear:
-          x = Convolve(LinearShapeOf(layer), weights.weight, weights.bias, x, batch);
+          x = Convolve(LinearShapeOf(layer), weights.weight, weights.bias,
+                       layer.from.empty() ? x : kept.at(layer.from), batch);
           break;
         case LayerType::kBatchNorm:
           BatchNorm(layer, weights, x, batch);
@@ -188,10 +194,14 @@ std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first,
         case LayerType::kMaxPool2d:
           x = Pool(layer.in, pool, x, batch, [](float a, float b) { return std::max(a, b); });
           break;
-        case LayerType::kAvgPool2d:
-          x = Pool(layer.in, pool, x, batch, [](float a, float b) { return a + b; });
+        case LayerType::kAvgPool2d: {
+          std::vector<float> sums(layer.out.Size() * batch);
+          SumWindows(layer.in, {layer.kernel, layer.stride, layer.padding}, x.data(), batch,
+                     sums.data());
+          x = std::move(sums);
           for (float& v : x) v /= static_cast<float>(layer.kernel * layer.kernel);
           break;
+        }
         case LayerType::kFlatten:
           break;
         case LayerType::kAdd: {
@@ -201,6 +211,7 @@ std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first,
         }
       }
       if (kept_names.contains(layer.name)) kept[layer.name] = x;
+      if (observer) observer(l, x);
     }
     for (std::size_t c = 0; c < classes; ++c)
       for (std::size_t b = 0; b < batch; ++b) logits[(done + b) * classes + c] = x[c * batch + b];

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,12 @@ struct FloatNetwork::State {
   NetworkSpec spec;
   std::string file;
   std::vector<FloatLayer> layers;  ///< one per layer of the JSON
+
+  /// Sees what leaves a layer of the JSON, given by its index: features x batch.
+  using Observer = std::function<void(std::size_t layer, const std::vector<float>& values)>;
+  /// As FloatNetwork::Run; `observer` may be empty.
+  std::vector<float> Run(const Images& images, std::size_t first, std::size_t count,
+                         const Observer& observer) const;
 };
 
 /// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened.

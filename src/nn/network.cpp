@@ -27,6 +27,9 @@ constexpr std::uintmax_t kMaxFileBytes = 16 << 20;
 /// kernels and element widths fit 64 bits.
 constexpr std::size_t kMaxElements = std::size_t{1} << 31;
 
+/// What "from" calls the network's input.
+constexpr char kInputName[] = "input";
+
 constexpr std::array<const char*, 10> kTypeNames = {"conv2d",  "linear", "batch_norm", "sign",
                                                     "relu",    "square", "max_pool2d", "avg_pool2d",
                                                     "flatten", "add"};
@@ -151,7 +154,8 @@ LayerSpec ReadLayer(const json& value) {
 /// Gives the layers of one network their shapes, front to back.
 class ShapeWalk {
  public:
-  ShapeWalk(std::string name, const Shape3& input) : name_(std::move(name)), shape_(input) {
+  ShapeWalk(std::string name, const Shape3& input)
+      : name_(std::move(name)), input_(input), shape_(input) {
     if (input.Size() >= kMaxElements) {
       Refuse(name_, "/input/shape",
              fmt::format("{} are {} values, expected fewer than {}", ShapeText(input), input.Size(),
@@ -162,6 +166,7 @@ class ShapeWalk {
   void Visit(LayerSpec& layer) {
     pointer_ = fmt::format("/layers/{}", outputs_.size());
     layer.in = shape_;
+    if (layer.type == LayerType::kConv2d && !layer.from.empty()) shape_ = layer.in = Source(layer);
     switch (layer.type) {
       case LayerType::kConv2d:
         layer.out = Convolve(layer);
@@ -189,8 +194,13 @@ class ShapeWalk {
       case LayerType::kMaxPool2d:
       case LayerType::kAvgPool2d:
         CheckWindow(layer);
-        layer.out = {layer.in.channels, (layer.in.height - layer.kernel) / layer.stride + 1,
-                     (layer.in.width - layer.kernel) / layer.stride + 1};
+        if (layer.padding > layer.kernel / 2) {
+          Fail("/padding", fmt::format("found {}, expected at most half the kernel, {}",
+                                       layer.padding, layer.kernel / 2));
+        }
+        layer.out = {layer.in.channels,
+                     (layer.in.height + 2 * layer.padding - layer.kernel) / layer.stride + 1,
+                     (layer.in.width + 2 * layer.padding - layer.kernel) / layer.stride + 1};
         computes_ = true;
         break;
       case LayerType::kFlatten:
@@ -201,6 +211,11 @@ class ShapeWalk {
         layer.out = layer.in;
         computes_ = true;
         break;
+    }
+    if (layer.name == kInputName) {
+      Fail("/name", fmt::format("found '{}', which stands for the network's input; expected "
+                                "another name",
+                                layer.name));
     }
     const auto [earlier, is_new] = outputs_.emplace(layer.name, Output{outputs_.size(), layer.out});
     if (!is_new) {
@@ -261,18 +276,26 @@ class ShapeWalk {
     return out;
   }
 
-  void CheckAdd(const LayerSpec& layer) const {
+  /// The shape of what `from` names.
+  Shape3 Source(const LayerSpec& layer) const {
+    if (layer.from == kInputName) return input_;
     const auto from = outputs_.find(layer.from);
     if (from == outputs_.end())
       Fail("/from", fmt::format("found '{}', expected the name of an earlier layer", layer.from));
-    if (from->second.shape != layer.in) {
+    return from->second.shape;
+  }
+
+  void CheckAdd(const LayerSpec& layer) const {
+    const Shape3 source = Source(layer);
+    if (source != layer.in) {
       Fail("/from", fmt::format("found '{}' with an output of {}, expected one of {} as the layer "
                                 "before",
-                                layer.from, ShapeText(from->second.shape), ShapeText(layer.in)));
+                                layer.from, ShapeText(source), ShapeText(layer.in)));
     }
   }
 
   std::string name_;
+  Shape3 input_;
   Shape3 shape_;  // what leaves the last layer visited
   bool computes_ = false;
   std::string pointer_;

@@ -201,7 +201,7 @@ TEST(Network, RefusesWhatTheSchemaForbidsAtTheTop) {
       {fmt::format(
            R"({{"name": "a", "input": {{"shape": [1, 8, 8]}}, "layers": [{}], "output": "max"}})",
            kConv),
-       "a.json /output", "found \"max\", expected \"logits\""},
+       "a.json /output", "found \"max\", expected \"logits\" or \"class\""},
       {fmt::format(
            R"({{"name": "a", "input": {{"shape": [1, 8, 8]}}, "layers": [{}], "output": "logits", "inputs": 1}})",
            kConv),
@@ -263,8 +263,8 @@ TEST(Network, RefusesABadLayer) {
            layer(R"("type": "conv2d", "out_channels": 1, "kernal": 3)"),
        "a.json /layers/3",
        "unknown key 'kernal'; allowed keys of conv2d: name, type, out_channels, kernel, bias, "
-       "groups, "
-       "padding, stride"},
+       "from, "
+       "groups, padding, stride"},
       {layer(R"("type": "linear")"), "a.json /layers/0",
        "missing key 'out_features'; linear needs name, type, out_features"},
       {layer(R"("type": "conv2d", "kernel": 1)"), "a.json /layers/0", "missing key 'out_channels'"},
@@ -272,8 +272,12 @@ TEST(Network, RefusesABadLayer) {
       {layer(R"("type": "add")"), "a.json /layers/0", "missing key 'from'"},
       {layer(R"("type": "batch_norm", "suite": "x")"), "a.json /layers/0", "unknown key 'suite'"},
       {layer(R"("type": "flatten", "kernel": 1)"), "a.json /layers/0", "unknown key 'kernel'"},
-      {layer(R"("type": "avg_pool2d", "kernel": 2, "padding": 1)"), "a.json /layers/0",
+      {layer(R"("type": "max_pool2d", "kernel": 2, "padding": 1)"), "a.json /layers/0",
        "unknown key 'padding'"},
+      {layer(R"("type": "avg_pool2d", "kernel": 3, "padding": 2)"), "a.json /layers/0/padding",
+       "found 2, expected at most half the kernel, 1"},
+      {layer(R"("type": "avg_pool2d", "kernel": 64, "padding": 33)"), "a.json /layers/0/padding",
+       "found 33, expected an integer from 0 to 32"},
       {layer(R"("type": "conv2d", "out_channels": 0, "kernel": 3)"),
        "a.json /layers/0/out_channels", "found 0, expected an integer from 1 to 65536"},
       {layer(R"("type": "conv2d", "out_channels": 1, "kernel": "3")"), "a.json /layers/0/kernel",
@@ -314,6 +318,12 @@ TEST(Network, RefusesABadLayer) {
       {layer(R"("type": "square")"), "a.json /layers/0/type", "found square"},
       {conv + "," + layer(R"("type": "add", "from": "x")"), "a.json /layers/1/from",
        "found 'x', expected the name of an earlier layer"},
+      {layer(R"("type": "conv2d", "out_channels": 1, "kernel": 1, "from": "y")"),
+       "a.json /layers/0/from", "found 'y', expected the name of an earlier layer"},
+      {layer(R"("type": "linear", "out_features": 1, "from": "input")"), "a.json /layers/0",
+       "unknown key 'from'"},
+      {R"({"name": "input", "type": "flatten"})", "a.json /layers/0/name",
+       "found 'input', which stands for the network's input"},
       {conv + R"(,{"name": "f", "type": "flatten"},)" + layer(R"("type": "add", "from": "conv1")"),
        "a.json /layers/2/from",
        "found 'conv1' with an output of 4 x 6 x 6, expected one of 144 x 1 x 1"},
@@ -322,6 +332,27 @@ TEST(Network, RefusesABadLayer) {
     SCOPED_TRACE(bad.text);
     ExpectConfigError([&] { ParseLayers(bad.text); }, bad.place, bad.message);
   }
+}
+
+TEST(Network, ConvolutionsMayTakeAnEarlierOutput) {
+  const NetworkSpec network = ParseLayers(
+      R"({"name": "a", "type": "conv2d", "out_channels": 3, "kernel": 3},
+         {"name": "b", "type": "conv2d", "out_channels": 5, "kernel": 1, "stride": 2, "from": "a"},
+         {"name": "c", "type": "conv2d", "out_channels": 4, "kernel": 3, "stride": 3,
+          "from": "input"},
+         {"name": "d", "type": "avg_pool2d", "kernel": 3, "stride": 2, "padding": 1})",
+      R"({"shape": [2, 8, 8]})");
+  EXPECT_EQ(network.layers[1].in, (Shape3{3, 6, 6}));
+  EXPECT_EQ(network.layers[1].out, (Shape3{5, 3, 3}));
+  EXPECT_EQ(network.layers[2].in, (Shape3{2, 8, 8}));
+  EXPECT_EQ(network.layers[2].out, (Shape3{4, 2, 2}));
+  EXPECT_EQ(network.layers[3].out, (Shape3{4, 1, 1}));
+  NetworkSpec other = network;
+  other.layers[2].from = "";
+  EXPECT_NE(other.Digest(), network.Digest());
+  other = network;
+  other.layers[3].padding = 0;
+  EXPECT_NE(other.Digest(), network.Digest());
 }
 
 TEST(Network, RefusesLayersTooLargeToCount) {

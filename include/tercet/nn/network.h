@@ -43,10 +43,13 @@ struct LayerSpec {
   std::string name;
   LayerType type = LayerType::kFlatten;
   std::size_t out_channels = 0;  ///< conv2d; out_features of linear
+  /// Of an average pool with padding, zeros are counted: the divisor is always kernel^2.
   std::size_t kernel = 1, stride = 1, padding = 0, groups = 1;
   bool bias = true;   ///< conv2d, linear
   double eps = 1e-5;  ///< batch_norm
-  std::string from;   ///< add: name of the layer whose output is added
+  /// add: name of the earlier layer whose output is added. conv2d: name of the earlier layer whose
+  /// output is its input, or "input" for the network's; empty for the layer before.
+  std::string from;
   std::string suite;  ///< sign, relu, square, max_pool2d: overrides the run's suite when not empty
   Shape3 in;          ///< filled in by the loader; of a linear layer the map before it is flattened
   Shape3 out;         ///< filled in by the loader
@@ -56,7 +59,7 @@ struct NetworkSpec {
   std::string name;
   InputSpec input;
   std::vector<LayerSpec> layers;
-  std::string output = "logits";
+  std::string output = "logits";  ///< or "class": the result is the class and nothing else
 
   Shape3 OutputShape() const { return layers.back().out; }
   std::size_t Classes() const { return OutputShape().Size(); }
@@ -71,9 +74,11 @@ struct NetworkSpec {
 /// missing key, out of range), names that are not unique, a layer that does not fit its input's
 /// shape (kernel larger than the padded input, groups that do not divide the channels, a linear
 /// layer on an unflattened map is allowed and flattens), an activation with nothing before it that
-/// computes, an add whose source is no earlier layer or has another shape, 2^31 or more activations
+/// computes, an add whose source is no earlier layer or has another shape, a conv2d whose source is
+/// no earlier layer, 2^31 or more activations
 /// or weights in a layer. A key that is unknown, missing or comes twice is reported at the object
-/// around it. The JSON Schema is nets/network.schema.json, built into the library. Thread safe.
+/// around it. No layer is called "input". The JSON Schema is nets/network.schema.json, built into
+/// the library. Thread safe.
 NetworkSpec LoadNetwork(const std::filesystem::path& file);
 /// The same from text; `name` stands for the file in messages.
 NetworkSpec ParseNetwork(const std::string& text, const std::string& name);
