@@ -91,9 +91,12 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, const mpc::Reg
                                      unsigned bits) {
   const nn::FloatNetwork network(spec, PlaceholderWeights(spec, 1), "placeholder weights");
   nn::CompileOptions options;
-  options.default_bits = options.min_bits = options.max_bits = bits;
+  options.default_bits = options.default_fixed_bits = bits;
   nn::PublicNetwork result = nn::Compile(network, registry.PlainOracle(), options, nullptr).net;
-  for (auto& layer : result.layers) layer.value_bits = bits;
+  for (auto& layer : result.layers) {
+    layer.value_bits = bits;
+    layer.shift = std::min(layer.shift, bits - 1);
+  }
   return result;
 }
 

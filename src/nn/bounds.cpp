@@ -59,6 +59,61 @@ Interval Sum(const Interval& x, const Interval& y, const std::string& layer) {
   return sum;
 }
 
+Interval ShortcutInterval(const Shortcut& shortcut, const std::vector<std::int64_t>& weights,
+                          Int128 input_max, const std::string& where) {
+  if (!shortcut.linear) {
+    const Int128 end = Product(shortcut.factor, input_max, where);
+    return {std::min<Int128>(end, 0), std::max<Int128>(end, 0)};
+  }
+  mpc::LinearShape shape = *shortcut.linear;
+  shape.bias_per_element = false;
+  return ValueInterval(shape, {weights, std::vector<std::int64_t>(shape.BiasCount(), 0), {}},
+                       input_max, where);
+}
+
+Int128 OutputMax(const PublicLayer& layer, const Interval& values, const std::string& where) {
+  Int128 max = 1;
+  const auto divided = [&](Int128 value) { return value >> layer.shift; };  // rounds down
+  if (layer.activation == mpc::ActivationKind::kRelu)
+    max = divided(std::max<Int128>(values.high, 0));
+  if (layer.activation == mpc::ActivationKind::kSquare) {
+    const Int128 low = divided(values.low), high = divided(values.high);
+    max = std::max(Product(low, low, where), Product(high, high, where));
+  }
+  if (layer.sum_pool)
+    max = Product(max, static_cast<Int128>(layer.sum_pool->kernel * layer.sum_pool->kernel), where);
+  return max;
+}
+
+std::vector<Interval> ValueIntervals(const IntegerNetwork& network, const std::string& place) {
+  std::vector<Interval> intervals;
+  std::vector<Int128> max{network.net.InputMax()};  // what leaves the input and each layer
+  for (std::size_t l = 0; l < network.weights.size(); ++l) {
+    const PublicLayer& layer = network.net.layers[l];
+    const LayerWeights& weights = network.weights[l];
+    const std::string where = fmt::format("{} layer {}", place, layer.name);
+    const Int128 half = Int128{1} << (layer.value_bits - 1);
+    Interval values{-half, half - 1};
+    if (layer.proven) {
+      values = ValueInterval(layer.linear, weights, max.back(), where);
+      if (layer.shortcut) {
+        const Interval more =
+            ShortcutInterval(*layer.shortcut, weights.shortcut, max[layer.shortcut->from], where);
+        values = Sum(values, more, where);
+      }
+    }
+    intervals.push_back(values);
+    max.push_back(OutputMax(layer, values, where));
+  }
+  return intervals;
+}
+
+unsigned BitsOf(const Interval& interval) {
+  unsigned bits = 1;
+  while (!Fits(interval, bits)) ++bits;
+  return bits;
+}
+
 std::string IntegerText(Int128 value) { return fmt::format("{}", value); }
 
 }  // namespace tercet::nn

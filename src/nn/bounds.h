@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "tercet/nn/integer_network.h"
 
@@ -28,6 +29,20 @@ bool Fits(const Interval& interval, unsigned bits);
 /// Exact, or ConfigError (`layer` says where) beyond 127 bits.
 Int128 Product(Int128 x, Int128 y, const std::string& layer);
 Interval Sum(const Interval& x, const Interval& y, const std::string& layer);
+
+/// What a shortcut adds to its layer's values when 0..input_max enters it.
+Interval ShortcutInterval(const Shortcut& shortcut, const std::vector<std::int64_t>& weights,
+                          Int128 input_max, const std::string& where);
+
+/// The largest value that leaves a layer whose values lie in `values`, after all pools.
+Int128 OutputMax(const PublicLayer& layer, const Interval& values, const std::string& where);
+
+/// The interval of each layer's values, over all inputs in range; that of a layer whose width is
+/// not proven is all that its width holds. `place` says where in a ConfigError.
+std::vector<Interval> ValueIntervals(const IntegerNetwork& network, const std::string& place);
+
+/// The fewest bits, sign included, that hold the interval.
+unsigned BitsOf(const Interval& interval);
 
 /// Decimal digits.
 std::string IntegerText(Int128 value);

@@ -1,18 +1,23 @@
 #include "tercet/nn/compile.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
+#include <map>
 #include <numeric>
+#include <optional>
 #include <utility>
 
-#include "nn/convolve.h"
+#include "nn/blocks.h"
+#include "nn/compare_classes.h"
+#include "nn/evaluate.h"
 #include "nn/float_network.h"
 #include "nn/input.h"
 #include "nn/quantise.h"
-#include "nn/windows.h"
 #include "tercet/base/error.h"
 
 namespace tercet::nn {
@@ -20,128 +25,20 @@ namespace {
 
 using mpc::ActivationKind;
 
-constexpr char kSupported[] =
-    "it supports blocks of conv2d or linear, then batch_norm (optional), sign, max_pool2d "
-    "(optional), with flatten between blocks, and a last conv2d or linear with batch_norm "
-    "(optional)";
-
-constexpr std::size_t kBatch = 32;
-
 /// Calibration images: enough to tell 0.01 points apart, fewer for large networks, never so few
 /// that chance decides.
 constexpr std::size_t kMostImages = 10'000, kFewestImages = 1'000;
 constexpr std::size_t kMacsPerPass = 20'000'000'000;
 /// Images whose logits the oracle confirms after calibration.
 constexpr std::size_t kConfirmed = 256;
+constexpr std::size_t kConfirmedMacs = 5'000'000'000;
+/// Of the largest weight of a layer as wide as can be; with fewer nothing sensible is computed.
+constexpr unsigned kFewestWeightBits = 4;
 
-/// The layers of the JSON that make one layer of the integer network.
-struct Block {
-  PublicLayer layer;  // without its width
-  std::size_t linear = 0;
-  const LayerSpec* norm = nullptr;  // null without batch_norm
-  std::size_t norm_index = 0;
-  const LayerSpec* sign = nullptr;
-};
-
-/// Sorts the layers of the JSON into blocks.
-class BlockReader {
- public:
-  explicit BlockReader(const NetworkSpec& spec) {
-    for (index_ = 0; index_ < spec.layers.size(); ++index_) Visit(spec.layers[index_]);
-    if (blocks_.empty() || blocks_.back().sign != nullptr) {
-      throw UnsupportedError(fmt::format(
-          "layer {}: the compile step needs a conv2d or linear layer without activation at "
-          "the end; {}",
-          spec.layers.back().name, kSupported));
-    }
-  }
-  std::vector<Block> Take() { return std::move(blocks_); }
-
- private:
-  [[noreturn]] void Refuse(const LayerSpec& layer, const std::string& where) const {
-    throw UnsupportedError(fmt::format("layer {}: the compile step does not support {} {}; {}",
-                                       layer.name, LayerTypeName(layer.type), where, kSupported));
-  }
-
-  void Visit(const LayerSpec& layer) {
-    // What the open block already has decides what may come.
-    Block* block = blocks_.empty() ? nullptr : &blocks_.back();
-    switch (layer.type) {
-      case LayerType::kConv2d:
-      case LayerType::kLinear:
-        if (block != nullptr && block->sign == nullptr)
-          Refuse(layer, fmt::format("after {} without a sign between", block->layer.name));
-        blocks_.emplace_back();
-        blocks_.back().linear = index_;
-        blocks_.back().layer.name = layer.name;
-        blocks_.back().layer.linear = LinearShapeOf(layer);
-        break;
-      case LayerType::kBatchNorm:
-        if (block == nullptr || block->sign != nullptr || block->norm != nullptr || flattened_)
-          Refuse(layer, "that does not directly follow conv2d or linear");
-        block->norm = &layer;
-        block->norm_index = index_;
-        break;
-      case LayerType::kSign:
-        if (block == nullptr || block->sign != nullptr || flattened_)
-          Refuse(layer, "that does not follow conv2d, linear or their batch_norm");
-        block->sign = &layer;
-        block->layer.activation = ActivationKind::kSign;
-        SetSuite(*block, layer);
-        break;
-      case LayerType::kMaxPool2d:
-        if (block == nullptr || block->sign == nullptr || block->layer.pool || flattened_)
-          Refuse(layer, "that does not directly follow sign");
-        block->layer.pool = mpc::PoolShape{layer.kernel, layer.stride};
-        SetSuite(*block, layer);
-        break;
-      case LayerType::kFlatten:
-        // Features keep their order, so the next layer's shape says it all.
-        flattened_ = block != nullptr && layer.in != layer.out;
-        return;
-      default:
-        Refuse(layer, "layers");
-    }
-    flattened_ = false;
-    std::string& type = blocks_.back().layer.type;
-    if (!type.empty()) type += '+';
-    type += LayerTypeName(layer.type);
-  }
-
-  static void SetSuite(Block& block, const LayerSpec& layer) {
-    std::string& suite = block.layer.suite;
-    if (layer.suite.empty() || layer.suite == suite) return;
-    if (!suite.empty()) {
-      throw UnsupportedError(fmt::format(
-          "layer {}: sign and max_pool2d of a block run in one suite, but the network names "
-          "{} and {}",
-          layer.name, suite, layer.suite));
-    }
-    suite = layer.suite;
-  }
-
-  std::size_t index_ = 0;
-  bool flattened_ =
-      false;  // a flatten that changed the shape came after the open block's last layer
-  std::vector<Block> blocks_;
-};
-
-/// Real numbers as integers: value = alpha * q + beta.
+/// Real numbers as integers 0..max: value = alpha * q, up to what the blocks have in their biases.
 struct Encoding {
-  double alpha, beta;
-  std::int64_t max;
-};
-
-Encoding InputEncoding(const InputSpec& input) {
-  const auto max = (std::int64_t{1} << input.bits) - 1;
-  return {255.0 / static_cast<double>(max) / input.scale / input.std, -input.mean / input.std, max};
-}
-constexpr Encoding kSignEncoding{2, -1, 1};  // -1 and +1 as 0 and 1
-
-/// The calibration images in the form that the evaluation uses.
-struct Sample {
-  Images images;
-  std::vector<std::uint8_t> labels;
+  double alpha;
+  Int128 max;
 };
 
 Sample TakeSample(const Images& images, const std::vector<std::uint8_t>& labels, std::size_t macs) {
@@ -160,114 +57,6 @@ Sample TakeSample(const Images& images, const std::vector<std::uint8_t>& labels,
   return sample;
 }
 
-/// An integer layer ready to be evaluated with floating-point arithmetic, which is exact up to
-/// kMaxWidth bits.
-template <class T>
-struct FastLayer {
-  const PublicLayer* layer;
-  std::vector<T> weight, bias;
-
-  FastLayer(const PublicLayer& public_layer, const LayerWeights& weights)
-      : layer(&public_layer),
-        weight(weights.weight.begin(), weights.weight.end()),
-        bias(weights.bias.begin(), weights.bias.end()) {}
-
-  std::vector<T> Run(const std::vector<T>& x, std::size_t batch) const {
-    std::vector<T> z = Convolve(layer->linear, weight, bias, x, batch);
-    if (layer->activation == ActivationKind::kNone) return z;
-    for (T& v : z) v = v >= 0 ? T{1} : T{0};
-    if (!layer->pool) return z;
-    return Pool(layer->linear.Out(), *layer->pool, z, batch,
-                [](T a, T b) { return std::max(a, b); });
-  }
-};
-
-/// Activations of the sample entering one layer, a chunk of images after the other; all are bytes.
-struct Activations {
-  std::size_t layer = 0;
-  std::vector<std::vector<std::uint8_t>> chunks;
-};
-
-/// Evaluates integer networks on the sample.
-class Evaluator {
- public:
-  Evaluator(const std::vector<PublicLayer>& layers, const InputSpec& input, const Sample& sample,
-            unsigned max_bits)
-      : layers_(layers), sample_(sample), single_(max_bits <= 24) {
-    const std::size_t count = sample.images.count;
-    for (std::size_t first = 0; first < count; first += kBatch) {
-      const std::size_t batch = std::min(kBatch, count - first);
-      const std::vector<std::int64_t> q = QuantiseInput(input, sample.images, first, batch);
-      input_.chunks.emplace_back(q.begin(), q.end());
-    }
-  }
-
-  const Activations& Input() const { return input_; }
-
-  /// Percent of the sample classified correctly, continuing from `from`.
-  double Accuracy(const std::vector<QuantisedLayer>& network, const Activations& from) const {
-    return single_ ? AccuracyWith<float>(network, from) : AccuracyWith<double>(network, from);
-  }
-
-  /// What enters layer `to`.
-  Activations Advance(const std::vector<QuantisedLayer>& network, const Activations& from,
-                      std::size_t to) const {
-    return single_ ? AdvanceWith<float>(network, from, to) : AdvanceWith<double>(network, from, to);
-  }
-
- private:
-  std::size_t BatchOf(std::size_t chunk) const {
-    return std::min(kBatch, sample_.images.count - chunk * kBatch);
-  }
-
-  // Every partial sum lies in the layer's interval, as each starts from the bias and inputs are not
-  // negative.
-  template <class T>
-  std::vector<FastLayer<T>> Prepare(const std::vector<QuantisedLayer>& network, std::size_t from,
-                                    std::size_t to) const {
-    std::vector<FastLayer<T>> fast;
-    for (std::size_t l = from; l < to; ++l) fast.emplace_back(layers_[l], network[l].weights);
-    return fast;
-  }
-
-  template <class T>
-  double AccuracyWith(const std::vector<QuantisedLayer>& network, const Activations& from) const {
-    const std::vector<FastLayer<T>> fast = Prepare<T>(network, from.layer, layers_.size());
-    const std::size_t classes = layers_.back().linear.Out().Size();
-    std::size_t correct = 0;
-    for (std::size_t chunk = 0; chunk < from.chunks.size(); ++chunk) {
-      const std::size_t batch = BatchOf(chunk);
-      std::vector<T> x(from.chunks[chunk].begin(), from.chunks[chunk].end());
-      for (const FastLayer<T>& layer : fast) x = layer.Run(x, batch);
-      for (std::size_t b = 0; b < batch; ++b) {
-        std::size_t best = 0;
-        for (std::size_t c = 1; c < classes; ++c)
-          if (x[c * batch + b] > x[best * batch + b]) best = c;
-        correct += best == sample_.labels[chunk * kBatch + b] ? 1 : 0;
-      }
-    }
-    return 100.0 * static_cast<double>(correct) / static_cast<double>(sample_.images.count);
-  }
-
-  template <class T>
-  Activations AdvanceWith(const std::vector<QuantisedLayer>& network, const Activations& from,
-                          std::size_t to) const {
-    const std::vector<FastLayer<T>> fast = Prepare<T>(network, from.layer, to);
-    Activations result{to, {}};
-    for (std::size_t chunk = 0; chunk < from.chunks.size(); ++chunk) {
-      std::vector<T> x(from.chunks[chunk].begin(), from.chunks[chunk].end());
-      for (const FastLayer<T>& layer : fast) x = layer.Run(x, BatchOf(chunk));
-      result.chunks.emplace_back(x.begin(), x.end());
-    }
-    return result;
-  }
-
-  const std::vector<PublicLayer>& layers_;
-  const Sample& sample_;
-  bool single_;  // single precision holds all values
-  Activations input_;
-};
-
 void CheckOptions(const CompileOptions& options, const InputSpec& input, std::size_t classes) {
   const bool ordered = kMinWidth <= options.min_bits && options.min_bits <= options.max_bits &&
                        options.max_bits <= kMaxWidth;
@@ -279,6 +68,23 @@ void CheckOptions(const CompileOptions& options, const InputSpec& input, std::si
             "max_bits <= {} and default_bits in the same range",
             options.min_bits, options.max_bits, options.default_bits, kMinWidth, kMaxWidth));
   }
+  if (options.max_fixed_bits < options.min_bits || options.max_fixed_bits > kMaxWidth ||
+      options.default_fixed_bits < kMinWidth || options.default_fixed_bits > kMaxWidth) {
+    throw ConfigError("compile widths",
+                      fmt::format("found max_fixed_bits {} and default_fixed_bits {}, expected "
+                                  "min_bits, {}, and {} to {}",
+                                  options.max_fixed_bits, options.default_fixed_bits,
+                                  options.min_bits, kMinWidth, kMaxWidth));
+  }
+  if (options.activation_bits < 2 || options.activation_bits > 16)
+    throw ConfigError("compile activation_bits",
+                      fmt::format("found {}, expected 2 to 16", options.activation_bits));
+  if (options.head_room > 16)
+    throw ConfigError("compile head_room",
+                      fmt::format("found {}, expected 0 to 16 bits", options.head_room));
+  if (options.measured && options.calibration == nullptr)
+    throw ConfigError("compile widths",
+                      "found measured widths without calibration images, expected images");
   if (!(options.max_loss >= 0 && options.max_loss <= 100))
     throw ConfigError("compile max_loss",
                       fmt::format("found {}, expected 0 to 100 points", options.max_loss));
@@ -300,11 +106,10 @@ void CheckOptions(const CompileOptions& options, const InputSpec& input, std::si
                       fmt::format("found {}, expected 0 to {}", *worst, classes - 1));
 }
 
-std::vector<std::uint8_t> FloatPredictions(const FloatNetwork& network, const Images& images) {
-  const std::size_t classes = network.Spec().Classes();
-  const std::vector<float> logits = network.Run(images, 0, images.count);
-  std::vector<std::uint8_t> predictions(images.count);
-  for (std::size_t i = 0; i < images.count; ++i) {
+/// Index of the largest logit of each image.
+std::vector<std::uint8_t> FloatPredictions(const std::vector<float>& logits, std::size_t classes) {
+  std::vector<std::uint8_t> predictions(logits.size() / classes);
+  for (std::size_t i = 0; i < predictions.size(); ++i) {
     const auto first = logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
     predictions[i] = static_cast<std::uint8_t>(
         std::max_element(first, first + static_cast<std::ptrdiff_t>(classes)) - first);
@@ -331,27 +136,35 @@ class Compiler {
   IntegerNetwork Run() {
     const NetworkSpec& spec = network_.Spec();
     CheckOptions(options_, spec.input, spec.Classes());
-    blocks_ = BlockReader(spec).Take();
-    Encoding encoding = InputEncoding(spec.input);
-    for (Block& block : blocks_) {
-      real_.push_back(Fold(block, encoding));
+    blocks_ = MakeBlocks(spec, network_.state_->layers);
+    for (const Block& block : blocks_) {
       layers_.push_back(block.layer);
-      encoding = kSignEncoding;
+      ReportProduct(block);
     }
-    widths_.assign(layers_.size(),
-                   options_.calibration ? options_.max_bits : options_.default_bits);
-    for (std::size_t l = 0; l < layers_.size(); ++l) quantised_.push_back(Quantise(l, widths_[l]));
     Sample sample;
     if (options_.calibration != nullptr) {
       sample = TakeSample(*options_.calibration, *options_.labels, Macs());
+      RunFloat(sample);
+    }
+    for (std::size_t l = 0; l < layers_.size(); ++l) widths_.push_back(WidestBits(l));
+    QuantiseAll();
+    if (options_.calibration != nullptr) {
       ChooseWidths(sample);
     } else {
-      for (std::size_t l = 0; l < layers_.size(); ++l) ReportLayer(l, "");
-      Report(fmt::format("no calibration images: every layer has {} bits", options_.default_bits));
+      for (std::size_t l = 0; l < layers_.size(); ++l) ReportLayer(l, BoundText(l));
+      Report(fmt::format(
+          "no calibration images: every layer has {} bits{}", options_.default_bits,
+          AnyFixedPoint() ? fmt::format(", in fixed point {}", options_.default_fixed_bits) : ""));
     }
     IntegerNetwork result = Assemble();
     ProveWidths(result, spec.name);
     if (options_.calibration != nullptr) Confirm(result, sample);
+    if (options_.only_class || spec.output == "class") {
+      CompareClasses(result);
+      ProveWidths(result, spec.name);
+      Report(fmt::format("{}: {} bits for the differences of {} logits; only the class is left",
+                         layers_.back().name, result.net.layers.back().value_bits, spec.Classes()));
+    }
     return result;
   }
 
@@ -364,74 +177,180 @@ class Compiler {
     if (options_.progress) options_.progress(line);
   }
   void ReportLayer(std::size_t l, const std::string& more) {
+    Report(fmt::format("{}: {} bits, {}", layers_[l].name, widths_[l], more));
+    if (quantised_[l].weight_bits == 0)
+      Report(
+          fmt::format("warning: layer {}: all weights round to zero; give it more bits, or "
+                      "measure its width",
+                      layers_[l].name));
+  }
+  std::string BoundText(std::size_t l) const {
     const Interval& values = quantised_[l].values;
-    Report(fmt::format("{}: {} bits, values from {} to {}{}", layers_[l].name, widths_[l],
-                       IntegerText(values.low), IntegerText(values.high), more));
+    return fmt::format("values from {} to {}", IntegerText(values.low), IntegerText(values.high));
+  }
+  void ReportProduct(const Block& block) {
+    if (block.multiplied.empty()) return;
+    Report(fmt::format("{}: {} multiplied out, {} MACs become {}", block.layer.name,
+                       fmt::join(block.multiplied, ", "), block.macs_before,
+                       block.map.shape.Macs()));
   }
 
   std::size_t Macs() const {
-    return std::accumulate(
-        layers_.begin(), layers_.end(), std::size_t{0},
-        [](std::size_t sum, const PublicLayer& layer) { return sum + layer.linear.Macs(); });
+    return std::accumulate(layers_.begin(), layers_.end(), std::size_t{0},
+                           [](std::size_t sum, const PublicLayer& layer) {
+                             const auto& shortcut = layer.shortcut;
+                             return sum + layer.linear.Macs() +
+                                    (shortcut && shortcut->linear ? shortcut->linear->Macs() : 0);
+                           });
   }
 
-  /// Folds batch_norm and the encoding of the input into weights and bias on the input's integers.
-  /// Before Sign, a positive factor of a channel changes nothing, so those of batch_norm and of the
-  /// encoding are divided out.
-  RealLayer Fold(Block& block, const Encoding& encoding) const {
-    const FloatNetwork::State& state = *network_.state_;
-    const FloatLayer& linear = state.layers[block.linear];
-    const FloatLayer* norm = block.norm == nullptr ? nullptr : &state.layers[block.norm_index];
-    mpc::LinearShape& shape = block.layer.linear;
-    // Padding is the real number 0, which no integer stands for unless beta is 0: those weights
-    // must not contribute beta.
-    shape.bias_per_element = shape.padding > 0 && encoding.beta != 0;
+  bool GivesFixedPoint(std::size_t output) const {
+    if (output == 0) return false;
+    const ActivationKind kind = layers_[output - 1].activation;
+    return kind == ActivationKind::kRelu || kind == ActivationKind::kSquare;
+  }
+  /// See CompileOptions.
+  bool IsFixedPoint(std::size_t l) const {
+    return GivesFixedPoint(l) || GivesFixedPoint(l + 1) || layers_[l].shortcut.has_value();
+  }
+  bool AnyFixedPoint() const {
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      if (IsFixedPoint(l)) return true;
+    return false;
+  }
+  bool IsMeasured(std::size_t l) const { return options_.measured && IsFixedPoint(l); }
 
-    RealLayer real{
-        shape, std::vector<double>(linear.weight.begin(), linear.weight.end()), {}, encoding.max};
-    const std::size_t depth = shape.Depth();
-    const std::size_t area = shape.Out().height * shape.Out().width;
-    const WindowPatterns patterns(shape);
-    for (std::size_t c = 0; c < shape.out_channels; ++c) {
-      // value = gain * (w x + bias) + shift
-      double gain = 1, shift = 0;
-      double bias = linear.bias.empty() ? 0 : linear.bias[c];
-      if (norm != nullptr) {
-        // gamma = 0 makes the gain 0, also when it comes with the sign of minus zero.
-        gain = norm->weight[c] / std::sqrt(norm->variance[c] + block.norm->eps);
-        shift = norm->bias[c];
-        bias -= norm->mean[c];
+  unsigned LimitBits(std::size_t l) const {
+    return IsFixedPoint(l) ? options_.max_fixed_bits : options_.max_bits;
+  }
+  unsigned WidestBits(std::size_t l) const {
+    if (options_.calibration != nullptr) return LimitBits(l);
+    return IsFixedPoint(l) ? options_.default_fixed_bits : options_.default_bits;
+  }
+
+  /// Accuracy and ranges of the float network on the sample.
+  void RunFloat(const Sample& sample) {
+    std::map<std::size_t, std::size_t> block_of;  // layer of the JSON -> block with those values
+    for (std::size_t l = 0; l < blocks_.size(); ++l) block_of[blocks_[l].value_layer] = l;
+    seen_.resize(blocks_.size());
+    const auto observe = [&](std::size_t layer, const std::vector<float>& values) {
+      const auto block = block_of.find(layer);
+      if (block == block_of.end()) return;
+      RealRange& range = seen_[block->second];
+      const auto [low, high] = std::minmax_element(values.begin(), values.end());
+      range = {std::min<double>(range.low, *low), std::max<double>(range.high, *high)};
+    };
+    const std::vector<float> logits =
+        network_.state_->Run(sample.images, 0, sample.images.count, observe);
+    report_.float_accuracy =
+        Percent(FloatPredictions(logits, network_.Spec().Classes()), sample.labels);
+    Report(fmt::format("float network: {:.2f} % of {} calibration images", report_.float_accuracy,
+                       sample.images.count));
+  }
+
+  /// How what leaves the input or a layer of `network` stands for real numbers.
+  Encoding EncodingOf(const std::vector<QuantisedLayer>& network, std::size_t output) const {
+    if (output == 0) {
+      const InputSpec& input = network_.Spec().input;
+      const std::int64_t max = (std::int64_t{1} << input.bits) - 1;
+      return {255.0 / static_cast<double>(max) / input.scale / input.std, max};
+    }
+    PublicLayer layer = layers_[output - 1];
+    const QuantisedLayer& quantised = network[output - 1];
+    layer.shift = quantised.shift;
+    double alpha = 2;  // Sign: 0 and 1 for -1 and +1
+    if (GivesFixedPoint(output)) {
+      alpha = std::ldexp(1 / quantised.scale, static_cast<int>(quantised.shift));
+      if (layer.activation == ActivationKind::kSquare) alpha *= alpha;
+    }
+    if (layer.sum_pool)
+      alpha /= static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
+    return {alpha, OutputMax(layer, quantised.values, layer.name)};
+  }
+
+  /// Layer l on the integers that the layers before it in `network` give.
+  RealLayer Real(const std::vector<QuantisedLayer>& network, std::size_t l) const {
+    const Block& block = blocks_[l];
+    const auto scaled = [](std::vector<double> values, double factor) {
+      for (double& v : values) v *= factor;
+      return values;
+    };
+    const Encoding input = EncodingOf(network, l);
+    RealLayer real{block.map.shape, scaled(block.map.weight, input.alpha), block.map.bias,
+                   input.max, std::nullopt};
+    if (block.layer.shortcut) {
+      const Encoding from = EncodingOf(network, block.layer.shortcut->from);
+      RealSummand summand;
+      summand.input_max = from.max;
+      summand.factor = from.alpha;
+      if (block.shortcut) {
+        summand.shape = block.shortcut->shape;
+        summand.weight = scaled(block.shortcut->weight, from.alpha);
       }
-      if (block.sign != nullptr) {
-        const double size = std::abs(gain);
-        if (size > 0) {
-          gain /= size * encoding.alpha;
-          shift /= size * encoding.alpha;
-        }
-      }
-      double* w = real.weight.data() + c * depth;
-      const std::vector<double> beta_sums =
-          patterns.Sums<double>([&](std::size_t i) { return encoding.beta * w[i]; });
-      const auto bias_of = [&](std::size_t pattern) {
-        return gain * (bias + beta_sums[pattern]) + shift;
-      };
-      if (shape.bias_per_element) {
-        for (std::size_t position = 0; position < area; ++position)
-          real.bias.push_back(bias_of(patterns.Of(position)));
-      } else {
-        real.bias.push_back(bias_of(0));
-      }
-      for (std::size_t i = 0; i < depth; ++i) w[i] *= gain * encoding.alpha;
+      real.summand = std::move(summand);
     }
     return real;
   }
 
-  QuantisedLayer Quantise(std::size_t l, unsigned bits) const {
-    return l + 1 < real_.size() ? QuantiseForSign(real_[l], bits) : QuantiseLogits(real_[l], bits);
+  /// Quantises layer l of `network`, of which the layers before are quantised. False when it needs
+  /// more bits.
+  bool Quantise(std::vector<QuantisedLayer>& network, std::size_t l, unsigned bits) const {
+    const RealLayer real = Real(network, l);
+    if (layers_[l].activation == ActivationKind::kSign && !real.summand && !IsMeasured(l)) {
+      network[l] = QuantiseForSign(real, bits);
+      return true;
+    }
+    FixedPointTarget target;
+    target.activation = layers_[l].activation;
+    target.activation_bits = options_.activation_bits;
+    if (!seen_.empty()) target.seen = seen_[l];
+    target.proven = !IsMeasured(l);
+    target.head_room = options_.head_room;
+    std::optional<QuantisedLayer> found = QuantiseFixedPoint(real, bits, target);
+    if (!found) return false;
+    if (IsMeasured(l)) {
+      const Int128 half = Int128{1} << (bits - 1);
+      found->values = {-half, half - 1};
+      // Bounds are not known; doubles are checked against the oracle in the end.
+      found->exact_bits = std::numeric_limits<double>::digits;
+    }
+    network[l] = std::move(*found);
+    return true;
   }
 
-  /// The layers before Sign, those with most activations first: their widths cost most, so they may
-  /// lose most.
+  /// Layer l with other bits, and those after it that its scale reaches. Nothing when one of them
+  /// does not fit.
+  std::optional<std::vector<QuantisedLayer>> Trial(std::size_t l, unsigned bits) const {
+    std::vector<QuantisedLayer> trial = quantised_;
+    if (!Quantise(trial, l, bits)) return std::nullopt;
+    for (std::size_t next = l + 1; next < layers_.size() && GivesFixedPoint(l + 1); ++next)
+      if (!Quantise(trial, next, widths_[next])) return std::nullopt;
+    return trial;
+  }
+
+  void QuantiseAll() {
+    quantised_.resize(layers_.size());
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      while (!Quantise(quantised_, l, widths_[l])) {
+        if (widths_[l] == kMaxWidth) Refuse(l, "no factor of its residual");
+        ++widths_[l];
+      }
+      if (widths_[l] == kMaxWidth &&
+          quantised_[l].weight_bits.value_or(kFewestWeightBits) < kFewestWeightBits)
+        Refuse(l, "next to nothing of its weights");
+    }
+  }
+  [[noreturn]] void Refuse(std::size_t l, const std::string& what) const {
+    throw ConfigError(
+        fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),
+        fmt::format("found values of so large a bound that {} is left with {} bits; {}", what,
+                    kMaxWidth,
+                    options_.measured ? "the layers have too different scales"
+                                      : "measure the widths instead of proving them"));
+  }
+
+  /// All layers but the last, those with most activations first: their widths cost most, so they
+  /// may lose most.
   std::vector<std::size_t> SearchOrder() const {
     std::vector<std::size_t> order(layers_.size() - 1);
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -442,12 +361,13 @@ class Compiler {
   }
 
   void ChooseWidths(const Sample& sample) {
-    const Evaluator evaluator(layers_, network_.Spec().input, sample, options_.max_bits);
-    report_.float_accuracy = Percent(FloatPredictions(network_, sample.images), sample.labels);
-    Report(fmt::format("float network: {:.2f} % of {} calibration images", report_.float_accuracy,
-                       sample.images.count));
+    const Evaluator evaluator(layers_, network_.Spec().input, sample);
     const double widest = evaluator.Accuracy(quantised_, evaluator.Input());
-    Report(fmt::format("{} bits in every layer: {:.2f} %", options_.max_bits, widest));
+    const std::string widths =
+        AnyFixedPoint()
+            ? fmt::format("{} bits (in fixed point {})", options_.max_bits, options_.max_fixed_bits)
+            : fmt::format("{} bits", options_.max_bits);
+    Report(fmt::format("{} in every layer: {:.2f} %", widths, widest));
 
     double elements = 0, share = 0;
     for (const std::size_t l : SearchOrder())
@@ -462,32 +382,61 @@ class Compiler {
     // There are only a few logits, so some room costs next to nothing.
     accuracy = Widen(evaluator, last, 2, widest - options_.max_loss, accuracy);
 
-    for (std::size_t l = 0; l < layers_.size(); ++l)
-      ReportLayer(l, fmt::format(", {:.2f} % when chosen", chosen_accuracy_[l]));
+    std::vector<ValueRange> ranges;
+    evaluator.Accuracy(quantised_, evaluator.Input(), &ranges);
+    for (std::size_t l = 0; l < layers_.size(); ++l) ReportRange(l, ranges[l]);
     report_.integer_accuracy = accuracy;
     Report(fmt::format(
-        "chosen widths: {:.2f} %, a loss of {:.2f} points against {} bits and of {:.2f} "
-        "against the float network",
-        accuracy, widest - accuracy, options_.max_bits, report_.float_accuracy - accuracy));
+        "chosen widths: {:.2f} %, a loss of {:.2f} points against {} and of {:.2f} against the "
+        "float network",
+        accuracy, widest - accuracy, widths, report_.float_accuracy - accuracy));
+  }
+
+  /// By how many bits the largest value may grow before it does not fit.
+  static double HeadRoom(const ValueRange& range, unsigned bits) {
+    const double largest =
+        std::max({-static_cast<double>(range.low), static_cast<double>(range.high) + 1, 1.0});
+    return bits - 1 - std::log2(largest);
+  }
+
+  /// Reports the range seen; a measured width is that of the range, with head-room.
+  void ReportRange(std::size_t l, const ValueRange& range) {
+    if (IsMeasured(l)) {
+      widths_[l] =
+          std::max({range.Bits() + options_.head_room, quantised_[l].shift + 1, kMinWidth});
+      if (widths_[l] > kMaxWidth)
+        throw ConfigError(fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),
+                          fmt::format("its values need {} bits with head-room, expected at most {}",
+                                      widths_[l], kMaxWidth));
+    }
+    const double room = HeadRoom(range, widths_[l]);
+    ReportLayer(l,
+                fmt::format("{}, seen from {} to {}, head-room {:.1f} bits, {:.2f} % when chosen",
+                            IsMeasured(l) ? "measured" : BoundText(l), range.low, range.high, room,
+                            chosen_accuracy_[l]));
+    if (IsMeasured(l) && room < 1)
+      Report(
+          fmt::format("warning: layer {}: values not seen in calibration may not fit; ask for "
+                      "more head-room",
+                      layers_[l].name));
   }
 
   // Comparing with `floor`, sums of doubles must not decide: one image weighs far more than this.
   static bool Reaches(double accuracy, double floor) { return accuracy >= floor - 1e-9; }
 
-  /// Finds a small width of layer l, the others fixed, with at least the accuracy `floor`, which
-  /// the present one has. The accuracy then.
+  /// Finds a small width of layer l, those of the others fixed, with at least the accuracy `floor`,
+  /// which the present one has. The accuracy then.
   double ChooseWidth(const Evaluator& evaluator, std::size_t l, double floor, double accuracy) {
     const Activations before = evaluator.Advance(quantised_, evaluator.Input(), l);
-    std::vector<QuantisedLayer> trial = quantised_;
     unsigned low = options_.min_bits;  // widths below are not asked for; widths_[l] is known to do
     while (low < widths_[l]) {
       const unsigned middle = (low + widths_[l]) / 2;
-      trial[l] = Quantise(l, middle);
-      const double found = evaluator.Accuracy(trial, before);
+      auto trial = Trial(l, middle);
+      const double found = trial ? evaluator.Accuracy(*trial, before) : 0;
       Progress(fmt::format("{}: {} bits would give {:.2f} %", layers_[l].name, middle, found));
-      if (Reaches(found, floor)) {
+      if (trial && Reaches(found, floor)) {
         widths_[l] = middle;
-        quantised_[l] = trial[l];
+        quantised_ = std::move(*trial);
         accuracy = found;
       } else {
         low = middle + 1;
@@ -500,14 +449,14 @@ class Compiler {
 
   double Widen(const Evaluator& evaluator, std::size_t l, unsigned more, double floor,
                double accuracy) {
-    const unsigned bits = std::min(widths_[l] + more, options_.max_bits);
-    std::vector<QuantisedLayer> trial = quantised_;
-    trial[l] = Quantise(l, bits);
+    const unsigned bits = std::min(widths_[l] + more, LimitBits(l));
+    auto trial = Trial(l, bits);
+    if (!trial) return accuracy;
     const double found =
-        evaluator.Accuracy(trial, evaluator.Advance(quantised_, evaluator.Input(), l));
+        evaluator.Accuracy(*trial, evaluator.Advance(quantised_, evaluator.Input(), l));
     if (!Reaches(found, floor)) return accuracy;
     widths_[l] = bits;
-    quantised_[l] = std::move(trial[l]);
+    quantised_ = std::move(*trial);
     chosen_accuracy_[l] = found;
     return found;
   }
@@ -521,7 +470,11 @@ class Compiler {
     result.net.logit_scale = 1 / quantised_.back().scale;
     result.net.spec_digest = spec.Digest();
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      result.net.layers[l].value_bits = widths_[l];
+      PublicLayer& layer = result.net.layers[l];
+      layer.value_bits = widths_[l];
+      layer.shift = quantised_[l].shift;
+      layer.proven = !IsMeasured(l);
+      if (layer.shortcut) layer.shortcut->factor = quantised_[l].factor;
       result.weights.push_back(quantised_[l].weights);
     }
     return result;
@@ -529,7 +482,9 @@ class Compiler {
 
   /// The calibration computed with floating point; the oracle must agree.
   void Confirm(const IntegerNetwork& result, const Sample& sample) const {
-    const std::size_t count = std::min(kConfirmed, sample.images.count);
+    const std::size_t affordable =
+        std::clamp<std::size_t>(kConfirmedMacs / std::max<std::size_t>(Macs(), 1), 1, kConfirmed);
+    const std::size_t count = std::min(affordable, sample.images.count);
     Sample part{{sample.images.shape, count, {}}, {}};
     part.images.pixels.assign(sample.images.pixels.begin(),
                               sample.images.pixels.begin() +
@@ -537,7 +492,7 @@ class Compiler {
     // Taking the oracle's predictions as labels, all must be found again.
     part.labels =
         Predictions(RunPlain(result, oracle_, part.images, 0, count), result.net.Classes());
-    const Evaluator evaluator(layers_, network_.Spec().input, part, options_.max_bits);
+    const Evaluator evaluator(layers_, network_.Spec().input, part);
     const double agreement = evaluator.Accuracy(quantised_, evaluator.Input());
     TERCET_CHECK(agreement == 100, "calibration and oracle agree on {} % of {} images only",
                  agreement, count);
@@ -548,8 +503,9 @@ class Compiler {
   const CompileOptions& options_;
   CompileReport& report_;
   std::vector<Block> blocks_;
-  std::vector<RealLayer> real_;
   std::vector<PublicLayer> layers_;
+  std::vector<RealRange>
+      seen_;  // of each layer's values in the float network; empty without sample
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;
   std::vector<double> chosen_accuracy_;

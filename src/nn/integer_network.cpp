@@ -309,33 +309,6 @@ void CheckSizes(const IntegerNetwork& network) {
   }
 }
 
-/// What a layer adds to its values, as an interval.
-Interval ShortcutInterval(const Shortcut& shortcut, const std::vector<std::int64_t>& weights,
-                          Int128 input_max, const std::string& where) {
-  if (!shortcut.linear) {
-    const Int128 end = Product(shortcut.factor, input_max, where);
-    return {std::min<Int128>(end, 0), std::max<Int128>(end, 0)};
-  }
-  mpc::LinearShape shape = *shortcut.linear;
-  shape.bias_per_element = false;
-  return ValueInterval(shape, {weights, std::vector<std::int64_t>(shape.BiasCount(), 0), {}},
-                       input_max, where);
-}
-
-/// The largest value that leaves a layer whose values lie in `values`.
-Int128 OutputMax(const PublicLayer& layer, const Interval& values, const std::string& where) {
-  Int128 max = 1;
-  const auto divided = [&](Int128 value) { return value >> layer.shift; };  // rounds down
-  if (layer.activation == ActivationKind::kRelu) max = divided(std::max<Int128>(values.high, 0));
-  if (layer.activation == ActivationKind::kSquare) {
-    const Int128 low = divided(values.low), high = divided(values.high);
-    max = std::max(Product(low, low, where), Product(high, high, where));
-  }
-  if (layer.sum_pool)
-    max = Product(max, static_cast<Int128>(layer.sum_pool->kernel * layer.sum_pool->kernel), where);
-  return max;
-}
-
 }  // namespace
 
 Shape3 PublicLayer::ActivationIn() const {
@@ -540,28 +513,14 @@ bool IsCompiled(const std::filesystem::path& file) {
 
 void ProveWidths(const IntegerNetwork& network, const std::string& place) {
   CheckSizes(network);
-  std::vector<Int128> max{network.net.InputMax()};  // what leaves the input and each layer
-  for (std::size_t l = 0; l < network.weights.size(); ++l) {
+  const std::vector<Interval> intervals = ValueIntervals(network, place);
+  for (std::size_t l = 0; l < intervals.size(); ++l) {
     const PublicLayer& layer = network.net.layers[l];
-    const LayerWeights& weights = network.weights[l];
-    const std::string where = fmt::format("{} layer {}", place, layer.name);
-    const Int128 half = Int128{1} << (layer.value_bits - 1);
-    Interval values{-half, half - 1};
-    if (layer.proven) {
-      values = ValueInterval(layer.linear, weights, max.back(), where);
-      if (layer.shortcut) {
-        values = Sum(
-            values,
-            ShortcutInterval(*layer.shortcut, weights.shortcut, max[layer.shortcut->from], where),
-            where);
-      }
-      if (!Fits(values, layer.value_bits)) {
-        // The bounds are functions of the secret weights, so they stay out of the message.
-        throw ConfigError(where, fmt::format("its values do not fit {} bits, as the model says",
-                                             layer.value_bits));
-      }
-    }
-    max.push_back(OutputMax(layer, values, where));
+    if (Fits(intervals[l], layer.value_bits)) continue;
+    // The bounds are functions of the secret weights, so they stay out of the message.
+    throw ConfigError(
+        fmt::format("{} layer {}", place, layer.name),
+        fmt::format("its values do not fit {} bits, as the model says", layer.value_bits));
   }
 }
 

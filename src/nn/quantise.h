@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "nn/bounds.h"
@@ -9,18 +10,38 @@
 /// From real weights to integers of a given width. All functions are thread safe.
 namespace tercet::nn {
 
-/// A linear map on integers 0..input_max with real weights: w q + bias.
+/// A second summand with real weights, on the integers that it comes from: one factor for all, or a
+/// map of its own.
+struct RealSummand {
+  std::optional<mpc::LinearShape> shape;
+  std::vector<double> weight;
+  double factor = 1;  ///< without a shape; positive
+  Int128 input_max = 1;
+};
+
+/// A linear map on integers 0..input_max with real weights: w q + bias, and perhaps a summand.
 struct RealLayer {
   mpc::LinearShape shape;  ///< bias_per_element decided
   std::vector<double> weight;
   std::vector<double> bias;  ///< BiasCount() values; infinities mean a Sign that is constant
-  std::int64_t input_max = 1;
+  Int128 input_max = 1;
+  std::optional<RealSummand> summand;
+};
+
+/// The smallest and the largest real value of a layer on some images.
+struct RealRange {
+  double low = 0, high = 0;
 };
 
 struct QuantisedLayer {
   LayerWeights weights;
-  double scale = 1;  ///< integers per real unit; of the logits only
-  Interval values;
+  double scale = 1;         ///< integers per real unit; not of layers quantised for Sign
+  unsigned shift = 0;       ///< of ReLU and square
+  std::int64_t factor = 1;  ///< of a summand without a map
+  Interval values;          ///< proven
+  unsigned exact_bits = 0;  ///< hold every partial sum and whatever else is computed with them
+  /// Bits of the largest weight, without sign; nothing when the real weights are all zero.
+  std::optional<unsigned> weight_bits;
 };
 
 /// Widths that quantising supports: up to the largest, doubles hold every value exactly.
@@ -28,10 +49,29 @@ constexpr unsigned kMinWidth = 2, kMaxWidth = 32;
 
 /// Integers whose Sign approximates that of the real layer, each output channel with a scale of its
 /// own; they fit `bits`. The bias is rounded down, which changes no Sign, as w q is an integer;
-/// where all inputs give the same Sign it is moved towards zero as far as they still do.
+/// where all inputs give the same Sign it is moved towards zero as far as they still do. Without
+/// summand.
 QuantisedLayer QuantiseForSign(const RealLayer& layer, unsigned bits);
 
-/// Integers with one scale for all channels, as large as fits `bits`; rounded to nearest.
-QuantisedLayer QuantiseLogits(const RealLayer& layer, unsigned bits);
+/// What the integers of one scale are for, besides fitting their width.
+struct FixedPointTarget {
+  mpc::ActivationKind activation = mpc::ActivationKind::kNone;
+  unsigned activation_bits = 8;
+  std::optional<RealRange> seen;
+  /// Whether all values must fit; otherwise those seen, with head_room bits to spare.
+  bool proven = true;
+  unsigned head_room = 0;
+};
+
+/// Integers with one scale for all channels, as large as fits `bits`; rounded to nearest. A
+/// summand's factor is exact: the scale is a multiple of what it needs. Nothing when the factor
+/// would be less than 1, so that only more bits help.
+///
+/// ReLU and square end with a division by 2^shift. The shift leaves `activation_bits` bits of the
+/// largest value seen (else proven) of a ReLU, and before squaring 3/4 of them, so that the square
+/// has 1.5 times as many; half of the divisor is added to the bias, so that the division rounds to
+/// nearest.
+std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigned bits,
+                                                 const FixedPointTarget& target);
 
 }  // namespace tercet::nn

@@ -33,39 +33,59 @@ class FloatNetwork {
   friend class Compiler;
 };
 
+/// A *fixed-point* layer is one before ReLU or square, one that
+/// takes what leaves such a layer, or one with a residual; all others are before Sign or last, on
+/// bits or pixels.
 struct CompileOptions {
   /// Images and labels to choose the widths with (training images, never test images). Without them
-  /// every layer gets `default_bits`.
+  /// every layer gets `default_bits`, fixed-point layers `default_fixed_bits`.
   const Images* calibration = nullptr;
   const std::vector<std::uint8_t>* labels = nullptr;
-  unsigned default_bits = 14;
-  unsigned min_bits = 6, max_bits = 20;
+  unsigned default_bits = 14, default_fixed_bits = 28;
+  /// The range of the search; fixed-point layers may have up to `max_fixed_bits`.
+  unsigned min_bits = 6, max_bits = 20, max_fixed_bits = 32;
   /// Accuracy on the calibration images may fall by at most this much (percentage points) below
   /// that of the widest network.
   double max_loss = 0.1;
+  /// Of the largest value that leaves a ReLU on the calibration images (without them: of the
+  /// bound). A square's input keeps 3/4 as many, so that what leaves has 1.5 times as many.
+  unsigned activation_bits = 8;
+  /// The widths of fixed-point layers hold the values seen on the calibration images and
+  /// `head_room` bits more, instead of a proven bound, which grows beyond use in deep networks.
+  bool measured = false;
+  unsigned head_room = 2;
+  /// Only the class leaves the network, not the logits; also when the JSON says so.
+  bool only_class = false;
   std::function<void(const std::string&)> progress;
 };
 
 struct CompileReport {
   double float_accuracy = 0,
-         integer_accuracy = 0;     ///< on the calibration images, percent; 0 without them
-  std::vector<std::string> lines;  ///< what was chosen and why, for the user
+         integer_accuracy = 0;  ///< on the calibration images, percent; 0 without them
+  /// What was chosen and why, for the user: what was multiplied out, and each layer's width, bound,
+  /// range on the calibration images and head-room.
+  std::vector<std::string> lines;
 };
 
-/// JSON network + float weights -> integers with a proven width per layer. `report` may be null.
-/// Thread safe; the options' progress is called in the caller's thread. With calibration images it
-/// takes up to 10,000 of them, spread over the whole set (fewer, at least 1,000, for large
-/// networks), and searches the layers with most activations first, which may lose most; the oracle
-/// confirms the result.
+/// JSON network + float weights -> integers with a width per layer that is proven (or measured, by
+/// option). `report` may be null. Thread safe; the options' progress is called in the caller's
+/// thread. With calibration images it takes up to 10,000 of them, spread over the whole set (fewer,
+/// at least 1,000, for large networks), and searches the layers with most activations first, which
+/// may lose most; the oracle confirms the result.
 ///
 ///   Compile(FloatNetwork(spec, LoadTensors(file), file), oracle, {.calibration = &images, .labels
 ///   = &labels}, &report)
 ///
-/// BN before Sign becomes the bias, for every sign of gamma (g' < 0 negates the channel's weights,
-/// g' = 0 gives the constant Sign(b')); BN after the last layer is folded into weights and bias;
-/// {-1,+1} activations become {0,1} (padding stays exact: the bias is then per element); each
-/// channel before Sign has a scale of its own. Throws ConfigError / UnsupportedError with the
-/// layer's name.
+/// Before Sign, BN becomes the bias, for every sign of gamma, and each channel has a scale of its
+/// own. Before ReLU and square BN is folded into the weights, and all channels have one scale, so
+/// that what leaves is q times a real number; the division by 2^shift that ends them keeps q small.
+/// {-1,+1} activations become {0,1} (padding stays exact: the bias is then per element). Linear
+/// layers with nothing between are multiplied out, average pools become sums, an add becomes the
+/// shortcut of the layer before it, and when only the class is wanted the last layer compares all
+/// pairs of logits (ties go to the lower class, as in Predictions).
+///
+/// Throws UnsupportedError with the layer's name and what is supported; ConfigError for options and
+/// for a layer whose values need more than 32 bits.
 IntegerNetwork Compile(const FloatNetwork& network, const mpc::Oracle& oracle,
                        const CompileOptions& options, CompileReport* report);
 

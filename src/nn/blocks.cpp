@@ -1,0 +1,402 @@
+#include "nn/blocks.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "nn/float_network.h"
+#include "nn/input.h"
+#include "nn/sum_windows.h"
+#include "tercet/base/error.h"
+
+namespace tercet::nn {
+namespace {
+
+using mpc::ActivationKind;
+
+constexpr char kSupported[] =
+    "it supports layers of conv2d, linear, batch_norm and avg_pool2d in any order (those with "
+    "nothing between are multiplied out), perhaps an add, then sign, relu or square with one "
+    "max_pool2d (before sign or relu, or after any) and one avg_pool2d, and at the end a linear "
+    "map without activation";
+
+/// A linear map of what leaves the input (0) or a block (its number, from 1).
+struct Term {
+  std::size_t source = 0;
+  std::size_t stage = 0;           // pools that the source's block had
+  std::optional<RealMap> map;      // none: as it is
+  std::string name;                // of the last conv2d or linear in it, else of the first layer
+  std::vector<std::string> parts;  // layers of the JSON that are multiplied out in it
+  std::size_t macs = 0;
+};
+
+/// What leaves a layer of the JSON: the sum of one term or two.
+struct Value {
+  std::vector<Term> terms;
+  std::size_t layer = 0;            // of the JSON, the last that made it
+  const LayerSpec* pool = nullptr;  // a max-pool that waits for its activation
+
+  bool Untouched() const { return terms.size() == 1 && !terms[0].map; }
+};
+
+ActivationKind KindOf(LayerType type) {
+  if (type == LayerType::kSign) return ActivationKind::kSign;
+  return type == LayerType::kRelu ? ActivationKind::kRelu : ActivationKind::kSquare;
+}
+
+class BlockMaker {
+ public:
+  BlockMaker(const NetworkSpec& spec, const std::vector<FloatLayer>& layers)
+      : spec_(spec), weights_(layers) {
+    for (const LayerSpec& layer : spec.layers) used_.insert(layer.from);
+  }
+
+  std::vector<Block> Make() {
+    value_ = {{Term{}}, 0, nullptr};
+    Keep("input");
+    for (index_ = 0; index_ < spec_.layers.size(); ++index_) {
+      const LayerSpec& layer = spec_.layers[index_];
+      Visit(layer);
+      value_.layer = index_;
+      Keep(layer.name);
+    }
+    const LayerSpec& last = spec_.layers.back();
+    if (value_.pool != nullptr) Refuse(*value_.pool, "without sign or relu after it");
+    const bool sums = value_.terms[0].source > 0 && blocks_.back().layer.sum_pool.has_value();
+    if (value_.Untouched() && !sums) Refuse(last, "as what leaves the network");
+    if (last.type == LayerType::kSign || last.type == LayerType::kRelu ||
+        last.type == LayerType::kSquare)
+      Refuse(last, "as what leaves the network");
+    Close(last, ActivationKind::kNone);
+    return std::move(blocks_);
+  }
+
+ private:
+  [[noreturn]] static void Refuse(const LayerSpec& layer, const std::string& where) {
+    throw UnsupportedError(fmt::format("layer {}: the compile step does not support {} {}; {}",
+                                       layer.name, LayerTypeName(layer.type), where, kSupported));
+  }
+
+  void Keep(const std::string& name) {
+    if (used_.contains(name)) kept_[name] = value_;
+  }
+
+  /// What left layer `layer.from`.
+  const Value& Kept(const LayerSpec& layer) const {
+    const Value& value = kept_.at(layer.from);
+    if (value.pool != nullptr)
+      Refuse(layer, fmt::format("from {}, which has no activation yet", layer.from));
+    for (const Term& term : value.terms) {
+      if (term.source > 0 && term.stage != stage_[term.source - 1])
+        Refuse(layer,
+               fmt::format("from {}, of which only what leaves its pool is left", layer.from));
+    }
+    return value;
+  }
+
+  void Visit(const LayerSpec& layer) {
+    switch (layer.type) {
+      case LayerType::kConv2d:
+      case LayerType::kLinear:
+        if (!layer.from.empty()) value_ = Kept(layer);
+        CheckNoPool(layer);
+        Apply(layer, WeightsOf(layer), true);
+        break;
+      case LayerType::kBatchNorm:
+        CheckNoPool(layer);
+        Normalise(layer);
+        break;
+      case LayerType::kSign:
+      case LayerType::kRelu:
+      case LayerType::kSquare:
+        Activate(layer);
+        return;
+      case LayerType::kMaxPool2d:
+        MaxPool(layer);
+        return;
+      case LayerType::kAvgPool2d:
+        CheckNoPool(layer);
+        if (AveragePool(layer)) return;
+        break;
+      case LayerType::kFlatten:
+        return;
+      case LayerType::kAdd:
+        CheckNoPool(layer);
+        Add(layer);
+        break;
+    }
+    AppendType(open_type_, layer);
+  }
+
+  static void AppendType(std::string& type, const LayerSpec& layer) {
+    if (!type.empty()) type += '+';
+    type += LayerTypeName(layer.type);
+  }
+
+  void CheckNoPool(const LayerSpec& layer) const {
+    if (value_.pool != nullptr)
+      Refuse(layer, fmt::format("between {} and its activation", value_.pool->name));
+  }
+
+  RealMap WeightsOf(const LayerSpec& layer) const {
+    const FloatLayer& weights = weights_[index_];
+    RealMap map;
+    map.shape = LinearShapeOf(layer);
+    map.weight.assign(weights.weight.begin(), weights.weight.end());
+    map.bias.assign(weights.bias.begin(), weights.bias.end());
+    map.bias.resize(layer.out_channels);
+    map.biased = layer.bias;
+    return map;
+  }
+
+  /// The shape that what leaves a term really has; the JSON's may be flattened.
+  Shape3 ShapeOf(const Term& term) const {
+    if (term.map) return term.map->shape.Out();
+    return term.source == 0 ? spec_.input.shape : blocks_[term.source - 1].layer.Out();
+  }
+
+  /// Multiplies the value by a map; of a sum, each summand.
+  void Apply(const LayerSpec& layer, RealMap map, bool names) {
+    for (Term& term : value_.terms) {
+      ApplyTo(term, layer, map, names);
+      std::fill(map.bias.begin(), map.bias.end(), 0);  // which is added once
+    }
+  }
+
+  void ApplyTo(Term& term, const LayerSpec& layer, const RealMap& map, bool names) const {
+    const Shape3 found = ShapeOf(term), wanted = map.shape.in;
+    if (!term.map && found != wanted && wanted != Shape3{found.Size(), 1, 1})
+      RefuseDense(layer, wanted);
+    if (names || term.parts.empty()) term.name = layer.name;
+    if (term.map) {
+      std::optional<RealMap> product = Compose(*term.map, map);
+      if (!product) {
+        throw UnsupportedError(fmt::format(
+            "layer {}: multiplied out with {} before it, which no activation separates from it, it "
+            "has more than {} weights",
+            layer.name, fmt::join(term.parts, " and "), kMostWeights));
+      }
+      term.map = std::move(product);
+    } else {
+      term.map = map;
+    }
+    term.macs += map.shape.Macs();
+    term.parts.push_back(layer.name);
+  }
+
+  void Normalise(const LayerSpec& layer) {
+    const FloatLayer& norm = weights_[index_];
+    std::vector<double> factor(layer.in.channels), shift(factor.size());
+    for (std::size_t c = 0; c < factor.size(); ++c) {
+      factor[c] = norm.weight[c] / std::sqrt(norm.variance[c] + layer.eps);
+      shift[c] = norm.bias[c] - factor[c] * norm.mean[c];
+    }
+    for (Term& term : value_.terms) {
+      if (term.map && term.map->shape.Out() == layer.in) {
+        ScaleChannels(*term.map, factor, shift);
+      } else {
+        RealMap map = DepthwiseMap(layer.in, 1, 1, 0, 1);
+        ScaleChannels(map, factor, shift);
+        ApplyTo(term, layer, map, false);
+      }
+      std::fill(shift.begin(), shift.end(), 0);  // which is added once
+    }
+  }
+
+  void Activate(const LayerSpec& layer) {
+    if (value_.pool != nullptr && layer.type == LayerType::kSquare)
+      Refuse(layer, fmt::format("after {}, as the largest square is not that of the largest value",
+                                value_.pool->name));
+    if (value_.Untouched() && value_.terms[0].source == blocks_.size() && !blocks_.empty() &&
+        !blocks_.back().layer.sum_pool)
+      Refuse(layer, fmt::format("directly after that of {}", blocks_.back().layer.name));
+    const LayerSpec* pool = value_.pool;
+    Close(layer, KindOf(layer.type));
+    Block& block = blocks_.back();
+    AppendType(block.layer.type, layer);
+    SetSuite(block, layer);
+    if (pool != nullptr) {
+      // Sign and ReLU are monotone: the largest value's is the largest.
+      block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride};
+      SetSuite(block, *pool);
+    }
+  }
+
+  /// After a dense product only the order of the values is left of the JSON's shape.
+  [[noreturn]] static void RefuseDense(const LayerSpec& layer, const Shape3& shape) {
+    Refuse(layer,
+           fmt::format("on a map of {} that leaves layers multiplied out to one dense matrix",
+                       ShapeText(shape)));
+  }
+
+  /// Whether the value is what leaves the last block, in the JSON's shape.
+  bool FollowsBlock(const LayerSpec& layer) const {
+    return value_.Untouched() && !blocks_.empty() && value_.terms[0].source == blocks_.size() &&
+           ShapeOf(value_.terms[0]) == layer.in;
+  }
+
+  void MaxPool(const LayerSpec& layer) {
+    CheckNoPool(layer);
+    if (!value_.Untouched()) {
+      if (ShapeOf(value_.terms[0]) != layer.in) RefuseDense(layer, layer.in);
+      value_.pool = &layer;
+      AppendType(open_type_, layer);
+      return;
+    }
+    if (!FollowsBlock(layer)) Refuse(layer, "that follows no activation and no linear map");
+    PublicLayer& last = blocks_.back().layer;
+    if (last.pool || last.sum_pool) Refuse(layer, "after another pool");
+    last.pool = mpc::PoolShape{layer.kernel, layer.stride};
+    SetSuite(blocks_.back(), layer);
+    AppendType(last.type, layer);
+    value_.terms[0].stage = ++stage_.back();
+  }
+
+  /// Whether it became the sums of the last block, instead of a linear map of the next one.
+  bool AveragePool(const LayerSpec& layer) {
+    if (!FollowsBlock(layer) || blocks_.back().layer.sum_pool) {
+      const double share = 1 / static_cast<double>(layer.kernel * layer.kernel);
+      Apply(layer, DepthwiseMap(layer.in, layer.kernel, layer.stride, layer.padding, share), false);
+      return false;
+    }
+    blocks_.back().layer.sum_pool = SumPool{layer.kernel, layer.stride, layer.padding};
+    AppendType(blocks_.back().layer.type, layer);
+    value_.terms[0].stage = ++stage_.back();
+    return true;
+  }
+
+  void Add(const LayerSpec& layer) {
+    const Value& other = Kept(layer);
+    if (value_.terms.size() + other.terms.size() > 2)
+      Refuse(layer, "of more than two summands without an activation between");
+    value_.terms.push_back(other.terms[0]);
+  }
+
+  static void SetSuite(Block& block, const LayerSpec& layer) {
+    std::string& suite = block.layer.suite;
+    if (layer.suite.empty() || layer.suite == suite) return;
+    if (!suite.empty()) {
+      throw UnsupportedError(fmt::format(
+          "layer {}: an activation and its max_pool2d run in one suite, but the network names {} "
+          "and {}",
+          layer.name, suite, layer.suite));
+    }
+    suite = layer.suite;
+  }
+
+  /// What leaves the input or a block, as an offset from its integers.
+  Offset OffsetOf(std::size_t source) const {
+    if (source == 0) {
+      const double beta = -spec_.input.mean / spec_.input.std;
+      if (beta == 0) return {};
+      return {std::vector<double>(spec_.input.shape.Size(), beta), false};
+    }
+    const PublicLayer& layer = blocks_[source - 1].layer;
+    if (layer.activation != ActivationKind::kSign) return {};
+    // -1 and +1 as 0 and 1.
+    if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), -1), false};
+    PublicLayer before = layer;
+    before.sum_pool.reset();
+    const Shape3 in = before.Out();
+    const std::vector<double> ones(in.Size(), 1);
+    Offset offset{std::vector<double>(layer.Out().Size()), layer.sum_pool->padding > 0};
+    SumWindows(in, *layer.sum_pool, ones.data(), 1, offset.beta.data());
+    const auto area = static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
+    for (double& beta : offset.beta) beta /= -area;
+    return offset;
+  }
+
+  /// Makes a block of the value.
+  void Close(const LayerSpec& layer, ActivationKind activation) {
+    // The linear layer takes what leaves the block before; of two terms that could, one that has a
+    // map.
+    std::size_t main = value_.terms.size();
+    for (std::size_t t = 0; t < value_.terms.size(); ++t) {
+      if (value_.terms[t].source != blocks_.size()) continue;
+      if (main == value_.terms.size() || !value_.terms[main].map) main = t;
+    }
+    if (main == value_.terms.size())
+      Refuse(layer, "on what does not come from the activation before it");
+
+    Block block;
+    Term& term = value_.terms[main];
+    if (!term.map) term.map = DepthwiseMap(ShapeOf(term), 1, 1, 0, 1);
+    block.layer.name = NameFor(term, layer);
+    block.layer.type = std::move(open_type_);
+    open_type_.clear();
+    block.layer.activation = activation;
+    block.value_layer = value_.layer;
+    block.map = std::move(*term.map);
+    AddOffset(term.source, block.map);
+    if (term.parts.size() > 1) block.multiplied = term.parts;
+    block.macs_before = term.macs;
+    if (value_.terms.size() > 1) AddShortcut(value_.terms[1 - main], layer, block);
+    block.layer.linear = block.map.shape;
+    blocks_.push_back(std::move(block));
+    stage_.push_back(0);
+    value_ = {{Term{}}, index_, nullptr};
+    value_.terms[0].source = blocks_.size();
+  }
+
+  void AddOffset(std::size_t source, RealMap& map) const {
+    const Offset offset = OffsetOf(source);
+    if (!offset.beta.empty()) AddToBias(map, offset.beta, offset.uneven);
+  }
+
+  void AddShortcut(Term& term, const LayerSpec& layer, Block& block) const {
+    Shortcut shortcut;
+    shortcut.from = term.source;
+    const Shape3 out = block.map.shape.Out();
+    if (ShapeOf(term) != out) {
+      Refuse(layer, fmt::format("on a sum of {} and {}", ShapeText(out), ShapeText(ShapeOf(term))));
+    }
+    if (term.map) {
+      AddOffset(term.source, *term.map);
+      AddBias(block.map, term.map->bias, term.map->shape.bias_per_element);
+      std::fill(term.map->bias.begin(), term.map->bias.end(), 0);
+      term.map->shape.bias_per_element = false;
+      term.map->bias.resize(term.map->shape.out_channels);
+      shortcut.linear = term.map->shape;
+      block.shortcut = std::move(term.map);
+    } else {
+      const Offset offset = OffsetOf(term.source);
+      if (offset.uneven)
+        AddBias(block.map, offset.beta, true);
+      else if (!offset.beta.empty())
+        AddBias(block.map, std::vector<double>(out.channels, offset.beta[0]), false);
+    }
+    block.layer.shortcut = shortcut;
+  }
+
+  /// Names are unique in the JSON, but a linear map with two uses is in two blocks.
+  std::string NameFor(const Term& term, const LayerSpec& layer) const {
+    const auto taken = [this](const std::string& name) {
+      return std::any_of(blocks_.begin(), blocks_.end(),
+                         [&](const Block& block) { return block.layer.name == name; });
+    };
+    return term.name.empty() || taken(term.name) ? layer.name : term.name;
+  }
+
+  const NetworkSpec& spec_;
+  const std::vector<FloatLayer>& weights_;
+  std::size_t index_ = 0;
+  Value value_;
+  std::string open_type_;       // the JSON layers since the last block
+  std::set<std::string> used_;  // names that some layer takes its input or summand from
+  std::map<std::string, Value> kept_;
+  std::vector<Block> blocks_;
+  std::vector<std::size_t> stage_;  // pools of each block so far
+};
+
+}  // namespace
+
+std::vector<Block> MakeBlocks(const NetworkSpec& spec, const std::vector<FloatLayer>& layers) {
+  return BlockMaker(spec, layers).Make();
+}
+
+}  // namespace tercet::nn
