@@ -36,8 +36,14 @@ Party::Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* le
   TERCET_CHECK(id >= 0 && id < 3, "party number {} is not 0, 1 or 2", id);
   auto mine = crypto::PrfKey::Random();
   const auto data = mine.Data();
-  LinkTo(Prev()).Send({Phase::kSetup, kKeyTag, 1, Bytes(data.begin(), data.end())});
-  auto message = LinkTo(Next()).Receive(Phase::kSetup);
+  if (links_[Prev()])
+    links_[Prev()]->Send({Phase::kSetup, kKeyTag, 1, Bytes(data.begin(), data.end())});
+  if (!links_[Next()]) {
+    keys_ =
+        std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey::Random(), ledger);
+    return;
+  }
+  auto message = links_[Next()]->Receive(Phase::kSetup);
   if (message.tag != kKeyTag || message.payload.size() != crypto::PrfKey::kBytes)
     throw ProtocolError(
         fmt::format("party {} sent {} bytes with tag {:#x} where its PRF key was expected", Next(),

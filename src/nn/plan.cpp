@@ -72,6 +72,12 @@ bool Plan::DealtResult() const {
   return layers.back().Activates() ? layers.back().dealt_output : layers.back().activation.dealt;
 }
 
+bool Plan::HelperActsOnline() const {
+  return !DealtResult() || std::any_of(layers.begin(), layers.end(), [](const auto& planned) {
+    return !planned.activation.dealt || !planned.dealt_output;
+  });
+}
+
 std::string Plan::Digest() const {
   std::string text = PublicNetworkToJson(network);
   text += fmt::format("|roles {} {} {} {}|", roles.helper, roles.data_owner, roles.model_owner,

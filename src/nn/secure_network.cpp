@@ -44,6 +44,23 @@ AnyShare ZeroBias(const mpc::LinearShape& shape, unsigned bits) {
   });
 }
 
+bool HasShape(const AnyMatrix& m, std::size_t rows, std::size_t cols, unsigned bits) {
+  return m.Bits() == bits && !m.IsZero() && m.Rows() == rows && m.Cols() == cols;
+}
+
+bool IsShare(const AnyShare& x, std::size_t rows, std::size_t cols, unsigned bits) {
+  return HasShape(x.mine, rows, cols, bits) && HasShape(x.next, rows, cols, bits);
+}
+
+// Of a share whose halves need not be known yet.
+bool MayBeShare(const AnyShare& x, std::size_t rows, std::size_t cols, unsigned bits) {
+  const auto fits = [&](const AnyMatrix& half) {
+    return half.Empty() || (half.IsZero() && half.Bits() == bits) ||
+           HasShape(half, rows, cols, bits);
+  };
+  return fits(x.mine) && fits(x.next);
+}
+
 AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
   ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) { z.As<W>() += x.As<W>(); });
   return z;
@@ -132,11 +149,22 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
   }
 }
 
-void SecureNetwork::ShareModel(const IntegerNetwork* owned) {
+void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
+  const auto& layer = plan_.layers[k].layer;
+  layers_[k].linear = make_linear_(layer.linear, shares.weight, shares.bias);
+  if (layer.shortcut && layer.shortcut->linear) {
+    const auto& own = *layer.shortcut->linear;
+    layers_[k].shortcut =
+        make_linear_(own, shares.shortcut, ZeroBias(own, shares.weight.mine.Bits()));
+  }
+}
+
+SecureNetwork::ModelShares SecureNetwork::ShareModel(const IntegerNetwork* owned) {
   const int owner = plan_.roles.model_owner;
   TERCET_CHECK((owned != nullptr) == (party_.Id() == owner),
                "the model's owner, and it alone, passes the weights");
   Context ctx(party_, Phase::kSetup);
+  ModelShares shares;
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     const auto& planned = plan_.layers[k];
     const unsigned bits = planned.activation.ring_bits;
@@ -149,17 +177,34 @@ void SecureNetwork::ShareModel(const IntegerNetwork* owned) {
                          bits);
     };
     const auto& shape = planned.layer.linear;
-    const auto weight = share("weight", &LayerWeights::weight, shape.out_channels, shape.Depth());
-    const auto bias = share("bias", &LayerWeights::bias, shape.BiasCount(), 1);
-    layers_[k].linear = make_linear_(shape, weight, bias);
-    if (const auto& shortcut = planned.layer.shortcut; shortcut && shortcut->linear) {
-      const auto& own = *shortcut->linear;
-      layers_[k].shortcut = make_linear_(
-          own, share("shortcut", &LayerWeights::shortcut, own.out_channels, own.Depth()),
-          ZeroBias(own, bits));
-    }
+    auto& own = shares.layers.emplace_back();
+    own.weight = share("weight", &LayerWeights::weight, shape.out_channels, shape.Depth());
+    own.bias = share("bias", &LayerWeights::bias, shape.BiasCount(), 1);
+    if (const auto& shortcut = planned.layer.shortcut; shortcut && shortcut->linear)
+      own.shortcut = share("shortcut", &LayerWeights::shortcut, shortcut->linear->out_channels,
+                           shortcut->linear->Depth());
+    MakeLinear(k, own);
     ctx.Leave();
   }
+  return shares;
+}
+
+void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place) {
+  bool fits = shares.layers.size() == layers_.size();
+  for (std::size_t k = 0; fits && k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    const unsigned bits = planned.activation.ring_bits;
+    const auto& [weight, bias, shortcut] = shares.layers[k];
+    const auto& shape = planned.layer.linear;
+    fits = IsShare(weight, shape.out_channels, shape.Depth(), bits) &&
+           IsShare(bias, shape.BiasCount(), 1, bits);
+    if (planned.layer.shortcut && planned.layer.shortcut->linear) {
+      const auto& own = *planned.layer.shortcut->linear;
+      fits = fits && IsShare(shortcut, own.out_channels, own.Depth(), bits);
+    }
+  }
+  if (!fits) throw ConfigError(place, "found shares of another model than the plan's");
+  for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);
 }
 
 // The shortcut's part of z_i that the known halves give: W x, or c x_i.
@@ -225,6 +270,51 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
       layer.partial = AnyMatrix();
   }
   return query;
+}
+
+void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
+  if (archive.Reading()) {
+    query = {};
+    query.layers.resize(layers_.size());
+    query.output = std::make_unique<mpc::OutputReveal::Material>();
+  }
+  const auto flags = [&](mpc::KnownHalves& known) {
+    std::uint8_t mine = known.mine ? 1 : 0, next = known.next ? 1 : 0;
+    archive(mine)(next);
+    known.mine = mine != 0;
+    known.next = next != 0;
+  };
+  archive(query.batch)(query.input);
+  for (std::size_t k = 0; k < layers_.size(); ++k) {
+    auto& layer = query.layers[k];
+    flags(layer.known);
+    flags(layer.shortcut);
+    archive(layer.partial)(layer.prepared.known);
+    if (!layers_[k].activation) continue;
+    std::uint8_t present = layer.prepared.correlation ? 1 : 0;
+    archive(present);
+    if (present == 0) continue;
+    if (archive.Reading()) layer.prepared.correlation = layers_[k].activation->NewCorrelation();
+    if (!layer.prepared.correlation)
+      archive.Refuse("material of another kind for layer " + plan_.layers[k].layer.name);
+    archive(*layer.prepared.correlation);
+  }
+  archive(*query.output);
+  if (!archive.Reading()) return;
+  archive.Finish();
+  const std::size_t batch = query.batch;
+  bool fits = MayBeShare(query.input, plan_.network.input.shape.Size(), batch, plan_.input_bits) &&
+              MayBeShare({query.output->mask, query.output->dealt}, plan_.network.Classes(), batch,
+                         plan_.output_bits);
+  for (std::size_t k = 0; fits && k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    const auto& layer = query.layers[k];
+    fits = MayBeShare({layer.partial, {}}, planned.layer.linear.Out().Size(), batch,
+                      planned.activation.ring_bits) &&
+           MayBeShare(layer.prepared.known, planned.activation.Out().Size(), batch,
+                      planned.activation.out_bits);
+  }
+  if (!fits) archive.Refuse("material of another shape than the plan's");
 }
 
 std::vector<std::int64_t> SecureNetwork::Run(Query query, const std::vector<std::int64_t>* input) {

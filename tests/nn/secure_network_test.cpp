@@ -269,6 +269,105 @@ TEST(Counters, NoneIsUsedTwiceInARun) {
   }
 }
 
+// Prepared, written down, and run by parties with fresh keys.
+class LaterSession : public testing::TestWithParam<const char*> {};
+
+TEST_P(LaterSession, RunsTheMaterialOfAnEarlierOne) {
+  const auto network = RandomWeights("mnistnet2", 8, 12);
+  constexpr std::size_t kBatch = 3, kQueries = 2;
+  const auto images = RandomImages(network.net.input.shape, kBatch * kQueries);
+  const auto plan =
+      MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice(GetParam(), "test"), {}, kBatch);
+  std::array<Bytes, 3> models;
+  std::array<std::array<Bytes, kQueries>, 3> queries;
+  const auto copy = [](const mpc::Archive& archive) {
+    return Bytes(archive.Written().begin(), archive.Written().end());
+  };
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        const auto p = static_cast<std::size_t>(party.Id());
+        SecureNetwork net(party, plan, Protocols());
+        auto shares = net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+        mpc::Archive model;
+        model(shares);
+        models[p] = copy(model);
+        for (auto& each : queries[p]) {
+          auto query = net.Prepare(kBatch);
+          mpc::Archive archive;
+          net.Visit(archive, query);
+          each = copy(archive);
+        }
+      },
+      {.layers = plan.layers.size()});
+
+  std::vector<std::int64_t> logits;
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        const auto p = static_cast<std::size_t>(party.Id());
+        SecureNetwork net(party, plan, Protocols());
+        SecureNetwork::ModelShares shares;
+        mpc::Archive model(models[p], "model");
+        model(shares);
+        model.Finish();
+        net.UseModel(shares, "model");
+        for (std::size_t q = 0; q < kQueries; ++q) {
+          SecureNetwork::Query query;
+          mpc::Archive archive(queries[p][q], "query");
+          net.Visit(archive, query);
+          const auto input = QuantiseInput(plan.network.input, images, q * kBatch, kBatch);
+          const auto part =
+              net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
+          logits.insert(logits.end(), part.begin(), part.end());
+        }
+        EXPECT_EQ(Sent(party.Meter().Total(mpc::Phase::kOffline)), 0u);
+        EXPECT_EQ(Sent(party.Meter().Total(mpc::Phase::kOnline)),
+                  kQueries * plan.Total().OnlineBytes()[p]);
+      },
+      {.layers = plan.layers.size()});
+  EXPECT_EQ(logits, RunPlain(network, Protocols().PlainOracle(), images, 0, images.count));
+}
+INSTANTIATE_TEST_SUITE_P(Suites, LaterSession,
+                         testing::Values("lut", "lut:chunks=3,form=bit", "fss", "aby3", "cbnn"));
+
+TEST(LaterSessions, RefuseWhatDoesNotFit) {
+  const auto network = RandomWeights("mnistnet1", 8, 12);
+  const auto plan = MakePlan(network.net, Protocols(), {"lut", {}}, {}, 2);
+  const auto other = MakePlan(network.net, Protocols(), {"aby3", {}}, {}, 2);
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        SecureNetwork net(party, plan, Protocols());
+        auto shares = net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+        auto query = net.Prepare(2);
+        mpc::Archive archive;
+        net.Visit(archive, query);
+        const ByteSpan whole = archive.Written();
+        const auto refused = [&](const SecureNetwork& reader, ByteSpan bytes) {
+          SecureNetwork::Query read;
+          mpc::Archive again(bytes, "query 7");
+          try {
+            reader.Visit(again, read);
+            ADD_FAILURE() << "no error at party " << party.Id();
+          } catch (const ConfigError& e) {
+            EXPECT_EQ(e.Place(), "query 7");
+          }
+        };
+        refused(net, whole.first(whole.size() - 1));
+        refused(net, whole.first(whole.size() / 2));
+        refused(net, {});
+        Bytes longer(whole.begin(), whole.end());
+        longer.push_back(0);
+        refused(net, longer);
+        longer.pop_back();
+        longer[0] ^= 1;  // the batch
+        refused(net, longer);
+        shares.layers.pop_back();
+        EXPECT_THROW(net.UseModel(shares, "model"), ConfigError);
+      },
+      {.layers = plan.layers.size()});
+  EXPECT_FALSE(plan.HelperActsOnline());
+  EXPECT_TRUE(other.HelperActsOnline());
+}
+
 TEST(Plan, RefusesBatchZero) {
   const auto network = RandomWeights("mnistnet1", 2, 11);
   EXPECT_THROW(MakePlan(network.net, Protocols(), {"lut", {}}, {}, 0), ConfigError);

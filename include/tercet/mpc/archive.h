@@ -75,6 +75,8 @@ class Archive {
   ByteSpan Written() const { return written_; }
   /// Reading: throws ConfigError unless all has been read.
   void Finish() const;
+  /// Reading: throws ConfigError that `problem` was found here.
+  [[noreturn]] void Refuse(const std::string& problem) const { Fail(problem); }
 
  private:
   [[noreturn]] void Fail(const std::string& problem) const;

@@ -26,7 +26,8 @@ class Party {
  public:
   /// Agrees the PRF keys: party i draws k_i and sends it to party i-1 inside their channel (setup,
   /// 1 hop, 16 B). `layers` counts the plan's layers; the meter gets two more, for input and
-  /// output.
+  /// output. A link may be null where nothing will be said to that party: the key in common with it
+  /// is then known to nobody else.
   Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* ledger = nullptr);
 
   int Id() const { return id_; }

@@ -36,6 +36,9 @@ struct Plan {
   std::vector<std::uint32_t> OnlineHops() const;
   /// Whether what the receiver opens was dealt: then the helper's part is sent offline.
   bool DealtResult() const;
+  /// Whether the helper sends or receives anything online. Where not, its part of a query ends with
+  /// the query's material, and it may leave.
+  bool HelperActsOnline() const;
   /// Suites in use that are not private, with what they leak, and layers whose width is not proven;
   /// empty when everything is private and exact.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;

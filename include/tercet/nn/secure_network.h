@@ -20,9 +20,21 @@ class SecureNetwork {
  public:
   SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry);
 
+  /// One party's shares of the weights. They tell nothing about the weights to who has them alone.
+  struct ModelShares {
+    struct Layer {
+      mpc::AnyShare weight, bias, shortcut;  // no shortcut: empty
+      void Visit(mpc::Archive& archive) { archive(weight)(bias)(shortcut); }
+    };
+    std::vector<Layer> layers;
+    void Visit(mpc::Archive& archive) { archive(layers); }
+  };
   /// Setup. The model's owner passes the weights, the others null. 1 hop, 2 * ring bits per weight
-  /// and bias.
-  void ShareModel(const IntegerNetwork* owned);
+  /// and bias. Returns this party's shares, for UseModel in a later session.
+  ModelShares ShareModel(const IntegerNetwork* owned);
+  /// Instead of ShareModel: shares of an earlier session. No message. Throws ConfigError (`place`)
+  /// when they do not fit the plan.
+  void UseModel(const ModelShares& shares, const std::string& place);
 
   /// Correlated material of one query, used once.
   struct Query {
@@ -38,6 +50,10 @@ class SecureNetwork {
     std::unique_ptr<mpc::OutputReveal::Material> output;
   };
   Query Prepare(std::size_t batch);
+  /// Writes a query's material to the archive, or fills `query` from it. The shares of the model
+  /// belong to it: it can be run by whoever uses those with which it was prepared. Filling throws
+  /// ConfigError (the archive's place) when it does not fit the plan.
+  void Visit(mpc::Archive& archive, Query& query) const;
 
   /// `input`: at the data owner the quantised input, features x batch row-major (see
   /// QuantiseInput); else null. Returns the logits at the receiver, image after image; empty
@@ -53,6 +69,7 @@ class SecureNetwork {
     std::unique_ptr<mpc::Linear> shortcut;        // null without a linear map in the shortcut
     std::unique_ptr<mpc::Activation> activation;  // null for logits
   };
+  void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
   mpc::AnyMatrix PrepareShortcut(std::size_t k, const mpc::AnyShare& from, mpc::AnyMatrix z) const;
   mpc::AnyMatrix RunShortcut(std::size_t k, mpc::KnownHalves known, const mpc::AnyShare& from,
                              mpc::AnyMatrix z) const;
