@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tercet/base/error.h"
+#include "tercet/crypto/prf.h"
 
 namespace tercet::net {
 namespace {
@@ -296,9 +297,12 @@ void Connection::Pump() {
       small_.insert(small_.end(), header.begin(), header.end());
       small_.insert(small_.end(), payload.begin(),
                     payload.begin() + static_cast<std::ptrdiff_t>(head));
+      small_is_secret_ |= frame.message.phase == Phase::kSetup && !payload.empty();
       if (head < payload.size()) {
         large_ = std::move(payload);
         large_offset_ = head;
+      } else if (frame.message.phase == Phase::kSetup) {
+        crypto::Wipe(payload);
       }
       queue_.pop_front();
     }
@@ -328,6 +332,7 @@ void Connection::OnWritten(const std::error_code& error, std::size_t count) {
   }
   last_written_ = Clock::now();
   large_offset_ += count - small_.size();
+  if (std::exchange(small_is_secret_, false)) crypto::Wipe(small_);
   const std::size_t abandoned = abandon_ ? large_.size() - large_offset_ : 0;
   if (large_offset_ + abandoned == large_.size()) {
     large_ = Bytes();

@@ -104,6 +104,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   FrameReader reader_;
   std::vector<Frame> arrived_;
   std::vector<std::uint8_t> small_;  ///< headers and small payloads of the write under way
+  bool small_is_secret_ = false;     ///< small_ holds a message of the setup, perhaps a key
   Bytes large_;                      ///< a payload that is written from where it is
   std::size_t large_offset_ = 0;
   bool closed_ = false;

@@ -110,13 +110,15 @@ class Setup : public std::enable_shared_from_this<Setup> {
     EncodeHello(options.party, options.agreement);  // checks its size now rather than in a handler
     if (options.tls) tls_ = MakeTlsContext(*options.tls);
     for (int i = 0; i < 3; ++i)
-      peers_[Index(i)].state = i == options.party ? State::kNone : State::kPending;
+      peers_[Index(i)].state =
+          i == options.party || i == options.absent ? State::kNone : State::kPending;
   }
 
   void Begin() {
     begun_ = Clock::now();
     deadline_ = begun_ + options_.connect_timeout;
-    if (options_.party < 2) Listen();
+    const auto awaited = Awaited();
+    if (std::find(awaited.begin(), awaited.end(), true) != awaited.end()) Listen();
     for (int peer = 0; peer < options_.party; ++peer) Dial(peer);
     Tick();
   }

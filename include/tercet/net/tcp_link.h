@@ -38,12 +38,14 @@ struct TcpOptions {
   /// value, e.g. {"protocol version", "1"}, {"network digest", "ab12..."}; a difference is reported
   /// by name with both values.
   std::vector<std::pair<std::string, std::string>> agreement;
+  /// A party that takes no part in this session: it is not waited for, and its link is null.
+  std::optional<int> absent;
   /// Called about once a second while waiting, with a line such as "waiting for party 2
   /// at 10.0.0.3:7002, 27 s left".
   std::function<void(const std::string&)> on_wait;
 };
 
-/// Connects to both other parties and compares the agreements. The links share one network thread
+/// Connects to the other parties and compares the agreements. The links share one network thread
 /// that encrypts, sends heartbeats and watches the peers. Throws NetworkError (peer, what was
 /// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA,
 /// garbage instead of a handshake, half a handshake, agreement differs) or ConfigError (unreadable
