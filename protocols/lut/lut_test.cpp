@@ -80,6 +80,18 @@ TEST(Layout, ChunksEndWhereTheTruncationDoes) {
     }
 }
 
+TEST(Layout, UpTo25ComparedBitsHaveEveryTruncation) {
+  for (auto kind : {mpc::ActivationKind::kRelu, mpc::ActivationKind::kSquare})
+    for (unsigned n = 2; n <= (kind == mpc::ActivationKind::kRelu ? 26 : 25); ++n)
+      for (unsigned shift = 0; shift < n; ++shift) {
+        auto spec = Spec(n, 16, false);
+        spec.kind = kind;
+        spec.shift = shift;
+        const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice("lut", "test"));
+        EXPECT_LE(layout.chunks.size(), 4u) << n << " >> " << shift;
+      }
+}
+
 // Formulas: README.md.
 TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
   struct Row {
