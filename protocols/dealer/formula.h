@@ -48,6 +48,11 @@ class Formula {
                ? 0
                : static_cast<std::uint8_t>(~(a >> (bits_ - 1)) & 1);
   }
+  /// At D: what to set in a number that is not a, so that its Flip is 0 and its compared bits stay.
+  template <ring::Word W>
+  W TopWithoutFlip() const {
+    return kind_ == mpc::ActivationKind::kSquare ? W{0} : Top<W>();
+  }
   /// At E1 and E2: [z >= 0] ^ s, for sign.
   template <ring::Word W>
   std::uint8_t SignFlip(W b) const {

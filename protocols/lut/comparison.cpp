@@ -80,14 +80,39 @@ Bytes Comparison::Tables(Ends& ends, const Formula& formula, std::span<const W> 
 }
 
 template <ring::Word W>
+Buffer<W> Comparison::WithLowBits(const Formula& formula, std::span<const W> values,
+                                  W complement) const {
+  // Above the carry's bits D has zeros, and so has the complement at the evaluators: nothing there
+  // is greater. D's top bit is not compared where it flips the sign's bit.
+  const W low = ring::LowMask<W>(formula.CarryBits());
+  const W above = complement == 0 ? formula.TopWithoutFlip<W>() : W{0};
+  Buffer<W> all(2 * values.size());
+  std::copy(values.begin(), values.end(), all.begin());
+  for (std::size_t i = 0; i < values.size(); ++i)
+    all[values.size() + i] =
+        static_cast<W>((((values[i] ^ complement) & low) ^ complement) | above);
+  return all;
+}
+
+template <ring::Word W>
+void Comparison::DealComparisons(Context& ctx, Ends& ends, const Formula& formula,
+                                 std::span<const W> a, std::span<const std::uint8_t> rho) const {
+  dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
+    ctx.SendBytes(ends.E2(),
+                  Tables<W>(ends, formula, a.subspan(begin, n), rho.subspan(begin, n)));  // offline
+  });
+}
+
+template <ring::Word W>
 void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
                       std::span<const W> a) const {
-  const Bits rho = dealer::DrawRho(ends, a.size(), layout_.PackedBits());
+  const Bits rho = dealer::DrawRho(ends, layout_.Comparisons(a.size()), layout_.PackedBits());
   const std::span<const std::uint8_t> masks(rho);
-  dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
-    ctx.SendBytes(ends.E2(), Tables<W>(ends, formula, a.subspan(begin, n),
-                                       masks.subspan(begin, n)));  // offline
-  });
+  if (layout_.apart) {
+    const Buffer<W> numbers = WithLowBits<W>(formula, a, W{0});
+    return DealComparisons<W>(ctx, ends, formula, numbers, masks);
+  }
+  DealComparisons<W>(ctx, ends, formula, a, masks);
   if (!layout_.arithmetic) return;
   const unsigned k = layout_.PackedBits();
   ring::DispatchWord(out_bits_, [&]<ring::Word V>(V) {
@@ -110,14 +135,15 @@ void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
 Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& formula,
                                       std::size_t count) const {
   Material material;
-  material.rho = dealer::DrawBits(ends.WithDealer(), count, layout_.PackedBits());
+  const std::size_t comparisons = layout_.Comparisons(count);
+  material.rho = dealer::DrawBits(ends.WithDealer(), comparisons, layout_.PackedBits());
   if (ends.IsE1()) {
-    material.tables.resize(layout_.CompareBytes(count));
-    ForBlocks(layout_, count, [&](std::size_t, std::size_t n, std::size_t at) {
+    material.tables.resize(layout_.CompareBytes(comparisons));
+    ForBlocks(layout_, comparisons, [&](std::size_t, std::size_t n, std::size_t at) {
       ends.WithE1().Fill({material.tables.data() + at, layout_.BlockBytes(n)});
     });
   } else {
-    material.tables = dealer::TakePieces(ctx, ends, count, layout_.PieceElements(),
+    material.tables = dealer::TakePieces(ctx, ends, comparisons, layout_.PieceElements(),
                                          [&](std::size_t n) { return layout_.CompareBytes(n); });
   }
   if (layout_.arithmetic)
@@ -153,7 +179,13 @@ template <ring::Word W>
 Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& formula,
                              const Material& material, std::span<const W> b) const {
   const auto& kernels = ring::ActiveKernels();
-  Bits e = OpenFlags(ctx, ends, formula, material, b);
+  Bits e;
+  if (layout_.apart) {
+    const Buffer<W> numbers = WithLowBits<W>(formula, b, formula.Complement<W>());
+    e = OpenFlags<W>(ctx, ends, formula, material, numbers);
+  } else {
+    e = OpenFlags<W>(ctx, ends, formula, material, b);
+  }
   Bits bits(e.size());
   std::fill(bits.begin(), bits.end(), std::uint8_t{0});
   const unsigned packed = layout_.PackedBits(), carry_packed = layout_.CarryPackedBits();
@@ -166,6 +198,11 @@ Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& form
     for (std::size_t i = begin; i < begin + n; ++i) e[i] >>= packed - carry_packed;
     kernels.select_bits(bits.data() + begin, table, e.data() + begin, n, carry_packed, 1);
   });
+  if (layout_.apart) {
+    for (std::size_t i = 0; i < b.size(); ++i)
+      bits[i] |= static_cast<std::uint8_t>(bits[b.size() + i] << 1);
+    bits.resize(b.size());
+  }
   return bits;
 }
 

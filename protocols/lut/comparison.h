@@ -48,7 +48,15 @@ class Comparison {
   template <ring::Word W>
   Bytes Tables(Ends& ends, const Formula& formula, std::span<const W> a,
                std::span<const std::uint8_t> rho) const;
-  /// At E1 and E2: the opened flags. 1 hop.
+  /// Where the carry is apart: the numbers that are compared for s, then those for it. `values` are
+  /// a, or b with its complement; at D those for the carry have a top bit that flips nothing.
+  template <ring::Word W>
+  Buffer<W> WithLowBits(const Formula& formula, std::span<const W> values, W complement) const;
+  /// At D, for the numbers compared.
+  template <ring::Word W>
+  void DealComparisons(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
+                       std::span<const std::uint8_t> rho) const;
+  /// At E1 and E2: the opened flags of each comparison. 1 hop.
   template <ring::Word W>
   Bits OpenFlags(Context& ctx, const Ends& ends, const Formula& formula, const Material& material,
                  std::span<const W> b) const;

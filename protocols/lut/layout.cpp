@@ -40,7 +40,7 @@ std::vector<Layout> Cuts(unsigned bits, unsigned low) {
       if (!Possible(bits - low, upper) || !Possible(low, lower)) continue;
       Layout layout;
       Split(bits - low, upper, layout.chunks);
-      layout.low = upper;
+      layout.low = upper;  // all of them where low = 0
       Split(low, lower, layout.chunks);
       all.push_back(std::move(layout));
     }
@@ -126,28 +126,34 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
   }
   CheckSpec(spec);
   const Formula formula(spec);
-  auto cuts = Cuts(formula.ComparedBits(), formula.CarryBits());
-  std::erase_if(cuts,
-                [&](const Layout& cut) { return chunks != 0 && cut.chunks.size() != chunks; });
+  const auto cuts_with = [&](unsigned low) {
+    auto cuts = Cuts(formula.ComparedBits(), low);
+    std::erase_if(cuts,
+                  [&](const Layout& cut) { return chunks != 0 && cut.chunks.size() != chunks; });
+    return cuts;
+  };
+  auto cuts = cuts_with(formula.CarryBits());
+  if (cuts.empty()) {
+    cuts = cuts_with(0);
+    for (auto& cut : cuts) cut.apart = true;
+  }
   if (cuts.empty())
-    throw UnsupportedError(fmt::format(
-        "layer {}: values of {} bits cannot be cut into {}{} chunks of 1..{} bits{}", spec.layer,
-        spec.value_bits, chunks == 0 ? "up to " : "", chunks == 0 ? kMaxChunks : chunks,
-        kMaxChunkWidth,
-        spec.shift > 0
-            ? fmt::format(" with one ending above the {} that are divided away", spec.shift)
-            : ""));
+    throw UnsupportedError(
+        fmt::format("layer {}: {} compared bits of values of {} bits cannot be cut into {} chunks "
+                    "of 1..{} bits",
+                    spec.layer, formula.ComparedBits(), spec.value_bits, chunks, kMaxChunkWidth));
 
   // Bytes of kBlock elements.
   const auto bytes = [&](const Layout& cut) {
     const auto table = cut.Elements(formula, kBlock, spec.out_bits);
-    return cut.CompareBytes(kBlock) +
+    return cut.CompareBytes(cut.Comparisons(kBlock)) +
            (cut.arithmetic ? ring::PackedBytes(kBlock * table.Dealt(), spec.out_bits) : 0);
   };
   const auto fewest = [&](bool arithmetic, std::size_t most_chunks, std::size_t most_bytes) {
     std::optional<Layout> best;
     for (Layout cut : cuts) {
       cut.arithmetic = arithmetic;
+      if (arithmetic && cut.apart) continue;
       if (cut.chunks.size() > most_chunks || bytes(cut) > kBlock * most_bytes) continue;
       if (!best || bytes(cut) < bytes(*best)) best = std::move(cut);
     }
@@ -163,10 +169,10 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
 }
 
 mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc::Roles& roles) {
-  const std::size_t count = spec.Elements();
+  const std::size_t count = spec.Elements(), comparisons = layout.Comparisons(count);
   return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
-    dealer::AddDealt(cost, roles, layout.CompareBytes(count));
-    dealer::AddExchange(cost, roles, count, layout.PackedBits());  // open_bits
+    dealer::AddDealt(cost, roles, layout.CompareBytes(comparisons));
+    dealer::AddExchange(cost, roles, comparisons, layout.PackedBits());  // open_bits
     if (layout.arithmetic) {
       const auto table = layout.Elements(Formula(spec), count, spec.out_bits);
       dealer::AddDealt(cost, roles, ring::PackedBytes(count * table.Dealt(), spec.out_bits));

@@ -19,21 +19,27 @@ using dealer::TableBytes;
 struct Layout {
   /// Widths of the pieces of the compared bits, most significant first.
   std::vector<unsigned> chunks;
-  /// The carry of a formula is that of the chunks from here on; without one, their number.
+  /// The carry of a formula is that of the chunks from here on; their number where it has none, or
+  /// where it is `apart`.
   std::size_t low = 0;
+  /// The carry has a comparison of its own, in the same chunks, as if there were as many elements
+  /// again: for values so wide that too few chunks are left to have one end where the carry does.
+  bool apart = false;
   /// The table that the comparison's flags index gives ring elements at once.
   bool arithmetic = false;
 
   bool HasCarry() const { return low < chunks.size(); }
+  /// Comparisons of `count` elements.
+  std::size_t Comparisons(std::size_t count) const { return apart ? 2 * count : count; }
   /// Bits of (greater, equal) flags per element: 2 for each chunk, 1 for the last.
   unsigned PackedBits() const { return 2 * static_cast<unsigned>(chunks.size()) - 1; }
   /// The same of the chunks from `low` on, which are the upper ones of all.
   unsigned CarryPackedBits() const { return PackedBits() - 2 * static_cast<unsigned>(low); }
-  /// Bytes of all tables of bits of `count` elements' comparison.
+  /// Bytes of all tables of bits of `count` comparisons.
   std::size_t CompareBytes(std::size_t count) const;
   /// The same of one block.
   std::size_t BlockBytes(std::size_t count) const;
-  /// Elements whose comparison goes in one message.
+  /// Comparisons that go in one message.
   std::size_t PieceElements() const {
     return dealer::PieceElements(BlockBytes(kBlock) / (kBlock / 8));
   }
