@@ -14,6 +14,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <limits>
 #include <optional>
 
 #ifdef __linux__
@@ -172,6 +173,7 @@ class Child {
   std::optional<Failure> failure_;
 };
 
+// By party number; null: not started.
 using Children = std::array<std::unique_ptr<Child>, 3>;
 
 // Decides when children must go: gently, then not.
@@ -183,12 +185,12 @@ class Stopper {
   void Act(const Children& children) {
     const auto now = Clock::now();
     if (ask_ && !asked_ && now >= *ask_) {
-      for (const auto& child : children) child->Signal(SIGTERM);
+      SignalAll(children, SIGTERM);
       asked_ = true;
       kill_ = now + kStopTime;
     }
     if (kill_ && now >= *kill_) {
-      for (const auto& child : children) child->Signal(SIGKILL);
+      SignalAll(children, SIGKILL);
       kill_.reset();
     }
   }
@@ -201,6 +203,11 @@ class Stopper {
   }
 
  private:
+  static void SignalAll(const Children& children, int number) {
+    for (const auto& child : children)
+      if (child) child->Signal(number);
+  }
+
   std::optional<Clock::time_point> ask_, kill_;
   bool asked_ = false;
 };
@@ -210,7 +217,7 @@ void ReadEvents(const Children& children, const SignalWatch& signals, bool watch
   std::vector<pollfd> fds;
   std::vector<Child*> readers;
   for (const auto& child : children) {
-    if (child->PipeFd() >= 0) {
+    if (child && child->PipeFd() >= 0) {
       fds.push_back({child->PipeFd(), POLLIN, 0});
       readers.push_back(child.get());
     }
@@ -280,6 +287,7 @@ std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
   Children children;
   for (int id = 0; id < 3; ++id) {
     const auto p = static_cast<std::size_t>(id);
+    if (id == settings.absent) continue;
     children[p] = std::make_unique<Child>(id, settings.program, std::move(settings.arguments[p]),
                                           settings.listening[p]);
     settings.listening[p].Reset();
@@ -297,14 +305,18 @@ std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
   std::size_t shown = 0;
   bool stopped = false;
   const auto all = [&](auto what) { return std::all_of(children.begin(), children.end(), what); };
-  while (!all([](const auto& child) { return child->Reaped(); })) {
+  while (!all([](const auto& child) { return !child || child->Reaped(); })) {
     const bool closed = std::any_of(children.begin(), children.end(), [](const auto& child) {
-      return child->PipeFd() < 0 && !child->Reaped();
+      return child && child->PipeFd() < 0 && !child->Reaped();
     });
     ReadEvents(children, signals, !stopped,
                stopper.Timeout(closed ? static_cast<int>(kReapInterval.count()) : 1000));
+    std::size_t done = std::numeric_limits<std::size_t>::max(), total = 0;
     for (int id = 0; id < 3; ++id) {
+      if (id == settings.absent) continue;
       auto& child = *children[static_cast<std::size_t>(id)];
+      done = std::min(done, child.Done());
+      total = std::max(total, child.Total());
       child.TryReap();
       if (!child.Failed() || std::exchange(considered[static_cast<std::size_t>(id)], true))
         continue;
@@ -312,18 +324,21 @@ std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
     }
     if (signals.Caught() != 0 && !std::exchange(stopped, true)) stopper.Ask(Clock::now());
     stopper.Act(children);
-    const std::size_t done =
-        std::min({children[0]->Done(), children[1]->Done(), children[2]->Done()});
-    if (settings.on_progress && done > shown)
-      settings.on_progress(shown = done, children[0]->Total());
+    if (settings.on_progress && done > shown) settings.on_progress(shown = done, total);
   }
   signals.ThrowIfCaught();
   if (cause) ThrowFailure(cause->second, fmt::format("party {}", cause->first));
 
   std::array<report::PartyReport, 3> reports;
-  for (std::size_t p = 0; p < 3; ++p)
+  for (std::size_t p = 0; p < 3; ++p) {
+    if (!children[p]) {
+      reports[p].party = static_cast<int>(p);
+      reports[p].presence = report::kNotStarted;
+      continue;
+    }
     reports[p] =
         report::PartyReportFromJson(*children[p]->Report(), fmt::format("report of party {}", p));
+  }
   return reports;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,12 +55,14 @@ class SignalWatch {
 struct LaunchSettings {
   std::filesystem::path program;                      ///< tercet-party
   std::array<std::vector<std::string>, 3> arguments;  ///< without --id, --listen-fd and --report-fd
+  std::optional<int> absent;                          ///< a party that is not started
   std::array<OwnedFd, 3> listening;                   ///< handed to the party where there is one
   std::function<void(std::size_t done, std::size_t total)>
       on_progress;  ///< as far as the slowest party is
 };
 
-/// Runs three party processes and waits for them. When one fails the others are stopped, and the
+/// Runs the party processes and waits for them; of one that is not started the report says just
+/// that. When one fails the others are stopped, and the
 /// failure that is most likely the cause is thrown, with the party's number. No child is left when
 /// this returns or throws.
 std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,

@@ -90,18 +90,32 @@ void CheckRoles(const mpc::Roles& roles, const std::string& place) {
       throw ConfigError(
           place,
           fmt::format(
-              "party {} is the helper, so it cannot {}; the three roles of owners and receiver "
+              "party {} is the helper, so it cannot {}; the roles of data owner and receiver "
               "belong to the other two parties",
               party, what));
   };
   refuse(roles.data_owner, "own the images");
-  refuse(roles.model_owner, "own the model");
   refuse(roles.receiver, "receive the result");
 }
 
 std::string RolesText(const mpc::Roles& roles) {
   return fmt::format("helper {}, data owner {}, model owner {}, receiver {}", roles.helper,
                      roles.data_owner, roles.model_owner, roles.receiver);
+}
+
+void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
+                        std::size_t& queries) {
+  constexpr const char* kGroup = "Offline and online";
+  auto* number = AddNumber(app, "--ahead", ahead, 0, kMaxQueries,
+                           "Queries whose material is made while another one runs; 0: offline and "
+                           "online in turn, timed apart");
+  number->group(kGroup);
+  app.add_flag("--dealer-leaves", dealer_leaves,
+               "Make all material as fast as it goes; the helper leaves when it is delivered")
+      ->excludes(number)
+      ->group(kGroup);
+  AddNumber(app, "--queries", queries, 1, kMaxQueries, "How many queries to make material for")
+      ->group(kGroup);
 }
 
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {

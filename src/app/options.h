@@ -16,6 +16,7 @@ namespace tercet::app {
 
 inline constexpr std::size_t kDefaultBatch = 128;
 inline constexpr std::size_t kMaxBatch = 4096;
+inline constexpr std::size_t kMaxQueries = 1'000'000;
 inline constexpr std::size_t kMaxImages = 1'000'000'000;
 
 /// A whole number from `min` to `max`; `value` holds the default and is written when the option is
@@ -35,11 +36,15 @@ struct RoleOptions {
   void AddTo(CLI::App& app);
   mpc::Roles Resolve() const;
 };
-/// The helper deals the correlated randomness, so it may own nothing and receive nothing:
-/// ConfigError (place: `place`).
+/// The helper deals the correlated randomness, so it may neither own the images nor receive the
+/// result: ConfigError (place: `place`).
 void CheckRoles(const mpc::Roles& roles, const std::string& place);
 /// "helper 0, data owner 1, model owner 2, receiver 1".
 std::string RolesText(const mpc::Roles& roles);
+
+/// --ahead, --dealer-leaves and --queries, of both programs.
+void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
+                        std::size_t& queries);
 
 /// --suite; the text is checked against the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);

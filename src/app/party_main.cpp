@@ -31,7 +31,10 @@ struct Arguments {
   std::string images;
   ModelSource model;
   std::string suite = "lut", link = "none";
-  std::size_t batch = kDefaultBatch, limit = 0;
+  std::size_t batch = kDefaultBatch, limit = 0, ahead = 1, queries = 0;
+  bool dealer_leaves = false;
+  bool suite_given = false, batch_given = false;
+  std::filesystem::path material, material_out;
   int listen_fd = -1, report_fd = -1;
 };
 
@@ -88,6 +91,24 @@ void CheckOwner(bool given, bool owner, const char* option, int id, const char* 
     throw ConfigError(option, fmt::format("party {} does not own {}; leave it out", id, what));
 }
 
+// Takes suite and batch from the material where they were not given, and compares the rest. Whether
+// the helper takes part.
+bool UseMaterial(const Arguments& arguments, nn::MaterialFile& material, PartySettings& settings,
+                 const mpc::Registry& registry) {
+  if (!arguments.suite_given)
+    settings.suite = mpc::ParseSuiteChoice(material.Header().suite, material.File().string());
+  if (!arguments.batch_given) settings.batch = material.Header().batch;
+  settings.material = &material;
+  CheckMaterial(settings);
+  const bool helper_acts = material.MakePlan(registry).HelperActsOnline();
+  if (!helper_acts && settings.id == settings.roles.helper)
+    throw ConfigError("--material",
+                      fmt::format("party {}, the helper, has no part in the online phase of this "
+                                  "plan; start the other two alone",
+                                  settings.id));
+  return helper_acts;
+}
+
 int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) {
   const int id = *arguments.id;
   const bool quiet = launcher != nullptr;
@@ -109,10 +130,34 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   settings.batch = arguments.batch;
   settings.link = net::ParseLinkProfile(arguments.link);
 
-  const bool owns_model = id == testbed.roles.model_owner,
-             owns_images = id == testbed.roles.data_owner;
+  settings.ahead = arguments.ahead;
+  settings.dealer_leaves = arguments.dealer_leaves;
+  settings.material_out = arguments.material_out;
+  settings.queries = arguments.queries;
+  std::optional<nn::MaterialFile> material;
+  bool helper_acts = true;
+  if (!arguments.material.empty()) {
+    material.emplace(arguments.material);
+    helper_acts = UseMaterial(arguments, *material, settings, registry);
+    if (!arguments.model.file.empty())
+      throw ConfigError("--model", "the material holds the shares of its model; leave it out");
+  }
+  const bool makes_material = !arguments.material_out.empty();
+  if (makes_material) {
+    if (arguments.queries == 0) throw ConfigError("--queries", "must be given with --material-out");
+    CheckWritable(arguments.material_out, "--material-out");
+    if (std::filesystem::exists(arguments.material_out))
+      throw ConfigError("--material-out",
+                        fmt::format("{} exists already; material is never overwritten",
+                                    arguments.material_out.string()));
+  }
+
+  const bool owns_model = id == testbed.roles.model_owner && !material,
+             owns_images = id == testbed.roles.data_owner && !makes_material;
   const bool receives = id == testbed.roles.receiver;
   CheckOwner(!arguments.model.file.empty(), owns_model, "--model", id, "the model");
+  if (makes_material && !arguments.images.empty())
+    throw ConfigError("--images", "material is made without images; leave it out");
   CheckOwner(!arguments.images.empty(), owns_images, "--images", id, "the images");
   if (!arguments.labels.empty() && !receives)
     throw ConfigError(
@@ -141,6 +186,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   tcp.timeout = testbed.timeout;
   tcp.connect_timeout = testbed.connect_timeout;
   if (arguments.listen_fd >= 0) tcp.listen_fd = arguments.listen_fd;
+  if (!helper_acts) tcp.absent = testbed.roles.helper;
   tcp.agreement = Agreement(settings);
   tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
   if (!testbed.tls && !quiet)
@@ -152,6 +198,10 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     fmt::print("{} images in batches of {}; {}; cost of one batch:\n\n{}\n", count, plan.batch,
                RolesText(plan.roles), DescribePlan(plan, report::Utf8Locale()));
     std::fflush(stdout);
+  };
+  settings.on_delivered = [](std::size_t queries) {
+    spdlog::info("the material of all {} queries is delivered; the helper is not needed any more",
+                 queries);
   };
   auto last = std::chrono::steady_clock::now();
   settings.on_progress = [&, launcher](std::size_t done, std::size_t total) {
@@ -186,7 +236,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   }
   if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(report));
   fmt::print("{}", report::Describe(report, report::Utf8Locale()));
-  if (receives) {
+  if (receives && !makes_material) {
     const auto predictions = nn::Predictions(report.logits, report.classes);
     if (labels.empty()) {
       fmt::print("\npredictions: {}\n", fmt::join(predictions, " "));
@@ -220,10 +270,24 @@ void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("--labels", a.labels, "Labels, for the accuracy; at the receiver only");
   AddNumber(app, "--limit", a.limit, 1, kMaxImages,
             "Use the first N images only; at the owner of images and labels");
-  AddNumber(app, "--batch", a.batch, 1, kMaxBatch, "Images a query; the same at all parties");
-  app.add_option("--suite", a.suite,
-                 "Protocols of the non-linear layers; the same at all parties (see tercet suites)")
-      ->capture_default_str();
+  auto* batch =
+      AddNumber(app, "--batch", a.batch, 1, kMaxBatch, "Images a query; the same at all parties");
+  auto* suite = app.add_option("--suite", a.suite,
+                               "Protocols of the non-linear layers; the same at all parties (see "
+                               "tercet suites)")
+                    ->capture_default_str();
+  AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.queries);
+  auto* out = app.add_option("--material-out", a.material_out,
+                             "Make material for --queries queries, write it here, and stop")
+                  ->group("Offline and online");
+  app.add_option("--material", a.material, "Use this material; no offline messages, and no --model")
+      ->excludes(out)
+      ->excludes("--dealer-leaves")
+      ->group("Offline and online");
+  app.parse_complete_callback([&a, batch, suite] {
+    a.batch_given = batch->count() > 0;
+    a.suite_given = suite->count() > 0;
+  });
   app.add_option("--link", a.link,
                  "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y; the same at all parties")
       ->capture_default_str();

@@ -6,6 +6,8 @@
 #include <chrono>
 
 #include "app/options.h"
+#include "app/query_runner.h"
+#include "tercet/crypto/prf.h"
 #include "tercet/nn/secure_network.h"
 #include "tercet/ring/kernels.h"
 
@@ -19,7 +21,10 @@ using net::Phase;
 constexpr std::uint32_t kNetworkTag = 0xfffe'0000;
 constexpr std::uint32_t kImagesTag = 0xfffe'0001;
 constexpr std::uint32_t kPlanTag = 0xfffe'0002;
+constexpr std::uint32_t kSessionTag = 0xfffe'0003;
+constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
 constexpr std::size_t kMaxNetworkBytes = std::size_t{16} << 20;
+constexpr std::size_t kSessionDigits = 32;
 constexpr const char* kProtocolVersion = "1";
 
 double SecondsSince(Clock::time_point start) {
@@ -117,6 +122,68 @@ void ComparePlans(net::Links& links, const std::string& digest) {
   }
 }
 
+bool IsSession(const std::string& text) {
+  return text.size() == kSessionDigits &&
+         text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// The query from which on all parties' material is unused. A party that stopped in the middle may
+// be ahead of the others, whose queries up to there are of no use without its.
+std::size_t AgreeOnQueries(net::Links& links, const nn::MaterialFile& material,
+                           std::size_t needed) {
+  const auto& header = material.Header();
+  const auto text = fmt::format("{} {}", header.session, material.Next());
+  for (auto& link : links)
+    if (link) link->Send({Phase::kSetup, kNextQueryTag, 1, Bytes(text.begin(), text.end())});
+  std::size_t first = material.Next();
+  for (auto& link : links) {
+    if (!link) continue;
+    const auto message = link->Receive(Phase::kSetup);
+    const auto& payload = message.payload;
+    const bool fits = message.tag == kNextQueryTag && payload.size() > kSessionDigits + 1 &&
+                      payload.size() <= kSessionDigits + 11;
+    const std::string theirs = fits ? std::string(payload.begin(), payload.end()) : "";
+    const std::string session = theirs.substr(0, kSessionDigits);
+    const std::string number = fits ? theirs.substr(kSessionDigits + 1) : "";
+    if (!fits || !IsSession(session) || number.find_first_not_of("0123456789") != std::string::npos)
+      throw ProtocolError(
+          fmt::format("party {} sent tag {:#x} with {} bytes where its next query was expected",
+                      link->Peer(), message.tag, message.payload.size()));
+    if (session != header.session)
+      throw ConfigError(material.File().string(),
+                        fmt::format("is of session {}, the material of party {} of session {}",
+                                    header.session, link->Peer(), session));
+    first = std::max<std::size_t>(first, std::stoul(number));
+  }
+  if (first >= header.queries)
+    throw ConfigError(material.File().string(),
+                      fmt::format("all of its {} queries are used up", header.queries));
+  if (header.queries - first < needed)
+    throw ConfigError(material.File().string(),
+                      fmt::format("holds {} unused queries of {} images, {} are needed",
+                                  header.queries - first, header.batch, needed));
+  return first;
+}
+
+void RequireIdleHelper(const nn::Plan& plan) {
+  if (!plan.HelperActsOnline()) return;
+  std::string suites;
+  for (const auto& layer : plan.layers)
+    if (layer.Activates() && !(layer.activation.dealt && layer.dealt_output))
+      suites += fmt::format("{}{} ({})", suites.empty() ? "" : ", ", layer.layer.name,
+                            layer.suite.Text());
+  throw ConfigError("--dealer-leaves",
+                    fmt::format("party {}, the helper, has a part in the online phase of {}",
+                                plan.roles.helper, suites));
+}
+
+std::string MaterialText(const PartySettings& settings) {
+  if (settings.material != nullptr) return "from a file";
+  if (!settings.material_out.empty()) return "to a file";
+  if (settings.dealer_leaves) return "all ahead";
+  return settings.ahead == 0 ? "in turn" : fmt::format("{} ahead", settings.ahead);
+}
+
 std::uint64_t Sent(const net::Meter::Cell& cell) {
   return cell.sent_bytes[0] + cell.sent_bytes[1] + cell.sent_bytes[2];
 }
@@ -148,8 +215,30 @@ std::vector<report::PartyLayer> MeasuredLayers(const nn::Plan& plan, const net::
 
 }  // namespace
 
+void CheckMaterial(const PartySettings& settings) {
+  const auto& header = settings.material->Header();
+  const std::string file = settings.material->File().string();
+  const auto check = [&](const char* what, const std::string& found, const std::string& expected) {
+    if (found != expected)
+      throw ConfigError(file,
+                        fmt::format("was made for {} {}, this run has {}", what, found, expected));
+  };
+  check("party", std::to_string(header.party), std::to_string(settings.id));
+  const auto network = nn::PublicNetworkFromJson(header.network, file + " /network");
+  check("network", fmt::format("\"{}\" with digest {:.12}", network.name, network.spec_digest),
+        fmt::format("\"{}\" with digest {:.12}", settings.spec.name, settings.spec.Digest()));
+  check("suite", header.suite, settings.suite.Text());
+  check("roles", RolesText(header.roles), RolesText(settings.roles));
+  check("batch", std::to_string(header.batch), std::to_string(settings.batch));
+}
+
 std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& settings) {
-  return {{"protocol version", kProtocolVersion},
+  std::string material = MaterialText(settings);
+  if (settings.material != nullptr)
+    material += " of session " + settings.material->Header().session;
+  if (!settings.material_out.empty()) material += fmt::format(", {} queries", settings.queries);
+  return {{"material", material},
+          {"protocol version", kProtocolVersion},
           {"network digest", settings.spec.Digest()},
           {"suite", settings.suite.Text()},
           {"roles", RolesText(settings.roles)},
@@ -159,10 +248,14 @@ std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& 
 
 PartySession::PartySession(PartySettings settings, const mpc::Registry& registry)
     : settings_(std::move(settings)), registry_(registry) {
-  TERCET_CHECK((settings_.model != nullptr) == (settings_.id == settings_.roles.model_owner),
-               "the model's owner, and it alone, has the model");
-  TERCET_CHECK((settings_.images != nullptr) == (settings_.id == settings_.roles.data_owner),
-               "the images' owner, and it alone, has the images");
+  const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
+  TERCET_CHECK(!from_file || !to_file, "material is made or used, not both");
+  TERCET_CHECK(
+      (settings_.model != nullptr) == (settings_.id == settings_.roles.model_owner && !from_file),
+      "the model's owner, and it alone, has the model");
+  TERCET_CHECK(
+      (settings_.images != nullptr) == (settings_.id == settings_.roles.data_owner && !to_file),
+      "the images' owner, and it alone, has the images");
 }
 
 net::Links PartySession::Hold(net::Links links) {
@@ -214,53 +307,96 @@ report::PartyReport PartySession::Run(const std::function<net::Links()>& connect
   }
 }
 
+// What the parties have agreed to do.
+struct PartySession::Task {
+  nn::Plan plan;
+  std::size_t images = 0, queries = 0;
+  std::size_t first = 0;  // of the queries in the material's file
+  std::string session;    // for the files that are made
+};
+
+PartySession::Task PartySession::Agree(net::Links& links) const {
+  Task task;
+  const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
+  if (from_file) {
+    CheckMaterial(settings_);
+    task.plan = settings_.material->MakePlan(registry_);
+  }
+  const auto network = from_file ? task.plan.network : ReceiveNetwork(links, settings_);
+  if (!to_file) {
+    const std::string announced =
+        Announce(links, settings_.roles.data_owner, kImagesTag,
+                 settings_.images != nullptr ? std::to_string(settings_.images->count) : "", 16,
+                 "the number of images");
+    task.images = ParseImageCount(announced, settings_.roles.data_owner);
+  }
+  std::size_t batch = settings_.batch;
+  if (!from_file) {
+    if (!to_file) batch = std::min(batch, task.images);
+    task.plan = nn::MakePlan(network, registry_, settings_.suite, settings_.roles, batch);
+  }
+  task.queries = to_file ? settings_.queries : (task.images + batch - 1) / batch;
+  ComparePlans(links,
+               fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries));
+  if (to_file) {
+    const int owner = settings_.roles.model_owner;
+    task.session = Announce(links, owner, kSessionTag, nn::NewMaterialSession(), kSessionDigits,
+                            "the session's number");
+    if (!IsSession(task.session))
+      throw ProtocolError(
+          fmt::format("party {} announced no session of {} hex digits", owner, kSessionDigits));
+  }
+  if (from_file) task.first = AgreeOnQueries(links, *settings_.material, task.queries);
+  if (settings_.dealer_leaves) RequireIdleHelper(task.plan);
+  return task;
+}
+
 report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
   const auto start = Clock::now();
-  const bool owns_images = settings_.images != nullptr;
-  const auto network = ReceiveNetwork(links, settings_);
-  const std::string announced = Announce(links, settings_.roles.data_owner, kImagesTag,
-                                         owns_images ? std::to_string(settings_.images->count) : "",
-                                         16, "the number of images");
-  const std::size_t images = ParseImageCount(announced, settings_.roles.data_owner);
-  const std::size_t batch = std::min(settings_.batch, images);
-  const auto plan = nn::MakePlan(network, registry_, settings_.suite, settings_.roles, batch);
-  ComparePlans(links, fmt::format("{} {} {}", plan.Digest(), batch, images));
-  if (settings_.on_plan) settings_.on_plan(plan, images);
+  const Task task = Agree(links);
+  const nn::Plan& plan = task.plan;
+  const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
+  if (settings_.on_plan) settings_.on_plan(plan, to_file ? plan.batch * task.queries : task.images);
 
   mpc::Party party(settings_.id, std::move(links), plan.layers.size());
   nn::SecureNetwork secure(party, plan, registry_);
-  secure.ShareModel(settings_.model);
+  nn::SecureNetwork::ModelShares model;
+  if (from_file) {
+    Bytes bytes = settings_.material->Model();
+    const std::string place = settings_.material->File().string() + " model";
+    mpc::Archive archive(bytes, place);
+    archive(model);
+    archive.Finish();
+    secure.UseModel(model, place);
+    crypto::Wipe(bytes);
+  } else {
+    model = secure.ShareModel(settings_.model);
+  }
 
   report::PartyReport report;
   report.setup_s = connect_s + SecondsSince(start);
-  for (std::size_t first = 0; first < images; first += batch) {
-    const std::size_t count = std::min(batch, images - first);
-    std::vector<std::int64_t> input;
-    if (owns_images) input = nn::QuantiseInput(network.input, *settings_.images, first, count);
-    mpc::Meet(party);
-    const auto offline = Clock::now();
-    auto query = secure.Prepare(count);
-    report.offline_s += SecondsSince(offline);
-    mpc::Meet(party);
-    const auto online = Clock::now();
-    const auto logits = secure.Run(std::move(query), owns_images ? &input : nullptr);
-    report.online_s += SecondsSince(online);
-    report.online_hops = std::max(report.online_hops, secure.OnlineHops());
-    report.logits.insert(report.logits.end(), logits.begin(), logits.end());
-    if (settings_.on_progress) settings_.on_progress(first + count, images);
-  }
-  // Nobody leaves before all have everything.
-  mpc::Meet(party);
+  QueryRunner runner(party, secure, plan, settings_,
+                     [this](const std::string& reason) { AbortAll(reason); });
+  auto outcome =
+      to_file ? runner.MakeMaterial(model, task.session) : runner.Run(task.images, task.first);
   party.Close();
 
   report.party = settings_.id;
-  report.network = network.name;
+  report.network = plan.network.name;
   report.suite = settings_.suite.Text();
   report.link = settings_.link.name;
-  report.batch = batch;
-  report.images = images;
-  report.classes = network.Classes();
+  report.batch = plan.batch;
+  report.images = to_file ? plan.batch * task.queries : task.images;
+  report.classes = plan.network.Classes();
+  report.offline_s = outcome.offline_s;
+  report.online_s = outcome.online_s;
+  report.wall_s = outcome.wall_s;
+  report.logits = std::move(outcome.logits);
+  report.online_hops = outcome.online_hops;
   report.offline_hops = party.Meter().Total(Phase::kOffline).hops;
+  report.material = MaterialText(settings_);
+  if (settings_.dealer_leaves && settings_.id == settings_.roles.helper)
+    report.presence = report::kHasLeft;
   report.layers = MeasuredLayers(plan, party.Meter());
   report.peak_memory_mb = PeakMemoryMb();
   report.kernels = ring::ActiveKernels().name;

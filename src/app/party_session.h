@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,7 @@
 #include "tercet/net/wrappers.h"
 #include "tercet/nn/images.h"
 #include "tercet/nn/integer_network.h"
+#include "tercet/nn/material.h"
 #include "tercet/nn/network.h"
 #include "tercet/nn/plan.h"
 #include "tercet/report/run_report.h"
@@ -27,8 +29,23 @@ struct PartySettings {
   mpc::Roles roles;
   std::size_t batch = 1;  ///< at most this many images a query
   net::LinkProfile link;
-  const nn::IntegerNetwork* model = nullptr;  ///< at the model's owner only
-  const nn::Images* images = nullptr;         ///< at the owner of the images only
+  const nn::IntegerNetwork* model = nullptr;  ///< at the model's owner only; not with `material`
+  const nn::Images* images = nullptr;  ///< at the owner of the images only; not with `material_out`
+  /// For how many queries material is made beside the one that runs. 0: each query's offline and
+  /// online phase in turn, with a meeting before each, so that they are timed apart.
+  std::size_t ahead = 0;
+  /// Material is made for all queries as fast as it goes, and the helper's session ends when the
+  /// others have it. Refused where the helper has a part in the online phase.
+  bool dealer_leaves = false;
+  /// Where not empty: makes material for `queries` queries, writes it there, and runs none.
+  std::filesystem::path material_out;
+  std::size_t queries = 0;
+  /// Material made before, for the same suite, roles and batch. Where the helper has no part in the
+  /// online phase, it is not there: links[helper] is null.
+  nn::MaterialFile* material = nullptr;
+  /// The material of all queries is here, and the helper, without a part online, is not needed any
+  /// more.
+  std::function<void(std::size_t queries)> on_delivered;
   /// Once the parties agree, before the first query.
   std::function<void(const nn::Plan& plan, std::size_t images)> on_plan;
   /// After each batch.
@@ -38,9 +55,15 @@ struct PartySettings {
 /// What the parties must agree on, by name, for TcpOptions::agreement.
 std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& settings);
 
+/// Throws ConfigError (place: the file) that names what differs, unless settings.material was made
+/// for this party, network, suite, roles and batch.
+void CheckMaterial(const PartySettings& settings);
+
 /// One party's part of a run, over whatever links it is given: the model's owner tells the others
 /// the public network, the images' owner how many images there are; all make the same plan and
-/// compare it, share the model, and run batch after batch, offline and online apart.
+/// compare it, share the model, and run batch after batch. With material from a file, network and
+/// shares of the model are in it, and the parties compare which session made it and which query is
+/// the next that none of them has used.
 ///
 ///     PartySession session(settings, registry);
 ///     const auto report = session.Run([&] { return net::ConnectTcp(options); });
@@ -58,6 +81,8 @@ class PartySession {
   void Stop(const std::string& reason) noexcept;
 
  private:
+  struct Task;
+  Task Agree(net::Links& links) const;
   net::Links Hold(net::Links links);
   void AbortAll(const std::string& reason) noexcept;
   report::PartyReport RunOver(net::Links links, double connect_s);

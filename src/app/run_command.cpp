@@ -41,6 +41,13 @@ struct RunArguments {
   double timeout_s = 30;
   RoleOptions roles;
   bool no_check = false;
+  std::size_t ahead = 0, queries = 0;
+  bool dealer_leaves = false;
+  bool suite_given = false, batch_given = false;
+  std::filesystem::path material, material_out;  // directories
+
+  bool MakesMaterial() const { return !material_out.empty(); }
+  bool UsesMaterial() const { return !material.empty(); }
 };
 
 // All that a run needs, loaded and checked.
@@ -54,7 +61,37 @@ struct RunInput {
   mpc::SuiteChoice suite;
   mpc::Roles roles;
   net::LinkProfile link;
+  std::optional<nn::Plan> material;  // the plan of material that is there
+  // A party without a part in this run.
+  std::optional<int> Absent() const {
+    if (material && !material->HelperActsOnline()) return roles.helper;
+    return std::nullopt;
+  }
 };
+
+std::filesystem::path MaterialOf(const std::filesystem::path& directory, int party) {
+  return directory / fmt::format("party{}.material", party);
+}
+
+// The plan that the material in a directory was made for. Suite and batch that were not given
+// become the material's.
+nn::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registry) {
+  // That of an evaluator: the helper's need not be there.
+  const int party = arguments.roles.Resolve().Evaluator1();
+  const nn::MaterialFile material(MaterialOf(arguments.material, party));
+  if (!arguments.suite_given) arguments.suite = material.Header().suite;
+  if (!arguments.batch_given) arguments.batch = material.Header().batch;
+  return material.MakePlan(registry);
+}
+
+// What `queries` queries of which the material is there send.
+RunTotals CostWithMaterial(const nn::Plan& plan, std::size_t queries) {
+  const auto total = plan.Total();
+  RunTotals totals;
+  totals.online_hops = total.OnlineHops();
+  for (std::size_t p = 0; p < 3; ++p) totals.online_bytes[p] = queries * total.OnlineBytes()[p];
+  return totals;
+}
 
 // One line that is rewritten on a terminal; elsewhere a line now and then. Silent in the first
 // second.
@@ -102,7 +139,9 @@ RunInput LoadInput(const RunArguments& arguments) {
   input.link = net::ParseLinkProfile(arguments.link);
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   input.spec = nn::LoadNetwork(arguments.network);
-  if (arguments.images.empty()) {
+  if (arguments.MakesMaterial()) {
+    // No image has a part in it.
+  } else if (arguments.images.empty()) {
     input.images_are_random = true;
     input.data.images = RandomImages(input.spec.input.shape,
                                      arguments.limit > 0 ? arguments.limit : arguments.batch);
@@ -138,14 +177,28 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
   const auto testbed = directory.Path() / "testbed.json";
   WriteFile(testbed, TestbedToJson(endpoints, certificates, input.roles, arguments.timeout_s,
                                    std::max(arguments.timeout_s, kConnectSeconds)));
-  for (auto& list : launch.arguments)
+  launch.absent = input.Absent();
+  for (int id = 0; id < 3; ++id) {
+    auto& list = launch.arguments[static_cast<std::size_t>(id)];
     list = {"--testbed", testbed.string(), "--network", arguments.network.string(),
             "--suite",   arguments.suite,  "--batch",   std::to_string(arguments.batch),
             "--link",    arguments.link};
+    if (arguments.UsesMaterial()) {
+      list.insert(list.end(), {"--material", MaterialOf(arguments.material, id).string()});
+    } else if (arguments.MakesMaterial()) {
+      list.insert(list.end(), {"--material-out", MaterialOf(arguments.material_out, id).string(),
+                               "--queries", std::to_string(arguments.queries)});
+    }
+    if (arguments.dealer_leaves) {
+      list.emplace_back("--dealer-leaves");
+    } else {
+      list.insert(list.end(), {"--ahead", std::to_string(arguments.ahead)});
+    }
+  }
 
   // Parties read files, also those that are made here.
   std::filesystem::path model = arguments.model.file, images = arguments.images;
-  if (!input.model_is_compiled) {
+  if (!input.model_is_compiled && !arguments.UsesMaterial()) {
     model = directory.Path() / "model.safetensors";
     nn::SaveCompiled(input.model, model);
   }
@@ -154,10 +207,11 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
     WriteFile(images, ImagesToNpy(input.data.images));
   }
   auto& model_owner = launch.arguments[static_cast<std::size_t>(input.roles.model_owner)];
-  model_owner.insert(model_owner.end(), {"--model", model.string()});
+  if (!arguments.UsesMaterial()) model_owner.insert(model_owner.end(), {"--model", model.string()});
   auto& data_owner = launch.arguments[static_cast<std::size_t>(input.roles.data_owner)];
-  data_owner.insert(data_owner.end(), {"--images", images.string(), "--limit",
-                                       std::to_string(input.data.images.count)});
+  if (!arguments.MakesMaterial())
+    data_owner.insert(data_owner.end(), {"--images", images.string(), "--limit",
+                                         std::to_string(input.data.images.count)});
   return LaunchParties(std::move(launch), signals);
 }
 
@@ -175,21 +229,37 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
     settings.roles = input.roles;
     settings.batch = arguments.batch;
     settings.link = input.link;
-    if (id == input.roles.model_owner) settings.model = &input.model;
-    if (id == input.roles.data_owner) settings.images = &input.data.images;
+    settings.ahead = arguments.ahead;
+    settings.dealer_leaves = arguments.dealer_leaves;
+    settings.queries = arguments.queries;
+    if (id == input.roles.model_owner && !arguments.UsesMaterial()) settings.model = &input.model;
+    if (id == input.roles.data_owner && !arguments.MakesMaterial())
+      settings.images = &input.data.images;
     if (id == input.roles.receiver)
       settings.on_progress = [&](std::size_t done, std::size_t total) {
         progress.Show(done, total);
       };
     try {
+      std::optional<nn::MaterialFile> material;
+      if (arguments.UsesMaterial())
+        settings.material = &material.emplace(MaterialOf(arguments.material, id));
+      if (arguments.MakesMaterial()) settings.material_out = MaterialOf(arguments.material_out, id);
       reports[p] = PartySession(settings, input.registry).Run([&] { return std::move(links[p]); });
     } catch (const std::exception& e) {
       failures[p] = Classify(e);
     }
   };
+  if (const auto absent = input.Absent()) {
+    const auto p = static_cast<std::size_t>(*absent);
+    reports[p].party = *absent;
+    reports[p].presence = report::kNotStarted;
+    links[p] = {};
+    for (auto& others : links) others[p] = nullptr;
+  }
   {
     std::array<std::jthread, 3> threads;
-    for (int id = 0; id < 3; ++id) threads[static_cast<std::size_t>(id)] = std::jthread(run, id);
+    for (int id = 0; id < 3; ++id)
+      if (id != input.Absent()) threads[static_cast<std::size_t>(id)] = std::jthread(run, id);
   }
   const auto cause =
       std::min_element(failures.begin(), failures.end(),
@@ -198,11 +268,53 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
   return reports;
 }
 
-int Run(const RunArguments& arguments) {
+std::array<report::PartyReport, 3> RunParties(const RunArguments& arguments,
+                                              const RunInput& input) {
+  ProgressLine progress;
+  return arguments.transport == "memory" ? RunInThreads(arguments, input, progress)
+                                         : RunInProcesses(arguments, input, progress);
+}
+
+// Only the offline phase, to files.
+int MakeMaterial(const RunArguments& arguments) {
+  if (arguments.queries == 0) throw ConfigError("--queries", "must be given with --material-out");
   const RunInput input = LoadInput(arguments);
+  std::error_code error;
+  if (std::filesystem::create_directory(arguments.material_out, error))
+    std::filesystem::permissions(arguments.material_out, std::filesystem::perms::owner_all);
+  const auto plan =
+      nn::MakePlan(input.model.net, input.registry, input.suite, input.roles, arguments.batch);
+  for (const auto& warning : plan.Warnings(input.registry)) PrintWarning(warning);
+  const auto parties = RunParties(arguments, input);
+  double offline_s = 0;
+  for (const auto& party : parties) offline_s = std::max(offline_s, party.offline_s);
+  fmt::print("material for {} queries of {} images each, suite {}, made in {}:\n",
+             arguments.queries, arguments.batch, input.suite.Text(),
+             report::FormatSeconds(offline_s));
+  for (const auto& party : parties) {
+    const auto file = MaterialOf(arguments.material_out, party.party);
+    fmt::print("  {}: {}; party {} sent {}\n", file.string(),
+               report::FormatBytes(std::filesystem::file_size(file)), party.party,
+               report::FormatBytes(party.OfflineBytes()));
+  }
+  if (!plan.HelperActsOnline())
+    fmt::print("The helper, party {}, has no part in what follows; its file is not needed.\n",
+               input.roles.helper);
+  return kExitOk;
+}
+
+int Run(RunArguments arguments) {
+  if (arguments.MakesMaterial()) return MakeMaterial(arguments);
+  std::optional<nn::Plan> material;
+  if (arguments.UsesMaterial()) material = PlanOfMaterial(arguments, BuiltinProtocols());
+  RunInput input = LoadInput(arguments);
+  input.material = std::move(material);
   const auto& images = input.data.images;
-  const std::size_t batch = std::min(arguments.batch, images.count);
-  const auto plan = nn::MakePlan(input.model.net, input.registry, input.suite, input.roles, batch);
+  const auto plan = input.material
+                        ? *input.material
+                        : nn::MakePlan(input.model.net, input.registry, input.suite, input.roles,
+                                       std::min(arguments.batch, images.count));
+  const std::size_t batch = plan.batch;
   auto warnings = plan.Warnings(input.registry);
   if (arguments.transport == "tcp-insecure")
     warnings.emplace_back(
@@ -213,18 +325,14 @@ int Run(const RunArguments& arguments) {
              input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles));
   std::fflush(stdout);
 
-  std::array<report::PartyReport, 3> parties;
-  {
-    ProgressLine progress;
-    parties = arguments.transport == "memory" ? RunInThreads(arguments, input, progress)
-                                              : RunInProcesses(arguments, input, progress);
-  }
-  report::RunReport run = report::Merge(parties);
+  report::RunReport run = report::Merge(RunParties(arguments, input));
   run.transport = arguments.transport;
   run.machine = MachineText();
   run.warnings = warnings;
   run.predictions = nn::Predictions(run.logits, run.classes);
-  run.matches_plan = MatchesPlan(run, RunCost(plan, input.registry, input.suite, images.count));
+  run.matches_plan =
+      MatchesPlan(run, input.material ? CostWithMaterial(plan, (images.count + batch - 1) / batch)
+                                      : RunCost(plan, input.registry, input.suite, images.count));
   if (!input.data.labels.empty()) run.correct = CountCorrect(run.predictions, input.data.labels);
   if (!arguments.no_check) {
     const auto plain = PlainLogits(input.model, input.registry.PlainOracle(), images);
@@ -262,9 +370,11 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
                                      "IDX (also .gz) or .npy; without it, random images");
   command->add_option("--labels", a->labels, "Their labels, for the accuracy")->needs(images);
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
-  AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
-  command->add_option("--suite", a->suite, "Protocols of the non-linear layers (see tercet suites)")
-      ->capture_default_str();
+  auto* batch = AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
+  auto* suite = command
+                    ->add_option("--suite", a->suite,
+                                 "Protocols of the non-linear layers (see tercet suites)")
+                    ->capture_default_str();
   command->add_option("--link", a->link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
       ->capture_default_str();
   command->add_option("--transport", a->transport, "tls, tcp-insecure, or memory (three threads)")
@@ -283,12 +393,29 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
   command->add_option("--json", a->json, "Write the report");
   a->roles.AddTo(*command);
+  AddMaterialOptions(*command, a->ahead, a->dealer_leaves, a->queries);
+  auto* out = command
+                  ->add_option("--material-out", a->material_out,
+                               "Make material for --queries queries, a file a party in this "
+                               "directory, and stop")
+                  ->excludes(images)
+                  ->group("Offline and online");
+  command
+      ->add_option("--material", a->material,
+                   "Use the material in this directory: no offline messages")
+      ->excludes(out)
+      ->excludes("--dealer-leaves")
+      ->group("Offline and online");
   command->footer(
       "Example:\n"
       "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
       "t10k-images-idx3-ubyte.gz\n"
       "         --labels t10k-labels-idx1-ubyte.gz --limit 1000 --link lan --show 6");
-  command->callback([a, &chosen] { chosen = [a] { return Run(*a); }; });
+  command->callback([a, batch, suite, &chosen] {
+    a->batch_given = batch->count() > 0;
+    a->suite_given = suite->count() > 0;
+    chosen = [a] { return Run(*a); };
+  });
 }
 
 }  // namespace tercet::app

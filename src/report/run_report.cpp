@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <tuple>
 
 #include "tercet/base/error.h"
 #include "tercet/report/table.h"
@@ -72,16 +73,19 @@ void AddLayers(Table& table, const std::vector<Layer>& layers) {
   table.AddRule();
 }
 
-std::string Times(double setup_s, double offline_s, double online_s, std::size_t images,
-                  bool utf8) {
-  const double each = images > 0 ? 1.0 / static_cast<double>(images) : 0;
+template <class Report>
+std::string Times(const Report& report, bool utf8) {
+  const auto& [setup_s, offline_s, online_s, wall_s] =
+      std::tie(report.setup_s, report.offline_s, report.online_s, report.wall_s);
+  const double each = report.images > 0 ? 1.0 / static_cast<double>(report.images) : 0;
   Table table({{"phase", Align::kLeft}, {"time", Align::kRight}, {"per image", Align::kRight}});
   table.AddRow({"setup", FormatSeconds(setup_s), ""});
   table.AddRow({"offline", FormatSeconds(offline_s), FormatSeconds(offline_s * each)});
   table.AddRow({"online", FormatSeconds(online_s), FormatSeconds(online_s * each)});
   table.AddRow({"offline + online", FormatSeconds(offline_s + online_s),
                 FormatSeconds((offline_s + online_s) * each)});
-  return table.Render(utf8);
+  table.AddRow({"wall clock", FormatSeconds(wall_s), FormatSeconds(wall_s * each)});
+  return table.Render(utf8) + fmt::format("Material: {}.\n", report.material);
 }
 
 const char* YesNo(bool yes) { return yes ? "yes" : "NO"; }
@@ -104,8 +108,12 @@ std::optional<bool> RunReport::MatchesPlain() const {
 }
 
 RunReport Merge(const std::array<PartyReport, 3>& parties) {
-  const PartyReport& first = parties[0];
+  const auto started = [](const PartyReport& party) { return party.presence != kNotStarted; };
+  const auto found = std::find_if(parties.begin(), parties.end(), started);
+  if (found == parties.end()) throw ProtocolError("no party was started");
+  const PartyReport& first = *found;
   RunReport run;
+  run.material = first.material;
   run.network = first.network;
   run.suite = first.suite;
   run.link = first.link;
@@ -124,6 +132,9 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
     const PartyReport& party = parties[p];
     const int id = static_cast<int>(p);
     RequireEqual(id, "party", party.party, id);
+    run.presence[p] = party.presence;
+    if (!started(party)) continue;
+    RequireEqual(id, "material", party.material, first.material);
     RequireEqual(id, "network", party.network, first.network);
     RequireEqual(id, "suite", party.suite, first.suite);
     RequireEqual(id, "link", party.link, first.link);
@@ -134,6 +145,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
     run.setup_s = std::max(run.setup_s, party.setup_s);
     run.offline_s = std::max(run.offline_s, party.offline_s);
     run.online_s = std::max(run.online_s, party.online_s);
+    run.wall_s = std::max(run.wall_s, party.wall_s);
     run.offline_hops = std::max(run.offline_hops, party.offline_hops);
     run.online_hops = std::max(run.online_hops, party.online_hops);
     run.offline_bytes[p] = party.OfflineBytes();
@@ -192,13 +204,16 @@ std::string ToJson(const PartyReport& report) {
                   {{"setup_s", report.setup_s},
                    {"offline_s", report.offline_s},
                    {"online_s", report.online_s},
-                   {"total_s", report.offline_s + report.online_s}}},
+                   {"total_s", report.offline_s + report.online_s},
+                   {"wall_s", report.wall_s}}},
                  {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
                  {"bytes", {{"offline", report.OfflineBytes()}, {"online", report.OnlineBytes()}}},
                  {"layers", std::move(layers)},
                  {"logits", report.logits},
                  {"peak_memory_mb", report.peak_memory_mb},
-                 {"kernels", report.kernels}});
+                 {"kernels", report.kernels},
+                 {"material", report.material},
+                 {"presence", report.presence}});
 }
 
 PartyReport PartyReportFromJson(const std::string& text, const std::string& place) {
@@ -216,6 +231,7 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
     time.at("setup_s").get_to(report.setup_s);
     time.at("offline_s").get_to(report.offline_s);
     time.at("online_s").get_to(report.online_s);
+    time.at("wall_s").get_to(report.wall_s);
     document.at("hops").at("offline").get_to(report.offline_hops);
     document.at("hops").at("online").get_to(report.online_hops);
     for (const json& from : document.at("layers")) {
@@ -235,6 +251,8 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
     document.at("logits").get_to(report.logits);
     document.at("peak_memory_mb").get_to(report.peak_memory_mb);
     document.at("kernels").get_to(report.kernels);
+    document.at("material").get_to(report.material);
+    document.at("presence").get_to(report.presence);
     return report;
   } catch (const json::exception& e) {
     throw ConfigError(place, fmt::format("no report of a party: {}", e.what()));
@@ -279,7 +297,8 @@ std::string ToJson(const RunReport& report) {
         {{"setup_s", report.setup_s},
          {"offline_s", report.offline_s},
          {"online_s", report.online_s},
-         {"total_s", report.TotalSeconds()}}},
+         {"total_s", report.TotalSeconds()},
+         {"wall_s", report.wall_s}}},
        {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
        {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
        {"layers", std::move(layers)},
@@ -288,7 +307,9 @@ std::string ToJson(const RunReport& report) {
        {"warnings", report.warnings},
        {"peak_memory_mb", report.peak_memory_mb},
        {"machine", report.machine},
-       {"kernels", report.kernels}});
+       {"kernels", report.kernels},
+       {"material", report.material},
+       {"presence", report.presence}});
 }
 
 std::string Describe(const RunReport& report, bool utf8) {
@@ -307,7 +328,10 @@ std::string Describe(const RunReport& report, bool utf8) {
   text += fmt::format(
       "Bytes: payload of all {} images; hops: of one batch of {}; offline hops: {}.\n\n",
       report.images, report.batch, report.offline_hops);
-  text += Times(report.setup_s, report.offline_s, report.online_s, report.images, utf8);
+  text += Times(report, utf8);
+  for (std::size_t p = 0; p < 3; ++p)
+    if (report.presence[p] != kStayed)
+      text += fmt::format("Party {}: {}.\n", p, report.presence[p]);
   text += "\n";
   if (report.correct)
     text += fmt::format("accuracy: {:.2f} % ({} of {} images)\n", report.Accuracy(),
@@ -327,8 +351,9 @@ std::string Describe(const PartyReport& report, bool utf8) {
   layers.AddRow({"total", "", "", "", std::to_string(report.online_hops),
                  FormatBytes(report.OfflineBytes()), FormatBytes(report.OnlineBytes()),
                  FormatSeconds(report.online_s)});
-  return layers.Render(utf8) + "\n" +
-         Times(report.setup_s, report.offline_s, report.online_s, report.images, utf8);
+  std::string text = layers.Render(utf8) + "\n" + Times(report, utf8);
+  if (report.presence != kStayed) text += fmt::format("This party {}.\n", report.presence);
+  return text;
 }
 
 }  // namespace tercet::report

@@ -18,12 +18,20 @@ struct PartyLayer {
   double offline_s = 0, online_s = 0;
 };
 
+/// How long a party took part.
+inline constexpr const char* kStayed = "stayed to the end";
+inline constexpr const char* kHasLeft = "left when all material was delivered";
+inline constexpr const char* kNotStarted = "not started";
+
 /// What one party reports. The first layer is the input, the last the output.
 struct PartyReport {
   int party = 0;
   std::string network, suite, link;
   std::size_t batch = 0, images = 0, classes = 0;
   double setup_s = 0, offline_s = 0, online_s = 0;
+  double wall_s = 0;               ///< of all queries, setup apart; the phases may overlap in it
+  std::string material;            ///< when it was made: "in turn", "2 ahead", "from a file", ...
+  std::string presence = kStayed;  ///< or kHasLeft, kNotStarted
   std::uint32_t offline_hops = 0, online_hops = 0;  ///< of one batch
   std::vector<PartyLayer> layers;
   std::vector<std::int64_t> logits;  ///< image after image; at the receiver only
@@ -47,7 +55,9 @@ struct RunLayer {
 struct RunReport {
   std::string network, suite, link, transport, machine, kernels;
   std::size_t batch = 0, images = 0, classes = 0;
-  double setup_s = 0, offline_s = 0, online_s = 0;
+  double setup_s = 0, offline_s = 0, online_s = 0, wall_s = 0;
+  std::string material;
+  std::array<std::string, 3> presence;
   std::uint32_t offline_hops = 0, online_hops = 0;
   std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};  ///< sent, by party
   std::array<double, 3> peak_memory_mb{};
@@ -68,7 +78,8 @@ struct RunReport {
 };
 
 /// Puts the reports of parties 0, 1 and 2 together: bytes add up, hops and times are the largest of
-/// the three, logits come from whoever received them. Throws ProtocolError when the three did not
+/// the three, logits come from whoever received them. A party that was not started has nothing but
+/// its number and presence. Throws ProtocolError when the three did not
 /// run the same (network, suite, batch, images, layers), or when not exactly one of them holds
 /// logits.
 RunReport Merge(const std::array<PartyReport, 3>& parties);
@@ -80,7 +91,8 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
 
 /// The file that `tercet run --json` writes: keys network, suite, suite_per_layer, link, transport,
 /// batch, images, correct, accuracy, matches_plain, matches_plan, time, hops, bytes, layers,
-/// predictions, logits, warnings, peak_memory_mb, machine, kernels. What is unknown is null.
+/// predictions, logits, warnings, peak_memory_mb, machine, kernels, material, presence. What is
+/// unknown is null.
 std::string ToJson(const RunReport& report);
 
 /// The table and the sums that `tercet run` prints.

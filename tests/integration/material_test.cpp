@@ -1,0 +1,332 @@
+// Offline apart from online: material made while queries run, or in files; helpers that go.
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
+#include "app/inputs.h"
+#include "integration/testbed.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/nn/material.h"
+
+namespace tercet::integration {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+json ReadJson(const std::string& file) { return json::parse(std::ifstream(file)); }
+
+// The logits of the ten images, in the clear.
+std::vector<std::int64_t> PlainLogits(const World& world, const std::string& network) {
+  const auto registry = BuiltinProtocols();
+  const auto model = app::LoadModel(nn::LoadNetwork(world.File(network + ".json")),
+                                    {world.File(network + ".safetensors"), {}, {}}, registry,
+                                    [](const std::string&) {});
+  return app::PlainLogits(model, registry.PlainOracle(),
+                          nn::LoadImages(world.File("images.idx"), 0, {}));
+}
+
+using Case = std::tuple<const char*, const char*, const char*>;
+class MaterialAhead : public testing::TestWithParam<Case> {};
+
+INSTANTIATE_TEST_SUITE_P(Grid, MaterialAhead,
+                         testing::Combine(testing::Values("tls", "memory"),
+                                          testing::Values("lut", "fss", "aby3", "cbnn"),
+                                          testing::Values("1", "2", "100")));
+
+TEST_P(MaterialAhead, EqualsThePlainNetworkAndThePlan) {
+  const auto& [transport, suite, ahead] = GetParam();
+  const World world;
+  const auto result = world
+                          .Run("conv", {"--transport", transport, "--suite", suite, "--ahead",
+                                        ahead, "--batch", "2", "--json", world.File("out.json")})
+                          .Wait();
+  ASSERT_EQ(result.status, 0) << result.err << result.out;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("yes (40 of 40)"),
+                                HasSubstr("bytes and hops are what the plan says: yes")));
+  const json report = ReadJson(world.File("out.json"));
+  EXPECT_EQ(report.at("material"), fmt::format("{} ahead", ahead));
+  EXPECT_GT(report.at("time").at("wall_s"), 0.0);
+  world.ExpectClean();
+}
+
+class MaterialFiles : public testing::TestWithParam<Case> {};
+
+INSTANTIATE_TEST_SUITE_P(Grid, MaterialFiles,
+                         testing::Values(Case{"tls", "lut", "0"}, Case{"memory", "lut", "2"},
+                                         Case{"tls", "fss", "1"}, Case{"tls", "aby3", "0"},
+                                         Case{"memory", "cbnn", "1"}));
+
+// Ten images in batches of 4 use up three queries, the last one in part.
+TEST_P(MaterialFiles, AreUsedOnce) {
+  const auto& [transport, suite, helper] = GetParam();
+  const World world;
+  const auto made =
+      world
+          .Tercet({"run", world.File("conv.json"), "--model", world.File("conv.safetensors"),
+                   "--transport", transport, "--suite", suite, "--helper", helper, "--batch", "4",
+                   "--material-out", world.File("material"), "--queries", "4"})
+          .Wait();
+  ASSERT_EQ(made.status, 0) << made.err;
+  for (int p = 0; p < 3; ++p) {
+    struct stat status {};
+    ASSERT_EQ(::stat(world.File(fmt::format("material/party{}.material", p)).c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777, 0600u);
+  }
+  const auto use = [&] {
+    return world
+        .Run("conv", {"--transport", transport, "--helper", helper, "--material",
+                      world.File("material"), "--json", world.File("out.json")})
+        .Wait();
+  };
+  const auto result = use();
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("yes (40 of 40)"),
+                                HasSubstr("bytes and hops are what the plan says: yes")));
+  const json report = ReadJson(world.File("out.json"));
+  EXPECT_EQ(report.at("bytes").at("offline"), json({0, 0, 0}));
+  EXPECT_EQ(report.at("hops").at("offline"), 0);
+  EXPECT_EQ(report.at("suite"), suite);
+  EXPECT_EQ(report.at("batch"), 4);
+  const bool dealt = suite == std::string("lut") || suite == std::string("fss");
+  EXPECT_EQ(report.at("presence").at(std::stoul(helper)),
+            dealt ? "not started" : "stayed to the end");
+  // One is left, three are needed.
+  const auto again = use();
+  EXPECT_EQ(again.status, 2);
+  EXPECT_THAT(again.err, HasSubstr("holds 1 unused queries of 4 images, 3 are needed"));
+  const auto last = world
+                        .Run("conv", {"--transport", transport, "--helper", helper, "--limit", "4",
+                                      "--material", world.File("material")})
+                        .Wait();
+  EXPECT_EQ(last.status, 0) << last.err;
+  const auto none = use();
+  EXPECT_EQ(none.status, 2);
+  EXPECT_THAT(none.err, HasSubstr("all of its 4 queries are used up"));
+  world.ExpectClean();
+}
+
+class MaterialTestbed : public Testbed {
+ protected:
+  std::string File(int party) const { return world_.File(fmt::format("party{}.material", party)); }
+  // Makes the files of all parties.
+  void Make(const std::string& network, const std::string& queries,
+            const std::vector<std::string>& more = {}) {
+    std::vector<Process> parties;
+    for (int id = 0; id < 3; ++id) {
+      std::filesystem::remove(File(id));
+      auto arguments = more;
+      arguments.insert(arguments.end(), {"--material-out", File(id), "--queries", queries});
+      if (id == 2)
+        arguments.insert(arguments.end(), {"--model", world_.File(network + ".safetensors")});
+      parties.push_back(StartBare(id, network, arguments));
+    }
+    for (auto& party : parties) {
+      const auto result = party.Wait();
+      ASSERT_EQ(result.status, 0) << result.err;
+    }
+  }
+  Process Use(int id, const std::string& network, std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--material", File(id)});
+    if (id == 1)
+      more.insert(more.end(),
+                  {"--images", world_.File("images.idx"), "--json", world_.File("p1.json")});
+    return StartBare(id, network, more);
+  }
+  void ExpectRefused(Process process, const std::string& text) {
+    const auto result = process.Wait();
+    EXPECT_EQ(result.status, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(text));
+  }
+  void ExpectRightLogits(const std::string& network) {
+    EXPECT_EQ(ReadJson(world_.File("p1.json")).at("logits"), json(PlainLogits(world_, network)));
+  }
+};
+
+TEST_F(MaterialTestbed, TheHelperNeedNotBeThere) {
+  Make("conv", "5", {"--batch", "2"});
+  auto first = Use(1, "conv"), second = Use(2, "conv");
+  const auto result = first.Wait();
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(second.Wait().status, 0);
+  ExpectRightLogits("conv");
+  const json report = ReadJson(world_.File("p1.json"));
+  EXPECT_EQ(report.at("material"), "from a file");
+  EXPECT_EQ(report.at("bytes").at("offline"), 0);
+  ExpectRefused(Use(0, "conv"), "party 0, the helper, has no part in the online phase");
+}
+
+TEST_F(MaterialTestbed, IsRefusedByWhatDiffers) {
+  Make("conv", "5", {"--batch", "2"});
+  ExpectRefused(Use(1, "dense"), "was made for network \"Conv\"");
+  ExpectRefused(Use(1, "conv", {"--suite", "fss"}), "was made for suite lut, this run has fss");
+  ExpectRefused(Use(1, "conv", {"--batch", "3"}), "was made for batch 2, this run has 3");
+  ExpectRefused(StartBare(2, "conv", {"--material", File(1)}),
+                "was made for party 1, this run has 2");
+  ExpectRefused(Use(2, "conv", {"--model", world_.File("conv.safetensors")}),
+                "--model: the material holds");
+  config_["roles"] = {{"helper", 0}, {"data_owner", 2}, {"model_owner", 1}, {"receiver", 1}};
+  ExpectRefused(Use(1, "conv"), "was made for roles helper 0, data owner 1");
+  config_.erase("roles");
+  ExpectRefused(Use(1, "conv", {"--material-out", world_.File("x"), "--queries", "1"}),
+                "--material-out");
+  ExpectRefused(StartBare(0, "conv", {"--material-out", File(0), "--queries", "1"}),
+                "exists already");
+
+  // Party 2's file of another session.
+  std::filesystem::copy_file(File(2), world_.File("old"));
+  Make("conv", "5", {"--batch", "2"});
+  std::filesystem::rename(world_.File("old"), File(2));
+  std::vector<Process> parties;
+  parties.push_back(Use(1, "conv"));
+  parties.push_back(Use(2, "conv"));
+  ExpectAllFail(std::move(parties), "differs in material");
+}
+
+TEST_F(MaterialTestbed, IsRefusedWhenDamaged) {
+  Make("conv", "5", {"--batch", "2"});
+  const auto size = std::filesystem::file_size(File(1));
+  {
+    std::fstream file(File(1), std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(size - 1000));
+    file.write("damaged", 7);
+  }
+  std::vector<Process> parties;
+  parties.push_back(Use(1, "conv"));
+  parties.push_back(Use(2, "conv"));
+  ExpectAllFail(std::move(parties), "party1.material: is damaged: the digest of query 4 is wrong");
+  std::filesystem::resize_file(File(1), size / 2);
+  ExpectRefused(Use(1, "conv"), "is truncated");
+}
+
+// A party that stopped in the middle is ahead of the other; what only one of them used is skipped.
+TEST_F(MaterialTestbed, NoQueryIsUsedTwiceAfterAFailure) {
+  Make("conv", "3", {"--batch", "10"});
+  std::filesystem::copy_file(File(2), world_.File("before"));
+  for (int round = 0; round < 2; ++round) {
+    // Party 2 comes back with an old copy of its file.
+    std::filesystem::copy_file(world_.File("before"), File(2),
+                               std::filesystem::copy_options::overwrite_existing);
+    auto first = Use(1, "conv"), second = Use(2, "conv");
+    EXPECT_EQ(first.Wait().status, 0);
+    EXPECT_EQ(second.Wait().status, 0);
+    ExpectRightLogits("conv");
+    const nn::MaterialFile material(File(2));
+    EXPECT_EQ(material.Next(), static_cast<std::size_t>(round + 1));
+  }
+}
+
+TEST_F(MaterialTestbed, NoFileIsLeftOfAFailedRun) {
+  std::vector<Process> parties;
+  config_["connect_timeout_s"] = 2;
+  for (int id = 0; id < 2; ++id)
+    parties.push_back(StartBare(id, "conv", {"--material-out", File(id), "--queries", "3"}));
+  ExpectAllFail(std::move(parties), "party 2");
+  // And when a party dies while it is made.
+  config_["connect_timeout_s"] = 20;
+  const std::vector<std::string> slow{"--suite", "aby3", "--link", "rtt_ms=200"};
+  std::vector<Process> others;
+  for (int id = 0; id < 3; ++id) {
+    auto arguments = slow;
+    arguments.insert(arguments.end(), {"--material-out", File(id), "--queries", "1000"});
+    if (id == 2) arguments.insert(arguments.end(), {"--model", world_.File("conv.safetensors")});
+    others.push_back(StartBare(id, "conv", arguments));
+  }
+  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(File(0)); }));
+  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(File(1)); }));
+  ::kill(others[2].Pid(), SIGKILL);
+  for (int id = 0; id < 2; ++id) {
+    EXPECT_EQ(others[static_cast<std::size_t>(id)].Wait().status, 1);
+    EXPECT_FALSE(std::filesystem::exists(File(id)));
+  }
+}
+
+class Dealer : public Testbed {
+ protected:
+  std::vector<Process> StartSlowly(const std::vector<std::string>& more) {
+    std::array<std::vector<std::string>, 3> arguments;
+    for (auto& list : arguments) {
+      list = {"--link", "rtt_ms=100", "--batch", "1"};
+      list.insert(list.end(), more.begin(), more.end());
+    }
+    arguments[1].insert(arguments[1].end(), {"--json", world_.File("p1.json")});
+    return StartAll({"dense", "dense", "dense"}, arguments);
+  }
+  static bool IsDelivered(const Process& party) {
+    return party.ErrSoFar().find("the helper is not needed any more") != std::string::npos;
+  }
+};
+
+TEST_F(Dealer, LeavesWhenEverythingIsDelivered) {
+  auto parties = StartSlowly({"--dealer-leaves"});
+  const auto helper = parties[0].Wait();
+  EXPECT_EQ(helper.status, 0) << helper.err;
+  EXPECT_THAT(helper.out, HasSubstr("left when all material was delivered"));
+  for (const std::size_t p : {1, 2}) {
+    // The others have still to work when it is gone.
+    int status = 0;
+    EXPECT_EQ(::waitpid(parties[p].Pid(), &status, WNOHANG), 0);
+  }
+  for (const std::size_t p : {1, 2}) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+  }
+  EXPECT_EQ(ReadJson(world_.File("p1.json")).at("logits"), json(PlainLogits(world_, "dense")));
+}
+
+TEST_F(Dealer, MayDieOnceEverythingIsDelivered) {
+  auto parties = StartSlowly({"--ahead", "100"});
+  ASSERT_TRUE(Eventually([&] { return IsDelivered(parties[1]) && IsDelivered(parties[2]); }));
+  ::kill(parties[0].Pid(), SIGKILL);
+  EXPECT_EQ(parties[0].Wait().status, 128 + SIGKILL);
+  for (const std::size_t p : {1, 2}) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+  }
+  EXPECT_EQ(ReadJson(world_.File("p1.json")).at("logits"), json(PlainLogits(world_, "dense")));
+}
+
+TEST_F(Dealer, IsNeededWhereItTakesPartOnline) {
+  ExpectAllFail(StartSlowly({"--dealer-leaves", "--suite", "aby3"}),
+                "--dealer-leaves: party 0, the helper, has a part in the online phase of fc1 "
+                "(aby3), fc2 (aby3)");
+  auto parties = StartSlowly({"--ahead", "100", "--suite", "aby3"});
+  ASSERT_TRUE(Eventually([&] {
+    return parties[1].ErrSoFar().find("images done") != std::string::npos;
+  })) << parties[1].ErrSoFar();
+  ::kill(parties[0].Pid(), SIGKILL);
+  for (const std::size_t p : {1, 2}) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, 1);
+    EXPECT_THAT(result.err, AllOf(HasSubstr("party 0"), HasSubstr("tercet-party: error: "),
+                                  Not(HasSubstr("is not needed any more"))));
+  }
+}
+
+// It dies while it still has to deal.
+TEST_F(Dealer, IsNeededUntilEverythingIsDelivered) {
+  auto parties = StartSlowly({"--ahead", "1"});
+  ASSERT_TRUE(Eventually([&] {
+    return parties[1].ErrSoFar().find("images done") != std::string::npos;
+  })) << parties[1].ErrSoFar();
+  ::kill(parties[0].Pid(), SIGKILL);
+  for (const std::size_t p : {1, 2}) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, 1);
+    EXPECT_THAT(result.err, HasSubstr("party 0"));
+  }
+}
+
+}  // namespace
+}  // namespace tercet::integration
