@@ -88,6 +88,26 @@ std::vector<std::uint8_t> FloatPredictions(const nn::FloatNetwork& network,
   return predictions;
 }
 
+/// Widths and the values that entered each layer's activation.
+void PrintRanges(const nn::PublicNetwork& network, const std::vector<nn::ValueRange>& ranges) {
+  using report::Align;
+  report::Table table({{"layer"},
+                       {"type"},
+                       {"bits", Align::kRight},
+                       {"width", Align::kLeft},
+                       {"smallest value", Align::kRight},
+                       {"largest value", Align::kRight},
+                       {"head-room, bits", Align::kRight}});
+  for (std::size_t l = 0; l < ranges.size(); ++l) {
+    const auto& layer = network.layers[l];
+    table.AddRow({layer.name, layer.type, fmt::format("{}", layer.value_bits),
+                  layer.proven ? "proven" : "measured", fmt::format("{}", ranges[l].low),
+                  fmt::format("{}", ranges[l].high),
+                  fmt::format("{:.1f}", ranges[l].HeadRoom(layer.value_bits))});
+  }
+  fmt::print("{}", table.Render(report::Utf8Locale()));
+}
+
 int RunPlainNetwork(const PlainArguments& arguments) {
   const auto registry = BuiltinProtocols();
   const auto spec = nn::LoadNetwork(arguments.network);
@@ -98,8 +118,10 @@ int RunPlainNetwork(const PlainArguments& arguments) {
     fmt::print("{}: {:.2f} % ({} of {} images)\n", what,
                100.0 * static_cast<double>(part) / static_cast<double>(count), part, count);
   };
-  const auto integer =
-      nn::Predictions(PlainLogits(model, registry.PlainOracle(), data.images), spec.Classes());
+  std::vector<nn::ValueRange> ranges;
+  const auto integer = nn::Predictions(
+      nn::RunPlain(model, registry.PlainOracle(), data.images, 0, count, &ranges), spec.Classes());
+  PrintRanges(model.net, ranges);
   if (!data.labels.empty()) show("integer network, accuracy", CountCorrect(integer, data.labels));
   if (nn::IsCompiled(arguments.model.file)) {
     if (data.labels.empty()) fmt::print("predictions: {}\n", fmt::join(integer, " "));
@@ -117,6 +139,9 @@ struct CompileArguments {
   std::filesystem::path network, model, out, images, labels;
   std::size_t limit = 0;
   double max_loss = 0.1;
+  std::size_t activation_bits = nn::CompileOptions{}.activation_bits;
+  std::size_t head_room = nn::CompileOptions{}.head_room;
+  std::string widths = "proven", output;
 };
 
 int RunCompile(const CompileArguments& arguments) {
@@ -130,6 +155,10 @@ int RunCompile(const CompileArguments& arguments) {
   nn::CompileOptions options;
   options.default_bits = kDefaultBits;
   options.max_loss = arguments.max_loss;
+  options.activation_bits = static_cast<unsigned>(arguments.activation_bits);
+  options.measured = arguments.widths == "measured";
+  options.head_room = static_cast<unsigned>(arguments.head_room);
+  if (!arguments.output.empty()) options.only_class = arguments.output == "class";
   options.progress = Say;
   LabelledImages calibration;
   if (!arguments.images.empty()) {
@@ -216,6 +245,21 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
   labels->needs(images);
   AddReal(*command, "--max-loss", a->max_loss, 0, 100,
           "Accuracy that narrower layers may cost, in percentage points");
+  AddNumber(*command, "--activation-bits", a->activation_bits, 2, 16,
+            "Bits of the largest value that leaves a ReLU; before a square 3/4 of them");
+  command
+      ->add_option("--widths", a->widths,
+                   "Of layers before and after ReLU or square: proven for every input, or measured "
+                   "on the images, which deep networks need")
+      ->check(CLI::IsMember({"proven", "measured"}))
+      ->capture_default_str();
+  AddNumber(*command, "--head-room", a->head_room, 0, 16,
+            "Bits that measured widths have more than the values seen need");
+  command
+      ->add_option("--output", a->output,
+                   "What leaves the network: its logits, or the class alone (default: as the "
+                   "architecture says)")
+      ->check(CLI::IsMember({"logits", "class"}));
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   command->footer(
       "Example:\n"

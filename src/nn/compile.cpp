@@ -159,7 +159,7 @@ class Compiler {
     IntegerNetwork result = Assemble();
     ProveWidths(result, spec.name);
     if (options_.calibration != nullptr) Confirm(result, sample);
-    if (options_.only_class || spec.output == "class") {
+    if (options_.only_class.value_or(spec.output == "class")) {
       CompareClasses(result);
       ProveWidths(result, spec.name);
       Report(fmt::format("{}: {} bits for the differences of {} logits; only the class is left",
@@ -392,13 +392,6 @@ class Compiler {
         accuracy, widest - accuracy, widths, report_.float_accuracy - accuracy));
   }
 
-  /// By how many bits the largest value may grow before it does not fit.
-  static double HeadRoom(const ValueRange& range, unsigned bits) {
-    const double largest =
-        std::max({-static_cast<double>(range.low), static_cast<double>(range.high) + 1, 1.0});
-    return bits - 1 - std::log2(largest);
-  }
-
   /// Reports the range seen; a measured width is that of the range, with head-room.
   void ReportRange(std::size_t l, const ValueRange& range) {
     if (IsMeasured(l)) {
@@ -409,7 +402,7 @@ class Compiler {
                           fmt::format("its values need {} bits with head-room, expected at most {}",
                                       widths_[l], kMaxWidth));
     }
-    const double room = HeadRoom(range, widths_[l]);
+    const double room = range.HeadRoom(widths_[l]);
     ReportLayer(l,
                 fmt::format("{}, seen from {} to {}, head-room {:.1f} bits, {:.2f} % when chosen",
                             IsMeasured(l) ? "measured" : BoundText(l), range.low, range.high, room,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "nn/sum_windows.h"
 #include "tercet/base/error.h"
@@ -70,6 +71,11 @@ unsigned ValueRange::Bits() const {
     return static_cast<unsigned>(std::bit_width(static_cast<std::uint64_t>(v < 0 ? ~v : v))) + 1;
   };
   return std::max(bits(low), bits(high));
+}
+
+double ValueRange::HeadRoom(unsigned width) const {
+  const double largest = std::max({-static_cast<double>(low), static_cast<double>(high) + 1, 1.0});
+  return width - 1 - std::log2(largest);
 }
 
 std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Oracle& oracle,

@@ -54,8 +54,8 @@ struct CompileOptions {
   /// `head_room` bits more, instead of a proven bound, which grows beyond use in deep networks.
   bool measured = false;
   unsigned head_room = 2;
-  /// Only the class leaves the network, not the logits; also when the JSON says so.
-  bool only_class = false;
+  /// Only the class leaves the network, not the logits; by default as the JSON's "output" says.
+  std::optional<bool> only_class;
   std::function<void(const std::string&)> progress;
 };
 

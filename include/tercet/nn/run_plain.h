@@ -14,6 +14,8 @@ struct ValueRange {
   std::int64_t low = 0, high = 0;
   /// Bits, sign included, that hold them.
   unsigned Bits() const;
+  /// By how many bits (a logarithm) the largest value may grow before it does not fit `width` bits.
+  double HeadRoom(unsigned width) const;
 };
 
 /// Logits of images [first, first + count), image after image; of a network that gives only the
