@@ -1,0 +1,99 @@
+// Every architecture in nets/ runs securely, with random weights, and gives what the plain network
+// gives.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+
+#include "app/inputs.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/mpc/local.h"
+#include "tercet/nn/customise.h"
+#include "tercet/nn/secure_network.h"
+
+namespace tercet {
+namespace {
+
+const mpc::Registry& Protocols() {
+  static const mpc::Registry registry = BuiltinProtocols();
+  return registry;
+}
+
+std::vector<std::string> ShippedNetworks() {
+  std::vector<std::string> names;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(TERCET_SOURCE_DIR) + "/nets")) {
+    const std::string file = entry.path().filename();
+    if (file.ends_with(".json") && !file.ends_with(".schema.json"))
+      names.push_back(file.substr(0, file.size() - 5));
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+/// Networks above this take seconds an image in the clear and minutes with sanitizers; they are run
+/// when the environment variable TERCET_LARGE_NETWORKS is set.
+constexpr std::uint64_t kMaxMacs = 25'000'000;
+
+/// Proven bounds of deep fixed-point networks grow beyond 32 bits; theirs are measured.
+bool IsDeepFixedPoint(const nn::NetworkSpec& spec) {
+  return std::count_if(spec.layers.begin(), spec.layers.end(), [](const nn::LayerSpec& layer) {
+           return layer.type == nn::LayerType::kRelu || layer.type == nn::LayerType::kSquare;
+         }) > 6;
+}
+
+class ShippedNetwork : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Networks, ShippedNetwork, testing::ValuesIn(ShippedNetworks()),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           for (char& c : name)
+                             if (c == '-') c = '_';
+                           return name;
+                         });
+
+std::vector<std::int64_t> RunSecurely(const nn::IntegerNetwork& network, const nn::Plan& plan,
+                                      const nn::Images& images) {
+  std::vector<std::int64_t> logits;
+  mpc::LocalOptions options;
+  options.layers = plan.layers.size();
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        nn::SecureNetwork net(party, plan, Protocols());
+        net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+        auto query = net.Prepare(images.count);
+        const auto input = nn::QuantiseInput(plan.network.input, images, 0, images.count);
+        auto result =
+            net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
+        if (party.Id() == plan.roles.receiver) logits = std::move(result);
+      },
+      options);
+  return logits;
+}
+
+TEST_P(ShippedNetwork, SecureEqualsPlain) {
+  const auto spec =
+      nn::LoadNetwork(std::string(TERCET_SOURCE_DIR) + "/nets/" + GetParam() + ".json");
+  if (nn::CountNetwork(spec).macs > kMaxMacs && std::getenv("TERCET_LARGE_NETWORKS") == nullptr)
+    GTEST_SKIP() << "too large for every day; set TERCET_LARGE_NETWORKS to run it";
+  const auto& oracle = Protocols().PlainOracle();
+  const auto images = app::RandomImages(spec.input.shape, 2);
+  const std::vector<std::uint8_t> labels(images.count, 0);
+  const nn::FloatNetwork floats(spec, app::PlaceholderWeights(spec, 3), "random weights");
+  nn::CompileOptions options;
+  if (IsDeepFixedPoint(spec)) {
+    options.measured = true;
+    options.calibration = &images;
+    options.labels = &labels;
+  }
+  const auto network = nn::Compile(floats, oracle, options, nullptr);
+  const auto plan = nn::MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice("lut", "test"), {},
+                                 images.count);
+  EXPECT_EQ(RunSecurely(network, plan, images),
+            nn::RunPlain(network, oracle, images, 0, images.count));
+}
+
+}  // namespace
+}  // namespace tercet
