@@ -13,13 +13,47 @@ InputSharing::InputSharing(Party& party, int helper, int data_owner)
       owner_(data_owner),
       other_(3 - helper - data_owner),
       i_am_helper_(party.Id() == helper) {
-  TERCET_CHECK(helper != data_owner, "the helper, party {}, cannot own the input", helper);
+  if (helper == data_owner) {
+    const int e1 = (helper + 1) % 3;
+    if (party.Keys().Holds(e1)) with_e1_ = party.Keys().Open(e1, "input");
+    if (party.Keys().Holds(helper)) with_e2_ = party.Keys().Open(helper, "input");
+    return;
+  }
   // k_{D+1} is held by D and E1 = D+1, k_D by D and E2 = D+2.
   const int key = data_owner == (helper + 1) % 3 ? data_owner : helper;
   if (party.Id() != other_) stream_ = party.Keys().Open(key, "input");
 }
 
+// x_D is drawn from k_D, held with E2, and x_{D+1} from k_{D+1}, held with E1.
+AnyShare InputSharing::PrepareOfHelper(std::size_t rows, std::size_t cols, unsigned bits) {
+  return ring::DispatchWord(bits, [&]<Word W>(W) {
+    const auto draw = [&](crypto::PrfStream& stream) {
+      return AnyMatrix(stream.Draw<W>(rows, cols), bits);
+    };
+    AnyShare known;
+    if (with_e1_) (i_am_helper_ ? known.next : known.mine) = draw(*with_e1_);
+    if (with_e2_) (i_am_helper_ ? known.mine : known.next) = draw(*with_e2_);
+    return known;
+  });
+}
+
+AnyShare InputSharing::RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix* secret,
+                                   std::size_t rows, std::size_t cols, unsigned bits) const {
+  return ring::DispatchWord(bits, [&]<Word W>(W) {
+    if (i_am_helper_) {
+      const Matrix<W> third = secret->As<W>() - known.mine.As<W>() - known.next.As<W>();
+      ctx.Send(ctx.Next(), third, bits);  // 1 hop, bits
+      ctx.Send(ctx.Prev(), third, bits);  // the same hop, bits
+    } else {
+      (known.mine.Empty() ? known.mine : known.next) =
+          AnyMatrix(ctx.Receive<W>(helper_, rows, cols, bits), bits);
+    }
+    return std::move(known);
+  });
+}
+
 AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits) {
+  if (owner_ == helper_) return PrepareOfHelper(rows, cols, bits);
   const AnyMatrix zero = AnyMatrix::Zero(bits);
   // Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine,
   // E2 holds x_D as next.
@@ -39,6 +73,7 @@ AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits
 
 AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
                            std::size_t cols, unsigned bits) const {
+  if (owner_ == helper_) return RunOfHelper(ctx, std::move(known), secret, rows, cols, bits);
   if (ctx.Is(helper_)) return known;
   const bool owner_is_e1 = owner_ == (helper_ + 1) % 3;
   return ring::DispatchWord(bits, [&](auto word) {
@@ -57,9 +92,7 @@ AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret
 }
 
 OutputReveal::OutputReveal(Party& party, int helper, int receiver, bool dealt)
-    : helper_(helper), receiver_(receiver), dealt_(dealt), zero_(party, "output") {
-  TERCET_CHECK(helper != receiver, "the helper, party {}, cannot receive the result", helper);
-}
+    : helper_(helper), receiver_(receiver), dealt_(dealt), zero_(party, "output") {}
 
 std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, const AnyMatrix* z,
                                                               std::size_t rows, std::size_t cols,
@@ -70,9 +103,9 @@ std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, cons
     auto mask = zero_.Draw<W>(rows, cols);
     if (dealt_ && ctx.Is(helper_)) {
       mask += z->As<W>();
-      ctx.Send(receiver_, mask, bits);  // offline, bits
+      if (receiver_ != helper_) ctx.Send(receiver_, mask, bits);  // offline, bits
     }
-    if (dealt_ && ctx.Is(receiver_))
+    if (dealt_ && ctx.Is(receiver_) && receiver_ != helper_)
       material->dealt = AnyMatrix(ctx.Receive<W>(helper_, rows, cols, bits), bits);
     material->mask = AnyMatrix(std::move(mask), bits);
   });
@@ -81,17 +114,18 @@ std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, cons
 
 std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Material> material,
                                             const AnyMatrix& z) const {
-  if (dealt_ && ctx.Is(helper_)) return {};
+  const bool dealt_here = dealt_ && ctx.Is(helper_);  // z is in the mask already
+  if (dealt_here && receiver_ != helper_) return {};
   const unsigned bits = material->mask.Bits();
   return ring::DispatchWord(bits, [&](auto word) -> std::vector<std::int64_t> {
     using W = decltype(word);
     auto& sum = material->mask.As<W>();
-    sum += z.As<W>();
+    if (!dealt_here) sum += z.As<W>();
     if (!ctx.Is(receiver_)) {
       ctx.Send(receiver_, sum, bits);  // 1 hop, bits
       return {};
     }
-    if (dealt_) sum += material->dealt.As<W>();
+    if (dealt_ && !dealt_here) sum += material->dealt.As<W>();
     for (int from : {ctx.Next(), ctx.Prev()})
       if (!dealt_ || from != helper_)
         sum += ctx.Receive<W>(from, sum.shape()[0], sum.shape()[1], bits);

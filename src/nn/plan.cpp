@@ -73,6 +73,7 @@ bool Plan::DealtResult() const {
 }
 
 bool Plan::HelperActsOnline() const {
+  if (roles.data_owner == roles.helper || roles.receiver == roles.helper) return true;
   return !DealtResult() || std::any_of(layers.begin(), layers.end(), [](const auto& planned) {
     return !planned.activation.dealt || !planned.dealt_output;
   });
@@ -91,12 +92,6 @@ std::string Plan::Digest() const {
 Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
               const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch) {
   if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
-  if (roles.data_owner == roles.helper || roles.receiver == roles.helper)
-    throw ConfigError(
-        "roles",
-        fmt::format(
-            "party {} is the helper, so it can neither own the input nor receive the result",
-            roles.helper));
   Plan plan;
   plan.network = network;
   plan.roles = roles;
@@ -139,9 +134,11 @@ Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
     dealt.push_back(planned.dealt_output);
   }
   plan.output_bits = rings.back();
-  plan.input.Add(mpc::Phase::kOnline,
-                 {{roles.data_owner, 3 - roles.helper - roles.data_owner,
-                   ring::PackedBytes(network.input.shape.Size() * batch, plan.input_bits)}});
+  const auto third = ring::PackedBytes(network.input.shape.Size() * batch, plan.input_bits);
+  mpc::Round thirds;
+  for (const int evaluator : {roles.Evaluator1(), roles.Evaluator2()})
+    if (evaluator != roles.data_owner) thirds.push_back({roles.data_owner, evaluator, third});
+  plan.input.Add(mpc::Phase::kOnline, std::move(thirds));
   const auto each = ring::PackedBytes(network.Classes() * batch, plan.output_bits);
   mpc::Round parts;
   for (int p = 0; p < 3; ++p) {

@@ -80,10 +80,12 @@ Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
   return sum;
 }
 
-/// The query's input, known to evaluator `data_owner`, as a share whose halves at the helper are
-/// known offline: the half that the helper holds with the other evaluator is 0, the one it holds
-/// with the owner is drawn, and online the owner sends the third, masked by that key, to the other
-/// evaluator. 1 hop, bits per element.
+/// The query's input, known to `data_owner`, as a share whose halves at the helper are known
+/// offline. Where an evaluator owns it, the half that the helper holds with the other evaluator is
+/// 0, the one it holds with the owner is drawn, and online the owner sends the third, masked by
+/// that key, to the other evaluator: 1 hop, bits per element. Where the helper itself owns it, both
+/// its halves are drawn, and online it sends the third to both evaluators, each of whom lacks one
+/// of the keys: 1 hop, 2 * bits per element.
 class InputSharing {
  public:
   InputSharing(Party& party, int helper, int data_owner);
@@ -94,19 +96,25 @@ class InputSharing {
                std::size_t cols, unsigned bits) const;
 
  private:
-  int helper_, owner_, other_;
+  AnyShare PrepareOfHelper(std::size_t rows, std::size_t cols, unsigned bits);
+  AnyShare RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
+                       std::size_t cols, unsigned bits) const;
+
+  int helper_, owner_;
+  int other_;  // the evaluator that does not own the input
   bool i_am_helper_;
-  std::optional<crypto::PrfStream> stream_;  // of the key of helper and owner
+  std::optional<crypto::PrfStream> stream_;             // of the key of helper and owner
+  std::optional<crypto::PrfStream> with_e1_, with_e2_;  // where the helper owns the input
 };
 
 /// Opens an additive share to `receiver` alone: each other party sends its part masked by
 /// 3-out-of-3 randomness; the helper sends it offline when it knows its part then. 1 hop, 2 * bits
-/// per element, of which one part offline where `dealt`.
+/// per element, of which one part offline where `dealt` and the helper is not the receiver.
 class OutputReveal {
  public:
   OutputReveal(Party& party, int helper, int receiver, bool dealt);
   struct Material : Correlation {
-    AnyMatrix mask;   // a_i
+    AnyMatrix mask;   // a_i; at the helper, where dealt, with z_i
     AnyMatrix dealt;  // at the receiver: what the helper has sent
     void Visit(Archive& archive) override { archive(mask)(dealt); }
   };

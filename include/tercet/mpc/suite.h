@@ -15,8 +15,8 @@
 /// The interfaces that protocols implement and the executor uses.
 namespace tercet::mpc {
 
-/// Who does what; public. The helper deals correlated randomness and owns nothing; `data_owner` and
-/// `receiver` are evaluators (not the helper).
+/// Who does what; public. The helper deals correlated randomness. It may have the other roles too;
+/// where it owns the input or receives the result it has to be there online.
 struct Roles {
   int helper = 0;
   int data_owner = 1;
