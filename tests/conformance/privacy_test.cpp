@@ -224,7 +224,9 @@ bool DifferenceIsUneven(const Column& p, const Column& q) {
 /// received before. So these are looked at too:
 /// - sums of two and of three different messages of `count` 16-bit elements, sent or received, for
 /// each of `counts`;
-/// - differences and XORs of two received messages, which show a mask that was used twice.
+/// - differences and XORs of two received messages, which show a mask that was used twice;
+/// - XORs of a sent and a received online message, which show bits that were opened without a mask
+/// (offline, a party may pass on parts of what it received).
 std::vector<std::string> UnevenThings(const std::vector<Recorded>& view,
                                       const std::set<std::size_t>& counts) {
   std::vector<std::string> uneven;
@@ -234,6 +236,13 @@ std::vector<std::string> UnevenThings(const std::vector<Recorded>& view,
   for (std::size_t i = 0; i < received.size(); ++i) {
     const Bytes& payload = received[i]->message.payload;
     if (IsUneven(BytesOf(payload))) uneven.push_back(Describe(*received[i]));
+    for (const auto& r : view) {
+      const Bytes& sent = r.message.payload;
+      if (r.sent && r.message.phase == Phase::kOnline &&
+          received[i]->message.phase == Phase::kOnline && sent.size() == payload.size() &&
+          sent != payload && XorIsUneven(sent, payload))
+        uneven.push_back(fmt::format("XOR of {} and {}", Describe(r), Describe(*received[i])));
+    }
     for (std::size_t j = i + 1; j < received.size(); ++j) {
       if (received[j]->message.payload.size() != payload.size()) continue;
       if (XorIsUneven(payload, received[j]->message.payload))
@@ -271,12 +280,13 @@ TEST(ChiSquareTest, FindsWhatTwoOrThreeMessagesTell) {
     std::memcpy(payload.data(), column.data(), payload.size());
     return Recorded{sent, peer, {Phase::kOnline, 0, 1, payload}};
   };
-  Column p(kCount), q(kCount), opened(kCount), masked_again(kCount);
+  Column p(kCount), q(kCount), opened(kCount), masked_again(kCount), bits(kCount);
   for (std::size_t i = 0; i < kCount; ++i) {
     p[i] = static_cast<std::uint16_t>(rng());
     q[i] = static_cast<std::uint16_t>(rng());
     opened[i] = static_cast<std::uint16_t>(1000 - p[i] - q[i]);
     masked_again[i] = static_cast<std::uint16_t>(p[i] + rng() % 2);
+    bits[i] = static_cast<std::uint16_t>(p[i] ^ 0x1111);
   }
   EXPECT_TRUE(
       UnevenThings({message(true, 1, p), message(true, 2, p), message(false, 1, q)}, {kCount})
@@ -287,6 +297,7 @@ TEST(ChiSquareTest, FindsWhatTwoOrThreeMessagesTell) {
       1u);
   EXPECT_EQ(UnevenThings({message(false, 1, p), message(false, 1, masked_again)}, {kCount}).size(),
             2u);
+  EXPECT_EQ(UnevenThings({message(true, 1, p), message(false, 1, bits)}, {}).size(), 1u);
 }
 
 TEST_P(PrivacyTest, ViewsAreUniformWhateverTheInput) {
