@@ -52,6 +52,10 @@ class Cost {
   std::uint64_t OnlineTotal() const { return Sum(online_.bytes); }
   std::uint32_t OfflineHops() const { return Hops(offline_); }
   std::uint32_t OnlineHops() const { return Hops(online_); }
+  /// The rounds of a query's phase, offline or online.
+  const std::vector<Round>& Rounds(Phase phase) const {
+    return phase == Phase::kOffline ? offline_.rounds : online_.rounds;
+  }
 
  private:
   struct Part {

@@ -1,0 +1,229 @@
+#include "tercet/nn/auto_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <tuple>
+
+#include "tercet/mpc/activation.h"
+
+namespace tercet::nn {
+namespace {
+
+constexpr std::size_t kMaxLabels = 256;
+
+std::int64_t Nanoseconds(double ns) { return std::llround(ns); }
+
+// When each party is ready to send, and each direction of a link free.
+class Clocks {
+ public:
+  void Compute(std::int64_t ns) {
+    for (auto& at : ready_) at += ns;
+  }
+
+  void Send(const std::vector<mpc::Round>& rounds, const net::LinkProfile& link) {
+    const std::int64_t delay = Nanoseconds(link.rtt_ms * 5e5);
+    for (const auto& round : rounds) {
+      auto after = ready_;  // what is sent in a round does not depend on what is received in it
+      for (const auto& message : round) {
+        const auto from = static_cast<std::size_t>(message.from),
+                   to = static_cast<std::size_t>(message.to);
+        const std::int64_t busy =
+            link.mbit > 0 ? Nanoseconds(static_cast<double>(message.bytes) * 8000 / link.mbit) : 0;
+        auto& free = free_[3 * from + to];
+        free = std::max(free, ready_[from]) + busy;
+        after[to] = std::max(after[to], free + delay);
+      }
+      ready_ = after;
+    }
+  }
+
+  std::int64_t End() const { return *std::max_element(ready_.begin(), ready_.end()); }
+
+  // Whether whatever follows ends no later than after `other`.
+  bool NoLaterThan(const Clocks& other) const {
+    for (std::size_t p = 0; p < 3; ++p)
+      if (ready_[p] > other.ready_[p]) return false;
+    for (std::size_t i = 0; i < free_.size(); ++i)
+      if (Busy(i) > other.Busy(i)) return false;
+    return true;
+  }
+
+ private:
+  std::int64_t Busy(std::size_t i) const { return std::max(free_[i], ready_[i / 3]); }
+
+  std::array<std::int64_t, 3> ready_{};
+  std::array<std::int64_t, 9> free_{};
+};
+
+struct QueryClocks {
+  Clocks offline, online;
+
+  void Add(const mpc::Cost& cost, const net::LinkProfile& link) {
+    offline.Send(cost.Rounds(mpc::Phase::kOffline), link);
+    online.Send(cost.Rounds(mpc::Phase::kOnline), link);
+  }
+  void Add(const PlannedLayer& planned, const ComputeModel& compute, const net::LinkProfile& link) {
+    const auto elements = static_cast<double>(planned.activation.Elements());
+    offline.Compute(Nanoseconds(elements * compute.offline_ns));
+    online.Compute(Nanoseconds(elements * compute.online_ns));
+    Add(planned.cost, link);
+  }
+  PredictedTime Time() const { return {offline.End(), online.End()}; }
+};
+
+ComputeModel ModelOf(const mpc::SuiteChoice& suite, const std::vector<Candidate>& candidates) {
+  const auto text = suite.Text();
+  for (const auto& candidate : candidates)
+    if (candidate.suite.Text() == text) return candidate.compute;
+  return {};
+}
+
+// The suites of the layers so far, and when they are done.
+struct Label {
+  std::vector<std::string> suites;
+  std::vector<bool> dealt;  // of what leaves each layer
+  QueryClocks clocks;
+};
+
+// Whether `a` may stand for `b`: what follows costs the same after both, and `a` is no later.
+bool Dominates(const Label& a, const Label& b) {
+  return a.dealt == b.dealt && a.clocks.online.NoLaterThan(b.clocks.online) &&
+         a.clocks.offline.NoLaterThan(b.clocks.offline);
+}
+
+auto Value(const PredictedTime& time, Objective objective) {
+  return objective == Objective::kOnline ? std::pair(time.online_ns, time.offline_ns)
+                                         : std::pair(time.Total(), time.online_ns);
+}
+
+bool IsChosen(const PublicLayer& layer) {
+  return layer.activation != mpc::ActivationKind::kNone &&
+         (layer.suite.empty() || layer.suite == kAutoSuite);
+}
+
+bool Serves(const mpc::Registry& registry, const Candidate& candidate, const PublicLayer& layer,
+            std::size_t batch) {
+  mpc::ActivationSpec spec;
+  spec.layer = layer.name;
+  spec.kind = layer.activation;
+  spec.shift = layer.shift;
+  spec.in = layer.ActivationIn();
+  spec.pool = layer.pool;
+  spec.value_bits = layer.value_bits;
+  spec.batch = batch;
+  spec.out_bits = spec.OutputBits();
+  const auto& suite = registry.FindSuite(candidate.suite.name);
+  try {
+    spec.ring_bits = mpc::ActivationRingBits(suite, spec);
+    mpc::CheckActivation(suite, spec, candidate.suite);
+  } catch (const UnsupportedError&) {
+    return false;
+  }
+  return true;
+}
+
+void Prune(std::vector<Label>& labels, Objective objective) {
+  // Stable, so that the first of equal ones stays.
+  std::stable_sort(labels.begin(), labels.end(), [&](const Label& a, const Label& b) {
+    return Value(a.clocks.Time(), objective) < Value(b.clocks.Time(), objective);
+  });
+  std::vector<Label> kept;
+  for (auto& label : labels) {
+    if (kept.size() == kMaxLabels) break;
+    if (std::none_of(kept.begin(), kept.end(),
+                     [&](const Label& other) { return Dominates(other, label); }))
+      kept.push_back(std::move(label));
+  }
+  labels = std::move(kept);
+}
+
+}  // namespace
+
+Objective ParseObjective(const std::string& text, const std::string& place) {
+  if (text == "online") return Objective::kOnline;
+  if (text == "total") return Objective::kTotal;
+  throw ConfigError(place, fmt::format("\"{}\" found, online or total expected", text));
+}
+
+PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link) {
+  QueryClocks clocks;
+  clocks.Add(cost, link);
+  return clocks.Time();
+}
+
+PredictedTime PlanTime(const Plan& plan, const std::vector<Candidate>& candidates,
+                       const net::LinkProfile& link) {
+  QueryClocks clocks;
+  clocks.Add(plan.input, link);
+  for (const auto& planned : plan.layers)
+    clocks.Add(planned, ModelOf(planned.suite, candidates), link);
+  clocks.Add(plan.output, link);
+  return clocks.Time();
+}
+
+PublicNetwork ChooseSuites(const PublicNetwork& network, const mpc::Registry& registry,
+                           const AutoSettings& settings, const mpc::Roles& roles,
+                           std::size_t batch) {
+  const std::size_t count = network.layers.size();
+  for (const auto& candidate : settings.candidates)
+    TERCET_CHECK(registry.FindSuite(candidate.suite.name).Info().is_private,
+                 "suite {} is not private, so it is not chosen unasked", candidate.suite.Text());
+  // Each layer's choices; the first stands in while later layers are not chosen yet.
+  std::vector<std::vector<std::string>> choices(count);
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto& layer = network.layers[k];
+    if (!IsChosen(layer)) {
+      choices[k].push_back(layer.suite);
+      continue;
+    }
+    for (const auto& candidate : settings.candidates)
+      if (Serves(registry, candidate, layer, batch)) choices[k].push_back(candidate.suite.Text());
+    if (choices[k].empty())
+      throw UnsupportedError(fmt::format("layer {}: no private suite serves it", layer.name));
+  }
+  const auto plan_with = [&](const std::vector<std::string>& suites) {
+    PublicNetwork named = network;
+    for (std::size_t k = 0; k < count; ++k)
+      named.layers[k].suite = k < suites.size() ? suites[k] : choices[k].front();
+    return MakePlan(named, registry, {}, roles, batch);
+  };
+
+  const auto first = plan_with({});
+  std::vector<Label> labels(1);
+  labels.front().clocks.Add(first.input, settings.link);
+  for (std::size_t k = 0; k < count; ++k) {
+    // What a layer costs depends on its suite and on whether what enters was dealt.
+    std::map<std::pair<std::string, std::vector<bool>>, PlannedLayer> planned;
+    std::vector<Label> next;
+    for (const auto& label : labels)
+      for (const auto& suite : choices[k]) {
+        Label longer = label;
+        longer.suites.push_back(suite);
+        const std::pair key{suite, label.dealt};
+        auto found = planned.find(key);
+        if (found == planned.end())
+          found = planned.emplace(key, plan_with(longer.suites).layers[k]).first;
+        const auto& layer = found->second;
+        longer.dealt.push_back(layer.dealt_output);
+        longer.clocks.Add(layer, ModelOf(layer.suite, settings.candidates), settings.link);
+        next.push_back(std::move(longer));
+      }
+    labels = std::move(next);
+    Prune(labels, settings.objective);
+  }
+  // Rings of outputs follow from all the suites, so the whole plans are what decides.
+  const auto time = [&](const Label& label) {
+    return Value(PlanTime(plan_with(label.suites), settings.candidates, settings.link),
+                 settings.objective);
+  };
+  std::vector<std::pair<decltype(time(labels.front())), std::size_t>> order;
+  for (std::size_t i = 0; i < labels.size(); ++i) order.emplace_back(time(labels[i]), i);
+  const auto& best = labels[std::min_element(order.begin(), order.end())->second];
+  PublicNetwork chosen = network;
+  for (std::size_t k = 0; k < count; ++k) chosen.layers[k].suite = best.suites[k];
+  return chosen;
+}
+
+}  // namespace tercet::nn

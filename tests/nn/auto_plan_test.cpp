@@ -1,0 +1,166 @@
+#include "tercet/nn/auto_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tercet/base/error.h"
+#include "tercet/mpc/builtin_protocols.h"
+
+namespace tercet::nn {
+namespace {
+
+using mpc::Phase;
+using testing::HasSubstr;
+
+const mpc::Registry& Protocols() {
+  static const mpc::Registry registry = BuiltinProtocols();
+  return registry;
+}
+
+std::vector<Candidate> Candidates() {
+  const auto choice = [](const char* text) { return mpc::ParseSuiteChoice(text, "test"); };
+  return {{choice("lut"), {30, 10}},
+          {choice("lut:chunks=3,form=bit"), {20, 15}},
+          {choice("fss"), {250, 70}},
+          {choice("aby3"), {0, 40}}};
+}
+
+// Fully connected layers of these widths (bits) with Sign; the last gives the logits.
+PublicNetwork Dense(const std::vector<unsigned>& bits, std::size_t features = 64) {
+  PublicNetwork network;
+  network.name = "dense";
+  network.input.shape = {features, 1, 1};
+  for (std::size_t k = 0; k < bits.size(); ++k) {
+    PublicLayer layer;
+    layer.name = "fc" + std::to_string(k + 1);
+    layer.type = "linear";
+    layer.linear.in = {features, 1, 1};
+    layer.linear.out_channels = k + 1 < bits.size() ? features : 10;
+    if (k + 1 < bits.size()) layer.activation = mpc::ActivationKind::kSign;
+    layer.value_bits = bits[k];
+    network.layers.push_back(layer);
+  }
+  return network;
+}
+
+net::LinkProfile Link(double rtt_ms, double mbit) { return {"test", rtt_ms, mbit}; }
+
+std::pair<std::int64_t, std::int64_t> ValueOf(const PublicNetwork& network,
+                                              const AutoSettings& settings, std::size_t batch) {
+  const auto time =
+      PlanTime(MakePlan(network, Protocols(), {}, {}, batch), settings.candidates, settings.link);
+  return settings.objective == Objective::kOnline ? std::pair(time.online_ns, time.offline_ns)
+                                                  : std::pair(time.Total(), time.online_ns);
+}
+
+std::pair<std::int64_t, std::int64_t> Exhaustive(PublicNetwork network,
+                                                 const AutoSettings& settings, std::size_t batch,
+                                                 std::size_t k = 0) {
+  if (k == network.layers.size()) return ValueOf(network, settings, batch);
+  if (network.layers[k].activation == mpc::ActivationKind::kNone)
+    return Exhaustive(network, settings, batch, k + 1);
+  constexpr auto kMost = std::numeric_limits<std::int64_t>::max();
+  std::pair best(kMost, kMost);
+  for (const auto& candidate : settings.candidates) {
+    network.layers[k].suite = candidate.suite.Text();
+    best = std::min(best, Exhaustive(network, settings, batch, k + 1));
+  }
+  return best;
+}
+
+TEST(LinkTime, IsHopsTimesHalfARoundTripWithoutARate) {
+  for (const auto& candidate : Candidates()) {
+    const auto total = MakePlan(Dense({9, 12, 11}), Protocols(), candidate.suite, {}, 3).Total();
+    const auto time = LinkTime(total, Link(10, 0));
+    EXPECT_EQ(time.online_ns, total.OnlineHops() * 5'000'000);
+    EXPECT_EQ(time.offline_ns, total.OfflineHops() * 5'000'000);
+  }
+}
+
+TEST(LinkTime, DirectionsWorkAtTheSameTimeAndOneAfterTheOther) {
+  constexpr std::int64_t kMs = 1'000'000;
+  // 1 MB at 8 Mbit/s takes 1 s.
+  mpc::Cost exchange;
+  exchange.Add(Phase::kOnline, {{1, 2, 1'000'000}, {2, 1, 1'000'000}, {0, 1, 500'000}});
+  EXPECT_EQ(LinkTime(exchange, Link(20, 8)).online_ns, 1010 * kMs);
+  EXPECT_EQ(LinkTime(exchange, Link(20, 8)).offline_ns, 0);
+  // The second message waits for the first to leave, not for its arrival.
+  mpc::Cost same;
+  same.Add(Phase::kOffline, {{0, 1, 1'000'000}});
+  same.Add(Phase::kOffline, {{0, 1, 1'000'000}});
+  EXPECT_EQ(LinkTime(same, Link(20, 8)).offline_ns, 2010 * kMs);
+  // An answer waits for what it answers.
+  mpc::Cost answer;
+  answer.Add(Phase::kOnline, {{0, 1, 1'000'000}});
+  answer.Add(Phase::kOnline, {{1, 0, 1'000'000}});
+  EXPECT_EQ(LinkTime(answer, Link(20, 8)).online_ns, 2020 * kMs);
+}
+
+TEST(Auto, IsAsGoodAsTheBestOfAllCombinations) {
+  for (const auto& bits : {std::vector<unsigned>{12, 10}, {8, 15, 11}, {20, 9, 14, 12}})
+    for (const auto& link : {Link(0, 0), Link(0.2, 5000), Link(80, 320), Link(5, 1)})
+      for (const std::size_t batch : {1u, 128u})
+        for (const auto objective : {Objective::kOnline, Objective::kTotal}) {
+          const AutoSettings settings{Candidates(), link, objective};
+          const auto network = Dense(bits);
+          const auto chosen = ChooseSuites(network, Protocols(), settings, {}, batch);
+          EXPECT_EQ(ValueOf(chosen, settings, batch), Exhaustive(network, settings, batch))
+              << bits.size() << " layers, " << link.rtt_ms << " ms, " << link.mbit
+              << " Mbit/s, batch " << batch;
+        }
+}
+
+// Where evaluators' messages cross, a hop more in one layer lengthens nothing: then the suite that
+// computes less is taken there, though layer by layer the one with fewer hops would win.
+TEST(Auto, ComparesWholePlansOnALongLink) {
+  const auto network = Dense({12, 12, 12});
+  const AutoSettings settings{Candidates(), Link(80, 0)};
+  const auto chosen = ChooseSuites(network, Protocols(), settings, {}, 1);
+  EXPECT_EQ(chosen.layers[2].suite, "");
+  const auto plan = MakePlan(chosen, Protocols(), {}, {}, 1);
+  const auto fewest = MakePlan(network, Protocols(), {"fss", {}}, {}, 1);
+  EXPECT_EQ(plan.Total().OnlineHops(), fewest.Total().OnlineHops());
+  EXPECT_LT(plan.Total().OnlineHops(),
+            MakePlan(network, Protocols(), {"lut", {}}, {}, 1).Total().OnlineHops());
+  EXPECT_LT(PlanTime(plan, settings.candidates, settings.link).online_ns,
+            PlanTime(fewest, settings.candidates, settings.link).online_ns);
+}
+
+TEST(Auto, TakesTheFewestBytesOnASlowLink) {
+  const auto chosen = ChooseSuites(Dense({12, 12, 12}), Protocols(),
+                                   {Candidates(), Link(0, 0.1), Objective::kTotal}, {}, 128);
+  EXPECT_EQ(chosen.layers[0].suite, "aby3");
+  EXPECT_EQ(chosen.layers[1].suite, "aby3");
+}
+
+TEST(Auto, LeavesLayersThatNameASuite) {
+  auto network = Dense({12, 12, 12});
+  network.layers[0].suite = "cbnn";
+  network.layers[1].suite = kAutoSuite;
+  const auto chosen = ChooseSuites(network, Protocols(), {Candidates(), Link(80, 0)}, {}, 1);
+  EXPECT_EQ(chosen.layers[0].suite, "cbnn");
+  EXPECT_EQ(chosen.layers[1].suite, "fss");
+}
+
+TEST(Auto, RefusesSuitesThatAreNotPrivateAndLayersWithoutAny) {
+  const auto network = Dense({12, 12});
+  EXPECT_THROW(ChooseSuites(network, Protocols(), {{{{"cbnn", {}}, {}}}, Link(1, 1)}, {}, 1),
+               InternalError);
+  try {
+    ChooseSuites(network, Protocols(), {{}, Link(1, 1)}, {}, 1);
+    FAIL();
+  } catch (const UnsupportedError& e) {
+    EXPECT_THAT(e.what(), HasSubstr("layer fc1"));
+  }
+}
+
+TEST(Objective, IsParsed) {
+  EXPECT_EQ(ParseObjective("online", "x"), Objective::kOnline);
+  EXPECT_EQ(ParseObjective("total", "x"), Objective::kTotal);
+  EXPECT_THROW(ParseObjective("both", "x"), ConfigError);
+}
+
+}  // namespace
+}  // namespace tercet::nn
