@@ -21,54 +21,97 @@ namespace {
 /// Images computed at once: a row of a layer's output stays in the cache.
 constexpr std::size_t kBatch = 32;
 
-/// Takes the network's tensors out of a file and checks that none is left.
+constexpr std::size_t kMaxListed = 20;  // tensors that one message names
+
+std::string SizesText(const std::vector<std::size_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+/// What every tensor's name begins with, module by module ("module.model."), because the network
+/// was part of a larger module when it was saved; empty when a layer's name begins like that too.
+std::string CommonPrefix(const NetworkSpec& network, const TensorFile& file) {
+  std::string prefix;
+  if (file.tensors.empty()) return prefix;
+  const std::string& first = file.tensors.begin()->first;
+  for (std::size_t dot; (dot = first.find('.', prefix.size())) != std::string::npos;) {
+    const std::string longer = first.substr(0, dot + 1);
+    const bool everywhere =
+        std::all_of(file.tensors.begin(), file.tensors.end(),
+                    [&](const auto& tensor) { return tensor.first.starts_with(longer); });
+    const bool of_a_layer =
+        std::any_of(network.layers.begin(), network.layers.end(), [&](const LayerSpec& layer) {
+          return (layer.name + '.').starts_with(longer.substr(prefix.size()));
+        });
+    if (!everywhere || of_a_layer) break;
+    prefix = longer;
+  }
+  return prefix;
+}
+
+/// Takes the network's tensors out of a file and checks that none is left. What is missing, has
+/// another shape or is left is collected, so that one message tells how the file differs.
 class TensorReader {
  public:
-  TensorReader(const TensorFile& file, const std::string& name) : file_(file), name_(name) {
+  TensorReader(const NetworkSpec& network, const TensorFile& file, const std::string& name)
+      : file_(file), name_(name), network_(network.name), prefix_(CommonPrefix(network, file)) {
     if (file.metadata.contains("tercet.network"))
       throw ConfigError(name, "found a compiled model, expected float weights");
   }
 
+  /// Empty when the tensor does not fit.
   std::vector<float> Read(const std::string& tensor, const std::vector<std::size_t>& shape) {
-    const auto found = file_.tensors.find(tensor);
+    const auto found = file_.tensors.find(prefix_ + tensor);
     if (found == file_.tensors.end()) {
-      throw ConfigError(TensorPlace(name_, tensor),
-                        fmt::format("missing, expected shape [{}]", fmt::join(shape, ", ")));
+      misfits_.push_back({prefix_ + tensor, "missing, expected shape " + SizesText(shape)});
+      return {};
     }
-    used_.insert(tensor);
+    used_.insert(found->first);
     if (found->second.shape != shape) {
-      throw ConfigError(TensorPlace(name_, tensor),
-                        fmt::format("found shape [{}], expected [{}]",
-                                    fmt::join(found->second.shape, ", "), fmt::join(shape, ", ")));
+      misfits_.push_back(
+          {found->first, fmt::format("found shape {}, expected {}", SizesText(found->second.shape),
+                                     SizesText(shape))});
+      return {};
     }
     const std::vector<double> values = found->second.AsDoubles();
     std::vector<float> result(values.begin(), values.end());
     const auto bad =
         std::find_if(result.begin(), result.end(), [](float v) { return !std::isfinite(v); });
     if (bad != result.end()) {
-      throw ConfigError(TensorPlace(name_, tensor),
+      throw ConfigError(TensorPlace(name_, found->first),
                         fmt::format("found {} as element {}, expected finite numbers",
                                     std::isnan(*bad) ? "NaN" : "infinity", bad - result.begin()));
     }
     return result;
   }
 
-  /// PyTorch counts a batch_norm's training batches; nothing is computed with them.
-  void Ignore(const std::string& tensor) { used_.insert(tensor); }
-
-  void CheckNothingLeft(const std::string& network) const {
-    for (const auto& [tensor, unused] : file_.tensors) {
-      if (!used_.contains(tensor)) {
-        throw ConfigError(TensorPlace(name_, Printable(tensor)),
-                          fmt::format("found, but network {} has no such tensor", network));
-      }
+  /// To be called when all tensors of the network are read.
+  void CheckFit() {
+    for (const auto& [tensor, data] : file_.tensors) {
+      // PyTorch counts a batch_norm's training batches; nothing is computed with them.
+      if (used_.contains(tensor) || tensor.ends_with(".num_batches_tracked")) continue;
+      misfits_.push_back({tensor, fmt::format("found with shape {}, but network {} has no such "
+                                              "tensor",
+                                              SizesText(data.shape), network_)});
     }
+    if (misfits_.empty()) return;
+    std::string text = misfits_.front().problem;
+    for (std::size_t i = 1; i < std::min(misfits_.size(), kMaxListed); ++i)
+      text += fmt::format("; {}: {}", Printable(misfits_[i].tensor), misfits_[i].problem);
+    if (misfits_.size() > kMaxListed)
+      text += fmt::format("; and {} tensors more", misfits_.size() - kMaxListed);
+    throw ConfigError(TensorPlace(name_, Printable(misfits_.front().tensor)), text);
   }
 
  private:
+  struct Misfit {
+    std::string tensor, problem;
+  };
   const TensorFile& file_;
   const std::string& name_;
+  const std::string& network_;
+  const std::string prefix_;
   std::set<std::string> used_;
+  std::vector<Misfit> misfits_;
 };
 
 FloatLayer ReadLayer(const LayerSpec& layer, TensorReader& reader, const std::string& file) {
@@ -91,7 +134,6 @@ FloatLayer ReadLayer(const LayerSpec& layer, TensorReader& reader, const std::st
       weights.bias = reader.Read(bias, {channels});
       weights.mean = reader.Read(layer.name + ".running_mean", {channels});
       weights.variance = reader.Read(variance, {channels});
-      reader.Ignore(layer.name + ".num_batches_tracked");
       const auto bad = std::find_if(weights.variance.begin(), weights.variance.end(),
                                     [](float v) { return v < 0; });
       if (bad != weights.variance.end()) {
@@ -137,18 +179,18 @@ FloatNetwork::FloatNetwork(NetworkSpec spec, const TensorFile& tensors, std::str
   auto state = std::make_shared<State>();
   state->spec = std::move(spec);
   state->file = std::move(file);
-  TensorReader reader(tensors, state->file);
+  TensorReader reader(state->spec, tensors, state->file);
   for (const LayerSpec& layer : state->spec.layers)
     state->layers.push_back(ReadLayer(layer, reader, state->file));
-  reader.CheckNothingLeft(state->spec.name);
+  reader.CheckFit();
   state_ = std::move(state);
 }
 
 const NetworkSpec& FloatNetwork::Spec() const { return state_->spec; }
 
-std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first,
-                                     std::size_t count) const {
-  return state_->Run(images, first, count, {});
+std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first, std::size_t count,
+                                     const LayerVisitor& visit) const {
+  return state_->Run(images, first, count, visit);
 }
 
 std::vector<float> FloatNetwork::State::Run(const Images& images, std::size_t first,

@@ -20,11 +20,17 @@ namespace tercet::nn {
 class FloatNetwork {
  public:
   /// Checks that every tensor exists, has the right shape and holds no NaN or infinity, and that
-  /// none is left over; ConfigError "FILE tensor NAME: found, expected".
+  /// none is left over; ConfigError "FILE tensor NAME: found, expected", with all tensors that do
+  /// not fit. A prefix that all tensors and no layer have ("module.", "model.") is left away,
+  /// PyTorch's num_batches_tracked are passed over, and other types of numbers become floats.
   FloatNetwork(NetworkSpec spec, const TensorFile& tensors, std::string file);
+  /// Is given every layer's output, front to back, for some images at a time, in their order: the
+  /// layer's index and the values, features x images, row-major.
+  using LayerVisitor = std::function<void(std::size_t layer, const std::vector<float>& output)>;
   /// Logits of images [first, first + count), image after image. Inputs are quantised as InputSpec
-  /// says.
-  std::vector<float> Run(const Images& images, std::size_t first, std::size_t count) const;
+  /// says. Thread safe; `visit` is called in the caller's thread.
+  std::vector<float> Run(const Images& images, std::size_t first, std::size_t count,
+                         const LayerVisitor& visit = nullptr) const;
   const NetworkSpec& Spec() const;
 
  private:
