@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "app/check_layers.h"
 #include "app/commands.h"
 #include "app/cost_table.h"
 #include "app/failure.h"
@@ -69,9 +70,10 @@ int ShowPlan(const PlanArguments& arguments) {
 }
 
 struct PlainArguments {
-  std::filesystem::path network, images, labels;
+  std::filesystem::path network, images, labels, check;
   ModelSource model;
   std::size_t limit = 0;
+  double tolerance = 1e-4;
 };
 
 std::vector<std::uint8_t> FloatPredictions(const nn::FloatNetwork& network,
@@ -112,6 +114,11 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   const auto registry = BuiltinProtocols();
   const auto spec = nn::LoadNetwork(arguments.network);
   const auto data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
+  if (!arguments.check.empty()) {
+    const auto& file = arguments.model.file;
+    return CheckLayers({spec, nn::LoadTensors(file), file.string()}, data.images,
+                       arguments.check.string(), arguments.tolerance);
+  }
   const auto model = LoadModel(spec, arguments.model, registry, Say);
   const std::size_t count = data.images.count;
   auto show = [&](const char* what, std::size_t part) {
@@ -220,6 +227,12 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("--labels", a->labels, "Their labels, for the accuracy");
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   AddCalibration(*command, a->model);
+  auto* check = command->add_option("--check", a->check,
+                                    "Only compare the float network's layers with this reference "
+                                    "(scripts/export-pytorch.py writes one)");
+  AddReal(*command, "--tolerance", a->tolerance, 0, 1,
+          "Difference that --check allows, as a part of the layer's largest value")
+      ->needs(check);
   command->footer(
       "Example:\n"
       "  tercet plain nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
