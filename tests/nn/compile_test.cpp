@@ -335,6 +335,50 @@ TEST_F(FloatNetworkTest, NamesExtraTensors) {
   ExpectRefused("fc9.weight", "no such tensor");
 }
 
+TEST_F(FloatNetworkTest, ListsAllTensorsThatDoNotFit) {
+  weights_.File().tensors.erase("conv1.bias");
+  weights_.Put("fc9.weight", {1}, {1}).Put("bn2.bias", {25}, Floats(25));
+  ExpectRefused("conv1.bias",
+                "missing, expected shape [8]; bn2.bias: found shape [25], expected "
+                "[24]; fc9.weight: found with shape [1], but");
+}
+
+TEST_F(FloatNetworkTest, LeavesAwayThePrefixOfAllTensors) {
+  const Images images = RandomImages({1, 6, 6}, 3, 1);
+  const std::vector<float> want = weights_.Network(spec_).Run(images, 0, 3);
+  for (const std::string prefix : {"module.", "module.model."}) {
+    TensorFile renamed;
+    for (const auto& [name, tensor] : weights_.File().tensors)
+      renamed.tensors[prefix + name] = tensor;
+    EXPECT_EQ(FloatNetwork(spec_, renamed, "model").Run(images, 0, 3), want);
+    renamed.tensors["conv1.extra"] = renamed.tensors.begin()->second;
+    EXPECT_THROW(FloatNetwork(spec_, renamed, "model"), ConfigError) << "not all have it";
+  }
+}
+
+TEST_F(FloatNetworkTest, NeverTakesTheOnlyLayerForAPrefix) {
+  const NetworkSpec spec =
+      Spec(R"("shape": [1, 1, 2])", R"({"name": "a.b", "type": "linear", "out_features": 1})");
+  Weights weights(0);
+  weights.Put("a.b.weight", {1, 2}, {1, 2}).Put("a.b.bias", {1}, {3});
+  EXPECT_NO_THROW(weights.Network(spec));
+}
+
+TEST_F(FloatNetworkTest, ShowsEveryLayersOutput) {
+  const NetworkSpec spec = Spec(R"("shape": [1, 1, 2], "scale": 1)",
+                                R"({"name": "fc", "type": "linear", "out_features": 2},
+         {"name": "r", "type": "relu"})");
+  Weights weights(0);
+  weights.Put("fc.weight", {2, 2}, {1, 1, 1, -1}).Put("fc.bias", {2}, {0, 0});
+  std::vector<std::pair<std::size_t, std::vector<float>>> seen;
+  weights.Network(spec).Run({{1, 1, 2}, 2, {1, 2, 5, 4}}, 0, 2,
+                            [&](std::size_t layer, const std::vector<float>& output) {
+                              seen.emplace_back(layer, output);
+                            });
+  EXPECT_THAT(seen, ElementsAre(testing::Pair(0, ElementsAre(3, 9, -1, 1)),
+                                testing::Pair(1, ElementsAre(3, 9, 0, 1))));
+}
+
 TEST_F(FloatNetworkTest, RefusesCompiledModels) {
   weights_.File().metadata["tercet.network"] = "{}";
   ExpectConfigError([&] { weights_.Network(spec_); }, "model", "compiled model");
