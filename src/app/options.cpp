@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "tercet/base/error.h"
+#include "tercet/nn/auto_plan.h"
 
 namespace tercet::app {
 namespace {
@@ -80,22 +81,7 @@ mpc::Roles RoleOptions::Resolve() const {
       roles.data_owner == roles.Evaluator1() ? roles.Evaluator2() : roles.Evaluator1();
   roles.model_owner = model_owner.value_or(other);
   roles.receiver = receiver.value_or(roles.data_owner);
-  CheckRoles(roles, "--helper");
   return roles;
-}
-
-void CheckRoles(const mpc::Roles& roles, const std::string& place) {
-  auto refuse = [&](int party, const char* what) {
-    if (party == roles.helper)
-      throw ConfigError(
-          place,
-          fmt::format(
-              "party {} is the helper, so it cannot {}; the roles of data owner and receiver "
-              "belong to the other two parties",
-              party, what));
-  };
-  refuse(roles.data_owner, "own the images");
-  refuse(roles.receiver, "receive the result");
 }
 
 std::string RolesText(const mpc::Roles& roles) {
@@ -120,7 +106,11 @@ void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
 
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
   mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
-  registry.FindSuite(choice.name);
+  if (choice.name != nn::kAutoSuite) {
+    registry.FindSuite(choice.name);
+  } else if (!choice.options.empty()) {
+    throw ConfigError("--suite", fmt::format("\"{}\" found; auto has no options", text));
+  }
   return choice;
 }
 

@@ -36,9 +36,6 @@ struct RoleOptions {
   void AddTo(CLI::App& app);
   mpc::Roles Resolve() const;
 };
-/// The helper deals the correlated randomness, so it may neither own the images nor receive the
-/// result: ConfigError (place: `place`).
-void CheckRoles(const mpc::Roles& roles, const std::string& place);
 /// "helper 0, data owner 1, model owner 2, receiver 1".
 std::string RolesText(const mpc::Roles& roles);
 
@@ -46,7 +43,7 @@ std::string RolesText(const mpc::Roles& roles);
 void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
                         std::size_t& queries);
 
-/// --suite; the text is checked against the registry.
+/// --suite: `auto`, or a suite of the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);
 
 /// Parses the command line and runs the chosen command: its exit code. Help and version print to

@@ -172,6 +172,7 @@ void RequireIdleHelper(const nn::Plan& plan) {
     if (layer.Activates() && !(layer.activation.dealt && layer.dealt_output))
       suites += fmt::format("{}{} ({})", suites.empty() ? "" : ", ", layer.layer.name,
                             layer.suite.Text());
+  if (suites.empty()) suites = "input and output: it owns the images or receives the result";
   throw ConfigError("--dealer-leaves",
                     fmt::format("party {}, the helper, has a part in the online phase of {}",
                                 plan.roles.helper, suites));

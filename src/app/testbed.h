@@ -21,7 +21,7 @@ struct Testbed {
 
 /// Reads and checks the file for party `id`. ConfigError "FILE POINTER: found, expected" for
 /// whatever the schema (configs/testbed.schema.json, built in) forbids, missing or needless
-/// certificates, roles that exclude each other.
+/// certificates.
 Testbed LoadTestbed(const std::filesystem::path& file, int id);
 
 /// The same file's text, for the launcher. Certificates: a directory that MakeCertificates filled,

@@ -40,8 +40,6 @@ TEST(WrongOptions, NameOptionAndRange) {
   ExpectRefused(world.Run("dense", {"--limit", "0"}), "--limit");
   ExpectRefused(world.Run("dense", {"--timeout", "nan"}), "--timeout");
   ExpectRefused(world.Run("dense", {"--helper", "3"}), "--helper");
-  ExpectRefused(world.Run("dense", {"--helper", "1", "--data-owner", "1"}),
-                "party 1 is the helper");
   ExpectRefused(world.Run("dense", {"--suite", "nonesuch"}),
                 "there is no suite \"nonesuch\"; known suites: ");
   ExpectRefused(world.Run("dense", {"--link", "fast"}), "fast");

@@ -88,11 +88,14 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
 
 TEST(RunOptions, RolesMayBeMixed) {
   const World world;
-  // One party owns both, the third receives; and the owner of the model receives.
+  // One party owns both, the third receives; the owner of the model receives; the helper owns the
+  // model, and has all roles.
   for (const auto& roles :
        {std::vector<std::string>{"--helper", "0", "--data-owner", "2", "--model-owner", "2",
                                  "--receiver", "1"},
-        {"--helper", "1", "--data-owner", "0", "--model-owner", "2", "--receiver", "2"}}) {
+        {"--helper", "1", "--data-owner", "0", "--model-owner", "2", "--receiver", "2"},
+        {"--helper", "0", "--model-owner", "0"},
+        {"--helper", "2", "--data-owner", "2", "--model-owner", "2", "--receiver", "2"}}) {
     auto arguments = roles;
     arguments.insert(arguments.end(), {"--transport", "memory"});
     const auto result = world.Run("conv", arguments).Wait();
