@@ -28,7 +28,7 @@ ordered_json OrNull(const std::optional<T>& value) {
 void RequireEqual(int party, const char* what, const auto& found, const auto& expected) {
   if (found != expected)
     throw ProtocolError(
-        fmt::format("the reports do not fit together: party {} reports {} \"{}\", party 0 \"{}\"",
+        fmt::format("the reports do not fit together: party {} reports {} \"{}\", expected \"{}\"",
                     party, what, found, expected));
 }
 

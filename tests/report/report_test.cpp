@@ -60,6 +60,35 @@ TEST(Merge, AddsBytesAndTakesTheLargestOfHopsAndTimes) {
   EXPECT_FALSE(run.MatchesPlain().has_value());
 }
 
+TEST(Merge, APartyMayNotBeStartedOrMayLeave) {
+  auto parties = Parties();
+  for (auto& party : parties) {
+    party.material = "from a file";
+    party.wall_s = 3 + party.party;
+  }
+  parties[0] = {};
+  parties[0].presence = kNotStarted;
+  parties[2].presence = kHasLeft;
+  const RunReport run = Merge(parties);
+  EXPECT_EQ(run.network, "Small");
+  EXPECT_EQ(run.material, "from a file");
+  EXPECT_DOUBLE_EQ(run.wall_s, 5);
+  EXPECT_EQ(run.online_bytes, (std::array<std::uint64_t, 3>{0, 39, 41}));
+  const json document = json::parse(ToJson(run));
+  EXPECT_EQ(document.at("presence"), json({kNotStarted, kStayed, kHasLeft}));
+  EXPECT_EQ(document.at("material"), "from a file");
+  EXPECT_DOUBLE_EQ(document.at("time").at("wall_s"), 5);
+  const std::string text = Describe(run, false);
+  EXPECT_THAT(text, HasSubstr("Party 0: not started."));
+  EXPECT_THAT(text, HasSubstr("Party 2: left when all material was delivered."));
+  parties[1].material = "in turn";
+  EXPECT_THROW(Merge(parties), ProtocolError);
+  const PartyReport back = PartyReportFromJson(ToJson(parties[2]), "report");
+  EXPECT_EQ(back.material, "from a file");
+  EXPECT_EQ(back.presence, kHasLeft);
+  EXPECT_DOUBLE_EQ(back.wall_s, 5);
+}
+
 TEST(Merge, HopsOfLayersAddUpThoughPartiesHearAtDifferentTimes) {
   auto parties = Parties();
   // Party 0 hears of the input only through the first layer; together they need 1 + 3 + 1 hops.
