@@ -65,10 +65,11 @@ class AnyMatrix {
   bool IsZero() const { return zero_; }
 
   /// The same values modulo 2^bits, bits at most Bits(): shares in a ring are shares in every
-  /// narrower one.
+  /// narrower one. What is not known stays so.
   AnyMatrix ToRing(unsigned bits) const {
+    if (Empty()) return {};
     TERCET_CHECK(bits <= bits_, "a ring of {} bits is not within one of {}", bits, bits_);
-    if (zero_ || Empty()) return Empty() ? AnyMatrix() : Zero(bits);
+    if (zero_) return Zero(bits);
     return DispatchWord(bits, [&]<Word W>(W) {
       return std::visit([&](const auto& m) { return AnyMatrix(Matrix<W>(xt::cast<W>(m)), bits); },
                         values_);
