@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "app/auto_suite.h"
 #include "app/check_layers.h"
 #include "app/commands.h"
 #include "app/cost_table.h"
@@ -25,16 +26,50 @@ void Say(const std::string& line) {
 }
 
 struct PlanArguments {
-  std::filesystem::path network, json;
+  std::filesystem::path network, json, csv;
   ModelSource model;
-  std::vector<std::string> suites{"lut"};
-  std::string link = "none";
+  std::vector<std::string> suites;  // none: all private ones and auto
+  std::string link = "none", optimise = "online";
   std::size_t batch = 1, bits = kDefaultBits;
   RoleOptions roles;
 };
 
-int ShowPlan(const PlanArguments& arguments) {
+std::string Quoted(const std::string& text) { return "\"" + text + "\""; }
+
+// One line a step of the query, and one for the whole with the predicted times.
+std::string PlanToCsv(const nn::Plan& plan, const mpc::SuiteChoice& suite,
+                      const net::LinkProfile& link, const nn::PredictedTime& time) {
+  std::string text;
+  const auto hops = plan.OnlineHops();
+  std::size_t step = 0;
+  const auto add = [&](const std::string& layer, const std::string& width,
+                       const std::string& choice, const mpc::Cost& cost, std::uint32_t online_hops,
+                       const std::string& times) {
+    text +=
+        fmt::format("{},{},{},{},{},{},{},{},{},{},{}\n", Quoted(plan.network.name),
+                    Quoted(suite.Text()), plan.batch, Quoted(link.name), Quoted(layer), width,
+                    Quoted(choice), online_hops, cost.OfflineTotal(), cost.OnlineTotal(), times);
+  };
+  add("input", "", "", plan.input, hops[step++], ",");
+  for (const auto& planned : plan.layers)
+    add(planned.layer.name, std::to_string(planned.layer.value_bits), planned.suite.Text(),
+        planned.cost, hops[step++], ",");
+  add("output", "", "", plan.output, hops[step], ",");
+  const auto total = plan.Total();
+  add("total", "", "", total, total.OnlineHops(),
+      fmt::format("{:.9f},{:.9f}", static_cast<double>(time.offline_ns) / 1e9,
+                  static_cast<double>(time.online_ns) / 1e9));
+  return text;
+}
+
+int ShowPlan(PlanArguments arguments) {
   const auto registry = BuiltinProtocols();
+  if (arguments.suites.empty()) {
+    for (const auto& candidate : AutoCandidates(registry))
+      arguments.suites.push_back(candidate.suite.Text());
+    arguments.suites.emplace_back(nn::kAutoSuite);
+  }
+  if (!arguments.csv.empty()) CheckWritable(arguments.csv, "--csv");
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   const auto link = net::ParseLinkProfile(arguments.link);
   const auto roles = arguments.roles.Resolve();
@@ -47,9 +82,22 @@ int ShowPlan(const PlanArguments& arguments) {
     network = LoadModel(spec, arguments.model, registry, Say).net;
   }
   std::string plans;
+  std::string csv =
+      "network,suite,batch,link,layer,width,choice,hops,offline_bytes,online_bytes,offline_s,"
+      "online_s\n";
+  using report::Align;
+  report::Table comparison({{"suite"},
+                            {"hops", Align::kRight},
+                            {"offline", Align::kRight},
+                            {"online", Align::kRight},
+                            {"offline time", Align::kRight},
+                            {"online time", Align::kRight}});
   for (const auto& text : arguments.suites) {
     const auto suite = ParseSuite(text, registry);
-    const auto plan = nn::MakePlan(network, registry, suite, roles, arguments.batch);
+    auto named = network;
+    ResolveAuto(named, registry, suite, link, nn::ParseObjective(arguments.optimise, "--optimise"),
+                roles, arguments.batch);
+    const auto plan = nn::MakePlan(named, registry, suite, roles, arguments.batch);
     for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
     fmt::print("\n{}, suite {}, one batch of {}; {}\n\n{}", network.name, suite.Text(), plan.batch,
                RolesText(roles), DescribePlan(plan, report::Utf8Locale()));
@@ -63,8 +111,21 @@ int ShowPlan(const PlanArguments& arguments) {
           report::FormatSeconds(LinkSeconds(total.OfflineHops(), total.OfflineBytes(), link)),
           report::FormatSeconds(LinkSeconds(total.OnlineHops(), total.OnlineBytes(), link)));
     }
+    const auto total = plan.Total();
+    const auto time = nn::PlanTime(plan, AutoCandidates(registry), link);
+    comparison.AddRow({suite.Text(), std::to_string(total.OnlineHops()),
+                       report::FormatBytes(total.OfflineTotal()),
+                       report::FormatBytes(total.OnlineTotal()),
+                       report::FormatSeconds(static_cast<double>(time.offline_ns) / 1e9),
+                       report::FormatSeconds(static_cast<double>(time.online_ns) / 1e9)});
+    csv += PlanToCsv(plan, suite, link, time);
     plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, link);
   }
+  fmt::print(
+      "\nOn link {}: latency, bytes and the activations' computation; linear layers, which all "
+      "suites share, are not in it.\n\n{}",
+      link.name, comparison.Render(report::Utf8Locale()));
+  if (!arguments.csv.empty()) WriteFile(arguments.csv, csv);
   if (!arguments.json.empty()) WriteFile(arguments.json, "{\"plans\": [\n" + plans + "\n]}\n");
   return kExitOk;
 }
@@ -202,13 +263,15 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
       "--model", a->model.file, "Compiled model or float weights; without it, one width for all");
   AddCalibration(*command, a->model);
   AddNumber(*command, "--bits", a->bits, 2, 32, "That width")->excludes(model);
-  command->add_option("--suite", a->suites, "Suites to compare")->capture_default_str();
+  command->add_option("--suite", a->suites, "Suites to compare [all private ones and auto]");
+  AddObjective(*command, a->optimise);
   AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
   command
       ->add_option("--link", a->link,
                    "Also the time on this link: none, lan, wan or rtt_ms=X,mbit=Y")
       ->capture_default_str();
   command->add_option("--json", a->json, "Write the plans");
+  command->add_option("--csv", a->csv, "Write them as a table, with the predicted times");
   a->roles.AddTo(*command);
   command->footer(
       "Example:\n"

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "tercet/base/error.h"
+#include "tercet/nn/auto_plan.h"
 
 namespace tercet::app {
 namespace {
@@ -105,7 +106,11 @@ void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
 
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
   mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
-  registry.FindSuite(choice.name);
+  if (choice.name != nn::kAutoSuite) {
+    registry.FindSuite(choice.name);
+  } else if (!choice.options.empty()) {
+    throw ConfigError("--suite", fmt::format("\"{}\" found; auto has no options", text));
+  }
   return choice;
 }
 

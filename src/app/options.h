@@ -43,7 +43,7 @@ std::string RolesText(const mpc::Roles& roles);
 void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
                         std::size_t& queries);
 
-/// --suite; the text is checked against the registry.
+/// --suite: `auto`, or a suite of the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);
 
 /// Parses the command line and runs the chosen command: its exit code. Help and version print to

@@ -9,6 +9,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "app/auto_suite.h"
 #include "app/cost_table.h"
 #include "app/events.h"
 #include "app/failure.h"
@@ -30,7 +31,7 @@ struct Arguments {
   std::filesystem::path testbed, network, json, labels;
   std::string images;
   ModelSource model;
-  std::string suite = "lut", link = "none";
+  std::string suite = "lut", optimise = "online", link = "none";
   std::size_t batch = kDefaultBatch, limit = 0, ahead = 1, queries = 0;
   bool dealer_leaves = false;
   bool suite_given = false, batch_given = false;
@@ -170,6 +171,9 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (owns_model) {
     model = LoadModel(settings.spec, arguments.model, registry,
                       [](const std::string& line) { spdlog::info(line); });
+    ResolveAuto(model->net, registry, settings.suite, settings.link,
+                nn::ParseObjective(arguments.optimise, "--optimise"), settings.roles,
+                settings.batch);
     settings.model = &*model;
   }
   if (owns_images) {
@@ -274,8 +278,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
       AddNumber(app, "--batch", a.batch, 1, kMaxBatch, "Images a query; the same at all parties");
   auto* suite = app.add_option("--suite", a.suite,
                                "Protocols of the non-linear layers; the same at all parties (see "
-                               "tercet suites)")
+                               "tercet suites); with auto the model's owner chooses")
                     ->capture_default_str();
+  AddObjective(app, a.optimise);
   AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.queries);
   auto* out = app.add_option("--material-out", a.material_out,
                              "Make material for --queries queries, write it here, and stop")

@@ -10,6 +10,7 @@
 #include <optional>
 #include <thread>
 
+#include "app/auto_suite.h"
 #include "app/commands.h"
 #include "app/cost_table.h"
 #include "app/failure.h"
@@ -36,7 +37,7 @@ constexpr auto kMemoryTimeout = std::chrono::hours(24);  // threads of one proce
 struct RunArguments {
   std::filesystem::path network, images, labels, json;
   ModelSource model;
-  std::string suite = "lut", link = "none", transport = "tls";
+  std::string suite = "lut", optimise = "online", link = "none", transport = "tls";
   std::size_t batch = kDefaultBatch, limit = 0, show = 0;
   double timeout_s = 30;
   RoleOptions roles;
@@ -152,6 +153,9 @@ RunInput LoadInput(const RunArguments& arguments) {
   input.model_is_compiled = nn::IsCompiled(arguments.model.file);
   input.model = LoadModel(input.spec, arguments.model, input.registry,
                           [](const std::string& line) { fmt::print("{}\n", line); });
+  if (!arguments.UsesMaterial())
+    ResolveAuto(input.model.net, input.registry, input.suite, input.link,
+                nn::ParseObjective(arguments.optimise, "--optimise"), input.roles, arguments.batch);
   return input;
 }
 
@@ -183,6 +187,7 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
     list = {"--testbed", testbed.string(), "--network", arguments.network.string(),
             "--suite",   arguments.suite,  "--batch",   std::to_string(arguments.batch),
             "--link",    arguments.link};
+    if (id == input.roles.model_owner) list.insert(list.end(), {"--optimise", arguments.optimise});
     if (arguments.UsesMaterial()) {
       list.insert(list.end(), {"--material", MaterialOf(arguments.material, id).string()});
     } else if (arguments.MakesMaterial()) {
@@ -373,8 +378,10 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   auto* batch = AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
   auto* suite = command
                     ->add_option("--suite", a->suite,
-                                 "Protocols of the non-linear layers (see tercet suites)")
+                                 "Protocols of the non-linear layers (see tercet suites); auto "
+                                 "chooses for the link")
                     ->capture_default_str();
+  AddObjective(*command, a->optimise);
   command->add_option("--link", a->link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
       ->capture_default_str();
   command->add_option("--transport", a->transport, "tls, tcp-insecure, or memory (three threads)")

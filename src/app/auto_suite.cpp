@@ -1,0 +1,65 @@
+#include "app/auto_suite.h"
+
+#include <algorithm>
+#include <array>
+
+namespace tercet::app {
+namespace {
+
+struct Figures {
+  const char* suite;
+  nn::ComputeModel compute;
+};
+
+// Nanoseconds per Sign at the slowest party, from MnistNet3 in batches of 128 on two cores of a
+// Xeon with AVX-512: the total times of the README's table per Sign (10 340 an image), 12 ns off
+// for the linear layers, divided between offline and online as in `tercet run --transport memory`.
+// What counts is how suites compare, so other processors need no others.
+constexpr std::array<Figures, 5> kFigures{{{"lut", {30, 16}},
+                                           {"lut:chunks=3,form=bit", {34, 16}},
+                                           {"fss", {155, 155}},
+                                           {"fss:form=bit", {155, 155}},
+                                           {"aby3", {4, 26}}}};
+
+}  // namespace
+
+std::vector<nn::Candidate> AutoCandidates(const mpc::Registry& registry) {
+  std::vector<nn::Candidate> candidates;
+  const auto names = registry.SuiteNames();
+  std::vector<std::string> covered;
+  for (const auto& [text, compute] : kFigures) {
+    const auto suite = mpc::ParseSuiteChoice(text, "auto");
+    if (std::find(names.begin(), names.end(), suite.name) == names.end()) continue;
+    candidates.push_back({suite, compute});
+    covered.push_back(suite.name);
+  }
+  for (const auto& name : names)
+    if (registry.FindSuite(name).Info().is_private &&
+        std::find(covered.begin(), covered.end(), name) == covered.end())
+      candidates.push_back({{name, {}}, {155, 155}});
+  return candidates;
+}
+
+void AddObjective(CLI::App& app, std::string& objective) {
+  app.add_option("--optimise", objective, "Time that suite auto makes least: online or total")
+      ->check(CLI::IsMember({"online", "total"}))
+      ->capture_default_str();
+}
+
+void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
+                 const mpc::SuiteChoice& suite, const net::LinkProfile& link,
+                 nn::Objective objective, const mpc::Roles& roles, std::size_t batch) {
+  const bool unnamed = suite.name == nn::kAutoSuite;
+  const auto asks = [&](const nn::PublicLayer& layer) {
+    return layer.suite == nn::kAutoSuite || (unnamed && layer.suite.empty());
+  };
+  if (std::none_of(network.layers.begin(), network.layers.end(), asks)) return;
+  if (!unnamed)
+    for (auto& layer : network.layers)
+      if (layer.suite.empty() && layer.activation != mpc::ActivationKind::kNone)
+        layer.suite = suite.Text();
+  network = nn::ChooseSuites(network, registry, {AutoCandidates(registry), link, objective}, roles,
+                             batch);
+}
+
+}  // namespace tercet::app

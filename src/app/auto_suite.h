@@ -1,0 +1,26 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "tercet/nn/auto_plan.h"
+
+/// Suite `auto` as the programs offer it: candidates of all registered private suites with what
+/// they ask of a processor.
+namespace tercet::app {
+
+/// The private suites with the options that can pay, in the order in which ties are broken. Every
+/// private suite of the registry is among them; one without measured figures counts as `fss` does.
+std::vector<nn::Candidate> AutoCandidates(const mpc::Registry& registry);
+
+/// --optimise online|total: what `auto` makes least.
+void AddObjective(CLI::App& app, std::string& objective);
+
+/// Chooses for the layers that ask for it: those that name `auto`, and with suite `auto` those that
+/// name none. Leaves a network without such layers as it is. For the model's owner, who announces
+/// the network to the others.
+void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
+                 const mpc::SuiteChoice& suite, const net::LinkProfile& link,
+                 nn::Objective objective, const mpc::Roles& roles, std::size_t batch);
+
+}  // namespace tercet::app
