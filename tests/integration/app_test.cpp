@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <variant>
 
+#include "app/auto_suite.h"
 #include "app/cost_table.h"
 #include "app/events.h"
 #include "app/failure.h"
@@ -184,6 +185,29 @@ TEST(Costs, OfARunAddUpOverBatches) {
   EXPECT_EQ(cost.online_hops, plan.Total().OnlineHops());
   EXPECT_DOUBLE_EQ(LinkSeconds(3, {1'000'000, 2'000'000, 5}, {"x", 10, 16}), 3 * 0.005 + 1);
   EXPECT_DOUBLE_EQ(LinkSeconds(3, {1, 2, 3}, {"x", 10, 0}), 0.015);
+}
+
+TEST(Auto, NamesASuiteForEveryLayerThatAsks) {
+  const World world;
+  const auto registry = BuiltinProtocols();
+  for (const auto& candidate : AutoCandidates(registry))
+    EXPECT_TRUE(registry.FindSuite(candidate.suite.name).Info().is_private);
+  auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), registry, 12);
+  const auto unnamed = network;
+  const net::LinkProfile wan{"wan", 80, 320};
+  ResolveAuto(network, registry, {"lut", {}}, wan, nn::Objective::kOnline, {}, 1);
+  EXPECT_EQ(network, unnamed);
+  ResolveAuto(network, registry, {"auto", {}}, wan, nn::Objective::kOnline, {}, 1);
+  for (const auto& layer : network.layers)
+    EXPECT_EQ(layer.suite.empty(), layer.activation == mpc::ActivationKind::kNone) << layer.name;
+  auto mixed = unnamed;
+  mixed.layers.front().suite = "auto";
+  ResolveAuto(mixed, registry, {"cbnn", {}}, wan, nn::Objective::kOnline, {}, 1);
+  EXPECT_NE(mixed.layers.front().suite, "cbnn");
+  for (std::size_t k = 1; k < mixed.layers.size(); ++k)
+    if (mixed.layers[k].activation != mpc::ActivationKind::kNone) {
+      EXPECT_EQ(mixed.layers[k].suite, "cbnn");
+    }
 }
 
 TEST(Pictures, ShowBrightnessAndClasses) {
