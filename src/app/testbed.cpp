@@ -13,38 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-const json& Follow(const json& schema, const json* node) {
-  while (node->contains("$ref"))
-    node = &schema.at(json::json_pointer(node->at("$ref").get<std::string>().substr(1)));
-  return *node;
-}
-
-// In words, what is wrong with the value at `path`.
-std::string Problem(const json& schema, const json& document, const nn::Path& path) {
-  const json* node = &schema;
-  const json* value = &document;
-  for (const std::string& step : path) {
-    const json& plain = Follow(schema, node);
-    node = value->is_array() ? &plain.at("items") : &plain.at("properties").at(step);
-    value = value->is_array() ? &value->at(std::stoul(step)) : &value->at(step);
-  }
-  const json& plain = Follow(schema, node);
-  if (value->is_object() && plain.contains("properties")) {
-    std::vector<std::string> allowed;
-    for (const auto& [key, unused] : plain.at("properties").items()) allowed.push_back(key);
-    for (const auto& [key, unused] : value->items())
-      if (!plain.at("properties").contains(key))
-        return fmt::format("unknown key '{}'; allowed keys of {}: {}", nn::Printable(key),
-                           plain.at("title").get<std::string>(), fmt::join(allowed, ", "));
-    for (const json& key : plain.at("required"))
-      if (!value->contains(key.get<std::string>()))
-        return fmt::format("missing key '{}' of {}", key.get<std::string>(),
-                           plain.at("title").get<std::string>());
-  }
-  return fmt::format("found {}, expected {}", nn::ValueText(*value),
-                     plain.at("description").get<std::string>());
-}
-
 std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
 }
@@ -56,13 +24,7 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id) {
   const auto bytes = nn::ReadFile(file, 1 << 20);
   const json document = nn::ReadJson({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
                                      name, nn::JsonLimits{});
-  const json schema = json::parse(kTestbedSchema);
-  if (const auto path = nn::FindViolation(schema, document)) {
-    std::string pointer;
-    for (const auto& step : *path) pointer += nn::PointerStep(step);
-    throw ConfigError(pointer.empty() ? name : name + " " + pointer,
-                      Problem(schema, document, *path));
-  }
+  nn::CheckSchema(json::parse(kTestbedSchema), document, name);
 
   Testbed testbed;
   for (std::size_t p = 0; p < 3; ++p) {

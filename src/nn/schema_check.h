@@ -14,4 +14,10 @@ using Path = std::vector<std::string>;
 /// that does and the first of equally deep ones; nothing when it passes. Thread safe.
 std::optional<Path> FindViolation(const nlohmann::json& schema, const nlohmann::json& document);
 
+/// ConfigError ("NAME POINTER", with what was found and what was expected) unless the document
+/// passes. For schemas without conditions: objects whose `properties` have a `title` and values
+/// whose schema has a `description`, possibly behind a `$ref`. Thread safe.
+void CheckSchema(const nlohmann::json& schema, const nlohmann::json& document,
+                 const std::string& name);
+
 }  // namespace tercet::nn

@@ -19,6 +19,7 @@ constexpr double kScale = 0.12;
 constexpr double kShear = 0.15;
 constexpr double kDistortionPixels = 0.8;  // standard deviation at the points of a coarse grid
 constexpr std::int64_t kDistortionGrid = 5;
+constexpr double kCropPixels = 4;
 
 Tensor Uniform(std::int64_t count, double range) {
   return torch::rand({count}).mul_(2 * range).sub_(range);
@@ -28,21 +29,20 @@ Tensor Uniform(std::int64_t count, double range) {
 
 DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
                     const std::filesystem::path& labels) {
-  nn::Images loaded = nn::LoadImages(images, 0, spec.input.shape);
-  const std::vector<std::uint8_t> found = nn::LoadLabels(labels, 0, spec.Classes());
-  if (found.size() != loaded.count) {
-    throw ConfigError(labels.string(), fmt::format("holds {} labels, but {} holds {} images",
-                                                   found.size(), images.string(), loaded.count));
-  }
+  nn::LabelledImages loaded =
+      nn::LoadLabelledImages(images, labels, 0, spec.input.shape, spec.Classes());
+  if (loaded.labels.empty())
+    throw ConfigError(images.string(),
+                      "holds images without labels, expected a file of labels too");
   DataSet data;
-  data.pixels = torch::from_blob(loaded.pixels.data(),
-                                 {static_cast<std::int64_t>(loaded.count),
-                                  static_cast<std::int64_t>(loaded.shape.channels),
-                                  static_cast<std::int64_t>(loaded.shape.height),
-                                  static_cast<std::int64_t>(loaded.shape.width)},
+  data.pixels = torch::from_blob(loaded.images.pixels.data(),
+                                 {static_cast<std::int64_t>(loaded.images.count),
+                                  static_cast<std::int64_t>(loaded.images.shape.channels),
+                                  static_cast<std::int64_t>(loaded.images.shape.height),
+                                  static_cast<std::int64_t>(loaded.images.shape.width)},
                                  torch::kUInt8)
                     .clone();
-  const std::vector<std::int64_t> wide(found.begin(), found.end());
+  const std::vector<std::int64_t> wide(loaded.labels.begin(), loaded.labels.end());
   data.labels = torch::tensor(wide, torch::kInt64);
   return data;
 }
@@ -56,7 +56,7 @@ Tensor QuantizeInput(const Tensor& pixels, const nn::InputSpec& input) {
       .div_(input.std);
 }
 
-Tensor Augment(const Tensor& pixels, double strength) {
+Tensor Distort(const Tensor& pixels, double strength) {
   if (strength <= 0) return pixels;
   const std::int64_t count = pixels.size(0);
   const std::int64_t height = pixels.size(2);
@@ -80,8 +80,27 @@ Tensor Augment(const Tensor& pixels, double strength) {
   grid.select(3, 0).add_(fine.select(1, 0), 2.0 / static_cast<double>(width));
   grid.select(3, 1).add_(fine.select(1, 1), 2.0 / static_cast<double>(height));
   // Bilinear, zeros outside.
-  return at::grid_sampler(pixels, grid, /*interpolation_mode=*/0, /*padding_mode=*/0,
+  return at::grid_sampler(pixels, grid.to(pixels.device()), /*interpolation_mode=*/0,
+                          /*padding_mode=*/0,
                           /*align_corners=*/false);
+}
+
+Tensor FlipAndCrop(const Tensor& pixels, double strength) {
+  const std::int64_t count = pixels.size(0);
+  const std::int64_t shift = std::llround(kCropPixels * strength);
+  const auto index = [&](std::int64_t size, torch::IntArrayRef shape) {
+    return torch::arange(size).view(shape);
+  };
+  const Tensor flips = torch::randint(2, {count, 1, 1, 1}, torch::kInt64);
+  const Tensor rows = torch::randint(2 * shift + 1, {count, 1, 1, 1}, torch::kInt64) +
+                      index(pixels.size(2), {1, 1, -1, 1});
+  const Tensor forwards = index(pixels.size(3), {1, 1, 1, -1});
+  const Tensor columns = torch::randint(2 * shift + 1, {count, 1, 1, 1}, torch::kInt64) +
+                         torch::where(flips.eq(1), forwards.flip(3), forwards);
+  const Tensor padded = torch::constant_pad_nd(pixels, {shift, shift, shift, shift});
+  const auto there = [&](const Tensor& t) { return t.to(pixels.device()); };
+  return padded.index({there(index(count, {-1, 1, 1, 1})),
+                       there(index(pixels.size(1), {1, -1, 1, 1})), there(rows), there(columns)});
 }
 
 }  // namespace tercet::train

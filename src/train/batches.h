@@ -18,8 +18,8 @@ struct DataSet {
   std::size_t Size() const { return static_cast<std::size_t>(pixels.size(0)); }
 };
 
-/// Reads images and labels for a network. ConfigError when a file is wrong or the two have
-/// different lengths.
+/// Reads images and labels for a network as nn::LoadLabelledImages says; ConfigError also when
+/// there are no labels.
 DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
                     const std::filesystem::path& labels);
 
@@ -27,8 +27,12 @@ DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& im
 torch::Tensor QuantizeInput(const torch::Tensor& pixels, const nn::InputSpec& input);
 
 /// Moves every image of a float batch N x C x H x W at random: shift, rotation, scale, shear and a
-/// smooth local distortion, all proportional to `strength`; empty space fills with 0. Uses
-/// libtorch's global generator.
-torch::Tensor Augment(const torch::Tensor& pixels, double strength);
+/// smooth local distortion, all proportional to `strength`; empty space fills with 0. Draws from
+/// libtorch's global CPU generator on every device.
+torch::Tensor Distort(const torch::Tensor& pixels, double strength);
+
+/// Mirrors every other image, at random, left to right, and shifts every one by up to
+/// round(4 x strength) pixels in both directions; empty space fills with 0. Draws as Distort does.
+torch::Tensor FlipAndCrop(const torch::Tensor& pixels, double strength);
 
 }  // namespace tercet::train

@@ -49,8 +49,9 @@ std::vector<nn::LayerSpec> ComputationOrder(const nn::NetworkSpec& spec,
   std::vector<nn::LayerSpec> layers = spec.layers;
   for (std::size_t i = 0; i + 1 < layers.size(); ++i) {
     const bool monotone = layers[i].type == LayerType::kSign || layers[i].type == LayerType::kRelu;
-    if (monotone && layers[i + 1].type == LayerType::kMaxPool2d &&
-        !referenced.contains(layers[i].name) && !referenced.contains(layers[i + 1].name)) {
+    if (monotone && layers[i + 1].type == LayerType::kMaxPool2d && layers[i].from.empty() &&
+        layers[i + 1].from.empty() && !referenced.contains(layers[i].name) &&
+        !referenced.contains(layers[i + 1].name)) {
       std::swap(layers[i], layers[i + 1]);
       ++i;
     }
@@ -63,7 +64,7 @@ std::vector<nn::LayerSpec> ComputationOrder(const nn::NetworkSpec& spec,
 Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(width_bits) {
   std::set<std::string> referenced;
   for (const nn::LayerSpec& layer : spec.layers) {
-    if (layer.type == LayerType::kAdd) referenced.insert(layer.from);
+    if (!layer.from.empty()) referenced.insert(layer.from);
   }
   for (const nn::LayerSpec& layer : ComputationOrder(spec, referenced)) {
     Step step;
@@ -91,8 +92,8 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
         step.running_var = torch::ones({channels});
         // The mean is subtracted again: a bias right before would see only rounding noise as
         // gradient.
-        if (!steps_.empty() && steps_.back().bias.defined() &&
-            steps_.back().layer.type != LayerType::kBatchNorm) {
+        if (!steps_.empty() && layer.from.empty() && !steps_.back().referenced &&
+            steps_.back().bias.defined() && steps_.back().layer.type != LayerType::kBatchNorm) {
           steps_.back().bias.set_requires_grad(false);
         }
         break;
@@ -112,7 +113,12 @@ void Model::FindRounded(const nn::InputSpec& input) {
   std::optional<Grid> grid =
       Grid{255 / top / input.scale / input.std, -input.mean / input.std, top};
   const auto type = [this](std::size_t i) { return steps_[i].layer.type; };
+  // Of a chain that later layers enter or leave elsewhere, nothing is known.
+  const auto chained = [this](std::size_t i) {
+    return i < steps_.size() && steps_[i].layer.from.empty() && !steps_[i - 1].referenced;
+  };
   for (std::size_t i = 0; i < steps_.size(); ++i) {
+    if (!steps_[i].layer.from.empty()) grid.reset();
     switch (type(i)) {
       case LayerType::kSign:
         grid = Grid{2, -1, 1};
@@ -122,13 +128,16 @@ void Model::FindRounded(const nn::InputSpec& input) {
         break;
       case LayerType::kConv2d:
       case LayerType::kLinear: {
+        if (!chained(i + 1) || type(i + 1) != LayerType::kBatchNorm) {
+          grid.reset();
+          break;
+        }
         std::size_t next = i + 2;
-        while (next < steps_.size() &&
+        while (chained(next) &&
                (type(next) == LayerType::kMaxPool2d || type(next) == LayerType::kFlatten)) {
           ++next;
         }
-        if (next < steps_.size() && type(i + 1) == LayerType::kBatchNorm &&
-            type(next) == LayerType::kSign) {
+        if (chained(next) && type(next) == LayerType::kSign) {
           steps_[i].rounded_for = grid;
           steps_[i].norm = i + 1;
         }
@@ -186,9 +195,11 @@ Tensor Model::UsedWeight(const Step& step, const Tensor& scale) const {
   return step.weight + (weight.mul(factors).round_().div_(factors) - weight);
 }
 
-Tensor Model::Apply(Step& step, const Tensor& x, bool training,
+Tensor Model::Apply(Step& step, const Tensor& input, bool training,
                     const std::map<std::string, Tensor>& outputs) const {
   const nn::LayerSpec& layer = step.layer;
+  const bool elsewhere = !layer.from.empty() && layer.type != LayerType::kAdd;
+  const Tensor& x = elsewhere ? outputs.at(layer.from) : input;
   const Tensor scale = RoundingScale(step, training ? extra_training_bits_ : 0);
   if (training) step.scale = scale;
   const std::int64_t kernel = Int(layer.kernel);
@@ -219,7 +230,7 @@ Tensor Model::Apply(Step& step, const Tensor& x, bool training,
     case LayerType::kFlatten:
       return x.reshape({x.size(0), Int(layer.out.Size()), 1, 1});
     case LayerType::kAdd:
-      return x + outputs.at(layer.from);
+      return input + outputs.at(layer.from);
   }
   throw InternalError("layer '" + layer.name + "' has an unknown type");
 }
@@ -278,6 +289,16 @@ bool Model::IsFinite() const {
   });
 }
 
+void Model::To(const torch::Device& device) {
+  for (Step& step : steps_) {
+    for (Tensor* tensor : {&step.weight, &step.bias, &step.running_mean, &step.running_var}) {
+      if (!tensor->defined()) continue;
+      const bool trained = tensor->requires_grad();
+      *tensor = tensor->detach().to(device).set_requires_grad(trained);
+    }
+  }
+}
+
 void Model::Load(const nn::TensorFile& file, const std::string& name) {
   torch::NoGradGuard guard;
   for (auto& [tensor_name, target] : NamedTensors()) {
@@ -297,6 +318,32 @@ void Model::Load(const nn::TensorFile& file, const std::string& name) {
   }
 }
 
+std::map<std::string, Tensor> Model::State() const {
+  std::map<std::string, Tensor> state = NamedTensors();
+  for (const Step& step : steps_)
+    if (step.scale.defined()) state[step.layer.name + ".scale"] = step.scale;
+  return state;
+}
+
+void Model::SetState(const std::map<std::string, Tensor>& state, const std::string& name) {
+  torch::NoGradGuard guard;
+  for (auto& [tensor_name, target] : NamedTensors()) {
+    const auto found = state.find(tensor_name);
+    if (found == state.end() || found->second.sizes() != target.sizes()) {
+      throw ConfigError(name, fmt::format("tensor {} is missing or has another shape than [{}]",
+                                          tensor_name, fmt::join(Sizes(target), ", ")));
+    }
+    target.copy_(found->second);
+  }
+  for (Step& step : steps_) {
+    const auto found = state.find(step.layer.name + ".scale");
+    if (found == state.end()) continue;
+    if (!step.rounded_for || found->second.sizes() != step.weight.sizes().slice(0, 1))
+      throw ConfigError(name, fmt::format("tensor {} does not fit the network", found->first));
+    step.scale = found->second.to(step.weight.device());
+  }
+}
+
 nn::TensorFile Model::Save() const {
   torch::NoGradGuard guard;
   std::map<std::string, Tensor> named = NamedTensors();
@@ -307,7 +354,7 @@ nn::TensorFile Model::Save() const {
   }
   nn::TensorFile file;
   for (const auto& [name, tensor] : named) {
-    const Tensor flat = tensor.to(torch::kFloat32).contiguous();
+    const Tensor flat = tensor.to(torch::kCPU, torch::kFloat32).contiguous();
     const float* data = flat.data_ptr<float>();
     file.tensors[name] =
         nn::TensorData::FromFloats(Sizes(tensor), std::vector<float>(data, data + flat.numel()));

@@ -13,14 +13,17 @@
 
 namespace tercet::train {
 
-/// A NetworkSpec as a differentiable function. Not thread-safe.
+/// A NetworkSpec as a differentiable function: every layer type, and inputs from earlier layers
+/// (LayerSpec::from). Not thread-safe.
 ///
 ///     Model model(spec, /*width_bits=*/0);
 ///     torch::Tensor logits = model.Forward(images, /*training=*/true);
 ///     nn::SaveTensors(model.Save(), "m.safetensors");
 class Model {
  public:
-  /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions.
+  /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions; layers
+  /// that follow another convolution without anything in between, as the pointwise part of a
+  /// separable one, are not rounded.
   Model(const nn::NetworkSpec& spec, unsigned width_bits);
 
   /// Logits (N x classes) of a batch N x C x H x W of real inputs. `training` uses and updates
@@ -38,12 +41,23 @@ class Model {
   /// No parameter or running statistic is infinite or NaN.
   bool IsFinite() const;
 
+  /// Moves everything to a device; before any optimiser takes hold of the parameters.
+  void To(const torch::Device& device);
+
   /// Takes over every tensor that the network needs; others are ignored. ConfigError ("FILE tensor
   /// NAME") when one is missing or has another shape.
   void Load(const nn::TensorFile& file, const std::string& name);
   /// The tensors in float32, names as in a PyTorch state_dict; weights that are rounded for the
   /// width are saved rounded, each output channel as multiples of a step of its own.
   nn::TensorFile Save() const;
+
+  /// Everything that training changes, to go on from exactly here: the tensors of Save as they are
+  /// before rounding, and the scales of the rounding, "NAME.scale". The tensors are the model's
+  /// own.
+  std::map<std::string, torch::Tensor> State() const;
+  /// Takes over a state of a model of the same network and width. ConfigError (place: `name`) when
+  /// a tensor is missing or has another shape.
+  void SetState(const std::map<std::string, torch::Tensor>& state, const std::string& name);
 
  private:
   // The real values low, low + unit, ..., low + top * unit that enter a layer.
@@ -53,7 +67,7 @@ class Model {
   struct Step {
     nn::LayerSpec layer;
     torch::Tensor weight, bias, running_mean, running_var;  // undefined where the type has none
-    bool referenced = false;                                // an add takes this layer's output
+    bool referenced = false;                                // a later layer names this one
     // Of a conv2d or linear whose weights are rounded: what enters, and the index of the batch_norm
     // between it and its sign.
     std::optional<Grid> rounded_for;
@@ -67,7 +81,7 @@ class Model {
   // Largest fitting scale of each output channel, where `extra_bits` more than the width are there
   // for the sums.
   torch::Tensor RoundingScale(const Step& step, double extra_bits) const;
-  torch::Tensor Apply(Step& step, const torch::Tensor& x, bool training,
+  torch::Tensor Apply(Step& step, const torch::Tensor& input, bool training,
                       const std::map<std::string, torch::Tensor>& outputs) const;
   std::map<std::string, torch::Tensor> NamedTensors() const;
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <numbers>
 #include <random>
 #include <utility>
@@ -14,6 +15,8 @@
 #include "tercet/nn/network.h"
 #include "tercet/nn/tensor_file.h"
 #include "train/batches.h"
+#include "train/checkpoint.h"
+#include "train/distillation.h"
 #include "train/model.h"
 
 namespace tercet::train {
@@ -28,6 +31,8 @@ constexpr std::size_t kStepsPerReport = 20;
 // own.
 constexpr double kMaxRate = 1e30;
 constexpr double kMaxDecay = 1e6;
+constexpr double kMaxTemperature = 1e6;
+constexpr double kMaxAugment = 100;
 // With --width-bits, rounding starts so many bits finer and gets to the wanted width half way
 // through the run.
 constexpr double kExtraBitsAtStart = 5;
@@ -40,28 +45,52 @@ void Require(bool good, const char* option, const std::string& problem) {
   if (!good) throw ConfigError(option, problem);
 }
 
+void CheckFolder(const std::filesystem::path& file, const char* option) {
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  Require(std::filesystem::is_directory(folder), option,
+          fmt::format("folder {} does not exist", folder.string()));
+}
+
 void CheckOptions(const TrainOptions& o) {
+  Require(!o.network.empty(), "network", "expected an architecture, nets/*.json");
+  Require(!o.train_images.empty(), "--images", "expected a file of training images");
+  Require(!o.test_images.empty() || o.test_labels.empty(), "--test-labels",
+          "expected together with --test-images, or neither");
   Require(o.epochs >= 1, "--epochs", fmt::format("expected at least 1, got {}", o.epochs));
   Require(o.batch >= 2, "--batch-size",
           fmt::format("expected at least 2 (batch_norm needs them), got {}", o.batch));
   Require(o.lr > 0 && o.lr <= kMaxRate, "--lr",
           fmt::format("expected 0 < rate <= {}, got {}", kMaxRate, o.lr));
+  Require(o.momentum >= 0 && o.momentum < 1, "--momentum",
+          fmt::format("expected 0 <= momentum < 1, got {}", o.momentum));
   Require(o.weight_decay >= 0 && o.weight_decay <= kMaxDecay, "--weight-decay",
           fmt::format("expected 0 <= decay <= {}, got {}", kMaxDecay, o.weight_decay));
+  Require(o.warmup_epochs >= 0 && o.warmup_epochs <= o.epochs, "--warmup-epochs",
+          fmt::format("expected 0 to {} (--epochs), got {}", o.epochs, o.warmup_epochs));
+  Require(o.step_epochs > 0 && std::isfinite(o.step_epochs), "--step-epochs",
+          fmt::format("expected a number above 0, got {}", o.step_epochs));
+  Require(o.step_factor > 0 && o.step_factor <= kMaxRate, "--step-factor",
+          fmt::format("expected 0 < factor <= {}, got {}", kMaxRate, o.step_factor));
   Require(o.label_smoothing >= 0 && o.label_smoothing < 1, "--label-smoothing",
           fmt::format("expected 0 <= s < 1, got {}", o.label_smoothing));
-  Require(std::isfinite(o.augment) && o.augment >= 0, "--augment",
-          fmt::format("expected a number of at least 0, got {}", o.augment));
+  Require(std::isfinite(o.augment) && o.augment >= 0 && o.augment <= kMaxAugment, "--augment",
+          fmt::format("expected a number from 0 to {}, got {}", kMaxAugment, o.augment));
   Require(o.width_bits == 0 || (o.width_bits >= 4 && o.width_bits <= 32), "--width-bits",
           fmt::format("expected 0 (off) or 4..32, got {}", o.width_bits));
   Require(o.threads >= 1, "--threads", fmt::format("expected at least 1, got {}", o.threads));
   Require(o.validation >= 1, "--validation", "expected at least 1 held-out image, got 0");
-  Require(o.test_images.empty() == o.test_labels.empty(), "--test-images",
-          "expected together with --test-labels, or neither");
+  Require(o.teacher.empty() == o.teacher_weights.empty(), "--teacher",
+          "expected together with --teacher-weights, or neither");
+  Require(o.temperature > 0 && o.temperature <= kMaxTemperature, "--temperature",
+          fmt::format("expected 0 < T <= {}, got {}", kMaxTemperature, o.temperature));
+  Require(o.distillation_weight >= 0 && o.distillation_weight <= 1, "--distillation-weight",
+          fmt::format("expected 0 <= lambda <= 1, got {}", o.distillation_weight));
+  Require(o.device != Device::kCuda || HasCuda(), "--device",
+          fmt::format("no CUDA device was found by libtorch {}; expected cpu or auto",
+                      LibtorchVersion()));
   Require(!o.out.empty(), "--out", "expected a file to write");
-  const std::filesystem::path folder = o.out.has_parent_path() ? o.out.parent_path() : ".";
-  Require(std::filesystem::is_directory(folder), "--out",
-          fmt::format("folder {} does not exist", folder.string()));
+  CheckFolder(o.out, "--out");
+  CheckFolder(CheckpointFile(o), "--checkpoint");
 }
 
 // Fisher-Yates with a generator and a reduction that the standard fixes, unlike std::shuffle.
@@ -78,17 +107,36 @@ std::int64_t Hits(const Tensor& logits, const Tensor& labels) {
   return logits.argmax(1).eq(labels).sum().item<std::int64_t>();
 }
 
-double Accuracy(Model& model, const DataSet& data, const nn::InputSpec& input) {
+double Accuracy(Model& model, const DataSet& data, const nn::InputSpec& input,
+                const torch::Device& device) {
   torch::NoGradGuard guard;
   std::int64_t hits = 0;
   const std::int64_t count = data.pixels.size(0);
   for (std::int64_t begin = 0; begin < count; begin += kEvaluationBatch) {
     const std::int64_t size = std::min(kEvaluationBatch, count - begin);
-    const Tensor pixels = data.pixels.narrow(0, begin, size).to(torch::kFloat32);
+    const Tensor pixels = data.pixels.narrow(0, begin, size).to(device, torch::kFloat32);
     hits += Hits(model.Forward(QuantizeInput(pixels, input), /*training=*/false),
-                 data.labels.narrow(0, begin, size));
+                 data.labels.narrow(0, begin, size).to(device));
   }
   return static_cast<double>(hits) / static_cast<double>(count);
+}
+
+torch::Device TorchDevice(Device device) {
+  const bool cuda = device == Device::kCuda || (device == Device::kAuto && HasCuda());
+  return torch::Device(cuda ? torch::kCUDA : torch::kCPU);
+}
+
+Tensor Augmented(const Tensor& pixels, const TrainOptions& options) {
+  if (options.augment == 0) return pixels;
+  switch (options.augmentation) {
+    case Augmentation::kNone:
+      return pixels;
+    case Augmentation::kDistort:
+      return Distort(pixels, options.augment);
+    case Augmentation::kFlipCrop:
+      return FlipAndCrop(pixels, options.augment);
+  }
+  throw InternalError("unknown augmentation");
 }
 
 class Trainer {
@@ -96,6 +144,7 @@ class Trainer {
   Trainer(const TrainOptions& options, const std::function<void(const TrainProgress&)>& on_progress)
       : options_(options),
         on_progress_(on_progress),
+        device_(TorchDevice(options.device)),
         spec_(nn::LoadNetwork(options.network)),
         shuffle_(options.seed) {
     torch::set_num_threads(options.threads);
@@ -105,37 +154,45 @@ class Trainer {
     if (!options.initial.empty()) {
       model_->Load(nn::LoadTensors(options.initial), options.initial.string());
     }
-    using torch::optim::AdamWOptions;
-    std::vector<torch::optim::OptimizerParamGroup> groups;
-    groups.emplace_back(model_->Weights(), std::make_unique<AdamWOptions>(
-                                               AdamWOptions().weight_decay(options.weight_decay)));
-    groups.emplace_back(model_->OtherParameters(),
-                        std::make_unique<AdamWOptions>(AdamWOptions().weight_decay(0)));
-    optimizer_ = std::make_unique<torch::optim::AdamW>(groups, AdamWOptions());
+    model_->To(device_);
+    if (!options.teacher.empty()) {
+      teacher_ =
+          std::make_unique<Teacher>(options.teacher, options.teacher_weights, spec_, device_);
+    }
+    MakeOptimizer();
+    if (options.resume) Resume();
   }
 
   TrainResult Run() {
     start_ = Clock::now();
-    for (int epoch = 1; epoch <= options_.epochs; ++epoch) {
+    for (int epoch = first_epoch_; epoch <= options_.epochs; ++epoch) {
       const Clock::time_point epoch_start = Clock::now();
       TrainProgress progress = RunEpoch(epoch);
       // The last step's update is in no loss yet.
       if (!model_->IsFinite()) ThrowDiverged("a weight", epoch, steps_);
-      progress.validation_accuracy = Accuracy(*model_, validation_, spec_.input);
+      progress.validation_accuracy = Accuracy(*model_, validation_, spec_.input, device_);
       // Of equals the later one: its learning rate was lower.
       progress.saved = progress.validation_accuracy >= result_.validation_accuracy;
       if (progress.saved) SaveBest(epoch, progress.validation_accuracy);
       progress.epoch_done = true;
       result_.epochs.push_back({progress.loss, progress.accuracy, progress.validation_accuracy,
-                                SecondsSince(epoch_start)});
+                                SecondsSince(epoch_start), progress.images_per_s, progress.saved});
+      progress.history = result_.epochs;
+      SaveCheckpoint(
+          {Settings(), result_.best_epoch, result_.validation_accuracy,
+           seconds_before_ + SecondsSince(start_), result_.epochs, shuffle_, model_->State()},
+          *optimizer_, CheckpointFile(options_));
       if (on_progress_) on_progress_(progress);
     }
     if (!options_.test_images.empty()) {
       Model best(spec_, /*width_bits=*/0);  // what was saved is rounded already
       best.Load(nn::LoadTensors(options_.out), options_.out.string());
-      result_.test_accuracy = Accuracy(best, test_, spec_.input);
+      best.To(device_);
+      result_.test_accuracy = Accuracy(best, test_, spec_.input, device_);
     }
-    result_.seconds = SecondsSince(start_);
+    result_.seconds = seconds_before_ + SecondsSince(start_);
+    std::error_code ignored;
+    std::filesystem::remove(CheckpointFile(options_), ignored);
     return result_;
   }
 
@@ -159,13 +216,97 @@ class Trainer {
     steps_ = training_.Size() / batch;
   }
 
-  void SetLearningRate(int epoch, std::size_t step) {
-    const double done = epoch - 1 + static_cast<double>(step) / static_cast<double>(steps_);
-    const double warm_up = std::min(1.0, done + 1.0 / static_cast<double>(steps_));
-    const double cosine = (1 + std::cos(std::numbers::pi * done / options_.epochs)) / 2;
-    for (torch::optim::OptimizerParamGroup& group : optimizer_->param_groups()) {
-      group.options().set_lr(options_.lr * warm_up * cosine);
+  void MakeOptimizer() {
+    const auto make = [&](auto settings, auto& result) {
+      using Settings = decltype(settings);
+      std::vector<torch::optim::OptimizerParamGroup> groups;
+      groups.emplace_back(
+          model_->Weights(),
+          std::make_unique<Settings>(Settings(settings).weight_decay(options_.weight_decay)));
+      groups.emplace_back(model_->OtherParameters(),
+                          std::make_unique<Settings>(Settings(settings).weight_decay(0)));
+      using Kind = typename std::remove_reference_t<decltype(result)>::element_type;
+      result = std::make_unique<Kind>(groups, settings);
+    };
+    if (options_.optimizer == Optimizer::kAdamW) {
+      std::unique_ptr<torch::optim::AdamW> adam;
+      make(torch::optim::AdamWOptions(), adam);
+      optimizer_ = std::move(adam);
+    } else {
+      std::unique_ptr<torch::optim::SGD> sgd;
+      make(torch::optim::SGDOptions(options_.lr).momentum(options_.momentum), sgd);
+      optimizer_ = std::move(sgd);
     }
+  }
+
+  // All that decides what the run computes, but for the contents of files.
+  std::string Settings() const {
+    const TrainOptions& o = options_;
+    nlohmann::json settings = {{"network", spec_.Digest()},
+                               {"training images", training_.Size()},
+                               {"epochs", o.epochs},
+                               {"batch", o.batch},
+                               {"optimizer", Name(o.optimizer)},
+                               {"lr", o.lr},
+                               {"momentum", o.momentum},
+                               {"weight_decay", o.weight_decay},
+                               {"schedule", Name(o.schedule)},
+                               {"warmup_epochs", o.warmup_epochs},
+                               {"step_epochs", o.step_epochs},
+                               {"step_factor", o.step_factor},
+                               {"label_smoothing", o.label_smoothing},
+                               {"augmentation", Name(o.augmentation)},
+                               {"augment", o.augment},
+                               {"width_bits", o.width_bits},
+                               {"validation", o.validation},
+                               {"seed", o.seed},
+                               {"threads", o.threads},
+                               {"device", device_.str()},
+                               {"teacher", !o.teacher.empty()}};
+    if (teacher_) {
+      settings["temperature"] = o.temperature;
+      settings["distillation_weight"] = o.distillation_weight;
+    }
+    return settings.dump();
+  }
+
+  void Resume() {
+    Checkpoint checkpoint =
+        LoadCheckpoint(CheckpointFile(options_), Settings(), *optimizer_, device_);
+    model_->SetState(checkpoint.model, CheckpointFile(options_).string());
+    if (checkpoint.best_epoch > 0 && !std::filesystem::exists(options_.out)) {
+      throw ConfigError(options_.out.string(),
+                        fmt::format("is missing; expected the weights of epoch {}, the best one "
+                                    "before the checkpoint",
+                                    checkpoint.best_epoch));
+    }
+    first_epoch_ = static_cast<int>(checkpoint.history.size()) + 1;
+    result_.epochs = std::move(checkpoint.history);
+    result_.best_epoch = checkpoint.best_epoch;
+    result_.validation_accuracy = checkpoint.validation_accuracy;
+    seconds_before_ = checkpoint.seconds;
+    shuffle_ = checkpoint.shuffle;
+  }
+
+  void SetLearningRate(int epoch, std::size_t step) {
+    const auto steps = static_cast<double>(steps_);
+    const double done = epoch - 1 + static_cast<double>(step) / steps;
+    const double warm_up =
+        options_.warmup_epochs > 0 ? std::min(1.0, (done + 1 / steps) / options_.warmup_epochs) : 1;
+    const double fall =
+        options_.schedule == Schedule::kCosine
+            ? (1 + std::cos(std::numbers::pi * done / options_.epochs)) / 2
+            : std::pow(options_.step_factor, std::floor(done / options_.step_epochs));
+    for (torch::optim::OptimizerParamGroup& group : optimizer_->param_groups())
+      group.options().set_lr(options_.lr * warm_up * fall);
+  }
+
+  Tensor Loss(const Tensor& logits, const Tensor& pixels, const Tensor& labels) {
+    const Tensor hard = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
+                                               options_.label_smoothing);
+    if (!teacher_) return hard;
+    return DistillationLoss(logits, teacher_->Logits(pixels), hard, options_.temperature,
+                            options_.distillation_weight);
   }
 
   // One pass over the training images in a fresh order; the last, incomplete batch is left out.
@@ -184,12 +325,11 @@ class Trainer {
       SetLearningRate(epoch, step);
       const Tensor chosen =
           order.narrow(0, static_cast<std::int64_t>(step) * options_.batch, options_.batch);
-      const Tensor labels = training_.labels.index_select(0, chosen);
-      const Tensor pixels =
-          Augment(training_.pixels.index_select(0, chosen).to(torch::kFloat32), options_.augment);
+      const Tensor labels = training_.labels.index_select(0, chosen).to(device_);
+      const Tensor pixels = Augmented(
+          training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32), options_);
       const Tensor logits = model_->Forward(QuantizeInput(pixels, spec_.input), /*training=*/true);
-      const Tensor loss = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
-                                                 options_.label_smoothing);
+      const Tensor loss = Loss(logits, pixels, labels);
       const double loss_value = loss.item<double>();
       if (!std::isfinite(loss_value)) ThrowDiverged("the loss", epoch, step + 1);
       optimizer_->zero_grad();
@@ -203,7 +343,8 @@ class Trainer {
       progress.loss = loss_sum / done;
       progress.accuracy = static_cast<double>(hits) / (done * options_.batch);
       progress.images_per_s = done * options_.batch / SecondsSince(epoch_start);
-      const double part = (epoch - 1 + done / static_cast<double>(steps_)) / options_.epochs;
+      const double epochs_done = epoch - first_epoch_ + done / static_cast<double>(steps_);
+      const double part = epochs_done / (options_.epochs - first_epoch_ + 1);
       progress.left_s = SecondsSince(start_) * (1 - part) / part;
       if (on_progress_ && (step + 1) % kStepsPerReport == 0) on_progress_(progress);
     }
@@ -214,7 +355,8 @@ class Trainer {
     const std::string kept =
         result_.best_epoch == 0
             ? std::string("nothing was saved")
-            : fmt::format("{} holds epoch {}", options_.out.string(), result_.best_epoch);
+            : fmt::format("{} holds epoch {}, {} epoch {}", options_.out.string(),
+                          result_.best_epoch, CheckpointFile(options_).string(), epoch - 1);
     throw ConfigError("--lr", fmt::format("{} became infinite or NaN in epoch {}, step {}, with "
                                           "learning rate {}; try a lower one ({})",
                                           what, epoch, step, options_.lr, kept));
@@ -237,12 +379,16 @@ class Trainer {
 
   const TrainOptions& options_;
   const std::function<void(const TrainProgress&)>& on_progress_;
+  torch::Device device_;
   nn::NetworkSpec spec_;
   std::mt19937_64 shuffle_;
   DataSet training_, validation_, test_;
   std::size_t steps_ = 0;
   std::unique_ptr<Model> model_;
-  std::unique_ptr<torch::optim::AdamW> optimizer_;
+  std::unique_ptr<Teacher> teacher_;
+  std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  int first_epoch_ = 1;
+  double seconds_before_ = 0;
   TrainResult result_;
   Clock::time_point start_;
 };
@@ -253,6 +399,41 @@ TrainResult Train(const TrainOptions& options,
                   const std::function<void(const TrainProgress&)>& on_progress) {
   CheckOptions(options);
   return Trainer(options, on_progress).Run();
+}
+
+std::filesystem::path CheckpointFile(const TrainOptions& options) {
+  if (!options.checkpoint.empty()) return options.checkpoint;
+  std::filesystem::path file = options.out;
+  file += ".checkpoint";
+  return file;
+}
+
+std::string LibtorchVersion() { return TORCH_VERSION; }
+bool HasCuda() { return torch::cuda::is_available(); }
+
+const char* Name(Optimizer optimizer) { return optimizer == Optimizer::kAdamW ? "adamw" : "sgd"; }
+const char* Name(Schedule schedule) { return schedule == Schedule::kCosine ? "cosine" : "step"; }
+const char* Name(Augmentation augmentation) {
+  switch (augmentation) {
+    case Augmentation::kNone:
+      return "none";
+    case Augmentation::kDistort:
+      return "distort";
+    case Augmentation::kFlipCrop:
+      return "flip_crop";
+  }
+  throw InternalError("unknown augmentation");
+}
+const char* Name(Device device) {
+  switch (device) {
+    case Device::kCpu:
+      return "cpu";
+    case Device::kCuda:
+      return "cuda";
+    case Device::kAuto:
+      return "auto";
+  }
+  throw InternalError("unknown device");
 }
 
 }  // namespace tercet::train

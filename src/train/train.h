@@ -12,32 +12,65 @@
 /// the sources behind it pay for its headers.
 namespace tercet::train {
 
+/// How the weights follow the gradient: AdamW, whose weight decay is decoupled, or stochastic
+/// gradient descent with momentum.
+enum class Optimizer : std::uint8_t { kAdamW, kSgd };
+/// How the learning rate falls after its linear warm-up: along a cosine to zero at the end of the
+/// run, or by a factor every so many epochs.
+enum class Schedule : std::uint8_t { kCosine, kStep };
+/// What happens to the training images: nothing; shifts, rotations and distortions as handwriting
+/// has them; or mirroring and shifts, for photographs.
+enum class Augmentation : std::uint8_t { kNone, kDistort, kFlipCrop };
+enum class Device : std::uint8_t { kCpu, kCuda, kAuto };  ///< kAuto: CUDA where there is one
+
 /// What to train, on what and how. nets/README.md says what the weights there were trained with.
 struct TrainOptions {
   std::filesystem::path network;       ///< architecture, JSON
-  std::filesystem::path train_images;  ///< IDX or .npy, see nn::LoadImages
-  std::filesystem::path train_labels;
-  std::filesystem::path test_images;  ///< optional; looked at once, after the last epoch
-  std::filesystem::path test_labels;
-  std::filesystem::path out;      ///< .safetensors to write, names as in a PyTorch state_dict
-  std::filesystem::path initial;  ///< optional: weights to start from instead of random ones
+  std::filesystem::path train_images;  ///< files or subsets, see nn::LoadLabelledImages
+  std::filesystem::path train_labels;  ///< may be empty for formats that hold labels
+  std::filesystem::path test_images;   ///< optional; looked at once, after the last epoch
+  std::filesystem::path test_labels;   ///< as train_labels
+  std::filesystem::path out;           ///< .safetensors to write, names as in a PyTorch state_dict
+  std::filesystem::path initial;       ///< optional: weights to start from instead of random ones
+  std::filesystem::path checkpoint;    ///< empty: `out` with ".checkpoint" behind
+  bool resume = false;                 ///< go on from the checkpoint
 
   int epochs = 60;
   int batch = 128;
-  double lr = 2e-3;  ///< highest rate: linear warm-up over one epoch, then a cosine to zero
-  double weight_decay = 0.01;    ///< decoupled (AdamW), of the weights of conv2d and linear only
-  double label_smoothing = 0.0;  ///< in [0, 1)
-  double augment =
-      1.0;  ///< strength of shifts, rotations and distortions; 0 leaves images as they are
+  Optimizer optimizer = Optimizer::kAdamW;
+  double lr = 2e-3;            ///< highest rate
+  double momentum = 0.9;       ///< of kSgd
+  double weight_decay = 0.01;  ///< of the weights of conv2d and linear only
+  Schedule schedule = Schedule::kCosine;
+  double warmup_epochs = 1;
+  double step_epochs = 20, step_factor = 0.1;  ///< of kStep
+  double label_smoothing = 0.0;                ///< in [0, 1)
+  Augmentation augmentation = Augmentation::kDistort;
+  double augment = 1.0;  ///< strength of the augmentation; 0 leaves images as they are
   /// When not 0, the weights between a bounded input (the image, or +-1) and a sign are rounded, in
   /// training and in the file, to multiples of a step per output channel, such that the sums over
   /// these integers, with the bias, fit that many bits (sign included). Compiling for that width
-  /// then changes nothing.
+  /// then changes nothing. Not rounded are the two parts of a separable convolution: compiling
+  /// multiplies them out and rounds the product.
   unsigned width_bits = 10;
   std::size_t validation =
       5000;  ///< last images of the training set, held out to choose the epoch to keep
+
+  /// Knowledge distillation: with a teacher, the loss is that of DistillationLoss. Its logits are
+  /// computed for the same augmented images.
+  std::filesystem::path teacher;          ///< architecture, JSON; empty: no teacher
+  std::filesystem::path teacher_weights;  ///< .safetensors
+  double temperature = 4;
+  double distillation_weight = 0.7;  ///< lambda, the teacher's share of the loss, in [0, 1]
+
   std::uint64_t seed = 1;
-  int threads = 1;  ///< results repeat exactly only for the same number of threads
+  int threads = 1;  ///< results repeat exactly only for the same number of threads, on a CPU
+  Device device = Device::kCpu;
+};
+
+struct EpochRecord {
+  double loss = 0, accuracy = 0, validation_accuracy = 0, seconds = 0, images_per_s = 0;
+  bool saved = false;  ///< the best epoch up to then
 };
 
 /// Where a run stands. Sent after every few steps and, with `epoch_done`, after every epoch.
@@ -49,10 +82,8 @@ struct TrainProgress {
   bool epoch_done = false;
   double validation_accuracy = 0;  ///< set when `epoch_done`
   bool saved = false;              ///< set when `epoch_done`: the best epoch so far, now in `out`
-};
-
-struct EpochRecord {
-  double loss = 0, accuracy = 0, validation_accuracy = 0, seconds = 0;
+  /// Set when `epoch_done`: all epochs, those before a resumption too.
+  std::vector<EpochRecord> history;
 };
 
 struct TrainResult {
@@ -60,17 +91,33 @@ struct TrainResult {
   int best_epoch = 0;  ///< counts from 1
   double validation_accuracy = 0;
   std::optional<double> test_accuracy;  ///< of the file written, when test images were given
-  double seconds = 0;
+  double seconds = 0;                   ///< those before a resumption too
 };
 
 /// Trains and writes `out` (atomically) after every epoch that is at least as good as the best
-/// before it on the held-out images. Images enter as nn::InputSpec says, so accuracies are those of
-/// the rounded inputs.
+/// before it on the held-out images, and the checkpoint after every epoch. Images enter as
+/// nn::InputSpec says, so accuracies are those of the rounded inputs.
+///
+/// A run that was interrupted, by an exception of `on_progress` or the end of the process, goes on
+/// with `resume` and ends with the same weights as one that was not, bit for bit on one machine
+/// with the same number of threads. The checkpoint goes away when the run is complete.
 ///
 /// Throws ConfigError when an option or file is wrong, and when the loss stops being a finite
-/// number; the weights saved by then stay in `out`. Sets libtorch's global seed and thread count,
-/// so one training at a time per process.
+/// number; the weights saved by then stay in `out` and the checkpoint. Sets libtorch's global seed
+/// and thread count, so one training at a time per process.
 TrainResult Train(const TrainOptions& options,
                   const std::function<void(const TrainProgress&)>& on_progress = {});
+
+/// What `resume` reads and every epoch writes.
+std::filesystem::path CheckpointFile(const TrainOptions& options);
+/// libtorch's version, and whether it reaches a CUDA device.
+std::string LibtorchVersion();
+bool HasCuda();
+
+/// Names as in options and configuration files.
+const char* Name(Optimizer optimizer);
+const char* Name(Schedule schedule);
+const char* Name(Augmentation augmentation);
+const char* Name(Device device);
 
 }  // namespace tercet::train

@@ -7,20 +7,31 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "tercet/base/error.h"
+#include "tercet/report/chart.h"
+#include "train/config.h"
 #include "train/train.h"
 
 namespace tercet::train {
 namespace {
 
+using nlohmann::ordered_json;
+
 struct Arguments {
-  TrainOptions options;
+  std::filesystem::path file;  // network or configuration
+  TrainConfig flags;
   bool no_augment = false;
-  std::filesystem::path log;
+  // One for each flag: takes its value over into the options if it was given.
+  std::vector<std::function<void(TrainConfig&)>> given;
 };
 
 std::string Duration(double seconds) {
@@ -45,103 +56,236 @@ void Print(const TrainProgress& p, bool terminal) {
   std::fflush(stdout);
 }
 
-nlohmann::ordered_json Describe(const TrainOptions& o) {
-  return {{"network", o.network.string()},
-          {"images", o.train_images.string()},
-          {"labels", o.train_labels.string()},
-          {"out", o.out.string()},
-          {"initial", o.initial.string()},
-          {"epochs", o.epochs},
-          {"batch_size", o.batch},
-          {"lr", o.lr},
-          {"weight_decay", o.weight_decay},
-          {"label_smoothing", o.label_smoothing},
-          {"augment", o.augment},
-          {"width_bits", o.width_bits},
-          {"validation", o.validation},
-          {"seed", o.seed},
-          {"threads", o.threads}};
+ordered_json Describe(const TrainOptions& o) {
+  ordered_json options = {{"network", o.network.string()},
+                          {"images", o.train_images.string()},
+                          {"labels", o.train_labels.string()},
+                          {"test_images", o.test_images.string()},
+                          {"test_labels", o.test_labels.string()},
+                          {"out", o.out.string()},
+                          {"initial", o.initial.string()},
+                          {"resume", o.resume},
+                          {"epochs", o.epochs},
+                          {"batch_size", o.batch},
+                          {"optimizer", Name(o.optimizer)},
+                          {"lr", o.lr},
+                          {"weight_decay", o.weight_decay},
+                          {"schedule", Name(o.schedule)},
+                          {"warmup_epochs", o.warmup_epochs},
+                          {"label_smoothing", o.label_smoothing},
+                          {"augmentation", Name(o.augmentation)},
+                          {"augment", o.augment},
+                          {"width_bits", o.width_bits},
+                          {"validation", o.validation},
+                          {"seed", o.seed},
+                          {"threads", o.threads},
+                          {"device", Name(o.device)}};
+  if (o.optimizer == Optimizer::kSgd) options["momentum"] = o.momentum;
+  if (o.schedule == Schedule::kStep) {
+    options["step_epochs"] = o.step_epochs;
+    options["step_factor"] = o.step_factor;
+  }
+  if (!o.teacher.empty()) {
+    options["teacher"] = o.teacher.string();
+    options["teacher_weights"] = o.teacher_weights.string();
+    options["temperature"] = o.temperature;
+    options["distillation_weight"] = o.distillation_weight;
+  }
+  return options;
+}
+
+// What Linux calls the processor; "unknown" elsewhere.
+std::string ProcessorName() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+ordered_json DescribeMachine() {
+  return {{"processor", ProcessorName()},
+          {"cores", std::thread::hardware_concurrency()},
+          {"cuda", HasCuda()},
+          {"libtorch", LibtorchVersion()}};
 }
 
 // Rewritten after every epoch, so that an interrupted run has its log too.
-void WriteLog(const std::filesystem::path& file, const nlohmann::ordered_json& log) {
+void WriteFile(const std::filesystem::path& file, const std::string& text) {
   std::filesystem::path temporary = file;
   temporary += ".tmp";
   std::ofstream stream(temporary);
-  stream << log.dump(2) << '\n';
+  stream << text;
   stream.close();
   std::error_code error;
   if (stream) std::filesystem::rename(temporary, file, error);
   if (!stream || error) throw ConfigError(file.string(), "cannot write the log (--log)");
 }
 
+std::string Curves(const std::string& title, const std::vector<EpochRecord>& history) {
+  report::Series loss{"training", {}, {}};
+  report::Series training{"training", {}, {}};
+  report::Series held_out{"held out", {}, {}};
+  for (std::size_t i = 0; i < history.size(); ++i) {
+    for (report::Series* series : {&loss, &training, &held_out})
+      series->x.push_back(static_cast<double>(i + 1));
+    loss.y.push_back(history[i].loss);
+    training.y.push_back(100 * history[i].accuracy);
+    held_out.y.push_back(100 * history[i].validation_accuracy);
+  }
+  const std::vector<report::LineChart> charts = {
+      {.title = title, .x = {}, .y = {"loss"}, .series = {loss}, .height = 260},
+      {.title = "",
+       .x = {"epoch"},
+       .y = {"accuracy (%)"},
+       .series = {training, held_out},
+       .height = 260}};
+  return report::ToSvg(charts);
+}
+
+ordered_json Describe(const std::vector<EpochRecord>& history) {
+  ordered_json epochs = ordered_json::array();
+  for (std::size_t i = 0; i < history.size(); ++i) {
+    const EpochRecord& e = history[i];
+    epochs.push_back({{"epoch", i + 1},
+                      {"loss", e.loss},
+                      {"accuracy", e.accuracy},
+                      {"validation_accuracy", e.validation_accuracy},
+                      {"seconds", e.seconds},
+                      {"images_per_s", e.images_per_s},
+                      {"saved", e.saved}});
+  }
+  return epochs;
+}
+
 void RunCommand(const Arguments& arguments) {
-  TrainOptions options = arguments.options;
-  if (arguments.no_augment) options.augment = 0;
+  TrainConfig config;
+  if (IsTrainConfig(arguments.file)) {
+    config = LoadTrainConfig(arguments.file);
+  } else {
+    config.options.network = arguments.file;
+  }
+  for (const auto& take_over : arguments.given) take_over(config);
+  TrainOptions& options = config.options;
+  if (arguments.no_augment) options.augmentation = Augmentation::kNone;
+
   const bool terminal = isatty(STDOUT_FILENO) != 0;
-  nlohmann::ordered_json log = {{"options", Describe(options)},
-                                {"epochs", nlohmann::ordered_json::array()}};
+  ordered_json log = {{"options", Describe(options)}, {"machine", DescribeMachine()}};
+  const auto write_log = [&] {
+    if (!config.log.empty()) WriteFile(config.log, log.dump(2) + '\n');
+  };
   const auto on_progress = [&](const TrainProgress& progress) {
     Print(progress, terminal);
-    if (!progress.epoch_done || arguments.log.empty()) return;
-    log["epochs"].push_back({{"epoch", progress.epoch},
-                             {"loss", progress.loss},
-                             {"accuracy", progress.accuracy},
-                             {"validation_accuracy", progress.validation_accuracy},
-                             {"images_per_s", progress.images_per_s},
-                             {"saved", progress.saved}});
-    WriteLog(arguments.log, log);
+    if (!progress.epoch_done || config.log.empty()) return;
+    log["epochs"] = Describe(progress.history);
+    write_log();
+    std::filesystem::path chart = config.log;
+    WriteFile(chart.replace_extension(".svg"),
+              Curves(options.out.stem().string(), progress.history));
   };
   const TrainResult result = Train(options, on_progress);
   fmt::print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
              options.epochs, 100 * result.validation_accuracy);
   if (result.test_accuracy) fmt::print(", test {:.2f} %", 100 * *result.test_accuracy);
   fmt::print("; {} in all\n", Duration(result.seconds));
-  if (arguments.log.empty()) return;
   log["best_epoch"] = result.best_epoch;
   log["validation_accuracy"] = result.validation_accuracy;
   if (result.test_accuracy) log["test_accuracy"] = *result.test_accuracy;
   log["seconds"] = result.seconds;
-  WriteLog(arguments.log, log);
+  write_log();
+}
+
+template <class T>
+CLI::CheckedTransformer ByName(const std::vector<T>& choices) {
+  std::map<std::string, T> names;
+  for (const T choice : choices) names[Name(choice)] = choice;
+  return CLI::CheckedTransformer(names);
 }
 
 }  // namespace
 
 void AddTrainCommand(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  TrainOptions& o = arguments->options;
   CLI::App* command = app.add_subcommand("train", "Train a network in the clear");
-  command->add_option("network", o.network, "Architecture (nets/*.json)")->required();
-  command->add_option("--images", o.train_images, "Training images: IDX (also .gz) or .npy")
-      ->required();
-  command->add_option("--labels", o.train_labels, "Their labels")->required();
-  CLI::Option* test_images = command->add_option(
-      "--test-images", o.test_images, "Images to measure the final accuracy on; choose nothing");
-  CLI::Option* test_labels = command->add_option("--test-labels", o.test_labels, "Their labels");
-  test_images->needs(test_labels);
-  test_labels->needs(test_images);
-  command->add_option("--out", o.out, "Weights to write (.safetensors)")->required();
-  command->add_option("--init", o.initial, "Weights to start from");
-  command->add_option("--epochs", o.epochs, "Passes over the training images")
-      ->capture_default_str();
-  command->add_option("--batch-size", o.batch, "Images per step")->capture_default_str();
-  command->add_option("--lr", o.lr, "Highest learning rate")->capture_default_str();
-  command->add_option("--weight-decay", o.weight_decay, "Decay of the weights (AdamW)")
-      ->capture_default_str();
-  command->add_option("--label-smoothing", o.label_smoothing, "Share of uniform target")
-      ->capture_default_str();
-  command->add_option("--augment", o.augment, "Strength of random shifts and distortions")
-      ->capture_default_str();
-  command->add_flag("--no-augment", arguments->no_augment, "The same as --augment 0");
   command
-      ->add_option("--width-bits", o.width_bits,
-                   "Train with weights rounded for integer sums of that many bits; 0: off")
-      ->capture_default_str();
-  command->add_option("--validation", o.validation, "Last training images, held out")
-      ->capture_default_str();
-  command->add_option("--seed", o.seed, "Seed of everything random")->capture_default_str();
-  command->add_option("--threads", o.threads, "Threads of libtorch")->capture_default_str();
-  command->add_option("--log", arguments->log, "JSON log to write");
+      ->add_option("network", arguments->file,
+                   "Architecture (nets/*.json), or a configuration (configs/train/*.json) whose "
+                   "values the options below override")
+      ->required();
+  const auto remember = [arguments](CLI::Option* option, auto member) {
+    arguments->given.emplace_back([option, member, flags = &arguments->flags](TrainConfig& config) {
+      if (option->count() > 0) config.options.*member = flags->options.*member;
+    });
+  };
+  const auto add = [&](const char* name, auto member, const char* description) {
+    CLI::Option* option = command->add_option(name, arguments->flags.options.*member, description);
+    using Value = std::remove_reference_t<decltype(arguments->flags.options.*member)>;
+    if constexpr (std::is_arithmetic_v<Value>) option->capture_default_str();
+    remember(option, member);
+    return option;
+  };
+  const auto add_choice = [&](const char* name, auto member, const auto& choices,
+                              const char* description) {
+    add(name, member, description)
+        ->transform(ByName(choices))
+        ->default_str(Name(TrainOptions().*member));
+  };
+  using O = TrainOptions;
+  add("--images", &O::train_images,
+      "Training images: FILE[,FILE...] of IDX, .npy, .bin (CIFAR-10) or .u8, also .gz or .xz; "
+      "behind it @train:PART:SEED for all but a random PART");
+  add("--labels", &O::train_labels, "Their labels; CIFAR-10's files hold them");
+  CLI::Option* test_images =
+      add("--test-images", &O::test_images,
+          "Images to measure the final accuracy on; choose nothing. @test:PART:SEED: that PART");
+  add("--test-labels", &O::test_labels, "Their labels")->needs(test_images);
+  add("--out", &O::out, "Weights to write (.safetensors)");
+  add("--init", &O::initial, "Weights to start from");
+  add("--epochs", &O::epochs, "Passes over the training images");
+  add("--batch-size", &O::batch, "Images per step");
+  add_choice("--optimizer", &O::optimizer, std::vector{Optimizer::kAdamW, Optimizer::kSgd},
+             "How weights follow the gradient");
+  add("--lr", &O::lr, "Highest learning rate");
+  add("--momentum", &O::momentum, "Momentum of sgd");
+  add("--weight-decay", &O::weight_decay, "Decay of the weights");
+  add_choice("--schedule", &O::schedule, std::vector{Schedule::kCosine, Schedule::kStep},
+             "How the learning rate falls");
+  add("--warmup-epochs", &O::warmup_epochs, "Epochs in which the learning rate rises");
+  add("--step-epochs", &O::step_epochs, "Epochs between two steps of the schedule step");
+  add("--step-factor", &O::step_factor, "Factor of the learning rate at each");
+  add("--label-smoothing", &O::label_smoothing, "Share of uniform target");
+  add_choice("--augmentation", &O::augmentation,
+             std::vector{Augmentation::kNone, Augmentation::kDistort, Augmentation::kFlipCrop},
+             "Random changes of the training images");
+  add("--augment", &O::augment, "Strength of these changes");
+  command->add_flag("--no-augment", arguments->no_augment, "The same as --augmentation none");
+  add("--width-bits", &O::width_bits,
+      "Train with weights rounded for integer sums of that many bits; 0: off");
+  add("--validation", &O::validation, "Last training images, held out");
+  CLI::Option* teacher =
+      add("--teacher", &O::teacher, "Architecture of a network to learn from (distillation)");
+  CLI::Option* weights = add("--teacher-weights", &O::teacher_weights, "Its weights");
+  add("--temperature", &O::temperature, "Temperature of the distillation");
+  add("--distillation-weight", &O::distillation_weight, "The teacher's share of the loss");
+  add("--seed", &O::seed, "Seed of everything random");
+  add("--threads", &O::threads, "Threads of libtorch");
+  add_choice("--device", &O::device, std::vector{Device::kCpu, Device::kCuda, Device::kAuto},
+             "Where to compute; auto: on a GPU where libtorch finds one");
+  add("--checkpoint", &O::checkpoint,
+      "State to resume from, written after every epoch; without it that of --out with .checkpoint "
+      "behind");
+  CLI::Option* resume = command->add_flag("--resume", arguments->flags.options.resume,
+                                          "Go on from the checkpoint of an interrupted run");
+  remember(resume, &O::resume);
+  CLI::Option* log = command->add_option(
+      "--log", arguments->flags.log,
+      "JSON log to write; beside it an SVG (.svg) of loss and accuracy over the epochs");
+  arguments->given.emplace_back([log, flags = &arguments->flags](TrainConfig& config) {
+    if (log->count() > 0) config.log = flags->log;
+  });
+  teacher->needs(weights);
+  weights->needs(teacher);
   command->callback([arguments] { RunCommand(*arguments); });
 }
 

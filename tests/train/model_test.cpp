@@ -5,9 +5,11 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <set>
 
 #include "tercet/base/error.h"
 #include "train/batches.h"
+#include "train/distillation.h"
 
 namespace tercet::train {
 namespace {
@@ -76,6 +78,31 @@ TEST(ModelTest, ComputesEveryLayerTypeAsPyTorchDoes) {
                         Values(w, "b3.running_mean"), Values(w, "b3.running_var"), false, 0.1, 1e-5,
                         false);
   EXPECT_TRUE(torch::allclose(model.Forward(input, false), x, 1e-4, 1e-4));
+}
+
+TEST(ModelTest, ComputesSeparableConvolutionsAndShortcuts) {
+  torch::manual_seed(6);
+  const nn::NetworkSpec spec = Spec("[4, 6, 6]", R"(
+      {"name": "dw", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1, "groups": 4,
+       "bias": false},
+      {"name": "pw", "type": "conv2d", "out_channels": 5, "kernel": 1},
+      {"name": "r", "type": "relu"},
+      {"name": "c", "type": "conv2d", "out_channels": 5, "kernel": 3, "padding": 1, "stride": 2},
+      {"name": "n", "type": "batch_norm"},
+      {"name": "short", "type": "conv2d", "out_channels": 5, "kernel": 1, "stride": 2,
+       "from": "r"},
+      {"name": "a", "type": "add", "from": "n"})");
+  Model model(spec, 9);
+  Randomize(model);
+  const nn::TensorFile w = model.Save();
+  const Tensor input = torch::randn({3, 4, 6, 6});
+  Tensor x = torch::conv2d(input, Values(w, "dw.weight"), {}, 1, 1, 1, 4);
+  x = torch::relu(torch::conv2d(x, Values(w, "pw.weight"), Values(w, "pw.bias")));
+  Tensor y = torch::conv2d(x, Values(w, "c.weight"), Values(w, "c.bias"), 2, 1);
+  y = torch::batch_norm(y, Values(w, "n.weight"), Values(w, "n.bias"), Values(w, "n.running_mean"),
+                        Values(w, "n.running_var"), false, 0.1, 1e-5, false);
+  y = y + torch::conv2d(x, Values(w, "short.weight"), Values(w, "short.bias"), 2);
+  EXPECT_TRUE(torch::allclose(model.Forward(input, false), y.flatten(1), 1e-4, 1e-4));
 }
 
 TEST(ModelTest, PoolingBeforeTheSignIsTheSameFunction) {
@@ -181,6 +208,17 @@ TEST(ModelTest, LeavesWeightsAloneThatLeadToNoSign) {
   EXPECT_TRUE(Values(model.Save(), "l.weight").equal(model.Weights()[0].detach().flatten(1)));
 }
 
+TEST(ModelTest, LeavesSeparableConvolutionsAlone) {
+  Model model(Spec("[4, 6, 6]", R"(
+      {"name": "dw", "type": "conv2d", "out_channels": 4, "kernel": 3, "groups": 4, "bias": false},
+      {"name": "pw", "type": "conv2d", "out_channels": 5, "kernel": 1},
+      {"name": "b", "type": "batch_norm"}, {"name": "g", "type": "sign"})"),
+              kWidth);
+  const nn::TensorFile file = model.Save();
+  EXPECT_TRUE(Values(file, "dw.weight").equal(model.Weights()[0].detach()));
+  EXPECT_TRUE(Values(file, "pw.weight").equal(model.Weights()[1].detach()));
+}
+
 TEST(ModelTest, RoundedWeightsStillGetGradients) {
   torch::manual_seed(5);
   Model model(Spec("[20, 1, 1]", kSignLayers), kWidth);
@@ -228,14 +266,14 @@ TEST(BatchesTest, QuantizesEveryPixelAsTheInputSpecSays) {
   }
 }
 
-TEST(BatchesTest, AugmentMovesImagesWithinTheirRange) {
+TEST(BatchesTest, DistortMovesImagesWithinTheirRange) {
   const Tensor images = torch::zeros({64, 1, 28, 28});
   images.slice(2, 8, 20).slice(3, 10, 18).fill_(255);
-  EXPECT_TRUE(Augment(images, 0).equal(images));
+  EXPECT_TRUE(Distort(images, 0).equal(images));
   torch::manual_seed(4);
-  const Tensor moved = Augment(images, 1);
+  const Tensor moved = Distort(images, 1);
   torch::manual_seed(4);
-  EXPECT_TRUE(Augment(images, 1).equal(moved));
+  EXPECT_TRUE(Distort(images, 1).equal(moved));
   EXPECT_EQ(moved.sizes(), images.sizes());
   EXPECT_GE(moved.min().item<float>(), 0);
   EXPECT_LE(moved.max().item<float>(), 255.01F);
@@ -244,6 +282,63 @@ TEST(BatchesTest, AugmentMovesImagesWithinTheirRange) {
   const Tensor ink = moved.sum({1, 2, 3}) / images.sum({1, 2, 3});
   EXPECT_GT(ink.min().item<float>(), 0.5F);
   EXPECT_LT(ink.max().item<float>(), 1.7F);
+}
+
+TEST(BatchesTest, FlipAndCropMirrorsAndShifts) {
+  const Tensor image = torch::arange(1, 2 * 6 * 5 + 1, torch::kFloat32).view({1, 2, 6, 5});
+  const Tensor images = image.repeat({400, 1, 1, 1});
+  torch::manual_seed(4);
+  const Tensor moved = FlipAndCrop(images, 0.5);  // up to 2 pixels
+  ASSERT_EQ(moved.sizes(), images.sizes());
+  std::set<int> seen;
+  for (std::int64_t i = 0; i < moved.size(0); ++i) {
+    int found = 0;
+    for (int flip = 0; flip < 2; ++flip) {
+      const Tensor padded = torch::constant_pad_nd(flip == 1 ? image.flip(3) : image, {2, 2, 2, 2});
+      for (int y = 0; y < 5; ++y) {
+        for (int x = 0; x < 5; ++x) {
+          if (!padded[0].narrow(1, y, 6).narrow(2, x, 5).equal(moved[i])) continue;
+          ++found;
+          seen.insert((flip * 5 + y) * 5 + x);
+        }
+      }
+    }
+    EXPECT_EQ(found, 1);
+  }
+  EXPECT_EQ(seen.size(), 50u);
+  EXPECT_EQ(FlipAndCrop(images, 0).sizes(), images.sizes());
+}
+
+TEST(DistillationTest, LossIsThatOfThePaper) {
+  const Tensor student = torch::tensor({{1.0, 2.0, -1.0}, {0.5, 0.0, 3.0}}, torch::kFloat64);
+  const Tensor teacher = torch::tensor({{2.0, 2.5, 0.0}, {-1.0, 1.0, 2.0}}, torch::kFloat64);
+  const double temperature = 3;
+  double divergence = 0;
+  for (int i = 0; i < 2; ++i) {
+    double sum_p = 0;
+    double sum_q = 0;
+    for (int k = 0; k < 3; ++k) {
+      sum_p += std::exp(teacher[i][k].item<double>() / temperature);
+      sum_q += std::exp(student[i][k].item<double>() / temperature);
+    }
+    for (int k = 0; k < 3; ++k) {
+      const double p = std::exp(teacher[i][k].item<double>() / temperature) / sum_p;
+      const double q = std::exp(student[i][k].item<double>() / temperature) / sum_q;
+      divergence += p * std::log(p / q) / 2;
+    }
+  }
+  const Tensor hard = torch::tensor(5.0, torch::kFloat64);
+  EXPECT_NEAR(DistillationLoss(student, teacher, hard, temperature, 0.25).item<double>(),
+              0.25 * 9 * divergence + 0.75 * 5, 1e-12);
+  EXPECT_NEAR(DistillationLoss(teacher, teacher, hard, temperature, 1).item<double>(), 0, 1e-12);
+}
+
+TEST(DistillationTest, OnlyTheStudentGetsAGradient) {
+  const Tensor student = torch::randn({4, 3}).requires_grad_();
+  const Tensor teacher = torch::randn({4, 3}).requires_grad_();
+  DistillationLoss(student, teacher, torch::zeros({}), 2, 1).backward();
+  EXPECT_TRUE(student.grad().defined());
+  EXPECT_FALSE(teacher.grad().defined());
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "tercet/base/error.h"
 #include "tercet/nn/tensor_file.h"
+#include "train/config.h"
 #include "train/train_command.h"
 
 namespace tercet::train {
@@ -176,6 +177,139 @@ TEST_F(TrainTest, StopsWhenTheLossDivergesAndKeepsTheLastGoodFile) {
   EXPECT_EQ(Bytes(options_.out), good);
 }
 
+struct Interruption {};
+
+// Trains, stops after an epoch as if the process had ended, and goes on from the checkpoint.
+TrainResult TrainInTwoParts(TrainOptions options, int first_epochs) {
+  EXPECT_THROW(Train(options,
+                     [&](const TrainProgress& progress) {
+                       if (progress.epoch_done && progress.epoch == first_epochs)
+                         throw Interruption();
+                     }),
+               Interruption);
+  options.resume = true;
+  return Train(options);
+}
+
+TEST_F(TrainTest, ResumesExactly) {
+  options_.augment = 0.5;
+  options_.width_bits = 9;
+  for (const Optimizer optimizer : {Optimizer::kAdamW, Optimizer::kSgd}) {
+    options_.optimizer = optimizer;
+    for (const Schedule schedule : {Schedule::kCosine, Schedule::kStep}) {
+      SCOPED_TRACE(fmt::format("{} {}", Name(optimizer), Name(schedule)));
+      options_.schedule = schedule;
+      options_.step_epochs = 1.5;
+      const TrainResult whole = Train(options_);
+      const std::string weights = Bytes(options_.out);
+      EXPECT_FALSE(fs::exists(CheckpointFile(options_)));
+      fs::remove(options_.out);
+      const TrainResult parts = TrainInTwoParts(options_, 2);
+      EXPECT_EQ(Bytes(options_.out), weights);
+      ASSERT_EQ(parts.epochs.size(), 4u);
+      for (std::size_t i = 0; i < 4; ++i) {
+        EXPECT_EQ(parts.epochs[i].loss, whole.epochs[i].loss);
+        EXPECT_EQ(parts.epochs[i].validation_accuracy, whole.epochs[i].validation_accuracy);
+      }
+      EXPECT_EQ(parts.best_epoch, whole.best_epoch);
+      EXPECT_EQ(parts.test_accuracy, whole.test_accuracy);
+      EXPECT_FALSE(fs::exists(CheckpointFile(options_)));
+    }
+  }
+}
+
+TEST_F(TrainTest, ResumesNothingElse) {
+  options_.resume = true;
+  EXPECT_THAT(Failure(), HasSubstr("model.safetensors.checkpoint: there is no checkpoint"));
+  options_.resume = false;
+  EXPECT_THROW(Train(options_,
+                     [](const TrainProgress& progress) {
+                       if (progress.epoch_done) throw Interruption();
+                     }),
+               Interruption);
+  options_.resume = true;
+  const fs::path file = CheckpointFile(options_);
+  const std::string whole = Bytes(file);
+  options_.lr = 0.02;
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("checkpoint: "), HasSubstr("with lr = 0.01"),
+                               HasSubstr("expected 0.02")));
+  options_.lr = 0.01;
+  Write(file, whole.substr(0, whole.size() / 2));
+  EXPECT_THAT(Failure(), HasSubstr("is no whole checkpoint"));
+  Write(file, "");
+  EXPECT_THAT(Failure(), HasSubstr("is no whole checkpoint"));
+  Write(file, whole);
+  fs::remove(options_.out);
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("model.safetensors: is missing"), HasSubstr("epoch 1")));
+}
+
+TEST_F(TrainTest, DivergingLosesNothingOfTheLastCheckpoint) {
+  options_.schedule = Schedule::kStep;
+  options_.step_epochs = 2;
+  options_.step_factor = 1e30;
+  std::string checkpoint;
+  std::string message;
+  try {
+    Train(options_, [&](const TrainProgress& progress) {
+      if (progress.epoch_done && progress.epoch == 2) checkpoint = Bytes(CheckpointFile(options_));
+    });
+  } catch (const ConfigError& error) {
+    message = error.what();
+  }
+  EXPECT_THAT(message, AllOf(HasSubstr("infinite or NaN in epoch 3"),
+                             HasSubstr("model.safetensors.checkpoint epoch 2")));
+  EXPECT_FALSE(checkpoint.empty());
+  EXPECT_EQ(Bytes(CheckpointFile(options_)), checkpoint);
+}
+
+constexpr const char* kTeacherNetwork = R"({
+  "name": "Teacher",
+  "input": {"shape": [1, 8, 8], "scale": 100, "mean": 1.0, "std": 1.0, "bits": 8},
+  "layers": [
+    {"name": "fc1", "type": "linear", "out_features": 16}, {"name": "act1", "type": "relu"},
+    {"name": "fc2", "type": "linear", "out_features": 4}
+  ],
+  "output": "logits"
+})";
+
+TEST_F(TrainTest, LearnsFromATeacher) {
+  TrainOptions teacher = options_;
+  teacher.network = folder_ / "teacher.json";
+  teacher.out = folder_ / "teacher.safetensors";
+  Write(teacher.network, kTeacherNetwork);
+  EXPECT_GT(Train(teacher).validation_accuracy, 0.9);
+
+  options_.teacher = teacher.network;
+  options_.teacher_weights = teacher.out;
+  options_.distillation_weight = 1;  // labels play no part
+  options_.augment = 0.2;
+  EXPECT_GT(Train(options_).validation_accuracy, 0.9);
+  // The same with an interruption.
+  const std::string weights = Bytes(options_.out);
+  TrainInTwoParts(options_, 2);
+  EXPECT_EQ(Bytes(options_.out), weights);
+}
+
+TEST_F(TrainTest, RefusesATeacherThatDoesNotFit) {
+  options_.teacher = folder_ / "teacher.json";
+  options_.teacher_weights = folder_ / "teacher.safetensors";
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    std::string changed = kTeacherNetwork;
+    changed.replace(changed.find(from), from.size(), to);
+    Write(options_.teacher, changed);
+  };
+  replace("\"out_features\": 4", "\"out_features\": 5");
+  EXPECT_THAT(Failure(),
+              AllOf(HasSubstr("teacher.json"), HasSubstr("the teacher Teacher has 5 "
+                                                         "classes, expected 4 as Corners")));
+  replace("[1, 8, 8]", "[1, 8, 9]");
+  EXPECT_THAT(Failure(),
+              HasSubstr("the teacher Teacher takes images of 1 x 8 x 9, expected 1 x 8 x "
+                        "8 as Corners does"));
+  replace("Teacher", "Teacher");
+  EXPECT_THAT(Failure(), HasSubstr("teacher.safetensors"));  // no such file
+}
+
 TEST_F(TrainTest, DoesNotSaveWeightsThatTheLastStepBroke) {
   options_.epochs = 1;
   Train(options_);
@@ -221,12 +355,23 @@ TEST_F(TrainTest, RejectsWrongOptions) {
       {"--lr", [](TrainOptions& o) { o.lr = std::nan(""); }},
       {"--lr", [](TrainOptions& o) { o.lr = HUGE_VAL; }},
       {"--weight-decay", [](TrainOptions& o) { o.weight_decay = -1; }},
+      {"--momentum", [](TrainOptions& o) { o.momentum = 1; }},
+      {"--warmup-epochs", [](TrainOptions& o) { o.warmup_epochs = 5; }},
+      {"--step-epochs", [](TrainOptions& o) { o.step_epochs = 0; }},
+      {"--step-factor", [](TrainOptions& o) { o.step_factor = -1; }},
+      {"--temperature", [](TrainOptions& o) { o.temperature = 0; }},
+      {"--distillation-weight", [](TrainOptions& o) { o.distillation_weight = 1.5; }},
+      {"--teacher", [](TrainOptions& o) { o.teacher = "t.json"; }},
+      {"--checkpoint", [](TrainOptions& o) { o.checkpoint = o.out / "missing" / "c"; }},
+      {"network", [](TrainOptions& o) { o.network.clear(); }},
+      {"--images", [](TrainOptions& o) { o.train_images.clear(); }},
       {"--label-smoothing", [](TrainOptions& o) { o.label_smoothing = 1; }},
       {"--augment", [](TrainOptions& o) { o.augment = -0.5; }},
       {"--width-bits", [](TrainOptions& o) { o.width_bits = 3; }},
       {"--threads", [](TrainOptions& o) { o.threads = 0; }},
       {"--validation", [](TrainOptions& o) { o.validation = 0; }},
-      {"--test-images", [](TrainOptions& o) { o.test_labels.clear(); }},
+      {"expected a file of labels too", [](TrainOptions& o) { o.test_labels.clear(); }},
+      {"--test-labels", [](TrainOptions& o) { o.test_images.clear(); }},
       {"--out", [](TrainOptions& o) { o.out.clear(); }},
       {"--out", [](TrainOptions& o) { o.out = o.out / "missing" / "m.safetensors"; }},
       {"images", [](TrainOptions& o) { o.validation = kImages - 8; }},
@@ -244,8 +389,7 @@ TEST_F(TrainTest, RejectsWrongOptions) {
 
 TEST_F(TrainTest, RejectsLabelsOfAnotherLength) {
   Write(folder_ / "labels", BigEndian(0x801) + BigEndian(3) + std::string(3, '\1'));
-  EXPECT_THAT(Failure(),
-              AllOf(HasSubstr("labels"), HasSubstr("3 labels"), HasSubstr("480 images")));
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("labels"), HasSubstr("3 labels found, 480 expected")));
 }
 
 TEST_F(TrainTest, CommandTrainsAndLogs) {
@@ -265,17 +409,164 @@ TEST_F(TrainTest, CommandTrainsAndLogs) {
   const nlohmann::json written = nlohmann::json::parse(Bytes(log));
   EXPECT_EQ(written.at("epochs").size(), 2u);
   EXPECT_EQ(written.at("options").at("seed"), 3);
-  EXPECT_EQ(written.at("options").at("augment"), 0);
+  EXPECT_EQ(written.at("options").at("augmentation"), "none");
+  for (const char* key : {"loss", "accuracy", "validation_accuracy", "seconds", "images_per_s"})
+    EXPECT_TRUE(written.at("epochs").at(1).contains(key)) << key;
+  for (const char* key : {"processor", "cores", "cuda", "libtorch"})
+    EXPECT_TRUE(written.at("machine").contains(key)) << key;
+  EXPECT_THAT(Bytes(folder_ / "log.svg"), AllOf(HasSubstr("<svg"), HasSubstr("held out")));
   EXPECT_TRUE(written.contains("test_accuracy"));
   EXPECT_TRUE(fs::exists(options_.out));
 }
 
 TEST_F(TrainTest, CommandRejectsIncompleteArguments) {
+  const auto parse = [](const std::string& arguments) {
+    CLI::App app;
+    AddTrainCommand(app);
+    app.parse(arguments);
+  };
+  EXPECT_THROW(parse("train"), CLI::RequiredError);
+  EXPECT_THROW(parse("train net.json --images i --labels l --out o --test-labels t"),
+               CLI::RequiresError);
+  EXPECT_THROW(parse("train net.json --images i --teacher t"), CLI::RequiresError);
+  EXPECT_THROW(parse("train net.json --images i --optimizer adagrad"), CLI::ValidationError);
+  try {
+    parse("train net.json --labels l --out o");
+    FAIL() << "expected a ConfigError";
+  } catch (const ConfigError& error) {
+    EXPECT_EQ(error.Place(), "--images");
+  }
+}
+
+// A configuration with every key.
+constexpr const char* kConfig = R"({
+  "$schema": "train.schema.json",
+  "network": "net.json",
+  "data": {"train_images": "images@train:0.25:3", "train_labels": "labels",
+           "test_images": "images@test:0.25:3", "test_labels": "labels", "validation": 96},
+  "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.8, "weight_decay": 0.001},
+  "schedule": {"name": "step", "warmup_epochs": 0.5, "step_epochs": 1, "factor": 0.5},
+  "epochs": 2, "batch": 16,
+  "augmentation": {"name": "flip_crop", "strength": 0.25},
+  "label_smoothing": 0.05, "width_bits": 9,
+  "teacher": {"network": "t.json", "weights": "t.safetensors", "temperature": 3, "lambda": 0.5},
+  "seed": 5, "threads": 2, "device": "auto", "initial": "start.safetensors",
+  "out": "configured.safetensors", "checkpoint": "c", "log": "log.json"
+})";
+
+TEST_F(TrainTest, ReadsAConfiguration) {
+  Write(folder_ / "config.json", kConfig);
+  EXPECT_TRUE(IsTrainConfig(folder_ / "config.json"));
+  EXPECT_FALSE(IsTrainConfig(folder_ / "net.json"));
+  EXPECT_FALSE(IsTrainConfig(folder_ / "images"));
+  const TrainConfig config = LoadTrainConfig(folder_ / "config.json");
+  const TrainOptions& o = config.options;
+  EXPECT_EQ(o.network, folder_ / "net.json");
+  EXPECT_EQ(o.train_images, (folder_ / "images").string() + "@train:0.25:3");
+  EXPECT_EQ(o.train_labels, folder_ / "labels");
+  EXPECT_EQ(o.test_images, (folder_ / "images").string() + "@test:0.25:3");
+  EXPECT_EQ(o.test_labels, folder_ / "labels");
+  EXPECT_EQ(o.validation, 96u);
+  EXPECT_EQ(o.optimizer, Optimizer::kSgd);
+  EXPECT_EQ(o.lr, 0.05);
+  EXPECT_EQ(o.momentum, 0.8);
+  EXPECT_EQ(o.weight_decay, 0.001);
+  EXPECT_EQ(o.schedule, Schedule::kStep);
+  EXPECT_EQ(o.warmup_epochs, 0.5);
+  EXPECT_EQ(o.step_epochs, 1);
+  EXPECT_EQ(o.step_factor, 0.5);
+  EXPECT_EQ(o.epochs, 2);
+  EXPECT_EQ(o.batch, 16);
+  EXPECT_EQ(o.augmentation, Augmentation::kFlipCrop);
+  EXPECT_EQ(o.augment, 0.25);
+  EXPECT_EQ(o.label_smoothing, 0.05);
+  EXPECT_EQ(o.width_bits, 9u);
+  EXPECT_EQ(o.teacher, folder_ / "t.json");
+  EXPECT_EQ(o.teacher_weights, folder_ / "t.safetensors");
+  EXPECT_EQ(o.temperature, 3);
+  EXPECT_EQ(o.distillation_weight, 0.5);
+  EXPECT_EQ(o.seed, 5u);
+  EXPECT_EQ(o.threads, 2);
+  EXPECT_EQ(o.device, Device::kAuto);
+  EXPECT_EQ(o.initial, folder_ / "start.safetensors");
+  EXPECT_EQ(o.out, folder_ / "configured.safetensors");
+  EXPECT_EQ(o.checkpoint, folder_ / "c");
+  EXPECT_EQ(config.log, folder_ / "log.json");
+}
+
+TEST_F(TrainTest, RefusesAWrongConfiguration) {
+  struct Case {
+    const char* pointer;
+    nlohmann::json value;
+    const char* place;
+    const char* message;
+  };
+  const Case cases[] = {
+      {"/epoch", 3, "", "unknown key 'epoch'; allowed keys of the training: $schema, augmentation"},
+      {"/optimizer/betas", 3, "/optimizer", "unknown key 'betas'"},
+      {"/optimizer/name", "adam", "/optimizer/name", "found \"adam\", expected \"adamw\" or"},
+      {"/optimizer/lr", 0, "/optimizer/lr", "found 0, expected a number above 0"},
+      {"/epochs", "3", "/epochs", "found \"3\", expected an integer from 1"},
+      {"/data/train_images", "", "/data/train_images", "expected FILE"},
+      {"/data/train_images", "a@test:2:1", "/data/train_images", "with 0 < PART < 1"},
+      {"/teacher/lambda", 1.5, "/teacher/lambda", "expected a number from 0 to 1"},
+      {"/device", "gpu", "/device", "expected \"cpu\""},
+      {"/optimizer",
+       {{"name", "adamw"}, {"momentum", 0.5}},
+       "/optimizer/momentum",
+       "has no use with \"adamw\""},
+      {"/schedule/name", "cosine", "/schedule/step_epochs", "has no use with \"cosine\""},
+      {"/augmentation/name", "none", "/augmentation/strength", "has no use with \"none\""},
+  };
+  const fs::path file = folder_ / "config.json";
+  for (const Case& wrong : cases) {
+    nlohmann::json document = nlohmann::json::parse(kConfig);
+    document[nlohmann::json::json_pointer(wrong.pointer)] = wrong.value;
+    Write(file, document.dump());
+    try {
+      LoadTrainConfig(file);
+      ADD_FAILURE() << "no error for " << wrong.pointer;
+    } catch (const ConfigError& error) {
+      EXPECT_EQ(error.Place(),
+                file.string() + (*wrong.place == '\0' ? "" : " ") + std::string(wrong.place));
+      EXPECT_THAT(error.what(), HasSubstr(wrong.message));
+    }
+  }
+}
+
+TEST_F(TrainTest, OptionsOverrideTheConfiguration) {
+  nlohmann::json document = nlohmann::json::parse(kConfig);
+  for (const char* key : {"teacher", "initial", "checkpoint"}) document.erase(key);
+  document["threads"] = 1;
+  document["device"] = "cpu";
+  Write(folder_ / "config.json", document.dump());
   CLI::App app;
   AddTrainCommand(app);
-  EXPECT_THROW(app.parse("train net.json --labels l --out o"), CLI::RequiredError);
-  EXPECT_THROW(app.parse("train net.json --images i --labels l --out o --test-images t"),
-               CLI::RequiresError);
+  testing::internal::CaptureStdout();
+  app.parse(fmt::format("train {} --epochs 3 --out {} --augmentation none",
+                        (folder_ / "config.json").string(), options_.out.string()));
+  testing::internal::GetCapturedStdout();
+  EXPECT_TRUE(fs::exists(options_.out));
+  const nlohmann::json written = nlohmann::json::parse(Bytes(folder_ / "log.json"));
+  EXPECT_EQ(written.at("epochs").size(), 3u);
+  EXPECT_EQ(written.at("options").at("augmentation"), "none");
+  EXPECT_EQ(written.at("options").at("lr"), 0.05);
+}
+
+// The examples that are shipped are valid and name networks that are there.
+TEST(TrainConfigTest, ExamplesAreValid) {
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator(TERCET_SOURCE_DIR "/configs/train")) {
+    if (entry.path().filename() == "train.schema.json") continue;
+    SCOPED_TRACE(entry.path().string());
+    ++count;
+    const TrainOptions options = LoadTrainConfig(entry.path()).options;
+    EXPECT_TRUE(fs::exists(options.network)) << options.network;
+    if (!options.teacher.empty()) {
+      EXPECT_TRUE(fs::exists(options.teacher)) << options.teacher;
+    }
+  }
+  EXPECT_GT(count, 0);
 }
 
 }  // namespace

@@ -1,0 +1,130 @@
+#include "train/checkpoint.h"
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tercet/base/error.h"
+
+namespace tercet::train {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kVersion = 1;
+
+at::Generator& CpuGenerator() {
+  static at::Generator generator = at::detail::getDefaultCPUGenerator();
+  return generator;
+}
+
+std::string Text(const std::mt19937_64& generator) {
+  std::ostringstream text;
+  text << generator;
+  return text.str();
+}
+
+json ToJson(const Checkpoint& c) {
+  json history = json::array();
+  for (const EpochRecord& e : c.history) {
+    history.push_back(
+        {e.loss, e.accuracy, e.validation_accuracy, e.seconds, e.images_per_s, e.saved});
+  }
+  json names = json::array();
+  for (const auto& [name, tensor] : c.model) names.push_back(name);
+  return {{"version", kVersion},        {"settings", json::parse(c.settings)},
+          {"best_epoch", c.best_epoch}, {"validation_accuracy", c.validation_accuracy},
+          {"seconds", c.seconds},       {"history", history},
+          {"shuffle", Text(c.shuffle)}, {"tensors", names}};
+}
+
+void CheckSettings(const json& found, const json& expected, const std::filesystem::path& file) {
+  for (const auto& [key, value] : expected.items()) {
+    const json other = found.value(key, json());
+    if (other == value) continue;
+    throw ConfigError(
+        file.string(),
+        fmt::format("this checkpoint is of a run with {} = {}, expected {} as in this "
+                    "run; a run can go on with equal settings only",
+                    key, other.dump(), value.dump()));
+  }
+}
+
+}  // namespace
+
+void SaveCheckpoint(const Checkpoint& checkpoint, const torch::optim::Optimizer& optimizer,
+                    const std::filesystem::path& file) {
+  torch::serialize::OutputArchive archive;
+  archive.write("state", c10::IValue(ToJson(checkpoint).dump()));
+  archive.write("random", CpuGenerator().get_state(), /*is_buffer=*/true);
+  torch::serialize::OutputArchive model;
+  std::size_t index = 0;  // names of tensors have dots, which an archive does not take
+  for (const auto& [name, tensor] : checkpoint.model)
+    model.write(std::to_string(index++), tensor.to(torch::kCPU), /*is_buffer=*/true);
+  archive.write("model", model);
+  torch::serialize::OutputArchive steps;
+  optimizer.save(steps);
+  archive.write("optimizer", steps);
+
+  std::filesystem::path temporary = file;
+  temporary += ".tmp";
+  std::error_code error;
+  try {
+    archive.save_to(temporary.string());
+    std::filesystem::rename(temporary, file, error);
+  } catch (const c10::Error&) {
+    error = std::make_error_code(std::errc::io_error);
+  }
+  if (!error) return;
+  std::error_code ignored;
+  std::filesystem::remove(temporary, ignored);
+  throw ConfigError(file.string(), "cannot write the checkpoint: " + error.message());
+}
+
+Checkpoint LoadCheckpoint(const std::filesystem::path& file, const std::string& settings,
+                          torch::optim::Optimizer& optimizer, const torch::Device& device) {
+  if (!std::filesystem::is_regular_file(file))
+    throw ConfigError(file.string(), "there is no checkpoint to resume from");
+  Checkpoint checkpoint;
+  checkpoint.settings = settings;
+  try {
+    torch::serialize::InputArchive archive;
+    archive.load_from(file.string(), device);
+    c10::IValue text;
+    archive.read("state", text);
+    const json state = json::parse(text.toStringRef());
+    if (state.at("version") != kVersion) {
+      throw ConfigError(file.string(), fmt::format("found checkpoint version {}, expected {}",
+                                                   state.at("version").dump(), kVersion));
+    }
+    CheckSettings(state.at("settings"), json::parse(settings), file);
+    checkpoint.best_epoch = state.at("best_epoch").get<int>();
+    checkpoint.validation_accuracy = state.at("validation_accuracy").get<double>();
+    checkpoint.seconds = state.at("seconds").get<double>();
+    for (const json& e : state.at("history")) {
+      checkpoint.history.push_back({e.at(0).get<double>(), e.at(1).get<double>(),
+                                    e.at(2).get<double>(), e.at(3).get<double>(),
+                                    e.at(4).get<double>(), e.at(5).get<bool>()});
+    }
+    std::istringstream(state.at("shuffle").get<std::string>()) >> checkpoint.shuffle;
+    torch::serialize::InputArchive model;
+    archive.read("model", model);
+    std::size_t index = 0;
+    for (const json& name : state.at("tensors"))
+      model.read(std::to_string(index++), checkpoint.model[name.get<std::string>()], true);
+    torch::serialize::InputArchive steps;
+    archive.read("optimizer", steps);
+    optimizer.load(steps);
+    torch::Tensor random;
+    archive.read("random", random, /*is_buffer=*/true);
+    CpuGenerator().set_state(random.to(torch::kCPU));
+  } catch (const c10::Error& error) {
+    throw ConfigError(file.string(), fmt::format("is no whole checkpoint of Tercet: {}",
+                                                 error.what_without_backtrace()));
+  } catch (const json::exception& error) {
+    throw ConfigError(file.string(),
+                      fmt::format("is no whole checkpoint of Tercet: {}", error.what()));
+  }
+  return checkpoint;
+}
+
+}  // namespace tercet::train

@@ -1,0 +1,152 @@
+#include "train/config.h"
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "nn/input.h"
+#include "nn/schema_check.h"
+#include "tercet/base/error.h"
+#include "tercet/nn/images.h"
+#include "train/train_schema.h"
+
+namespace tercet::train {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uintmax_t kMaxFileBytes = 1 << 20;
+
+json ReadDocument(const std::filesystem::path& file) {
+  const auto bytes = nn::ReadFile(file, kMaxFileBytes);
+  return nn::ReadJson({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.string(),
+                      nn::JsonLimits{});
+}
+
+/// Reads a checked document into options, keys that are missing left as they are.
+class Reader {
+ public:
+  Reader(const std::filesystem::path& file, const json& document)
+      : name_(file.string()),
+        folder_(std::filesystem::absolute(file).parent_path()),
+        document_(document) {}
+
+  template <class T>
+  void Read(const char* pointer, T& value) const {
+    const json::json_pointer at(pointer);
+    if (document_.contains(at)) value = document_.at(at).get<T>();
+  }
+  void ReadFileName(const char* pointer, std::filesystem::path& value) const {
+    const json::json_pointer at(pointer);
+    if (document_.contains(at)) value = Resolve(document_.at(at).get<std::string>());
+  }
+  /// An argument of nn::LoadImages.
+  void ReadDataFiles(const char* pointer, std::filesystem::path& value) const {
+    const json::json_pointer at(pointer);
+    if (!document_.contains(at)) return;
+    const std::string text = document_.at(at).get<std::string>();
+    if (std::filesystem::exists(Resolve(text))) {
+      value = Resolve(text);
+      return;
+    }
+    nn::DataFiles data;
+    try {
+      data = nn::ParseDataFiles(text);
+    } catch (const ConfigError& error) {
+      throw ConfigError(name_ + " " + pointer, error.what());
+    }
+    std::string resolved;
+    for (const std::filesystem::path& file : data.files) {
+      if (!resolved.empty()) resolved += ',';
+      resolved += Resolve(file).string();
+    }
+    if (data.subset) {
+      resolved += fmt::format("@{}:{}:{}", data.subset->test ? "test" : "train",
+                              data.subset->test_part, data.subset->seed);
+    }
+    value = resolved;
+  }
+  template <class T>
+  void ReadName(const char* pointer, T& value, const std::vector<T>& choices) const {
+    const json::json_pointer at(pointer);
+    if (!document_.contains(at)) return;
+    const std::string name = document_.at(at).get<std::string>();
+    for (const T choice : choices)
+      if (name == Name(choice)) value = choice;
+  }
+  /// A key that the choice at `name_pointer` would ignore is a mistake.
+  void Refuse(bool refused, const char* pointer, const char* name_pointer) const {
+    if (!refused || !document_.contains(json::json_pointer(pointer))) return;
+    throw ConfigError(
+        name_ + " " + pointer,
+        fmt::format("has no use with \"{}\"; expected no such key",
+                    document_.at(json::json_pointer(name_pointer)).get<std::string>()));
+  }
+
+ private:
+  std::filesystem::path Resolve(const std::filesystem::path& path) const {
+    return (folder_ / path).lexically_normal();
+  }
+
+  std::string name_;
+  std::filesystem::path folder_;
+  const json& document_;
+};
+
+}  // namespace
+
+TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
+  const json document = ReadDocument(file);
+  nn::CheckSchema(json::parse(kTrainSchema), document, file.string());
+  const Reader reader(file, document);
+  TrainConfig config;
+  TrainOptions& o = config.options;
+  reader.ReadFileName("/network", o.network);
+  reader.ReadDataFiles("/data/train_images", o.train_images);
+  reader.ReadDataFiles("/data/train_labels", o.train_labels);
+  reader.ReadDataFiles("/data/test_images", o.test_images);
+  reader.ReadDataFiles("/data/test_labels", o.test_labels);
+  reader.Read("/data/validation", o.validation);
+  reader.ReadName("/optimizer/name", o.optimizer, {Optimizer::kAdamW, Optimizer::kSgd});
+  reader.Read("/optimizer/lr", o.lr);
+  reader.Read("/optimizer/momentum", o.momentum);
+  reader.Read("/optimizer/weight_decay", o.weight_decay);
+  reader.Refuse(o.optimizer != Optimizer::kSgd, "/optimizer/momentum", "/optimizer/name");
+  reader.ReadName("/schedule/name", o.schedule, {Schedule::kCosine, Schedule::kStep});
+  reader.Read("/schedule/warmup_epochs", o.warmup_epochs);
+  reader.Read("/schedule/step_epochs", o.step_epochs);
+  reader.Read("/schedule/factor", o.step_factor);
+  reader.Refuse(o.schedule != Schedule::kStep, "/schedule/step_epochs", "/schedule/name");
+  reader.Refuse(o.schedule != Schedule::kStep, "/schedule/factor", "/schedule/name");
+  reader.Read("/epochs", o.epochs);
+  reader.Read("/batch", o.batch);
+  reader.ReadName("/augmentation/name", o.augmentation,
+                  {Augmentation::kNone, Augmentation::kDistort, Augmentation::kFlipCrop});
+  reader.Read("/augmentation/strength", o.augment);
+  reader.Refuse(o.augmentation == Augmentation::kNone, "/augmentation/strength",
+                "/augmentation/name");
+  reader.Read("/label_smoothing", o.label_smoothing);
+  reader.Read("/width_bits", o.width_bits);
+  reader.ReadFileName("/teacher/network", o.teacher);
+  reader.ReadFileName("/teacher/weights", o.teacher_weights);
+  reader.Read("/teacher/temperature", o.temperature);
+  reader.Read("/teacher/lambda", o.distillation_weight);
+  reader.Read("/seed", o.seed);
+  reader.Read("/threads", o.threads);
+  reader.ReadName("/device", o.device, {Device::kCpu, Device::kCuda, Device::kAuto});
+  reader.ReadFileName("/initial", o.initial);
+  reader.ReadFileName("/out", o.out);
+  reader.ReadFileName("/checkpoint", o.checkpoint);
+  reader.ReadFileName("/log", config.log);
+  return config;
+}
+
+bool IsTrainConfig(const std::filesystem::path& file) {
+  try {
+    const json document = ReadDocument(file);
+    return document.is_object() && !document.contains("layers");
+  } catch (const ConfigError&) {
+    return false;
+  }
+}
+
+}  // namespace tercet::train
