@@ -387,6 +387,19 @@ TEST_F(TrainTest, RejectsWrongOptions) {
   }
 }
 
+TEST_F(TrainTest, RejectsALayerThatDoesNotFit) {
+  std::string network = kNetwork;
+  network.replace(network.find("\"kernel\": 3"), 11, "\"kernel\": 9");
+  Write(options_.network, network);
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("net.json /layers/0/kernel"), HasSubstr("found 9")));
+}
+
+TEST_F(TrainTest, RejectsDataThatAreCutShort) {
+  const std::string images = Bytes(options_.train_images);
+  Write(options_.train_images, images.substr(0, images.size() - 1));
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("images: truncated"), HasSubstr("480 times 64")));
+}
+
 TEST_F(TrainTest, RejectsLabelsOfAnotherLength) {
   Write(folder_ / "labels", BigEndian(0x801) + BigEndian(3) + std::string(3, '\1'));
   EXPECT_THAT(Failure(), AllOf(HasSubstr("labels"), HasSubstr("3 labels found, 480 expected")));
