@@ -18,6 +18,7 @@
 #include "net/frame.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/net/split_link.h"
 
 namespace tercet::net {
 namespace {
@@ -192,6 +193,21 @@ TEST_F(TcpLinkTest, ThreePartiesOverTls) {
 TEST_F(TcpLinkTest, ThreePartiesWithoutTls) {
   auto links = Connected(AllOptions(false));
   Exchange(links);
+}
+
+TEST_F(TcpLinkTest, SplitLinksExchangeSideBySide) {
+  auto links = Connected(AllOptions());
+  std::array<std::array<Links, 3>, 3> sessions;  // by session and party
+  for (std::size_t i = 0; i < 3; ++i)
+    for (std::size_t j = 0; j < 3; ++j) {
+      if (i == j) continue;
+      auto parts = SplitLink(std::move(links[i][j]), 3);
+      for (std::size_t k = 0; k < 3; ++k) sessions[k][i][j] = std::move(parts[k]);
+    }
+  std::vector<std::future<void>> running;
+  for (auto& session : sessions)
+    running.push_back(std::async(std::launch::async, [&session] { Exchange(session); }));
+  for (auto& session : running) session.get();
 }
 
 TEST_F(TcpLinkTest, LargeMessagesBothWaysAtOnce) {

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "tercet/net/link.h"
+
+namespace tercet::net {
+
+/// At most so many parts share a link.
+inline constexpr std::size_t kMaxLinkParts = 3;
+
+/// Splits a link into `count` links that several sessions use side by side, each from threads of
+/// its own: every part has all lanes of its own, and messages of one part never wait for those of
+/// another. Both ends split alike, once nobody receives from the link itself any more. Works over
+/// any link, with wrappers below or above it.
+///
+/// On the wire a message of part k carries k in the top two bits of its depth; a chain of dependent
+/// messages is never that long (Send throws InternalError). Nothing is added to the payload.
+/// Receive of any part throws ProtocolError that names the peer when a message is for a part that
+/// there is not. Whoever waits reads for all, so what a slow part has not yet received is kept
+/// here, without a limit of its own.
+///
+/// Flush and Abort are those of the whole link: an Abort ends all parts. Close ends its part only;
+/// the link is closed with its last part.
+std::vector<std::unique_ptr<Link>> SplitLink(std::unique_ptr<Link> link, std::size_t count);
+
+}  // namespace tercet::net

@@ -1,0 +1,134 @@
+#include "tercet/net/split_link.h"
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "tercet/base/error.h"
+
+namespace tercet::net {
+namespace {
+
+constexpr unsigned kPartShift = 30;  // of the depth
+constexpr std::uint32_t kDepthMask = (std::uint32_t{1} << kPartShift) - 1;
+static_assert(kMaxLinkParts <= std::size_t{1} << (32 - kPartShift));
+
+/// The link that parts have in common. One of the threads that wait for a message of a phase reads
+/// the link, and sorts what comes until its own message is there; then another one takes over.
+class SharedLink {
+ public:
+  SharedLink(std::unique_ptr<Link> link, std::size_t count)
+      : link_(std::move(link)), count_(count), open_(count) {}
+
+  Link& Whole() { return *link_; }
+
+  Message Receive(std::size_t part, Phase phase) {
+    Lane& lane = lanes_[static_cast<std::size_t>(phase)];
+    std::unique_lock lock(lane.mutex);
+    auto& mine = lane.arrived[part];
+    while (true) {
+      lane.changed.wait(lock, [&] { return !mine.empty() || !lane.is_read; });
+      if (!mine.empty()) {
+        Message message = std::move(mine.front());
+        mine.pop_front();
+        return message;
+      }
+      lane.is_read = true;
+      lock.unlock();
+      Message message;
+      try {
+        message = ReceiveAny(phase);
+      } catch (...) {
+        lock.lock();
+        lane.is_read = false;
+        lane.changed.notify_all();  // the others find out for themselves
+        throw;
+      }
+      const std::size_t to = message.depth >> kPartShift;
+      message.depth &= kDepthMask;
+      lock.lock();
+      lane.is_read = false;
+      lane.arrived[to].push_back(std::move(message));
+      lane.changed.notify_all();
+    }
+  }
+
+  void ClosePart() noexcept {
+    if (--open_ == 0) link_->Close();
+  }
+
+ private:
+  struct Lane {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool is_read = false;  ///< by one of the threads that wait
+    std::array<std::deque<Message>, kMaxLinkParts> arrived;
+  };
+
+  Message ReceiveAny(Phase phase) {
+    Message message = link_->Receive(phase);
+    if (const std::size_t to = message.depth >> kPartShift; to >= count_)
+      throw ProtocolError(fmt::format("party {} sent a message ({}) for part {} of a link with {}",
+                                      link_->Peer(), PhaseName(phase), to, count_));
+    return message;
+  }
+
+  std::unique_ptr<Link> link_;
+  const std::size_t count_;
+  std::atomic<std::size_t> open_;
+  std::array<Lane, kPhases> lanes_;
+};
+
+class LinkPart final : public Link {
+ public:
+  LinkPart(std::shared_ptr<SharedLink> shared, std::size_t part)
+      : shared_(std::move(shared)), part_(part) {}
+  LinkPart(const LinkPart&) = delete;
+  LinkPart& operator=(const LinkPart&) = delete;
+  ~LinkPart() override { LinkPart::Close(); }
+
+  void Send(Message message) override {
+    ThrowIfClosed();
+    TERCET_CHECK(message.depth <= kDepthMask, "a depth of {} leaves no room for a link's part",
+                 message.depth);
+    message.depth |= static_cast<std::uint32_t>(part_) << kPartShift;
+    shared_->Whole().Send(std::move(message));
+  }
+  Message Receive(Phase phase) override {
+    ThrowIfClosed();
+    return shared_->Receive(part_, phase);
+  }
+  void Flush() override { shared_->Whole().Flush(); }
+  void Abort(const std::string& reason) noexcept override { shared_->Whole().Abort(reason); }
+  void Close() noexcept override {
+    if (!closed_.exchange(true)) shared_->ClosePart();
+  }
+  int Peer() const override { return shared_->Whole().Peer(); }
+
+ private:
+  void ThrowIfClosed() const {
+    if (closed_) throw NetworkError(fmt::format("the link to party {} was closed here", Peer()));
+  }
+
+  std::shared_ptr<SharedLink> shared_;
+  const std::size_t part_;
+  std::atomic<bool> closed_ = false;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<Link>> SplitLink(std::unique_ptr<Link> link, std::size_t count) {
+  TERCET_CHECK(link != nullptr, "there is no link to split");
+  TERCET_CHECK(count >= 1 && count <= kMaxLinkParts, "a link has 1 to {} parts, not {}",
+               kMaxLinkParts, count);
+  const auto shared = std::make_shared<SharedLink>(std::move(link), count);
+  std::vector<std::unique_ptr<Link>> parts;
+  for (std::size_t part = 0; part < count; ++part)
+    parts.push_back(std::make_unique<LinkPart>(shared, part));
+  return parts;
+}
+
+}  // namespace tercet::net
