@@ -1,8 +1,13 @@
 #include "app/cost_table.h"
 
 #include <algorithm>
+#include <cmath>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
+#include "app/auto_suite.h"
+#include "tercet/base/error.h"
 #include "tercet/report/table.h"
 
 namespace tercet::app {
@@ -18,25 +23,96 @@ nlohmann::ordered_json CostToJson(const mpc::Cost& cost, std::uint32_t hops) {
       {"hops", hops}, {"offline_bytes", cost.OfflineTotal()}, {"online_bytes", cost.OnlineTotal()}};
 }
 
+double Seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
+
+// What step `k` adds.
+nn::PredictedTime Growth(const Prediction& prediction, std::size_t k) {
+  nn::PredictedTime time = prediction.steps[k];
+  if (k > 0) {
+    time.offline_ns -= prediction.steps[k - 1].offline_ns;
+    time.online_ns -= prediction.steps[k - 1].online_ns;
+  }
+  return time;
+}
+
+// The computation of each step of one query as a report has it; nothing when it is of another
+// network, suite, batch or link.
+std::optional<std::vector<nn::PredictedTime>> MeasuredComputation(
+    const nn::Plan& plan, const mpc::SuiteChoice& suite, const std::filesystem::path& file) {
+  try {
+    std::ifstream in(file);
+    const auto report = nlohmann::json::parse(in);
+    if (report.at("network") != plan.network.name || report.at("suite") != suite.Text() ||
+        report.at("batch") != plan.batch || report.at("link") != "none")
+      return std::nullopt;
+    const auto images = report.at("images").get<std::size_t>();
+    const double queries = std::ceil(static_cast<double>(images) / static_cast<double>(plan.batch));
+    const auto& layers = report.at("layers");
+    if (layers.size() != plan.layers.size() + 2) return std::nullopt;
+    std::vector<nn::PredictedTime> steps(layers.size());
+    // Layers overlap at different parties, so theirs are shares of the phase's time.
+    for (const bool online : {false, true}) {
+      const char* key = online ? "online_s" : "offline_s";
+      double sum = 0;
+      for (const auto& layer : layers) sum += layer.at(key).get<double>();
+      const double whole = report.at("time").at(key).get<double>() / queries * 1e9;
+      for (std::size_t k = 0; k < layers.size(); ++k) {
+        const double part = sum > 0 ? layers[k].at(key).get<double>() / sum : 0;
+        (online ? steps[k].online_ns : steps[k].offline_ns) = std::llround(whole * part);
+      }
+    }
+    return steps;
+  } catch (const nlohmann::json::exception& e) {
+    throw ConfigError(file.string(), fmt::format("no report of `tercet run --json`: {}", e.what()));
+  }
+}
+
 }  // namespace
 
-std::string DescribePlan(const nn::Plan& plan, bool utf8) {
+Prediction Predict(const nn::Plan& plan, const mpc::SuiteChoice& suite,
+                   const mpc::Registry& registry, const net::LinkProfile& link,
+                   const std::vector<std::filesystem::path>& reports) {
+  for (const auto& file : reports)
+    if (const auto computation = MeasuredComputation(plan, suite, file))
+      return {link, nn::StepTimes(plan, *computation, link), true};
+  const auto model = nn::ModelledComputation(plan, AutoCandidates(registry));
+  return {link, nn::StepTimes(plan, model, link), false};
+}
+
+std::string DescribePlan(const nn::Plan& plan, const Prediction* prediction, bool utf8) {
   using report::Align;
-  report::Table table({{"layer"},
-                       {"type"},
-                       {"output"},
-                       {"MACs", Align::kRight},
-                       {"bits", Align::kRight},
-                       {"suite"},
-                       {"hops", Align::kRight},
-                       {"offline", Align::kRight},
-                       {"online", Align::kRight}});
+  std::vector<report::Table::Column> columns{{"layer"},
+                                             {"type"},
+                                             {"output"},
+                                             {"MACs", Align::kRight},
+                                             {"bits", Align::kRight},
+                                             {"suite"},
+                                             {"hops", Align::kRight},
+                                             {"offline", Align::kRight},
+                                             {"online", Align::kRight}};
+  if (prediction != nullptr) {
+    columns.push_back({"offline time", Align::kRight});
+    columns.push_back({"online time", Align::kRight});
+  }
+  report::Table table(columns);
+  const auto add_row = [&](std::vector<std::string> cells, const nn::PredictedTime* time) {
+    if (prediction != nullptr) {
+      cells.push_back(time == nullptr ? "" : report::FormatSeconds(Seconds(time->offline_ns)));
+      cells.push_back(time == nullptr ? "" : report::FormatSeconds(Seconds(time->online_ns)));
+    }
+    table.AddRow(std::move(cells));
+  };
+  std::size_t row = 0;
   auto add = [&](std::string name, std::string type, std::string output, std::string macs,
                  std::string bits, std::string suite, const mpc::Cost& cost, std::uint32_t hops) {
-    table.AddRow({std::move(name), std::move(type), std::move(output), std::move(macs),
-                  std::move(bits), std::move(suite), hops > 0 ? std::to_string(hops) : "",
-                  report::FormatBytes(cost.OfflineTotal()),
-                  report::FormatBytes(cost.OnlineTotal())});
+    nn::PredictedTime time;
+    if (prediction != nullptr)
+      time = row < prediction->steps.size() ? Growth(*prediction, row) : prediction->steps.back();
+    ++row;
+    add_row({std::move(name), std::move(type), std::move(output), std::move(macs), std::move(bits),
+             std::move(suite), hops > 0 ? std::to_string(hops) : "",
+             report::FormatBytes(cost.OfflineTotal()), report::FormatBytes(cost.OnlineTotal())},
+            &time);
   };
   const auto hops = plan.OnlineHops();
   add("input", "input", ShapeText(plan.network.input.shape), "", "", "", plan.input, hops[0]);
@@ -54,20 +130,12 @@ std::string DescribePlan(const nn::Plan& plan, bool utf8) {
   table.AddRule();
   const auto total = plan.Total();
   for (std::size_t p = 0; p < 3; ++p)
-    table.AddRow({fmt::format("sent by party {}", p), "", "", "", "", "", "",
-                  report::FormatBytes(total.OfflineBytes()[p]),
-                  report::FormatBytes(total.OnlineBytes()[p])});
+    add_row(
+        {fmt::format("sent by party {}", p), "", "", "", "", "", "",
+         report::FormatBytes(total.OfflineBytes()[p]), report::FormatBytes(total.OnlineBytes()[p])},
+        nullptr);
   add("total", "", "", report::FormatCount(macs), "", "", total, total.OnlineHops());
   return table.Render(utf8);
-}
-
-double LinkSeconds(std::uint32_t hops, const std::array<std::uint64_t, 3>& bytes,
-                   const net::LinkProfile& link) {
-  double seconds = hops * link.rtt_ms / 2e3;
-  if (link.mbit > 0)
-    seconds +=
-        static_cast<double>(*std::max_element(bytes.begin(), bytes.end())) * 8 / (link.mbit * 1e6);
-  return seconds;
 }
 
 RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
@@ -93,7 +161,7 @@ bool MatchesPlan(const report::RunReport& run, const RunTotals& cost) {
 }
 
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
-                       const net::LinkProfile& link) {
+                       const Prediction& prediction) {
   using nlohmann::ordered_json;
   ordered_json layers = ordered_json::array();
   const auto hops = plan.OnlineHops();
@@ -102,6 +170,9 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
     ordered_json layer{{"name", name}, {"type", type}};
     layer.update(more);
     layer.update(CostToJson(cost, hops[layers.size()]));
+    const auto time = Growth(prediction, layers.size());
+    layer["offline_s"] = Seconds(time.offline_ns);
+    layer["online_s"] = Seconds(time.online_ns);
     layers.push_back(std::move(layer));
   };
   add("input", "input", plan.input, ordered_json::object());
@@ -122,13 +193,46 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
       {"hops", {{"offline", total.OfflineHops()}, {"online", total.OnlineHops()}}},
       {"bytes", {{"offline", total.OfflineBytes()}, {"online", total.OnlineBytes()}}},
       {"link",
-       {{"name", link.name},
-        {"rtt_ms", link.rtt_ms},
-        {"mbit", link.mbit},
-        {"offline_s", LinkSeconds(total.OfflineHops(), total.OfflineBytes(), link)},
-        {"online_s", LinkSeconds(total.OnlineHops(), total.OnlineBytes(), link)}}},
+       {{"name", prediction.link.name},
+        {"rtt_ms", prediction.link.rtt_ms},
+        {"mbit", prediction.link.mbit}}},
+      {"predicted",
+       {{"offline_s", Seconds(prediction.steps.back().offline_ns)},
+        {"online_s", Seconds(prediction.steps.back().online_ns)},
+        {"computation", prediction.measured ? "measured" : "activations by the built-in model"}}},
       {"layers", std::move(layers)}};
   return document.dump(2);
+}
+
+std::string PlanCsvHead() {
+  return "network,suite,batch,link,layer,width,choice,hops,offline_bytes,online_bytes,offline_s,"
+         "online_s\n";
+}
+
+std::string PlanToCsv(const nn::Plan& plan, const mpc::SuiteChoice& suite,
+                      const Prediction& prediction) {
+  std::string text;
+  const auto add = [&](const std::string& layer, const std::string& width,
+                       const std::string& choice, const mpc::Cost& cost, std::uint32_t hops,
+                       const nn::PredictedTime& time) {
+    // Options of a suite hold commas.
+    text += fmt::format("\"{}\",\"{}\",{},\"{}\",\"{}\",{},\"{}\",{},{},{},{:.9f},{:.9f}\n",
+                        plan.network.name, suite.Text(), plan.batch, prediction.link.name, layer,
+                        width, choice, hops, cost.OfflineTotal(), cost.OnlineTotal(),
+                        Seconds(time.offline_ns), Seconds(time.online_ns));
+  };
+  const auto hops = plan.OnlineHops();
+  std::size_t step = 0;
+  add("input", "", "", plan.input, hops[0], Growth(prediction, 0));
+  for (const auto& planned : plan.layers) {
+    ++step;
+    add(planned.layer.name, std::to_string(planned.layer.value_bits), planned.suite.Text(),
+        planned.cost, hops[step], Growth(prediction, step));
+  }
+  add("output", "", "", plan.output, hops[step + 1], Growth(prediction, step + 1));
+  const auto total = plan.Total();
+  add("total", "", "", total, total.OnlineHops(), prediction.steps.back());
+  return text;
 }
 
 }  // namespace tercet::app

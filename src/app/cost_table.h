@@ -2,22 +2,34 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "tercet/net/wrappers.h"
+#include "tercet/nn/auto_plan.h"
 #include "tercet/nn/plan.h"
 #include "tercet/report/run_report.h"
 
 namespace tercet::app {
 
-/// A plan as a table: shape, multiplications, width, suite, hops and bytes of one batch for each
-/// layer, and the sums.
-std::string DescribePlan(const nn::Plan& plan, bool utf8);
+/// The predicted times of a plan, and what they rest on.
+struct Prediction {
+  net::LinkProfile link;
+  std::vector<nn::PredictedTime> steps;  ///< nn::StepTimes
+  bool measured = false;                 ///< computation is from a run, not from the built-in model
+};
 
-/// The time that latency and bytes alone take on a link: hops * rtt / 2, plus the bytes of the
-/// party that sends most at the link's rate.
-double LinkSeconds(std::uint32_t hops, const std::array<std::uint64_t, 3>& bytes,
-                   const net::LinkProfile& link);
+/// The prediction with computation as `reports` have measured it on unshaped links (files of
+/// `tercet run --json`, the one of this network, suite and batch), else by the built-in model,
+/// which knows activations only. ConfigError names a file that is no such report.
+Prediction Predict(const nn::Plan& plan, const mpc::SuiteChoice& suite,
+                   const mpc::Registry& registry, const net::LinkProfile& link,
+                   const std::vector<std::filesystem::path>& reports);
+
+/// A plan as a table: shape, multiplications, width, suite, hops and bytes of one batch for each
+/// layer, and the sums; with a prediction (may be null) the time that each adds.
+std::string DescribePlan(const nn::Plan& plan, const Prediction* prediction, bool utf8);
 
 /// What a run sends, by party, and the hops of one batch.
 struct RunTotals {
@@ -32,8 +44,12 @@ RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
 /// Whether the run's bytes, party by party, and hops are exactly those of the plan.
 bool MatchesPlan(const report::RunReport& run, const RunTotals& cost);
 
-/// The plan as JSON text, for `tercet plan --json`.
+/// The plan with its prediction as JSON text, for `tercet plan --json`.
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
-                       const net::LinkProfile& link);
+                       const Prediction& prediction);
+/// The same as lines of CSV, one a step and one for the whole; the head is PlanCsvHead().
+std::string PlanToCsv(const nn::Plan& plan, const mpc::SuiteChoice& suite,
+                      const Prediction& prediction);
+std::string PlanCsvHead();
 
 }  // namespace tercet::app

@@ -29,38 +29,11 @@ struct PlanArguments {
   std::filesystem::path network, json, csv;
   ModelSource model;
   std::vector<std::string> suites;  // none: all private ones and auto
+  std::vector<std::filesystem::path> measured;
   std::string link = "none", optimise = "online";
   std::size_t batch = 1, bits = kDefaultBits;
   RoleOptions roles;
 };
-
-std::string Quoted(const std::string& text) { return "\"" + text + "\""; }
-
-// One line a step of the query, and one for the whole with the predicted times.
-std::string PlanToCsv(const nn::Plan& plan, const mpc::SuiteChoice& suite,
-                      const net::LinkProfile& link, const nn::PredictedTime& time) {
-  std::string text;
-  const auto hops = plan.OnlineHops();
-  std::size_t step = 0;
-  const auto add = [&](const std::string& layer, const std::string& width,
-                       const std::string& choice, const mpc::Cost& cost, std::uint32_t online_hops,
-                       const std::string& times) {
-    text +=
-        fmt::format("{},{},{},{},{},{},{},{},{},{},{}\n", Quoted(plan.network.name),
-                    Quoted(suite.Text()), plan.batch, Quoted(link.name), Quoted(layer), width,
-                    Quoted(choice), online_hops, cost.OfflineTotal(), cost.OnlineTotal(), times);
-  };
-  add("input", "", "", plan.input, hops[step++], ",");
-  for (const auto& planned : plan.layers)
-    add(planned.layer.name, std::to_string(planned.layer.value_bits), planned.suite.Text(),
-        planned.cost, hops[step++], ",");
-  add("output", "", "", plan.output, hops[step], ",");
-  const auto total = plan.Total();
-  add("total", "", "", total, total.OnlineHops(),
-      fmt::format("{:.9f},{:.9f}", static_cast<double>(time.offline_ns) / 1e9,
-                  static_cast<double>(time.online_ns) / 1e9));
-  return text;
-}
 
 int ShowPlan(PlanArguments arguments) {
   const auto registry = BuiltinProtocols();
@@ -82,16 +55,16 @@ int ShowPlan(PlanArguments arguments) {
     network = LoadModel(spec, arguments.model, registry, Say).net;
   }
   std::string plans;
-  std::string csv =
-      "network,suite,batch,link,layer,width,choice,hops,offline_bytes,online_bytes,offline_s,"
-      "online_s\n";
+  std::string csv = PlanCsvHead();
+  bool all_measured = true;
   using report::Align;
   report::Table comparison({{"suite"},
                             {"hops", Align::kRight},
                             {"offline", Align::kRight},
                             {"online", Align::kRight},
                             {"offline time", Align::kRight},
-                            {"online time", Align::kRight}});
+                            {"online time", Align::kRight},
+                            {"computation"}});
   for (const auto& text : arguments.suites) {
     const auto suite = ParseSuite(text, registry);
     auto named = network;
@@ -99,32 +72,30 @@ int ShowPlan(PlanArguments arguments) {
                 roles, arguments.batch);
     const auto plan = nn::MakePlan(named, registry, suite, roles, arguments.batch);
     for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
-    fmt::print("\n{}, suite {}, one batch of {}; {}\n\n{}", network.name, suite.Text(), plan.batch,
-               RolesText(roles), DescribePlan(plan, report::Utf8Locale()));
-    if (link.Shaped()) {
-      const auto total = plan.Total();
-      fmt::print(
-          "On link {} (round trip {} ms, {} Mbit/s), latency and bytes alone, without any "
-          "computation: offline {}, online {}.\n"
-          "(hops x half a round trip + the bytes of the party that sends most / rate)\n",
-          link.name, link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited",
-          report::FormatSeconds(LinkSeconds(total.OfflineHops(), total.OfflineBytes(), link)),
-          report::FormatSeconds(LinkSeconds(total.OnlineHops(), total.OnlineBytes(), link)));
-    }
+    const auto prediction = Predict(plan, suite, registry, link, arguments.measured);
+    all_measured = all_measured && prediction.measured;
+    fmt::print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(),
+               plan.batch, link.name, RolesText(roles),
+               DescribePlan(plan, &prediction, report::Utf8Locale()));
     const auto total = plan.Total();
-    const auto time = nn::PlanTime(plan, AutoCandidates(registry), link);
+    const auto& time = prediction.steps.back();
     comparison.AddRow({suite.Text(), std::to_string(total.OnlineHops()),
                        report::FormatBytes(total.OfflineTotal()),
                        report::FormatBytes(total.OnlineTotal()),
                        report::FormatSeconds(static_cast<double>(time.offline_ns) / 1e9),
-                       report::FormatSeconds(static_cast<double>(time.online_ns) / 1e9)});
-    csv += PlanToCsv(plan, suite, link, time);
-    plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, link);
+                       report::FormatSeconds(static_cast<double>(time.online_ns) / 1e9),
+                       prediction.measured ? "measured" : "model"});
+    csv += PlanToCsv(plan, suite, prediction);
+    plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, prediction);
   }
-  fmt::print(
-      "\nOn link {}: latency, bytes and the activations' computation; linear layers, which all "
-      "suites share, are not in it.\n\n{}",
-      link.name, comparison.Render(report::Utf8Locale()));
+  fmt::print("\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link.name,
+             link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited",
+             arguments.batch, comparison.Render(report::Utf8Locale()));
+  if (!all_measured)
+    fmt::print(
+        "Computation by the built-in model is that of activations alone, on a Xeon with AVX-512; "
+        "for times of this\nmachine give reports of `tercet run --json` on link none with "
+        "--measured.\n");
   if (!arguments.csv.empty()) WriteFile(arguments.csv, csv);
   if (!arguments.json.empty()) WriteFile(arguments.json, "{\"plans\": [\n" + plans + "\n]}\n");
   return kExitOk;
@@ -268,8 +239,13 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
   AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
   command
       ->add_option("--link", a->link,
-                   "Also the time on this link: none, lan, wan or rtt_ms=X,mbit=Y")
+                   "Predict times on this link: none, lan, wan or rtt_ms=X,mbit=Y")
       ->capture_default_str();
+  command
+      ->add_option("--measured", a->measured,
+                   "Reports of `tercet run --json` without --link, of the same network, suite and "
+                   "batch: computation is taken from them")
+      ->check(CLI::ExistingFile);
   command->add_option("--json", a->json, "Write the plans");
   command->add_option("--csv", a->csv, "Write them as a table, with the predicted times");
   a->roles.AddTo(*command);

@@ -200,7 +200,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     if (quiet) return;
     for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
     fmt::print("{} images in batches of {}; {}; cost of one batch:\n\n{}\n", count, plan.batch,
-               RolesText(plan.roles), DescribePlan(plan, report::Utf8Locale()));
+               RolesText(plan.roles), DescribePlan(plan, nullptr, report::Utf8Locale()));
     std::fflush(stdout);
   };
   settings.on_delivered = [](std::size_t queries) {

@@ -64,11 +64,10 @@ struct QueryClocks {
     offline.Send(cost.Rounds(mpc::Phase::kOffline), link);
     online.Send(cost.Rounds(mpc::Phase::kOnline), link);
   }
-  void Add(const PlannedLayer& planned, const ComputeModel& compute, const net::LinkProfile& link) {
-    const auto elements = static_cast<double>(planned.activation.Elements());
-    offline.Compute(Nanoseconds(elements * compute.offline_ns));
-    online.Compute(Nanoseconds(elements * compute.online_ns));
-    Add(planned.cost, link);
+  void Add(const mpc::Cost& cost, const PredictedTime& compute, const net::LinkProfile& link) {
+    offline.Compute(compute.offline_ns);
+    online.Compute(compute.online_ns);
+    Add(cost, link);
   }
   PredictedTime Time() const { return {offline.End(), online.End()}; }
 };
@@ -78,6 +77,12 @@ ComputeModel ModelOf(const mpc::SuiteChoice& suite, const std::vector<Candidate>
   for (const auto& candidate : candidates)
     if (candidate.suite.Text() == text) return candidate.compute;
   return {};
+}
+
+PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates) {
+  const auto model = ModelOf(planned.suite, candidates);
+  const auto elements = static_cast<double>(planned.activation.Elements());
+  return {Nanoseconds(elements * model.offline_ns), Nanoseconds(elements * model.online_ns)};
 }
 
 // The suites of the layers so far, and when they are done.
@@ -153,14 +158,35 @@ PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link) {
   return clocks.Time();
 }
 
+std::vector<PredictedTime> ModelledComputation(const Plan& plan,
+                                               const std::vector<Candidate>& candidates) {
+  std::vector<PredictedTime> steps(1);
+  for (const auto& planned : plan.layers) steps.push_back(ComputationOf(planned, candidates));
+  steps.emplace_back();
+  return steps;
+}
+
+std::vector<PredictedTime> StepTimes(const Plan& plan,
+                                     const std::vector<PredictedTime>& computation,
+                                     const net::LinkProfile& link) {
+  TERCET_CHECK(computation.size() == plan.layers.size() + 2,
+               "computation of {} steps for a plan of {}", computation.size(),
+               plan.layers.size() + 2);
+  std::vector<PredictedTime> times;
+  QueryClocks clocks;
+  const auto add = [&](const mpc::Cost& cost) {
+    clocks.Add(cost, computation[times.size()], link);
+    times.push_back(clocks.Time());
+  };
+  add(plan.input);
+  for (const auto& planned : plan.layers) add(planned.cost);
+  add(plan.output);
+  return times;
+}
+
 PredictedTime PlanTime(const Plan& plan, const std::vector<Candidate>& candidates,
                        const net::LinkProfile& link) {
-  QueryClocks clocks;
-  clocks.Add(plan.input, link);
-  for (const auto& planned : plan.layers)
-    clocks.Add(planned, ModelOf(planned.suite, candidates), link);
-  clocks.Add(plan.output, link);
-  return clocks.Time();
+  return StepTimes(plan, ModelledComputation(plan, candidates), link).back();
 }
 
 PublicNetwork ChooseSuites(const PublicNetwork& network, const mpc::Registry& registry,
@@ -207,7 +233,7 @@ PublicNetwork ChooseSuites(const PublicNetwork& network, const mpc::Registry& re
           found = planned.emplace(key, plan_with(longer.suites).layers[k]).first;
         const auto& layer = found->second;
         longer.dealt.push_back(layer.dealt_output);
-        longer.clocks.Add(layer, ModelOf(layer.suite, settings.candidates), settings.link);
+        longer.clocks.Add(layer.cost, ComputationOf(layer, settings.candidates), settings.link);
         next.push_back(std::move(longer));
       }
     labels = std::move(next);

@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <sstream>
 #include <variant>
 
 #include "app/auto_suite.h"
@@ -183,8 +186,61 @@ TEST(Costs, OfARunAddUpOverBatches) {
   for (std::size_t p = 0; p < 3; ++p)
     EXPECT_EQ(cost.online_bytes[p], 2 * plan.Total().OnlineBytes()[p] + rest.OnlineBytes()[p]);
   EXPECT_EQ(cost.online_hops, plan.Total().OnlineHops());
-  EXPECT_DOUBLE_EQ(LinkSeconds(3, {1'000'000, 2'000'000, 5}, {"x", 10, 16}), 3 * 0.005 + 1);
-  EXPECT_DOUBLE_EQ(LinkSeconds(3, {1, 2, 3}, {"x", 10, 0}), 0.015);
+}
+
+TEST(Prediction, AddsTheLinkToWhatARunHasMeasured) {
+  const World world;
+  const auto registry = BuiltinProtocols();
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), registry, 14);
+  const mpc::SuiteChoice suite{"lut", {}};
+  const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
+  // 10 images are 3 queries, each 2 ms offline and 1 ms online.
+  json report{{"network", network.name},
+              {"suite", "lut"},
+              {"link", "none"},
+              {"batch", 4},
+              {"images", 10},
+              {"time", {{"offline_s", 0.006}, {"online_s", 0.003}}}};
+  for (std::size_t k = 0; k < plan.layers.size() + 2; ++k)
+    report["layers"].push_back({{"offline_s", 0.1}, {"online_s", k == 1 ? 0.2 : 0.0}});
+  const auto file = world.File("report.json");
+  std::ofstream(file) << report;
+  const net::LinkProfile link{"slow", 10, 0};
+  const auto prediction = Predict(plan, suite, registry, link, {file});
+  EXPECT_TRUE(prediction.measured);
+  ASSERT_EQ(prediction.steps.size(), plan.layers.size() + 2);
+  EXPECT_NEAR(static_cast<double>(prediction.steps.back().online_ns),
+              1e6 + plan.Total().OnlineHops() * 5e6, 10);
+  EXPECT_NEAR(static_cast<double>(prediction.steps.back().offline_ns),
+              2e6 + plan.Total().OfflineHops() * 5e6, 10);
+  // Of another batch, it says nothing.
+  report["batch"] = 5;
+  std::ofstream(file) << report;
+  EXPECT_FALSE(Predict(plan, suite, registry, link, {file}).measured);
+  std::ofstream(file) << "{}";
+  try {
+    Predict(plan, suite, registry, link, {file});
+    FAIL() << "a file that is no report is taken";
+  } catch (const ConfigError& e) {
+    EXPECT_THAT(e.what(), HasSubstr("report.json"));
+  }
+}
+
+TEST(Prediction, LinesOfCsvAddUpToTheWhole) {
+  const World world;
+  const auto registry = BuiltinProtocols();
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), registry, 14);
+  const mpc::SuiteChoice suite{"lut", {}};
+  const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
+  std::istringstream lines(
+      PlanToCsv(plan, suite, Predict(plan, suite, registry, net::ParseLinkProfile("wan"), {})));
+  std::vector<double> times;
+  for (std::string line; std::getline(lines, line);)
+    times.push_back(std::stod(line.substr(line.rfind(',') + 1)));
+  ASSERT_EQ(times.size(), plan.layers.size() + 3);
+  const double whole = times.back();
+  times.pop_back();
+  EXPECT_NEAR(std::accumulate(times.begin(), times.end(), 0.0), whole, 1e-7);
 }
 
 TEST(Auto, NamesASuiteForEveryLayerThatAsks) {

@@ -43,8 +43,19 @@ struct PredictedTime {
 /// later. Without a rate this is hops * rtt / 2.
 PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link);
 
-/// The same of a whole plan, with the activations' computation by those of `candidates` that the
-/// plan uses (0 for others). Linear maps, which are the same in every suite, are not in it.
+/// Computation of each step of a plan's query (input, layers, output) in nanoseconds: that of the
+/// activations, by those of `candidates` that the plan uses (0 for others). Linear maps, which are
+/// the same in every suite, are not in it.
+std::vector<PredictedTime> ModelledComputation(const Plan& plan,
+                                               const std::vector<Candidate>& candidates);
+
+/// How far the query has come in each phase after each step, `computation` of it included.
+/// InternalError unless there is one for each step.
+std::vector<PredictedTime> StepTimes(const Plan& plan,
+                                     const std::vector<PredictedTime>& computation,
+                                     const net::LinkProfile& link);
+
+/// The whole query's time, with ModelledComputation.
 PredictedTime PlanTime(const Plan& plan, const std::vector<Candidate>& candidates,
                        const net::LinkProfile& link);
 
