@@ -89,16 +89,23 @@ std::string RolesText(const mpc::Roles& roles) {
                      roles.data_owner, roles.model_owner, roles.receiver);
 }
 
-void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
+void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
                         std::size_t& queries) {
   constexpr const char* kGroup = "Offline and online";
   auto* number = AddNumber(app, "--ahead", ahead, 0, kMaxQueries,
                            "Queries whose material is made while another one runs; 0: offline and "
                            "online in turn, timed apart");
   number->group(kGroup);
-  app.add_flag("--dealer-leaves", dealer_leaves,
-               "Make all material as fast as it goes; the helper leaves when it is delivered")
+  auto* leaves =
+      app.add_flag("--dealer-leaves", dealer_leaves,
+                   "Make all material as fast as it goes; the helper leaves when it is delivered")
+          ->excludes(number)
+          ->group(kGroup);
+  app.add_flag("--rotate-dealer", rotate_dealer,
+               "Split each batch into three, one for each party as the helper, so that all carry "
+               "equal load; offline and online in turn")
       ->excludes(number)
+      ->excludes(leaves)
       ->group(kGroup);
   AddNumber(app, "--queries", queries, 1, kMaxQueries, "How many queries to make material for")
       ->group(kGroup);

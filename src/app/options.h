@@ -39,8 +39,9 @@ struct RoleOptions {
 /// "helper 0, data owner 1, model owner 2, receiver 1".
 std::string RolesText(const mpc::Roles& roles);
 
-/// --ahead, --dealer-leaves and --queries, of both programs.
-void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves,
+/// --ahead, --dealer-leaves, --rotate-dealer and --queries, of both programs. The first three
+/// exclude each other.
+void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
                         std::size_t& queries);
 
 /// --suite: `auto`, or a suite of the registry.

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -33,7 +34,7 @@ struct Arguments {
   ModelSource model;
   std::string suite = "lut", optimise = "online", link = "none";
   std::size_t batch = kDefaultBatch, limit = 0, ahead = 1, queries = 0;
-  bool dealer_leaves = false;
+  bool dealer_leaves = false, rotate_dealer = false;
   bool suite_given = false, batch_given = false;
   std::filesystem::path material, material_out;
   int listen_fd = -1, report_fd = -1;
@@ -131,8 +132,9 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   settings.batch = arguments.batch;
   settings.link = net::ParseLinkProfile(arguments.link);
 
-  settings.ahead = arguments.ahead;
+  settings.ahead = arguments.rotate_dealer ? 0 : arguments.ahead;
   settings.dealer_leaves = arguments.dealer_leaves;
+  settings.rotate_dealer = arguments.rotate_dealer;
   settings.material_out = arguments.material_out;
   settings.queries = arguments.queries;
   std::optional<nn::MaterialFile> material;
@@ -196,11 +198,15 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (!testbed.tls && !quiet)
     PrintWarning("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
 
+  bool warned = false;
   settings.on_plan = [&](const nn::Plan& plan, std::size_t count) {
     if (quiet) return;
-    for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
-    fmt::print("{} images in batches of {}; {}; cost of one batch:\n\n{}\n", count, plan.batch,
-               RolesText(plan.roles), DescribePlan(plan, nullptr, report::Utf8Locale()));
+    if (!std::exchange(warned, true))
+      for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
+    const bool rotates = settings.rotate_dealer;
+    fmt::print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
+               rotates ? "groups" : "batches", plan.batch, RolesText(plan.roles),
+               rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
     std::fflush(stdout);
   };
   settings.on_delivered = [](std::size_t queries) {
@@ -281,13 +287,15 @@ void AddOptions(CLI::App& app, Arguments& a) {
                                "tercet suites); with auto the model's owner chooses")
                     ->capture_default_str();
   AddObjective(app, a.optimise);
-  AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.queries);
+  AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.rotate_dealer, a.queries);
   auto* out = app.add_option("--material-out", a.material_out,
                              "Make material for --queries queries, write it here, and stop")
+                  ->excludes("--rotate-dealer")
                   ->group("Offline and online");
   app.add_option("--material", a.material, "Use this material; no offline messages, and no --model")
       ->excludes(out)
       ->excludes("--dealer-leaves")
+      ->excludes("--rotate-dealer")
       ->group("Offline and online");
   app.parse_complete_callback([&a, batch, suite] {
     a.batch_given = batch->count() > 0;

@@ -7,6 +7,8 @@
 
 #include "app/options.h"
 #include "app/query_runner.h"
+#include "app/rotated_runner.h"
+#include "app/rotation.h"
 #include "tercet/crypto/prf.h"
 #include "tercet/nn/secure_network.h"
 #include "tercet/ring/kernels.h"
@@ -182,6 +184,7 @@ std::string MaterialText(const PartySettings& settings) {
   if (settings.material != nullptr) return "from a file";
   if (!settings.material_out.empty()) return "to a file";
   if (settings.dealer_leaves) return "all ahead";
+  if (settings.rotate_dealer) return "in turn, the dealer's role rotates";
   return settings.ahead == 0 ? "in turn" : fmt::format("{} ahead", settings.ahead);
 }
 
@@ -214,6 +217,55 @@ std::vector<report::PartyLayer> MeasuredLayers(const nn::Plan& plan, const net::
   return layers;
 }
 
+// Groups run side by side: bytes add up, times are the largest. A layer's hops are told from the
+// group that is deepest at its end, so that they add up to the largest of one group.
+std::vector<report::PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
+  auto layers = MeasuredLayers(runner.PlanOf(0), runner.MeterOf(0));
+  std::vector<std::uint32_t> offline(layers.size()), online(layers.size());  // depths
+  for (std::size_t g = 0; g < runner.Groups(); ++g) {
+    const auto more = MeasuredLayers(runner.PlanOf(g), runner.MeterOf(g));
+    std::uint32_t offline_depth = 0, online_depth = 0;
+    for (std::size_t k = 0; k < layers.size(); ++k) {
+      offline[k] = std::max(offline[k], offline_depth += more[k].offline_hops);
+      online[k] = std::max(online[k], online_depth += more[k].online_hops);
+      if (g == 0) continue;
+      layers[k].offline_bytes += more[k].offline_bytes;
+      layers[k].online_bytes += more[k].online_bytes;
+      layers[k].offline_s = std::max(layers[k].offline_s, more[k].offline_s);
+      layers[k].online_s = std::max(layers[k].online_s, more[k].online_s);
+    }
+  }
+  for (std::size_t k = 0; k < layers.size(); ++k) {
+    layers[k].offline_hops = offline[k] - (k > 0 ? offline[k - 1] : 0);
+    layers[k].online_hops = online[k] - (k > 0 ? online[k - 1] : 0);
+  }
+  return layers;
+}
+
+// All but what a meter tells.
+report::PartyReport MakeReport(const PartySettings& settings, const nn::Plan& plan,
+                               std::size_t images, QueryRunner::Outcome outcome) {
+  report::PartyReport report;
+  report.party = settings.id;
+  report.network = plan.network.name;
+  report.suite = settings.suite.Text();
+  report.link = settings.link.name;
+  report.batch = plan.batch;
+  report.images = images;
+  report.classes = plan.network.Classes();
+  report.offline_s = outcome.offline_s;
+  report.online_s = outcome.online_s;
+  report.wall_s = outcome.wall_s;
+  report.logits = std::move(outcome.logits);
+  report.online_hops = outcome.online_hops;
+  report.material = MaterialText(settings);
+  if (settings.dealer_leaves && settings.id == settings.roles.helper)
+    report.presence = report::kHasLeft;
+  report.peak_memory_mb = PeakMemoryMb();
+  report.kernels = ring::ActiveKernels().name;
+  return report;
+}
+
 }  // namespace
 
 void CheckMaterial(const PartySettings& settings) {
@@ -243,6 +295,7 @@ std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& 
           {"network digest", settings.spec.Digest()},
           {"suite", settings.suite.Text()},
           {"roles", RolesText(settings.roles)},
+          {"rotation of the dealer", settings.rotate_dealer ? "yes" : "no"},
           {"batch", std::to_string(settings.batch)},
           {"link", fmt::format("rtt_ms={},mbit={}", settings.link.rtt_ms, settings.link.mbit)}};
 }
@@ -251,6 +304,9 @@ PartySession::PartySession(PartySettings settings, const mpc::Registry& registry
     : settings_(std::move(settings)), registry_(registry) {
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
   TERCET_CHECK(!from_file || !to_file, "material is made or used, not both");
+  TERCET_CHECK(!settings_.rotate_dealer ||
+                   (!from_file && !to_file && settings_.ahead == 0 && !settings_.dealer_leaves),
+               "while the dealer's role rotates, offline and online are in turn");
   TERCET_CHECK(
       (settings_.model != nullptr) == (settings_.id == settings_.roles.model_owner && !from_file),
       "the model's owner, and it alone, has the model");
@@ -311,6 +367,7 @@ report::PartyReport PartySession::Run(const std::function<net::Links()>& connect
 // What the parties have agreed to do.
 struct PartySession::Task {
   nn::Plan plan;
+  std::vector<nn::Plan> groups;  // where the dealer's role rotates
   std::size_t images = 0, queries = 0;
   std::size_t first = 0;  // of the queries in the material's file
   std::string session;    // for the files that are made
@@ -337,8 +394,12 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
     task.plan = nn::MakePlan(network, registry_, settings_.suite, settings_.roles, batch);
   }
   task.queries = to_file ? settings_.queries : (task.images + batch - 1) / batch;
-  ComparePlans(links,
-               fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries));
+  auto digest = fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries);
+  if (settings_.rotate_dealer) {
+    task.groups = RotatedPlans(task.plan, registry_, settings_.suite);
+    for (const auto& group : task.groups) digest += " " + group.Digest();
+  }
+  ComparePlans(links, digest);
   if (to_file) {
     const int owner = settings_.roles.model_owner;
     task.session = Announce(links, owner, kSessionTag, nn::NewMaterialSession(), kSessionDigits,
@@ -355,9 +416,11 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
 report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
   const auto start = Clock::now();
   const Task task = Agree(links);
+  if (settings_.rotate_dealer) return RunRotated(std::move(links), task, connect_s, start);
   const nn::Plan& plan = task.plan;
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
-  if (settings_.on_plan) settings_.on_plan(plan, to_file ? plan.batch * task.queries : task.images);
+  const std::size_t images = to_file ? plan.batch * task.queries : task.images;
+  if (settings_.on_plan) settings_.on_plan(plan, images);
 
   mpc::Party party(settings_.id, std::move(links), plan.layers.size());
   nn::SecureNetwork secure(party, plan, registry_);
@@ -374,33 +437,32 @@ report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
     model = secure.ShareModel(settings_.model);
   }
 
-  report::PartyReport report;
-  report.setup_s = connect_s + SecondsSince(start);
+  const double setup_s = connect_s + SecondsSince(start);
   QueryRunner runner(party, secure, plan, settings_,
                      [this](const std::string& reason) { AbortAll(reason); });
   auto outcome =
       to_file ? runner.MakeMaterial(model, task.session) : runner.Run(task.images, task.first);
   party.Close();
 
-  report.party = settings_.id;
-  report.network = plan.network.name;
-  report.suite = settings_.suite.Text();
-  report.link = settings_.link.name;
-  report.batch = plan.batch;
-  report.images = to_file ? plan.batch * task.queries : task.images;
-  report.classes = plan.network.Classes();
-  report.offline_s = outcome.offline_s;
-  report.online_s = outcome.online_s;
-  report.wall_s = outcome.wall_s;
-  report.logits = std::move(outcome.logits);
-  report.online_hops = outcome.online_hops;
+  auto report = MakeReport(settings_, plan, images, std::move(outcome));
+  report.setup_s = setup_s;
   report.offline_hops = party.Meter().Total(Phase::kOffline).hops;
-  report.material = MaterialText(settings_);
-  if (settings_.dealer_leaves && settings_.id == settings_.roles.helper)
-    report.presence = report::kHasLeft;
   report.layers = MeasuredLayers(plan, party.Meter());
-  report.peak_memory_mb = PeakMemoryMb();
-  report.kernels = ring::ActiveKernels().name;
+  return report;
+}
+
+report::PartyReport PartySession::RunRotated(net::Links links, const Task& task, double connect_s,
+                                             Clock::time_point start) {
+  if (settings_.on_plan)
+    for (const auto& plan : task.groups) settings_.on_plan(plan, task.images);
+  RotatedRunner runner(std::move(links), task.groups, registry_, settings_,
+                       [this](const std::string& reason) { AbortAll(reason); });
+  const double setup_s = connect_s + SecondsSince(start);
+  auto report =
+      MakeReport(settings_, task.plan, task.images, runner.Run(task.images, task.plan.batch));
+  report.setup_s = setup_s;
+  report.layers = MeasuredLayers(runner);
+  for (const auto& layer : report.layers) report.offline_hops += layer.offline_hops;
   return report;
 }
 

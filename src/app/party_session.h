@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -37,6 +38,9 @@ struct PartySettings {
   /// Material is made for all queries as fast as it goes, and the helper's session ends when the
   /// others have it. Refused where the helper has a part in the online phase.
   bool dealer_leaves = false;
+  /// The helper's role goes round within each batch (rotation.h). Not with `ahead`, `dealer_leaves`
+  /// or material in files.
+  bool rotate_dealer = false;
   /// Where not empty: makes material for `queries` queries, writes it there, and runs none.
   std::filesystem::path material_out;
   std::size_t queries = 0;
@@ -46,7 +50,8 @@ struct PartySettings {
   /// The material of all queries is here, and the helper, without a part online, is not needed any
   /// more.
   std::function<void(std::size_t queries)> on_delivered;
-  /// Once the parties agree, before the first query.
+  /// Once the parties agree, before the first query; with rotate_dealer once for each group, with
+  /// its plan and the images of all groups.
   std::function<void(const nn::Plan& plan, std::size_t images)> on_plan;
   /// After each batch.
   std::function<void(std::size_t done, std::size_t total)> on_progress;
@@ -63,13 +68,15 @@ void CheckMaterial(const PartySettings& settings);
 /// the public network, the images' owner how many images there are; all make the same plan and
 /// compare it, share the model, and run batch after batch. With material from a file, network and
 /// shares of the model are in it, and the parties compare which session made it and which query is
-/// the next that none of them has used.
+/// the next that none of them has used. With rotate_dealer the groups share the model each for
+/// itself, and the report's bytes are sums over them, its hops and times the largest.
 ///
 ///     PartySession session(settings, registry);
 ///     const auto report = session.Run([&] { return net::ConnectTcp(options); });
 class PartySession {
  public:
-  /// Throws InternalError unless model and images are given to their owners and to nobody else.
+  /// Throws InternalError unless model and images are given to their owners and to nobody else, and
+  /// where settings exclude each other.
   PartySession(PartySettings settings, const mpc::Registry& registry);
 
   /// Once. Throws what `connect` throws, and NetworkError, AbortError, ProtocolError, ConfigError
@@ -86,6 +93,8 @@ class PartySession {
   net::Links Hold(net::Links links);
   void AbortAll(const std::string& reason) noexcept;
   report::PartyReport RunOver(net::Links links, double connect_s);
+  report::PartyReport RunRotated(net::Links links, const Task& task, double connect_s,
+                                 std::chrono::steady_clock::time_point start);
 
   PartySettings settings_;
   const mpc::Registry& registry_;

@@ -20,6 +20,7 @@
 #include "app/options.h"
 #include "app/party_session.h"
 #include "app/pictures.h"
+#include "app/rotation.h"
 #include "app/testbed.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
@@ -43,7 +44,7 @@ struct RunArguments {
   RoleOptions roles;
   bool no_check = false;
   std::size_t ahead = 0, queries = 0;
-  bool dealer_leaves = false;
+  bool dealer_leaves = false, rotate_dealer = false;
   bool suite_given = false, batch_given = false;
   std::filesystem::path material, material_out;  // directories
 
@@ -92,6 +93,13 @@ RunTotals CostWithMaterial(const nn::Plan& plan, std::size_t queries) {
   totals.online_hops = total.OnlineHops();
   for (std::size_t p = 0; p < 3; ++p) totals.online_bytes[p] = queries * total.OnlineBytes()[p];
   return totals;
+}
+
+RunTotals ExpectedCost(const RunArguments& arguments, const RunInput& input, const nn::Plan& plan) {
+  const std::size_t images = input.data.images.count;
+  if (input.material) return CostWithMaterial(plan, (images + plan.batch - 1) / plan.batch);
+  if (arguments.rotate_dealer) return RotatedRunCost(plan, input.registry, input.suite, images);
+  return RunCost(plan, input.registry, input.suite, images);
 }
 
 // One line that is rewritten on a terminal; elsewhere a line now and then. Silent in the first
@@ -196,6 +204,8 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
     }
     if (arguments.dealer_leaves) {
       list.emplace_back("--dealer-leaves");
+    } else if (arguments.rotate_dealer) {
+      list.emplace_back("--rotate-dealer");
     } else {
       list.insert(list.end(), {"--ahead", std::to_string(arguments.ahead)});
     }
@@ -236,6 +246,7 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
     settings.link = input.link;
     settings.ahead = arguments.ahead;
     settings.dealer_leaves = arguments.dealer_leaves;
+    settings.rotate_dealer = arguments.rotate_dealer;
     settings.queries = arguments.queries;
     if (id == input.roles.model_owner && !arguments.UsesMaterial()) settings.model = &input.model;
     if (id == input.roles.data_owner && !arguments.MakesMaterial())
@@ -325,9 +336,10 @@ int Run(RunArguments arguments) {
     warnings.emplace_back(
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
   for (const auto& warning : warnings) PrintWarning(warning);
-  fmt::print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}\n",
+  fmt::print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
              input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
-             input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles));
+             input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles),
+             arguments.rotate_dealer ? ", the helper's role rotates" : "");
   std::fflush(stdout);
 
   report::RunReport run = report::Merge(RunParties(arguments, input));
@@ -335,9 +347,7 @@ int Run(RunArguments arguments) {
   run.machine = MachineText();
   run.warnings = warnings;
   run.predictions = nn::Predictions(run.logits, run.classes);
-  run.matches_plan =
-      MatchesPlan(run, input.material ? CostWithMaterial(plan, (images.count + batch - 1) / batch)
-                                      : RunCost(plan, input.registry, input.suite, images.count));
+  run.matches_plan = MatchesPlan(run, ExpectedCost(arguments, input, plan));
   if (!input.data.labels.empty()) run.correct = CountCorrect(run.predictions, input.data.labels);
   if (!arguments.no_check) {
     const auto plain = PlainLogits(input.model, input.registry.PlainOracle(), images);
@@ -400,18 +410,20 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
   command->add_option("--json", a->json, "Write the report");
   a->roles.AddTo(*command);
-  AddMaterialOptions(*command, a->ahead, a->dealer_leaves, a->queries);
+  AddMaterialOptions(*command, a->ahead, a->dealer_leaves, a->rotate_dealer, a->queries);
   auto* out = command
                   ->add_option("--material-out", a->material_out,
                                "Make material for --queries queries, a file a party in this "
                                "directory, and stop")
                   ->excludes(images)
+                  ->excludes("--rotate-dealer")
                   ->group("Offline and online");
   command
       ->add_option("--material", a->material,
                    "Use the material in this directory: no offline messages")
       ->excludes(out)
       ->excludes("--dealer-leaves")
+      ->excludes("--rotate-dealer")
       ->group("Offline and online");
   command->footer(
       "Example:\n"

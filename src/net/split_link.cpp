@@ -86,9 +86,6 @@ class LinkPart final : public Link {
  public:
   LinkPart(std::shared_ptr<SharedLink> shared, std::size_t part)
       : shared_(std::move(shared)), part_(part) {}
-  LinkPart(const LinkPart&) = delete;
-  LinkPart& operator=(const LinkPart&) = delete;
-  ~LinkPart() override { LinkPart::Close(); }
 
   void Send(Message message) override {
     ThrowIfClosed();

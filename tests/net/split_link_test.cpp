@@ -91,6 +91,16 @@ TEST(SplitLinkTest, TheLastPartClosesTheLink) {
   a[1]->Send(Make(Phase::kOnline, 4));
   EXPECT_EQ(b[1]->Receive(Phase::kOnline).tag, 4U);
   b[0]->Send(Make(Phase::kOnline, 5));  // nobody will read it, which disturbs nobody
+  a[1]->Close();
+  EXPECT_THAT([&b = b] { b[1]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>("party 0 closed the link"));
+}
+
+TEST(SplitLinkTest, TheLinkLivesAsLongAsAPart) {
+  auto [a, b] = MakeParts(2);
+  a[0].reset();
+  a[1]->Send(Make(Phase::kOnline, 4));
+  EXPECT_EQ(b[1]->Receive(Phase::kOnline).tag, 4U);
   a[1].reset();
   EXPECT_THAT([&b = b] { b[1]->Receive(Phase::kOnline); },
               ThrowsMessage<NetworkError>("party 0 closed the link"));

@@ -22,8 +22,8 @@ inline constexpr std::size_t kMaxLinkParts = 3;
 /// there is not. Whoever waits reads for all, so what a slow part has not yet received is kept
 /// here, without a limit of its own.
 ///
-/// Flush and Abort are those of the whole link: an Abort ends all parts. Close ends its part only;
-/// the link is closed with its last part.
+/// Flush and Abort are those of the whole link: an Abort ends all parts. Close ends its part only,
+/// and the link is closed with the last one; the link lives as long as a part does.
 std::vector<std::unique_ptr<Link>> SplitLink(std::unique_ptr<Link> link, std::size_t count);
 
 }  // namespace tercet::net
