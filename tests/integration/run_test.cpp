@@ -231,23 +231,29 @@ TEST(Commands, PlainComparesWithTheFloatNetwork) {
 
 TEST(Commands, PlanNeedsNoModelAndComparesSuites) {
   const World world;
-  const auto result = world
-                          .Tercet({"plan", world.File("conv.json"), "--suite", "lut", "--suite",
-                                   "cbnn", "--link", "wan", "--json", world.File("plan.json")})
-                          .Wait();
+  const auto result =
+      world
+          .Tercet({"plan", world.File("conv.json"), "--suite", "lut", "--suite", "cbnn", "--link",
+                   "wan", "--json", world.File("plan.json"), "--csv", world.File("plan.csv")})
+          .Wait();
   ASSERT_EQ(result.status, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("every layer is taken to need 14 bits"));
-  EXPECT_THAT(result.out, HasSubstr("latency and bytes alone"));
+  EXPECT_THAT(result.out, HasSubstr("On link wan (round trip 80 ms, 320 Mbit/s)"));
+  EXPECT_THAT(result.out, HasSubstr("online time"));
+  EXPECT_GT(std::filesystem::file_size(world.File("plan.csv")), 0u);
   const json plans = ReadJson(world.File("plan.json")).at("plans");
   ASSERT_EQ(plans.size(), 2u);
   EXPECT_EQ(plans.at(0).at("suite"), "lut");
   EXPECT_EQ(plans.at(1).at("suite"), "cbnn");
   EXPECT_EQ(plans.at(0).at("layers").size(), 4u);
+  // 40 ms a hop.
+  EXPECT_GE(plans.at(0).at("predicted").at("online_s").get<double>(),
+            plans.at(0).at("hops").at("online").get<double>() * 0.04 - 1e-9);
 }
 
 TEST(Commands, HelpVersionSuitesAndKeygen) {
   const World world;
-  for (const char* command : {"run", "plan", "plain", "compile", "keygen", "suites"}) {
+  for (const char* command : {"run", "plan", "plain", "compile", "customise", "keygen", "suites"}) {
     const auto help = world.Tercet({command, "--help"}).Wait();
     EXPECT_EQ(help.status, 0);
     EXPECT_THAT(help.out, HasSubstr("Example:")) << command;
