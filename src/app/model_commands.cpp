@@ -262,7 +262,9 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
   command->add_option("--model", a->model.file, "Compiled model or float weights (.safetensors)")
       ->required();
-  command->add_option("--images", a->images, "IDX (also .gz) or .npy")->required();
+  command
+      ->add_option("--images", a->images, "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz")
+      ->required();
   command->add_option("--labels", a->labels, "Their labels, for the accuracy");
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   AddCalibration(*command, a->model);

@@ -276,7 +276,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
   auto* labels = app.add_option("--calibrate-labels", a.model.calibration_labels, "Their labels");
   images->needs(labels);
   labels->needs(images);
-  app.add_option("--images", a.images, "IDX (also .gz) or .npy; at the images' owner only");
+  app.add_option(
+      "--images", a.images,
+      "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; at the images' owner only");
   app.add_option("--labels", a.labels, "Labels, for the accuracy; at the receiver only");
   AddNumber(app, "--limit", a.limit, 1, kMaxImages,
             "Use the first N images only; at the owner of images and labels");

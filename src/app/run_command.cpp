@@ -381,8 +381,9 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
   command->add_option("--model", a->model.file, "Compiled model or float weights (.safetensors)")
       ->required();
-  auto* images = command->add_option("--images", a->images,
-                                     "IDX (also .gz) or .npy; without it, random images");
+  auto* images = command->add_option(
+      "--images", a->images,
+      "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; without it, random images");
   command->add_option("--labels", a->labels, "Their labels, for the accuracy")->needs(images);
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   auto* batch = AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
