@@ -62,8 +62,11 @@ std::int64_t ActivateOne(const ActivationSpec& spec, std::int64_t z) {
       return z >= 0 ? 1 : 0;
     case ActivationKind::kRelu:
       return std::max<std::int64_t>(z, 0) >> spec.shift;
-    case ActivationKind::kSquare:
-      return (z >> spec.shift) * (z >> spec.shift);
+    case ActivationKind::kSquare: {
+      // Unsigned, since squares of more than 32 bits wrap as they do in a ring of 64.
+      const auto root = static_cast<std::uint64_t>(z >> spec.shift);
+      return static_cast<std::int64_t>(root * root);
+    }
     case ActivationKind::kNone:
       break;
   }
