@@ -9,6 +9,32 @@
 
 namespace tercet::protocols::dealer {
 
+void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned widest,
+               unsigned widest_square) {
+  const auto refuse = [&](const std::string& problem) {
+    throw UnsupportedError(fmt::format("layer {}: suite {} {}", spec.layer, suite, problem));
+  };
+  using mpc::ActivationKind;
+  const bool sign = spec.kind == ActivationKind::kSign,
+             square = spec.kind == ActivationKind::kSquare;
+  if ((!sign && !square && spec.kind != ActivationKind::kRelu) || (spec.pool && !sign) ||
+      (sign && spec.shift > 0))
+    refuse(fmt::format(
+        "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
+        mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
+        spec.pool ? " with max_pool2d" : ""));
+  const unsigned most = square ? widest_square : widest;
+  if (spec.value_bits < 2 || spec.value_bits > most)
+    refuse(fmt::format("takes values of 2..{} bits in {}, not {}", most,
+                       mpc::ActivationName(spec.kind), spec.value_bits));
+  if (spec.shift >= spec.value_bits)
+    refuse(fmt::format("divides values of {} bits by 2^0..2^{}, not 2^{}", spec.value_bits,
+                       spec.value_bits - 1, spec.shift));
+  if (spec.pool && spec.pool->kernel > kMaxWindow)
+    refuse(fmt::format("takes pools of up to {} x {}, not {}", kMaxWindow, kMaxWindow,
+                       spec.pool->kernel));
+}
+
 Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_t> rho,
                    std::span<const std::uint8_t> flip) {
   TERCET_CHECK(f.size() == TableBytes(1, k) && flip.size() == rho.size(),

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "tercet/mpc/suite.h"
@@ -44,6 +45,12 @@ Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_
 
 /// The widest window that one lookup takes.
 inline constexpr unsigned kMaxWindow = 8;
+
+/// What suites with a dealer have: sign with or without max-pool, relu and square with truncation,
+/// of values of 2..`widest` bits (`widest_square` in square). Throws UnsupportedError naming layer
+/// and suite otherwise.
+void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned widest,
+               unsigned widest_square);
 
 /// One lookup that takes the OR of `width` bits: row o of its output is the OR of the rows
 /// `rows[o * width .. (o + 1) * width)` of its input. The last step of a layer gives ring elements,

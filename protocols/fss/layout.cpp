@@ -10,30 +10,6 @@ namespace {
 
 using mpc::ActivationKind;
 
-void CheckSpec(const mpc::ActivationSpec& spec) {
-  const auto refuse = [&](const std::string& problem) {
-    throw UnsupportedError(fmt::format("layer {}: suite fss {}", spec.layer, problem));
-  };
-  const bool sign = spec.kind == ActivationKind::kSign,
-             square = spec.kind == ActivationKind::kSquare;
-  if ((!sign && !square && spec.kind != ActivationKind::kRelu) || (spec.pool && !sign) ||
-      (sign && spec.shift > 0))
-    refuse(fmt::format(
-        "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
-        mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
-        spec.pool ? " with max_pool2d" : ""));
-  const unsigned widest = square ? ring::kMaxBits - 1 : ring::kMaxBits;
-  if (spec.value_bits < 2 || spec.value_bits > widest)
-    refuse(fmt::format("takes values of 2..{} bits in {}, not {}", widest,
-                       mpc::ActivationName(spec.kind), spec.value_bits));
-  if (spec.shift >= spec.value_bits)
-    refuse(fmt::format("divides values of {} bits by 2^0..2^{}, not 2^{}", spec.value_bits,
-                       spec.value_bits - 1, spec.shift));
-  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
-    refuse(fmt::format("takes sign with pools of up to {} x {}, not {}", dealer::kMaxWindow,
-                       dealer::kMaxWindow, spec.pool->kernel));
-}
-
 }  // namespace
 
 std::size_t Layout::FirstBytes(std::size_t count) const {
@@ -65,7 +41,7 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choic
                         fmt::format("{}={} found; the option is form=arith|bit|auto", key, value));
     if (value == "bit") layout.arithmetic = false;
   }
-  CheckSpec(spec);
+  dealer::CheckSpec(spec, "fss", ring::kMaxBits, ring::kMaxBits - 1);
   if (layout.arithmetic) {
     const auto elements = static_cast<unsigned>(formula.Elements());
     layout.shapes = {MakeDcfShape(formula.ComparedBits(), spec.out_bits, elements)};

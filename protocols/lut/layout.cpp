@@ -57,30 +57,6 @@ unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
   return number;
 }
 
-void CheckSpec(const ActivationSpec& spec) {
-  const auto refuse = [&](const std::string& problem) {
-    throw UnsupportedError(fmt::format("layer {}: suite lut {}", spec.layer, problem));
-  };
-  const bool sign = spec.kind == ActivationKind::kSign,
-             square = spec.kind == ActivationKind::kSquare;
-  if ((!sign && !square && spec.kind != ActivationKind::kRelu) || (spec.pool && !sign) ||
-      (sign && spec.shift > 0))
-    refuse(fmt::format(
-        "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
-        mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
-        spec.pool ? " with max_pool2d" : ""));
-  const unsigned widest = square ? kMaxCompared : 1 + kMaxCompared;
-  if (spec.value_bits < 2 || spec.value_bits > widest)
-    refuse(fmt::format("takes values of 2..{} bits in {}, not {}", widest,
-                       mpc::ActivationName(spec.kind), spec.value_bits));
-  if (spec.shift >= spec.value_bits)
-    refuse(fmt::format("divides values of {} bits by 2^0..2^{}, not 2^{}", spec.value_bits,
-                       spec.value_bits - 1, spec.shift));
-  if (spec.pool && spec.pool->kernel > dealer::kMaxWindow)
-    refuse(fmt::format("takes pools of up to {} x {}, not {}", dealer::kMaxWindow,
-                       dealer::kMaxWindow, spec.pool->kernel));
-}
-
 }  // namespace
 
 std::size_t Layout::BlockBytes(std::size_t count) const {
@@ -124,7 +100,7 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
                       value, kMaxChunks));
     }
   }
-  CheckSpec(spec);
+  dealer::CheckSpec(spec, "lut", 1 + kMaxCompared, kMaxCompared);
   const Formula formula(spec);
   const auto cuts_with = [&](unsigned low) {
     auto cuts = Cuts(formula.ComparedBits(), low);
