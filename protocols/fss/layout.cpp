@@ -6,12 +6,6 @@
 #include "dealer/activation.h"
 
 namespace tercet::protocols::fss {
-namespace {
-
-using mpc::ActivationKind;
-
-}  // namespace
-
 std::size_t Layout::FirstBytes(std::size_t count) const {
   std::size_t bytes = 0;
   for (const auto& shape : shapes) bytes += shape.FirstBytes(count);
