@@ -133,11 +133,41 @@ TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   reader.Read("/seed", o.seed);
   reader.Read("/threads", o.threads);
   reader.ReadName("/device", o.device, {Device::kCpu, Device::kCuda, Device::kAuto});
+  reader.ReadName("/precision", o.precision, {Precision::kFloat32, Precision::kBfloat16});
   reader.ReadFileName("/initial", o.initial);
   reader.ReadFileName("/out", o.out);
   reader.ReadFileName("/checkpoint", o.checkpoint);
   reader.ReadFileName("/log", config.log);
   return config;
+}
+
+nlohmann::ordered_json DescribeRun(const TrainOptions& o) {
+  nlohmann::ordered_json run = {{"epochs", o.epochs},
+                                {"batch_size", o.batch},
+                                {"optimizer", Name(o.optimizer)},
+                                {"lr", o.lr},
+                                {"weight_decay", o.weight_decay},
+                                {"schedule", Name(o.schedule)},
+                                {"warmup_epochs", o.warmup_epochs},
+                                {"label_smoothing", o.label_smoothing},
+                                {"augmentation", Name(o.augmentation)},
+                                {"augment", o.augment},
+                                {"width_bits", o.width_bits},
+                                {"validation", o.validation},
+                                {"seed", o.seed},
+                                {"threads", o.threads},
+                                {"device", Name(o.device)},
+                                {"precision", Name(o.precision)}};
+  if (o.optimizer == Optimizer::kSgd) run["momentum"] = o.momentum;
+  if (o.schedule == Schedule::kStep) {
+    run["step_epochs"] = o.step_epochs;
+    run["step_factor"] = o.step_factor;
+  }
+  if (!o.teacher.empty()) {
+    run["temperature"] = o.temperature;
+    run["distillation_weight"] = o.distillation_weight;
+  }
+  return run;
 }
 
 bool IsTrainConfig(const std::filesystem::path& file) {

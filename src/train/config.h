@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "train/train.h"
 
@@ -17,6 +18,10 @@ struct TrainConfig {
 /// schema does not allow (an unknown key, a wrong type, a number out of range) and for a key that
 /// the chosen optimizer, schedule or augmentation does not use.
 TrainConfig LoadTrainConfig(const std::filesystem::path& file);
+
+/// All that decides what a run computes, but for the contents of files: for its log, and to tell
+/// whether a checkpoint belongs to it.
+nlohmann::ordered_json DescribeRun(const TrainOptions& options);
 
 /// Whether a file is such a configuration: a JSON object without "layers", which a network has.
 /// False for what cannot be read as JSON.

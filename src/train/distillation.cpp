@@ -19,8 +19,9 @@ Tensor DistillationLoss(const Tensor& student, const Tensor& teacher, const Tens
 }
 
 Teacher::Teacher(const std::filesystem::path& network, const std::filesystem::path& weights,
-                 const nn::NetworkSpec& student, const torch::Device& device)
-    : spec_(nn::LoadNetwork(network)), model_(spec_, /*width_bits=*/0) {
+                 const nn::NetworkSpec& student, const torch::Device& device,
+                 torch::ScalarType type)
+    : spec_(nn::LoadNetwork(network)), model_(spec_, /*width_bits=*/0), type_(type) {
   const mpc::Shape3& own = spec_.input.shape;
   const mpc::Shape3& other = student.input.shape;
   if (own != other) {
@@ -41,7 +42,7 @@ Teacher::Teacher(const std::filesystem::path& network, const std::filesystem::pa
 
 Tensor Teacher::Logits(const Tensor& pixels) {
   torch::NoGradGuard guard;
-  return model_.Forward(QuantizeInput(pixels, spec_.input), /*training=*/false);
+  return model_.Forward(QuantizeInput(pixels, spec_.input), /*training=*/false, type_);
 }
 
 }  // namespace tercet::train

@@ -23,9 +23,9 @@ torch::Tensor DistillationLoss(const torch::Tensor& student, const torch::Tensor
 class Teacher {
  public:
   /// ConfigError (place: the teacher's file) when a file is wrong, or the teacher has another input
-  /// shape or number of classes than `student`.
+  /// shape or number of classes than `student`. For `type` see Model::Forward.
   Teacher(const std::filesystem::path& network, const std::filesystem::path& weights,
-          const nn::NetworkSpec& student, const torch::Device& device);
+          const nn::NetworkSpec& student, const torch::Device& device, torch::ScalarType type);
 
   /// Logits of float pixels 0..255, N x C x H x W, which enter as the teacher's own InputSpec says.
   torch::Tensor Logits(const torch::Tensor& pixels);
@@ -33,6 +33,7 @@ class Teacher {
  private:
   nn::NetworkSpec spec_;
   Model model_;
+  torch::ScalarType type_;
 };
 
 }  // namespace tercet::train

@@ -6,16 +6,16 @@
 #include <utility>
 
 #include "tercet/base/error.h"
+#include "train/norm_sign.h"
 
 namespace tercet::train {
 namespace {
 
+using nn::LayerSpec;
 using nn::LayerType;
 using torch::Tensor;
 
-// Forward: +1 where x >= 0, else -1. Backward: as if it were the piecewise quadratic function that
-// runs from -1 to 1 over |x| <= 1, whose slope 2 - 2|x| follows the step more closely than that of
-// a clipped identity. [Liu et al., Bi-Real Net, ECCV 2018, Sec. 3.3]
+// Forward: +1 where x >= 0, else -1. Backward: SignSlope.
 class SignFunction : public torch::autograd::Function<SignFunction> {
  public:
   // NOLINTNEXTLINE(readability-identifier-naming): libtorch calls it by this name
@@ -27,7 +27,7 @@ class SignFunction : public torch::autograd::Function<SignFunction> {
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
                                                torch::autograd::tensor_list gradients) {
     const Tensor x = context->get_saved_variables()[0];
-    return {x.abs().neg_().add_(1).clamp_min_(0).mul_(2).mul_(gradients[0])};
+    return {SignSlope(x).mul_(gradients[0])};
   }
 };
 
@@ -37,10 +37,21 @@ constexpr double kShrink = 0.97;
 constexpr int kShrinkSteps = 12;
 // In training, a scale stays while it fits and is at least this part of the largest that would.
 constexpr double kKeepScale = 0.85;
+// The part of a batch's mean and variance in the running ones, as in PyTorch.
+constexpr double kMomentum = 0.1;
 
 std::int64_t Int(std::size_t n) { return static_cast<std::int64_t>(n); }
 
 std::vector<std::size_t> Sizes(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }
+
+// In the type and the order in memory of x.
+Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, std::size_t stride,
+                std::size_t padding, std::size_t groups) {
+  const torch::ScalarType type = x.scalar_type();
+  return torch::conv2d(
+      x, weight.to(type, /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::ChannelsLast),
+      bias.defined() ? bias.to(type) : bias, Int(stride), Int(padding), 1, Int(groups));
+}
 
 // The order to compute in. Max-pool and a monotone activation commute; with the pool first, the
 // gradient reaches the largest input of a window instead of the first of many equal outputs.
@@ -207,16 +218,16 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
   const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
-      return torch::conv2d(x, UsedWeight(step, scale), step.bias, stride, padding, 1,
-                           Int(layer.groups));
+      return Convolve(x, UsedWeight(step, scale), step.bias, layer.stride, layer.padding,
+                      layer.groups);
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
-      // BLAS is.
-      return torch::conv2d(x.reshape({x.size(0), Int(layer.in.Size()), 1, 1}),
+      // BLAS is. In float32: it is little work, and the last one's outputs are the logits.
+      return torch::conv2d(x.to(torch::kFloat32).reshape({x.size(0), Int(layer.in.Size()), 1, 1}),
                            UsedWeight(step, scale), step.bias);
     case LayerType::kBatchNorm:
       return torch::batch_norm(x, step.weight, step.bias, step.running_mean, step.running_var,
-                               training, /*momentum=*/0.1, layer.eps, /*cudnn_enabled=*/false);
+                               training, kMomentum, layer.eps, /*cudnn_enabled=*/false);
     case LayerType::kSign:
       return SignFunction::apply(x);
     case LayerType::kRelu:
@@ -235,14 +246,46 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
   throw InternalError("layer '" + layer.name + "' has an unknown type");
 }
 
-Tensor Model::Forward(const Tensor& input, bool training) {
+Tensor Model::Forward(const Tensor& input, bool training, torch::ScalarType type) {
   std::map<std::string, Tensor> outputs;
-  Tensor x = input;
-  for (Step& step : steps_) {
-    x = Apply(step, x, training, outputs);
-    if (step.referenced) outputs[step.layer.name] = x;
+  // oneDNN computes in this order, and would otherwise convert before and after each convolution.
+  Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast).to(type);
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    Step& step = steps_[i];
+    if (training && x.is_cpu() && IsNormSign(i)) {
+      x = NormSign(x, step.weight, step.bias, step.running_mean, step.running_var, kMomentum,
+                   step.layer.eps);
+      ++i;
+    } else if (type == torch::kBFloat16 && IsSeparable(i)) {
+      // On matrix units the product of both parts is faster than a depthwise convolution.
+      const LayerSpec& depthwise = step.layer;
+      const Step& pointwise = steps_[++i];
+      const Tensor weight = pointwise.weight * step.weight.transpose(0, 1);
+      x = Convolve(x, weight, pointwise.bias, depthwise.stride, depthwise.padding, 1);
+    } else {
+      x = Apply(step, x, training, outputs);
+    }
+    if (steps_[i].referenced) outputs[steps_[i].layer.name] = x;
   }
-  return x.reshape({x.size(0), -1});
+  return x.reshape({x.size(0), -1}).to(torch::kFloat32);
+}
+
+bool Model::IsSeparable(std::size_t i) const {
+  if (i + 1 >= steps_.size()) return false;
+  const Step& first = steps_[i];
+  const Step& second = steps_[i + 1];
+  return first.layer.type == LayerType::kConv2d && second.layer.type == LayerType::kConv2d &&
+         first.layer.groups == first.layer.in.channels &&
+         first.layer.out_channels == first.layer.in.channels && !first.bias.defined() &&
+         !first.referenced && first.layer.from.empty() && !first.rounded_for &&
+         second.layer.kernel == 1 && second.layer.stride == 1 && second.layer.padding == 0 &&
+         second.layer.groups == 1 && second.layer.from.empty() && !second.rounded_for;
+}
+
+bool Model::IsNormSign(std::size_t i) const {
+  return i + 1 < steps_.size() && steps_[i].layer.type == LayerType::kBatchNorm &&
+         steps_[i + 1].layer.type == LayerType::kSign && !steps_[i].referenced &&
+         steps_[i].layer.from.empty() && steps_[i + 1].layer.from.empty();
 }
 
 std::vector<Tensor> Model::Weights() const {

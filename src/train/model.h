@@ -27,8 +27,11 @@ class Model {
   Model(const nn::NetworkSpec& spec, unsigned width_bits);
 
   /// Logits (N x classes) of a batch N x C x H x W of real inputs. `training` uses and updates
-  /// batch statistics as PyTorch's batch_norm does, else the running ones are used.
-  torch::Tensor Forward(const torch::Tensor& input, bool training);
+  /// batch statistics as PyTorch's batch_norm does, else the running ones are used. `type`
+  /// (float32 or bfloat16) is that of the convolutions and of what is between them; weights,
+  /// statistics, linear layers and logits are float32 always.
+  torch::Tensor Forward(const torch::Tensor& input, bool training,
+                        torch::ScalarType type = torch::kFloat32);
 
   /// Rounds as if the width had so many bits more, in training only: rounding that starts fine and
   /// gets coarser finds weights where rounding that starts coarse would leave nothing but zeros.
@@ -75,6 +78,10 @@ class Model {
     torch::Tensor scale;  // integers per unit of weight at the last step of training, per channel
   };
 
+  // Steps i and i + 1 are the depthwise and the pointwise part of a separable convolution.
+  bool IsSeparable(std::size_t i) const;
+  // Step i is a batch_norm and the next the sign of it, and nothing else takes its output.
+  bool IsNormSign(std::size_t i) const;
   void FindRounded(const nn::InputSpec& input);
   // What the step computes with: its weights, or what rounding with `scale` makes of them.
   torch::Tensor UsedWeight(const Step& step, const torch::Tensor& scale) const;

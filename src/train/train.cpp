@@ -16,6 +16,7 @@
 #include "tercet/nn/tensor_file.h"
 #include "train/batches.h"
 #include "train/checkpoint.h"
+#include "train/config.h"
 #include "train/distillation.h"
 #include "train/model.h"
 
@@ -145,6 +146,7 @@ class Trainer {
       : options_(options),
         on_progress_(on_progress),
         device_(TorchDevice(options.device)),
+        type_(options.precision == Precision::kBfloat16 ? torch::kBFloat16 : torch::kFloat32),
         spec_(nn::LoadNetwork(options.network)),
         shuffle_(options.seed) {
     torch::set_num_threads(options.threads);
@@ -156,8 +158,8 @@ class Trainer {
     }
     model_->To(device_);
     if (!options.teacher.empty()) {
-      teacher_ =
-          std::make_unique<Teacher>(options.teacher, options.teacher_weights, spec_, device_);
+      teacher_ = std::make_unique<Teacher>(options.teacher, options.teacher_weights, spec_, device_,
+                                           type_);
     }
     MakeOptimizer();
     if (options.resume) Resume();
@@ -241,32 +243,10 @@ class Trainer {
 
   // All that decides what the run computes, but for the contents of files.
   std::string Settings() const {
-    const TrainOptions& o = options_;
-    nlohmann::json settings = {{"network", spec_.Digest()},
-                               {"training images", training_.Size()},
-                               {"epochs", o.epochs},
-                               {"batch", o.batch},
-                               {"optimizer", Name(o.optimizer)},
-                               {"lr", o.lr},
-                               {"momentum", o.momentum},
-                               {"weight_decay", o.weight_decay},
-                               {"schedule", Name(o.schedule)},
-                               {"warmup_epochs", o.warmup_epochs},
-                               {"step_epochs", o.step_epochs},
-                               {"step_factor", o.step_factor},
-                               {"label_smoothing", o.label_smoothing},
-                               {"augmentation", Name(o.augmentation)},
-                               {"augment", o.augment},
-                               {"width_bits", o.width_bits},
-                               {"validation", o.validation},
-                               {"seed", o.seed},
-                               {"threads", o.threads},
-                               {"device", device_.str()},
-                               {"teacher", !o.teacher.empty()}};
-    if (teacher_) {
-      settings["temperature"] = o.temperature;
-      settings["distillation_weight"] = o.distillation_weight;
-    }
+    nlohmann::json settings = DescribeRun(options_);
+    settings["network"] = spec_.Digest();
+    settings["training images"] = training_.Size();
+    settings["device"] = device_.str();
     return settings.dump();
   }
 
@@ -328,7 +308,8 @@ class Trainer {
       const Tensor labels = training_.labels.index_select(0, chosen).to(device_);
       const Tensor pixels = Augmented(
           training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32), options_);
-      const Tensor logits = model_->Forward(QuantizeInput(pixels, spec_.input), /*training=*/true);
+      const Tensor logits =
+          model_->Forward(QuantizeInput(pixels, spec_.input), /*training=*/true, type_);
       const Tensor loss = Loss(logits, pixels, labels);
       const double loss_value = loss.item<double>();
       if (!std::isfinite(loss_value)) ThrowDiverged("the loss", epoch, step + 1);
@@ -380,6 +361,7 @@ class Trainer {
   const TrainOptions& options_;
   const std::function<void(const TrainProgress&)>& on_progress_;
   torch::Device device_;
+  torch::ScalarType type_;
   nn::NetworkSpec spec_;
   std::mt19937_64 shuffle_;
   DataSet training_, validation_, test_;
@@ -423,6 +405,9 @@ const char* Name(Augmentation augmentation) {
       return "flip_crop";
   }
   throw InternalError("unknown augmentation");
+}
+const char* Name(Precision precision) {
+  return precision == Precision::kFloat32 ? "float32" : "bfloat16";
 }
 const char* Name(Device device) {
   switch (device) {

@@ -21,6 +21,10 @@ enum class Schedule : std::uint8_t { kCosine, kStep };
 /// What happens to the training images: nothing; shifts, rotations and distortions as handwriting
 /// has them; or mirroring and shifts, for photographs.
 enum class Augmentation : std::uint8_t { kNone, kDistort, kFlipCrop };
+/// The type of a network's values in training. bfloat16 has 8 significant bits and is several times
+/// faster on processors with AMX or AVX512_BF16 and on GPUs, slower on others. Weights, statistics
+/// and logits are float32 always, as are evaluations.
+enum class Precision : std::uint8_t { kFloat32, kBfloat16 };
 enum class Device : std::uint8_t { kCpu, kCuda, kAuto };  ///< kAuto: CUDA where there is one
 
 /// What to train, on what and how. nets/README.md says what the weights there were trained with.
@@ -66,6 +70,7 @@ struct TrainOptions {
   std::uint64_t seed = 1;
   int threads = 1;  ///< results repeat exactly only for the same number of threads, on a CPU
   Device device = Device::kCpu;
+  Precision precision = Precision::kFloat32;
 };
 
 struct EpochRecord {
@@ -119,5 +124,6 @@ const char* Name(Optimizer optimizer);
 const char* Name(Schedule schedule);
 const char* Name(Augmentation augmentation);
 const char* Name(Device device);
+const char* Name(Precision precision);
 
 }  // namespace tercet::train

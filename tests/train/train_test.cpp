@@ -151,6 +151,11 @@ TEST_F(TrainTest, LearnsWithRoundedWeights) {
   EXPECT_EQ(nn::LoadTensors(options_.out).metadata.at("width_bits"), "9");
 }
 
+TEST_F(TrainTest, LearnsInBfloat16) {
+  options_.precision = Precision::kBfloat16;
+  EXPECT_GT(Train(options_).validation_accuracy, 0.9);
+}
+
 TEST_F(TrainTest, StartsFromGivenWeights) {
   Train(options_);
   options_.initial = options_.out;
@@ -463,7 +468,8 @@ constexpr const char* kConfig = R"({
   "augmentation": {"name": "flip_crop", "strength": 0.25},
   "label_smoothing": 0.05, "width_bits": 9,
   "teacher": {"network": "t.json", "weights": "t.safetensors", "temperature": 3, "lambda": 0.5},
-  "seed": 5, "threads": 2, "device": "auto", "initial": "start.safetensors",
+  "seed": 5, "threads": 2, "device": "auto", "precision": "bfloat16",
+  "initial": "start.safetensors",
   "out": "configured.safetensors", "checkpoint": "c", "log": "log.json"
 })";
 
@@ -501,6 +507,7 @@ TEST_F(TrainTest, ReadsAConfiguration) {
   EXPECT_EQ(o.seed, 5u);
   EXPECT_EQ(o.threads, 2);
   EXPECT_EQ(o.device, Device::kAuto);
+  EXPECT_EQ(o.precision, Precision::kBfloat16);
   EXPECT_EQ(o.initial, folder_ / "start.safetensors");
   EXPECT_EQ(o.out, folder_ / "configured.safetensors");
   EXPECT_EQ(o.checkpoint, folder_ / "c");
@@ -523,6 +530,7 @@ TEST_F(TrainTest, RefusesAWrongConfiguration) {
       {"/data/train_images", "", "/data/train_images", "expected FILE"},
       {"/data/train_images", "a@test:2:1", "/data/train_images", "with 0 < PART < 1"},
       {"/teacher/lambda", 1.5, "/teacher/lambda", "expected a number from 0 to 1"},
+      {"/precision", "half", "/precision", "expected \"float32\""},
       {"/device", "gpu", "/device", "expected \"cpu\""},
       {"/optimizer",
        {{"name", "adamw"}, {"momentum", 0.5}},
