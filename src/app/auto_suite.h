@@ -9,6 +9,9 @@
 /// they ask of a processor.
 namespace tercet::app {
 
+/// The machine that the built-in figures are from; auto_suite.cpp says which one.
+extern const nn::MachineModel kMachine;
+
 /// The private suites with the options that can pay, in the order in which ties are broken. Every
 /// private suite of the registry is among them; one without measured figures counts as `fss` does.
 std::vector<nn::Candidate> AutoCandidates(const mpc::Registry& registry);

@@ -75,8 +75,8 @@ Prediction Predict(const nn::Plan& plan, const mpc::SuiteChoice& suite,
   for (const auto& file : reports)
     if (const auto computation = MeasuredComputation(plan, suite, file))
       return {link, nn::StepTimes(plan, *computation, link), true};
-  const auto model = nn::ModelledComputation(plan, AutoCandidates(registry));
-  return {link, nn::StepTimes(plan, model, link), false};
+  const auto model = nn::ModelledComputation(plan, AutoCandidates(registry), kMachine);
+  return {link, nn::StepTimes(plan, model, nn::WithMessageTime(link, kMachine)), false};
 }
 
 std::string DescribePlan(const nn::Plan& plan, const Prediction* prediction, bool utf8) {
@@ -199,7 +199,7 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
       {"predicted",
        {{"offline_s", Seconds(prediction.steps.back().offline_ns)},
         {"online_s", Seconds(prediction.steps.back().online_ns)},
-        {"computation", prediction.measured ? "measured" : "activations by the built-in model"}}},
+        {"computation", prediction.measured ? "measured" : "by the built-in model"}}},
       {"layers", std::move(layers)}};
   return document.dump(2);
 }

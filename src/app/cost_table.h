@@ -21,8 +21,8 @@ struct Prediction {
 };
 
 /// The prediction with computation as `reports` have measured it on unshaped links (files of
-/// `tercet run --json`, the one of this network, suite and batch), else by the built-in model,
-/// which knows activations only. ConfigError names a file that is no such report.
+/// `tercet run --json`, the one of this network, suite and batch), else by the built-in model
+/// (AutoCandidates, kMachine). ConfigError names a file that is no such report.
 Prediction Predict(const nn::Plan& plan, const mpc::SuiteChoice& suite,
                    const mpc::Registry& registry, const net::LinkProfile& link,
                    const std::vector<std::filesystem::path>& reports);

@@ -93,7 +93,7 @@ int ShowPlan(PlanArguments arguments) {
              arguments.batch, comparison.Render(report::Utf8Locale()));
   if (!all_measured)
     fmt::print(
-        "Computation by the built-in model is that of activations alone, on a Xeon with AVX-512; "
+        "Computation by the built-in model is that of two cores of a Xeon with AVX-512; "
         "for times of this\nmachine give reports of `tercet run --json` on link none with "
         "--measured.\n");
   if (!arguments.csv.empty()) WriteFile(arguments.csv, csv);

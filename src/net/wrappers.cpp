@@ -1,5 +1,6 @@
 #include "tercet/net/wrappers.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -24,8 +25,10 @@ constexpr std::string_view kRate = "mbit=";
 constexpr double kMaxRttMs = 60'000;
 constexpr double kMaxMbit = 1e6;
 constexpr std::size_t kSendLimit = std::size_t{256} << 20;
-constexpr auto kShortDelay = std::chrono::milliseconds(1);
-constexpr auto kSpin = std::chrono::microseconds(50);
+// A thread that waits for a time wakes up some time after it. That much is learnt and taken off the
+// next wait, at most this, so that delays are right on average.
+constexpr Clock::duration kMaxEarly = std::chrono::microseconds(200);
+constexpr int kLearning = 8;  // waits over which the learnt time follows a change
 
 [[noreturn]] void RefuseProfile(std::string_view text) {
   throw ConfigError(
@@ -78,8 +81,6 @@ class ShapedLink final : public Wrapper {
         delay_(std::chrono::duration_cast<Clock::duration>(
             std::chrono::duration<double, std::milli>(profile.rtt_ms / 2))),
         us_per_byte_(profile.mbit > 0 ? 8 / profile.mbit : 0),
-        spin_(std::thread::hardware_concurrency() > 3 ? Clock::duration(kSpin)
-                                                      : Clock::duration::zero()),
         thread_([this] { HandOver(); }) {}
   ShapedLink(const ShapedLink&) = delete;
   ShapedLink& operator=(const ShapedLink&) = delete;
@@ -145,23 +146,28 @@ class ShapedLink final : public Wrapper {
       throw NetworkError(fmt::format("the link to party {} was closed here", Peer()));
   }
 
+  // Waits until `when`, in the end awake; false if the link stops before.
+  bool WaitUntil(Clock::time_point when, std::unique_lock<std::mutex>& lock) {
+    const auto alarm = when - early_;
+    if (Clock::now() < alarm) {
+      if (changed_.wait_until(lock, alarm, [&] { return stop_; })) return false;
+      early_ = std::min(kMaxEarly, early_ + (Clock::now() - alarm - early_) / kLearning);
+    }
+    if (Clock::now() < when) {
+      lock.unlock();
+      while (Clock::now() < when) std::this_thread::yield();
+      lock.lock();
+    }
+    return !stop_;
+  }
+
   void HandOver() {
     SetPreciseTimers();
     std::unique_lock lock(mutex_);
     while (true) {
       changed_.wait(lock, [&] { return stop_ || !queue_.empty(); });
       if (stop_) return;
-      const auto when = queue_.front().when;
-      // Waking up takes a while; where cores are to spare, the end of a short delay is waited for
-      // awake.
-      const auto awake = delay_ < kShortDelay ? spin_ : Clock::duration::zero();
-      if (changed_.wait_until(lock, when - awake, [&] { return stop_; })) return;
-      if (awake > Clock::duration::zero()) {
-        lock.unlock();
-        while (Clock::now() < when) std::this_thread::yield();
-        lock.lock();
-        if (stop_) return;
-      }
+      if (!WaitUntil(queue_.front().when, lock)) return;
       Message message = std::move(queue_.front().message);
       queue_.pop_front();
       queued_bytes_ -= message.payload.size();
@@ -183,12 +189,12 @@ class ShapedLink final : public Wrapper {
 
   const Clock::duration delay_;
   const std::chrono::duration<double, std::micro> us_per_byte_;
-  const Clock::duration spin_;
   std::mutex mutex_;
   std::condition_variable changed_, drained_;
   std::deque<Due> queue_;
   std::size_t queued_bytes_ = 0;
   Clock::time_point free_{};
+  Clock::duration early_{};  // of the thread alone
   bool handing_over_ = false;
   bool closing_ = false;
   bool stop_ = false;

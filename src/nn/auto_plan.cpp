@@ -72,17 +72,23 @@ struct QueryClocks {
   PredictedTime Time() const { return {offline.End(), online.End()}; }
 };
 
-ComputeModel ModelOf(const mpc::SuiteChoice& suite, const std::vector<Candidate>& candidates) {
-  const auto text = suite.Text();
+ComputeModel ModelOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates) {
+  const auto text = planned.suite.Text();
   for (const auto& candidate : candidates)
-    if (candidate.suite.Text() == text) return candidate.compute;
+    if (candidate.suite.Text() == text)
+      return planned.activation.kind == mpc::ActivationKind::kSign ? candidate.compute
+                                                                   : candidate.fixed_point;
   return {};
 }
 
-PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates) {
-  const auto model = ModelOf(planned.suite, candidates);
+PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates,
+                            const MachineModel& machine) {
+  const auto model = ModelOf(planned, candidates);
   const auto elements = static_cast<double>(planned.activation.Elements());
-  return {Nanoseconds(elements * model.offline_ns), Nanoseconds(elements * model.online_ns)};
+  const auto macs = static_cast<double>(planned.layer.linear.Macs()) *
+                    static_cast<double>(planned.activation.batch);
+  return {Nanoseconds(elements * model.offline_ns + macs * machine.linear.offline_ns),
+          Nanoseconds(elements * model.online_ns + macs * machine.linear.online_ns)};
 }
 
 // The suites of the layers so far, and when they are done.
@@ -158,10 +164,17 @@ PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link) {
   return clocks.Time();
 }
 
+net::LinkProfile WithMessageTime(net::LinkProfile link, const MachineModel& machine) {
+  link.rtt_ms += 2e-6 * machine.hop_ns;
+  return link;
+}
+
 std::vector<PredictedTime> ModelledComputation(const Plan& plan,
-                                               const std::vector<Candidate>& candidates) {
+                                               const std::vector<Candidate>& candidates,
+                                               const MachineModel& machine) {
   std::vector<PredictedTime> steps(1);
-  for (const auto& planned : plan.layers) steps.push_back(ComputationOf(planned, candidates));
+  for (const auto& planned : plan.layers)
+    steps.push_back(ComputationOf(planned, candidates, machine));
   steps.emplace_back();
   return steps;
 }
@@ -233,7 +246,7 @@ PublicNetwork ChooseSuites(const PublicNetwork& network, const mpc::Registry& re
           found = planned.emplace(key, plan_with(longer.suites).layers[k]).first;
         const auto& layer = found->second;
         longer.dealt.push_back(layer.dealt_output);
-        longer.clocks.Add(layer.cost, ComputationOf(layer, settings.candidates), settings.link);
+        longer.clocks.Add(layer.cost, ComputationOf(layer, settings.candidates, {}), settings.link);
         next.push_back(std::move(longer));
       }
     labels = std::move(next);

@@ -21,7 +21,14 @@ struct ComputeModel {
 /// One choice that `auto` has for a layer.
 struct Candidate {
   mpc::SuiteChoice suite;
-  ComputeModel compute;
+  ComputeModel compute;      ///< of Sign
+  ComputeModel fixed_point;  ///< of ReLU and square
+};
+
+/// What every suite asks of the machines alike.
+struct MachineModel {
+  double hop_ns = 0;    ///< a message that is waited for: system calls, encryption, waking up
+  ComputeModel linear;  ///< per multiplication of a linear map
 };
 
 enum class Objective : std::uint8_t {
@@ -43,11 +50,14 @@ struct PredictedTime {
 /// later. Without a rate this is hops * rtt / 2.
 PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link);
 
+/// The link with what `machine` takes for a message in its delay.
+net::LinkProfile WithMessageTime(net::LinkProfile link, const MachineModel& machine);
+
 /// Computation of each step of a plan's query (input, layers, output) in nanoseconds: that of the
-/// activations, by those of `candidates` that the plan uses (0 for others). Linear maps, which are
-/// the same in every suite, are not in it.
+/// activations, by those of `candidates` that the plan uses (0 for others), and of linear maps.
 std::vector<PredictedTime> ModelledComputation(const Plan& plan,
-                                               const std::vector<Candidate>& candidates);
+                                               const std::vector<Candidate>& candidates,
+                                               const MachineModel& machine = {});
 
 /// How far the query has come in each phase after each step, `computation` of it included.
 /// InternalError unless there is one for each step.
@@ -55,7 +65,8 @@ std::vector<PredictedTime> StepTimes(const Plan& plan,
                                      const std::vector<PredictedTime>& computation,
                                      const net::LinkProfile& link);
 
-/// The whole query's time, with ModelledComputation.
+/// The whole query's time, with ModelledComputation but for linear maps, which are the same in
+/// every suite.
 PredictedTime PlanTime(const Plan& plan, const std::vector<Candidate>& candidates,
                        const net::LinkProfile& link);
 
