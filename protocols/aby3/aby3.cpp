@@ -155,6 +155,9 @@ class Aby3Activation final : public Activation {
     TERCET_CHECK(correlation->mask.Count() == spec_.Out().Size() * z.Cols(),
                  "layer {}: prepared for {} outputs, got {}", spec_.layer,
                  correlation->mask.Count(), spec_.Out().Size() * z.Cols());
+    TERCET_CHECK(correlation->mask.Rows() == layout_.carries.size() &&
+                     correlation->arith.mine.Rows() == layout_.RandomBits() * spec_.Out().Size(),
+                 "layer {}: prepared for another activation", spec_.layer);
     const std::size_t batch = z.Cols(), count = z.Rows() * batch;
 
     Opened opened = ring::DispatchWord(
