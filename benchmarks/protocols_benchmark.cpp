@@ -5,10 +5,11 @@
 #include <chrono>
 #include <random>
 
+#include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
 
-// Sign, and Sign with 2 x 2 max-pool, by every registered suite: three parties in three threads
+// Every kind of activation by every registered suite that has it: three parties in three threads
 // over memory, so the time is that of computation. Items are elements that enter the activation;
 // offline and online are counted apart.
 namespace tercet {
@@ -21,17 +22,49 @@ const mpc::Registry& Protocols() {
   return registry;
 }
 
-void Layer(benchmark::State& state, const std::string& name, bool pool) {
-  const auto& suite = Protocols().FindSuite(name);
+struct Kind {
+  const char* name;
+  mpc::ActivationKind kind;
+  bool pool;
+  unsigned value_bits, shift, out_bits;
+};
+
+// Widths of networks with Sign, and of networks in fixed point.
+constexpr std::array<Kind, 5> kKinds{
+    {{"sign", mpc::ActivationKind::kSign, false, 12, 0, 12},
+     {"sign_max_pool", mpc::ActivationKind::kSign, true, 12, 0, 12},
+     {"relu", mpc::ActivationKind::kRelu, false, 12, 0, 12},
+     {"relu_shift_8", mpc::ActivationKind::kRelu, false, 20, 8, 20},
+     {"square_shift_8", mpc::ActivationKind::kSquare, false, 20, 8, 24}}};
+
+mpc::ActivationSpec SpecOf(const Kind& kind, const mpc::Suite& suite, std::size_t batch) {
   mpc::ActivationSpec spec;
   spec.layer = "act";
+  spec.kind = kind.kind;
+  spec.shift = kind.shift;
   spec.in = {16, 8, 8};
-  if (pool) spec.pool = mpc::PoolShape{2, 2};
-  spec.value_bits = 12;
-  spec.out_bits = 12;
+  if (kind.pool) spec.pool = mpc::PoolShape{2, 2};
+  spec.value_bits = kind.value_bits;
+  spec.out_bits = kind.out_bits;
   spec.ring_bits = suite.RingBits(spec.value_bits);
-  spec.batch = static_cast<std::size_t>(state.range(0));
+  spec.batch = batch;
   spec.dealt = false;
+  return spec;
+}
+
+bool Has(const std::string& name, const Kind& kind) {
+  try {
+    const auto& suite = Protocols().FindSuite(name);
+    suite.Check(SpecOf(kind, suite, 1), {name, {}});
+  } catch (const UnsupportedError&) {
+    return false;
+  }
+  return true;
+}
+
+void Layer(benchmark::State& state, const std::string& name, const Kind& kind) {
+  const auto& suite = Protocols().FindSuite(name);
+  const auto spec = SpecOf(kind, suite, static_cast<std::size_t>(state.range(0)));
   const mpc::SuiteChoice choice{name, {}};
   const mpc::Roles roles;
   std::array<std::array<double, 2>, 3> seconds{};
@@ -52,14 +85,15 @@ void Layer(benchmark::State& state, const std::string& name, bool pool) {
         mpc::Context offline(party, mpc::Phase::kOffline), online(party, mpc::Phase::kOnline);
         offline.Enter(1, "act");
         auto prepared = activation->Prepare(offline, spec.batch, nullptr);
+        const std::chrono::duration<double> offline_time = Clock::now() - start;
         mpc::Meet(party);
         const auto middle = Clock::now();
         online.Enter(1, "act");
         benchmark::DoNotOptimize(activation->Run(online, std::move(prepared), z));
-        const auto end = Clock::now();
-        seconds[id][0] += std::chrono::duration<double>(middle - start).count();
-        seconds[id][1] += std::chrono::duration<double>(end - middle).count();
-        queries[id].push_back(std::chrono::duration<double>(end - start).count());
+        const std::chrono::duration<double> online_time = Clock::now() - middle;
+        seconds[id][0] += offline_time.count();
+        seconds[id][1] += online_time.count();
+        queries[id].push_back((offline_time + online_time).count());
       }
     });
   });
@@ -79,15 +113,16 @@ void Layer(benchmark::State& state, const std::string& name, bool pool) {
 
 void AddAll() {
   for (const auto& name : Protocols().SuiteNames())
-    for (const bool pool : {false, true})
-      benchmark::RegisterBenchmark(
-          (name + (pool ? "/sign_max_pool" : "/sign")).c_str(),
-          [name, pool](benchmark::State& state) { Layer(state, name, pool); })
-          ->Arg(1)
-          ->Arg(128)
-          ->UseManualTime()
-          ->Iterations(20)
-          ->Unit(benchmark::kMillisecond);
+    for (const Kind& kind : kKinds)
+      if (Has(name, kind))
+        benchmark::RegisterBenchmark(
+            fmt::format("{}/{}", name, kind.name).c_str(),
+            [name, &kind](benchmark::State& state) { Layer(state, name, kind); })
+            ->Arg(1)
+            ->Arg(128)
+            ->UseManualTime()
+            ->Iterations(20)
+            ->Unit(benchmark::kMillisecond);
 }
 
 }  // namespace

@@ -22,21 +22,32 @@ using mpc::SuiteChoice;
 /// Sizes that costs and messages have in common; public.
 struct Layout {
   explicit Layout(const ActivationSpec& spec)
-      : adder{spec.value_bits - 1},
-        relu(spec.kind == ActivationKind::kRelu),
-        wrap_bits(relu && spec.out_bits > spec.ring_bits ? spec.out_bits - spec.value_bits : 0),
-        opened_bits(relu && wrap_bits == 0 ? std::max(spec.value_bits, spec.out_bits)
-                                           : spec.value_bits),
-        window(spec.pool ? spec.pool->kernel * spec.pool->kernel : 1) {}
+      : relu(spec.kind == ActivationKind::kRelu),
+        square(spec.kind == ActivationKind::kSquare),
+        shift(relu || square ? spec.shift : 0),
+        carries{{square ? spec.value_bits : spec.value_bits - 1}},
+        window(spec.pool ? spec.pool->kernel * spec.pool->kernel : 1) {
+    if (shift > 0) carries.push_back({shift});
+    const unsigned kept = spec.value_bits - shift;
+    const bool wider = spec.out_bits > (shift > 0 ? kept : spec.ring_bits);
+    if (relu && wider) wrap_bits = spec.out_bits - kept;
+    whole = relu && !wider && shift == 0;
+    opened_bits = whole ? std::max(spec.value_bits, spec.out_bits) : spec.value_bits;
+  }
 
-  AdderShape adder;
-  bool relu;
-  unsigned wrap_bits;    ///< ReLU into a wider ring: bits above those of the values; else 0
-  unsigned opened_bits;  ///< of b
-  std::size_t window;    ///< elements per output
+  bool relu, square;
+  unsigned shift;
+  std::vector<AdderShape>
+      carries;             ///< out of the low n-1 bits (square: n), then of the low `shift`
+  std::size_t window;      ///< elements per output
+  unsigned wrap_bits = 0;  ///< ReLU: bits of the output ring above the values'; else 0
+  bool whole;              ///< ReLU: a and b go as they are, as elements of the output ring
+  unsigned opened_bits;    ///< of b
 
-  /// Whether the leaves are products of their own, or already the carry.
-  bool HasTree() const { return adder.Groups() > 1; }
+  /// ReLU with truncation: a carry is multiplied by the sign.
+  bool TakesCarry() const { return relu && shift > 0; }
+  /// Random bits per output: a mask of each bit that is opened, and the product of two.
+  std::size_t RandomBits() const { return carries.size() + (TakesCarry() ? 1 : 0); }
 };
 
 /// Words in which elements are multiplied: 8- and 16-bit words would be promoted to int, which can
@@ -73,15 +84,32 @@ Planes GatherWindows(const ActivationSpec& spec, const Planes& plane, std::size_
   return members;
 }
 
-/// For one query: a random bit r per output, unknown to every party.
+/// The rows of bits, `rows` planes of them.
+Planes Stack(std::span<const std::uint8_t> bits, std::size_t rows) {
+  const std::size_t count = bits.size() / rows;
+  Planes planes(rows, count);
+  for (std::size_t row = 0; row < rows; ++row) {
+    const Planes packed = FromBytes(bits.subspan(row * count, count));
+    std::copy_n(packed[0], packed.Words(), planes[row]);
+  }
+  return planes;
+}
+
+Planes Row(const Planes& planes, std::size_t row) {
+  Planes one(1, planes.Count());
+  std::copy_n(planes[row], planes.Words(), one[0]);
+  return one;
+}
+
+/// For one query: a random bit per output and carry, r and q, unknown to every party.
 struct Aby3Correlation final : mpc::Correlation {
-  Planes mask;     ///< r_i of r = r_0 ^ r_1 ^ r_2
-  AnyShare arith;  ///< r in the output ring
+  Planes mask;     ///< r_i of r = r_0 ^ r_1 ^ r_2, then q_i
+  AnyShare arith;  ///< r, q and r q in the output ring, below each other
 
   void Visit(mpc::Archive& archive) override { archive(mask)(arith); }
 };
 
-/// Sign, Sign with max-pool, ReLU.
+/// Sign, Sign with max-pool, ReLU, square.
 class Aby3Activation final : public Activation {
  public:
   Aby3Activation(Party& party, const ActivationSpec& spec, const Roles& roles)
@@ -92,7 +120,8 @@ class Aby3Activation final : public Activation {
         e2_(roles.Evaluator2()),
         random_(party, Purpose("r")),
         convert_(party, roles.helper, Purpose("b2a")),
-        adder_(party, roles.helper, layout_.adder.width, Purpose("adder")),
+        zero_masks_(party, Purpose("zero_masks")),
+        adder_(party, roles.helper, layout_.carries, Purpose("adder")),
         zero_bits_(party, Purpose("zero_bits")),
         zero_(party, Purpose("zero")) {
     if (party.Id() != e2_) with_e1_ = party.Keys().Open(e1_, Purpose("open"));
@@ -102,10 +131,13 @@ class Aby3Activation final : public Activation {
   Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* /*z*/) override {
     auto correlation = std::make_unique<Aby3Correlation>();
     const std::size_t rows = spec_.Out().Size();
-    const mpc::BitShare r = random_.DrawBits(rows * batch);
-    correlation->mask = FromBytes(r.mine);
+    const std::size_t masks = layout_.carries.size();
+    mpc::BitShare bits = random_.DrawBits(masks * rows * batch);
+    correlation->mask = Stack(bits.mine, masks);
+    if (layout_.TakesCarry()) AppendProduct(ctx, bits);  // 1 hop
     correlation->arith = ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
-      return ToAny(ot3::BitToArith<V>(ctx, convert_, r, rows, batch, spec_.out_bits));  // 3 hops
+      return ToAny(ot3::BitToArith<V>(ctx, convert_, bits, layout_.RandomBits() * rows, batch,
+                                      spec_.out_bits));  // 3 hops
     });
     return {std::move(correlation), {}};
   }
@@ -123,36 +155,41 @@ class Aby3Activation final : public Activation {
     TERCET_CHECK(correlation->mask.Count() == spec_.Out().Size() * z.Cols(),
                  "layer {}: prepared for {} outputs, got {}", spec_.layer,
                  correlation->mask.Count(), spec_.Out().Size() * z.Cols());
+    TERCET_CHECK(correlation->mask.Rows() == layout_.carries.size() &&
+                     correlation->arith.mine.Rows() == layout_.RandomBits() * spec_.Out().Size(),
+                 "layer {}: prepared for another activation", spec_.layer);
     const std::size_t batch = z.Cols(), count = z.Rows() * batch;
 
     Opened opened = ring::DispatchWord(
         spec_.ring_bits, [&]<Word W>(W) { return OpenMasked<W>(ctx, z.As<W>()); });  // 1 hop
 
-    Planes leaves = adder_.Leaves(ctx, opened.input, count);
-    Planes msb(1, count);
-    if (layout_.HasTree()) {
-      adder_.SendLeaves(ctx, std::move(leaves));  // 1 hop
-    } else if (leaves.Rows() > 0) {
-      msb = std::move(leaves);
-    } else {  // values of one bit have no carry
-      std::fill(msb.All().begin(), msb.All().end(), 0);
-    }
-    if (layout_.wrap_bits > 0) SendWrap(ctx, opened.wrap);  // the same hop
-    if (layout_.HasTree()) adder_.ReceiveLeaves(ctx);
+    Planes bits = adder_.Leaves(ctx, opened.input, count);
+    if (adder_.HasTree()) adder_.SendLeaves(ctx, std::move(bits));  // 1 hop
+    if (layout_.wrap_bits > 0) SendWrap(ctx, opened.wrap);          // the same hop
+    if (adder_.HasTree()) adder_.ReceiveLeaves(ctx);
     if (layout_.wrap_bits > 0) AddWrap(ctx, opened.wrap, opened.x);
-    if (layout_.HasTree()) msb = adder_.Carry(ctx, opened.input);
-    if (opened.top.Rows() > 0) msb ^= opened.top;
+    if (adder_.HasTree()) bits = adder_.Carries(ctx, opened.input);
+    if (bits.Rows() == 0) {  // values of one bit have no carry
+      bits = Planes(1, count);
+      std::fill(bits.All().begin(), bits.All().end(), 0);
+    }
+    // The carry into the top bit becomes that bit of z; square takes the carry above it.
+    for (std::size_t w = 0; opened.top.Rows() > 0 && w < bits.Words(); ++w)
+      bits[0][w] ^= opened.top[0][w];
 
-    if (spec_.pool) msb = Pool(ctx, std::move(msb), batch);
+    if (spec_.pool) bits = Pool(ctx, std::move(bits), batch);
 
-    // s = 1 ^ msb = e ^ r, where e is opened.
-    msb ^= correlation->mask;
-    const Planes mine = SendToAll(ctx, zero_bits_, std::move(msb));  // 1 hop, 6 bits
+    // Each bit is opened under its mask, and is then known as e ^ r.
+    bits ^= correlation->mask;
+    const Planes mine = SendToAll(ctx, zero_bits_, std::move(bits));  // 1 hop, 6 bits each
     AnyShare product;
     if (layout_.relu) product = SendProduct(ctx, correlation->arith, opened.x);  // the same hop
-    Buffer<std::uint8_t> e = ToBytes(ReceiveFromAll(ctx, mine));
+    const Planes known = ReceiveFromAll(ctx, mine);
     if (layout_.relu) ReceiveProduct(ctx, product);
-    for (auto& bit : e) bit ^= 1;
+    Buffer<std::uint8_t> e = ToBytes(known), f;
+    if (layout_.shift > 0) f = ToBytes(Row(known, 1));
+    if (layout_.square) return Square(ctx, e, f, correlation->arith, std::move(opened.x));
+    for (auto& bit : e) bit ^= 1;  // s = 1 ^ msb
 
     // s y = e y + (1 - 2e) r y, with y = 1 for Sign and x for ReLU. Local.
     return ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
@@ -160,6 +197,10 @@ class Aby3Activation final : public Activation {
       ArithShare<V> s{ry.mine.As<V>(), ry.next.As<V>(), spec_.out_bits};
       Select<V>(s.mine, e, ctx.Is(0), opened.x.mine);
       Select<V>(s.next, e, ctx.Is(2), opened.x.next);
+      if (layout_.TakesCarry()) {
+        AddCarry<V>(s.mine, e, f, ctx.Is(0), correlation->arith.mine.As<V>().data());
+        AddCarry<V>(s.next, e, f, ctx.Is(2), correlation->arith.next.As<V>().data());
+      }
       return ToAny(std::move(s));
     });
   }
@@ -169,7 +210,7 @@ class Aby3Activation final : public Activation {
   struct Opened {
     AdderInput input;
     Planes top;  ///< the top bit of a at D, of b at E1
-    AnyShare x;  ///< ReLU: a + b in the output ring, b being share D+2
+    AnyShare x;  ///< ReLU, square: the parts of a and b in the output ring, b's being share D+2
     /// ReLU into a wider ring: shares D and D+1 of a's top bit, at E1 and E2 times that of b.
     AnyShare wrap;
   };
@@ -178,12 +219,26 @@ class Aby3Activation final : public Activation {
     return fmt::format("{}/aby3/{}", spec_.layer, step);
   }
 
+  /// Offline: r q below r and q. 1 hop, 3 bits an output.
+  void AppendProduct(Context& ctx, mpc::BitShare& bits) {
+    const PlaneShare rows{Stack(bits.mine, 2), Stack(bits.next, 2)};
+    Planes product(1, rows.mine.Count());
+    std::fill(product.All().begin(), product.All().end(), 0);
+    XorProduct(product[0], rows[0], rows[1], product.Words());
+    const PlaneShare both = Reshare(ctx, zero_masks_, std::move(product));
+    const auto append = [](Buffer<std::uint8_t>& to, const Buffer<std::uint8_t>& from) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    append(bits.mine, ToBytes(both.mine));
+    append(bits.next, ToBytes(both.next));
+  }
+
   /// 1 hop: E1 and E2 exchange opened_bits; D sends a row of bits for each row it shares, and
-  /// out_bits for ReLU.
+  /// out_bits for ReLU and square.
   template <Word W>
   Opened OpenMasked(Context& ctx, const Matrix<W>& z) {
     const std::size_t rows = z.shape()[0], cols = z.shape()[1];
-    const AdderShape& shape = adder_.Shape();
+    const AdderShape& shape = adder_.Widest();
     Opened opened;
     // Both holders of a key draw in this order: the mask of z, the share of a's bits, that of a.
     Matrix<W> mine = z;
@@ -213,45 +268,50 @@ class Aby3Activation final : public Activation {
       masked ^= drawn;
       if (shape.width > 0) ctx.SendBytes(e2_, Pack(masked));  // 1 hop, 1 bit a row
       opened.input.a = {std::move(masked), std::move(drawn)};
-      opened.top = TopRow(bits);
+      if (!layout_.square) opened.top = Row(bits, spec_.value_bits - 1);
     } else {
       const int peer = ctx.Is(e1_) ? e2_ : e1_;
       ctx.Send(peer, mine, layout_.opened_bits);  // the same hop, opened_bits, each way
       mine += ctx.Receive<W>(peer, rows, cols, layout_.opened_bits);  // b
       opened.input.b = Slice(std::span<const W>(mine.data(), mine.size()), spec_.value_bits);
+      const std::size_t top = spec_.value_bits - 1;
+      if (ctx.Is(e1_) && !layout_.square) opened.top = Row(opened.input.b, top);
+      for (std::size_t w = 0; layout_.square && w < opened.input.b.Words(); ++w)
+        opened.input.b[top][w] = ~opened.input.b[top][w];  // b + 2^(n-1)
       if (ctx.Is(e1_)) {
         opened.input.a.mine = std::move(drawn);
-        opened.top = TopRow(opened.input.b);
       } else if (shape.width > 0) {
         const std::size_t bytes = ring::PackedBytes(shape.SharedRows() * rows * cols, 1);
         opened.input.a.next = Unpack(ctx.ReceiveBytes(d_, bytes), shape.SharedRows(), rows * cols);
       }
     }
-    if (layout_.relu)
+    if (layout_.relu || layout_.square)
       ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) { ShareOpened<W, V>(ctx, mine, opened); });
     return opened;
   }
 
-  Planes TopRow(const Planes& bits) const {
-    Planes top(1, bits.Count());
-    std::copy_n(bits[spec_.value_bits - 1], bits.Words(), top[0]);
-    return top;
-  }
-
-  /// ReLU: a + b as a replicated share, where b is share D+2 and D splits a between the others.
-  /// `part` is a at D, b at the others. In the first hop, out_bits from D to E2, and wrap_bits.
+  /// ReLU and square: the parts of a and b as a replicated share, where b's is share D+2 and D
+  /// splits a's between the others. `part` is a at D, b at the others. In the first hop, out_bits
+  /// from D to E2, and wrap_bits.
   ///
-  /// Into a wider ring a and b go as signed numbers, of which z = a + b + 2^n a_top b_top wherever
-  /// z >= 0: then the low n-1 bits carry exactly if one top bit is set, which that carry cancels.
-  /// Where z < 0 the result is 0 whatever stands here.
+  /// ReLU into a wider ring, or with truncation: a and b go as signed numbers, rounded down, of
+  /// which z >> f = (a >> f) + (b >> f) + c_f + 2^(n-f) a_top b_top wherever z >= 0, c_f being the
+  /// carry out of the low f bits: then the low n-1 bits carry exactly if one top bit is set, which
+  /// that carry cancels. Where z < 0 the result is 0 whatever stands here. Square: b is a signed
+  /// number and a is not, and z >> f = (a >> f) + (b >> f) + c_f - 2^(n-f) w, where w is the carry
+  /// of a and b + 2^(n-1) out of n bits.
   template <Word W, Word V>
   void ShareOpened(Context& ctx, const Matrix<W>& part, Opened& opened) {
     const std::size_t rows = part.shape()[0], cols = part.shape()[1];
+    const unsigned n = spec_.value_bits;
+    const bool is_signed = !layout_.square || !ctx.Is(d_);
     auto wide = ring::MakeMatrix<V>(rows, cols);
-    for (std::size_t i = 0; i < part.size(); ++i)
-      wide.data()[i] = layout_.wrap_bits == 0
-                           ? static_cast<V>(part.data()[i])
-                           : static_cast<V>(ring::Decode(part.data()[i], spec_.value_bits));
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const W from = part.data()[i];
+      wide.data()[i] = layout_.whole ? static_cast<V>(from)
+                       : is_signed   ? static_cast<V>(ring::Decode(from, n) >> layout_.shift)
+                                     : static_cast<V>(ring::Reduce(from, n) >> layout_.shift);
+    }
     const auto share = [&](Matrix<V> value, unsigned bits) {
       AnyShare split;  // of `value` at D
       if (ctx.Is(e2_)) {
@@ -306,7 +366,7 @@ class Aby3Activation final : public Activation {
     });
   }
 
-  /// x += 2^n a_top b_top.
+  /// x += 2^(n-f) a_top b_top.
   void AddWrap(Context& ctx, AnyShare& wrap, AnyShare& x) const {
     ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
       if (!ctx.Is(d_)) {
@@ -318,19 +378,20 @@ class Aby3Activation final : public Activation {
         V* to = half.As<V>().data();
         const Matrix<V>& from = carry.As<V>();
         for (std::size_t i = 0; i < from.size(); ++i)
-          to[i] += static_cast<V>(from.data()[i] << spec_.value_bits);
+          to[i] += static_cast<V>(from.data()[i] << (spec_.value_bits - layout_.shift));
       };
       add(x.mine, wrap.mine);
       add(x.next, wrap.next);
     });
   }
 
-  /// Additive share of r * x, masked, to the party before. 1 hop, out_bits.
+  /// Additive share of r * x, masked, to the party before; of r the first rows, as many as x has. 1
+  /// hop, out_bits.
   AnyShare SendProduct(Context& ctx, const AnyShare& r, const AnyShare& x) {
     return ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
       const auto &r0 = r.mine.As<V>(), &r1 = r.next.As<V>();
       const auto &x0 = x.mine.As<V>(), &x1 = x.next.As<V>();
-      Matrix<V> share = zero_.Draw<V>(r0.shape()[0], r0.shape()[1]);
+      Matrix<V> share = zero_.Draw<V>(x0.shape()[0], x0.shape()[1]);
       for (std::size_t i = 0; i < share.size(); ++i) {
         const Wide<V> p = r0.data()[i], q = r1.data()[i], u = x0.data()[i], v = x1.data()[i];
         share.data()[i] += static_cast<V>(p * (u + v) + q * u);
@@ -374,11 +435,54 @@ class Aby3Activation final : public Activation {
     }
   }
 
+  /// One half of the share: += s c, with s = e ^ r and c = f ^ q. `r` begins those of r, q, r q.
+  template <Word V>
+  static void AddCarry(Matrix<V>& half, const Buffer<std::uint8_t>& e,
+                       const Buffer<std::uint8_t>& f, bool zeroth, const V* r) {
+    const V *q = r + half.size(), *rq = q + half.size();
+    V* to = half.data();
+    for (std::size_t i = 0; i < half.size(); ++i) {
+      const V rc = f[i] != 0 ? static_cast<V>(r[i] - rq[i]) : rq[i];
+      const V c = f[i] != 0 ? static_cast<V>(V{zeroth} - q[i]) : q[i];
+      to[i] = static_cast<V>(to[i] + (e[i] != 0 ? c - rc : rc));
+    }
+  }
+
+  /// One half of the share: += 2^power c, with c = f ^ q, or -= it.
+  template <Word V>
+  void AddBit(Matrix<V>& half, const Buffer<std::uint8_t>& f, bool zeroth, const V* q,
+              unsigned power, bool minus) const {
+    if (power >= spec_.out_bits) return;
+    V* to = half.data();
+    for (std::size_t i = 0; i < half.size(); ++i) {
+      const V c = f[i] != 0 ? static_cast<V>(V{zeroth} - q[i]) : q[i];
+      const V term = static_cast<V>(Wide<V>{c} << power);
+      to[i] = static_cast<V>(minus ? to[i] - term : to[i] + term);
+    }
+  }
+
+  /// y^2 of y = x + c_f - 2^(n-f) w, with w = e ^ r and c_f = f ^ q. 1 hop, 3 * out_bits.
+  AnyShare Square(Context& ctx, const Buffer<std::uint8_t>& e, const Buffer<std::uint8_t>& f,
+                  const AnyShare& masks, AnyShare x) {
+    ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
+      const auto add = [&](Matrix<V>& half, const Matrix<V>& random, bool zeroth) {
+        AddBit<V>(half, e, zeroth, random.data(), spec_.value_bits - layout_.shift, true);
+        if (layout_.shift > 0) AddBit<V>(half, f, zeroth, random.data() + half.size(), 0, false);
+      };
+      add(x.mine.As<V>(), masks.mine.As<V>(), ctx.Is(0));
+      add(x.next.As<V>(), masks.next.As<V>(), ctx.Is(2));
+    });
+    AnyShare product = SendProduct(ctx, x, x);
+    ReceiveProduct(ctx, product);
+    return product;
+  }
+
   ActivationSpec spec_;
   Layout layout_;
   int d_, e1_, e2_;
   mpc::RandomSharing random_;
   ot3::BitTimes convert_;
+  ZeroBits zero_masks_;  // offline
   Adder adder_;
   ZeroBits zero_bits_;
   mpc::ZeroSharing zero_;
@@ -407,14 +511,15 @@ class Aby3Suite final : public mpc::Suite {
     const auto refuse = [&](const std::string& problem) {
       throw UnsupportedError(fmt::format("layer {}: suite aby3 {}", spec.layer, problem));
     };
-    const bool has = spec.kind == ActivationKind::kSign ||
-                     (spec.kind == ActivationKind::kRelu && !spec.pool && spec.shift == 0);
+    const bool has =
+        spec.kind == ActivationKind::kSign ||
+        ((spec.kind == ActivationKind::kRelu || spec.kind == ActivationKind::kSquare) &&
+         !spec.pool);
     if (!has)
-      refuse(
-          fmt::format("has no {}{}{}; supported: sign, sign with max-pool, relu without truncation",
-                      mpc::ActivationName(spec.kind),
-                      spec.shift > 0 ? fmt::format(" with truncation by {} bits", spec.shift) : "",
-                      spec.pool ? " with max-pool" : ""));
+      refuse(fmt::format("has no {}{}; supported: sign, sign with max-pool, relu, square",
+                         mpc::ActivationName(spec.kind), spec.pool ? " with max-pool" : ""));
+    if (spec.kind != ActivationKind::kSign && spec.shift >= spec.value_bits)
+      refuse(fmt::format("cannot truncate values of {} bits by {}", spec.value_bits, spec.shift));
     if (spec.value_bits < 1 || spec.ring_bits < spec.value_bits || spec.ring_bits > ring::kMaxBits)
       refuse(
           fmt::format("needs values of 1 bit or more in a ring of that width to {} bits, got "
@@ -438,15 +543,20 @@ class Aby3Suite final : public mpc::Suite {
     const int d = roles.helper, e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
     const std::size_t count = spec.Elements(), outputs = spec.Outputs();
     Cost cost;
-    ot3::BitTimes::AddCost(d, outputs, spec.out_bits, mpc::Phase::kOffline, cost);
+    if (layout.TakesCarry())
+      cost.Add(mpc::Phase::kOffline, ReshareRound(ring::PackedBytes(outputs, 1)));
+    ot3::BitTimes::AddCost(d, layout.RandomBits() * outputs, spec.out_bits, mpc::Phase::kOffline,
+                           cost);
 
     const auto add = [&](mpc::Round round) { cost.Add(mpc::Phase::kOnline, std::move(round)); };
     const std::uint64_t opened = ring::PackedBytes(count, layout.opened_bits);
     mpc::Round first{{e1, e2, opened}, {e2, e1, opened}};
-    if (layout.adder.width > 0)
-      first.push_back({d, e2, ring::PackedBytes(count * layout.adder.SharedRows(), 1)});
+    const AdderShape& widest = layout.carries.front();
+    if (widest.width > 0)
+      first.push_back({d, e2, ring::PackedBytes(count * widest.SharedRows(), 1)});
     const std::uint64_t wrap = ring::PackedBytes(count, layout.wrap_bits);
-    if (layout.relu) first.push_back({d, e2, ring::PackedBytes(count, spec.out_bits)});
+    if (layout.relu || layout.square)
+      first.push_back({d, e2, ring::PackedBytes(count, spec.out_bits)});
     if (layout.wrap_bits > 0) first.push_back({d, e2, wrap});
     add(std::move(first));
     mpc::Round second;
@@ -454,11 +564,12 @@ class Aby3Suite final : public mpc::Suite {
       second.push_back({e1, e2, bytes});
       second.push_back({e2, e1, bytes});
     };
-    if (layout.HasTree()) exchange(ring::PackedBytes(count * layout.adder.LeafRows(), 1));
+    const bool has_tree = Adder::HasTree(layout.carries);
+    if (has_tree) exchange(ring::PackedBytes(count * Adder::LeafRows(layout.carries), 1));
     if (layout.wrap_bits > 0) exchange(wrap);
     if (!second.empty()) add(std::move(second));
-    if (layout.HasTree()) {
-      for (const std::size_t rows : layout.adder.Levels())
+    if (has_tree) {
+      for (const std::size_t rows : Adder::Levels(layout.carries))
         add(ReshareRound(ring::PackedBytes(count * rows, 1)));
     }
     if (layout.window > 1) {
@@ -469,11 +580,13 @@ class Aby3Suite final : public mpc::Suite {
     mpc::Round open;
     for (int from : {0, 1, 2})
       for (int to : {0, 1, 2})
-        if (from != to) open.push_back({from, to, ring::PackedBytes(outputs, 1)});
+        if (from != to)
+          open.push_back({from, to, ring::PackedBytes(layout.carries.size() * outputs, 1)});
     if (layout.relu)
       for (const auto& message : ReshareRound(ring::PackedBytes(count, spec.out_bits)))
         open.push_back(message);
     add(std::move(open));
+    if (layout.square) add(ReshareRound(ring::PackedBytes(count, spec.out_bits)));
     return cost;
   }
 

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <random>
+#include <set>
 
 #include "aby3/adder.h"
 #include "tercet/mpc/builtin_protocols.h"
@@ -66,59 +67,67 @@ TEST(PlanesTest, SliceTakesTheLowBits) {
   CheckSlice<std::uint64_t>(64);
 }
 
-// The carry for every width, over random operands and those whose carry runs all the way.
-TEST(AdderTest, CarryOfEveryWidth) {
+// The carry for every width, alone or with one out of fewer bits beside it, over random operands
+// and those whose carry runs all the way.
+TEST(AdderTest, CarriesOfEveryWidth) {
   constexpr std::size_t kCount = 203;
+  std::mt19937_64 rng(1);
   for (int helper : {0, 1, 2})
-    for (unsigned width = 1; width <= 63; width += width < 20 ? 1 : 7) {
-      SCOPED_TRACE(fmt::format("helper {}, {} bits", helper, width));
-      std::mt19937_64 rng(width);
-      const std::uint64_t ones = ring::LowMask<std::uint64_t>(width);
-      Buffer<std::uint64_t> a(kCount), b(kCount);
-      for (std::size_t e = 0; e < kCount; ++e) {
-        a[e] = rng() & ones;
-        b[e] = e % 4 == 0   ? rng() & ones
-               : e % 4 == 1 ? ~a[e] & ones         // no carry, by one
-               : e % 4 == 2 ? (~a[e] + 1) & ones   // carry, by none, unless a = 0
-                            : ones - (rng() & 1);  // long runs of propagates
+    for (unsigned width = 1; width <= 64; width += width < 20 ? 1 : 11)
+      for (unsigned low : std::set<unsigned>{0, 1, width / 3, width - 1, width}) {
+        SCOPED_TRACE(fmt::format("helper {}, {} bits, {} bits", helper, width, low));
+        const std::uint64_t ones = ring::LowMask<std::uint64_t>(width);
+        Buffer<std::uint64_t> a(kCount), b(kCount);
+        for (std::size_t e = 0; e < kCount; ++e) {
+          a[e] = rng() & ones;
+          b[e] = e % 4 == 0   ? rng() & ones
+                 : e % 4 == 1 ? ~a[e] & ones         // no carry, by one
+                 : e % 4 == 2 ? (~a[e] + 1) & ones   // carry, by none, unless a = 0
+                              : ones - (rng() & 1);  // long runs of propagates
+        }
+        std::vector<AdderShape> shapes{{width}};
+        if (low > 0) shapes.push_back({low});
+        const Planes rows = SharedRows(shapes[0], Slice(std::span<const std::uint64_t>(a), width));
+        const Planes drawn = Random(rng, rows.Rows(), kCount);
+        std::array<Planes, 3> carries;
+        std::array<std::uint32_t, 3> hops{};
+        mpc::RunParties([&](Party& party) {
+          const auto id = static_cast<std::size_t>(party.Id());
+          Adder adder(party, helper, shapes, "test/adder");
+          AdderInput input;
+          Planes masked = rows;
+          masked ^= drawn;
+          if (party.Id() != (helper + 2) % 3) {
+            (party.Id() == helper ? input.a.next : input.a.mine) = drawn;
+          }
+          if (party.Id() != (helper + 1) % 3)
+            (party.Id() == helper ? input.a.mine : input.a.next) = masked;
+          if (party.Id() != helper) input.b = Slice(std::span<const std::uint64_t>(b), width);
+          Context ctx(party, Phase::kOnline);
+          ctx.Enter(1, "test");
+          carries[id] = adder.Leaves(ctx, input, kCount);
+          if (adder.HasTree()) {
+            adder.SendLeaves(ctx, std::move(carries[id]));
+            adder.ReceiveLeaves(ctx);
+            carries[id] = adder.Carries(ctx, input);
+          }
+          ctx.Leave();
+          hops[id] = ctx.Depth();
+        });
+        for (std::size_t row = 0; row < shapes.size(); ++row)
+          for (std::size_t e = 0; e < kCount; ++e) {
+            // The sum overflows, by itself or in the low bits, if it is less than a summand.
+            const auto mask = ring::LowMask<std::uint64_t>(shapes[row].width);
+            const bool carry = ((a[e] + b[e]) & mask) < (a[e] & mask);
+            ASSERT_EQ(Bit(carries[0], row, e) ^ Bit(carries[1], row, e) ^ Bit(carries[2], row, e),
+                      carry)
+                << row << " of " << e;
+          }
+        // One AND level for each doubling of the width; the last is not sent.
+        unsigned levels = 0;
+        while ((1u << levels) < width) ++levels;
+        EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), levels == 0 ? 0 : levels - 1);
       }
-      const AdderShape shape{width};
-      const Planes rows = SharedRows(shape, Slice(std::span<const std::uint64_t>(a), width));
-      const Planes drawn = Random(rng, rows.Rows(), kCount);
-      std::array<Planes, 3> carry;
-      std::array<std::uint32_t, 3> hops{};
-      mpc::RunParties([&](Party& party) {
-        const auto id = static_cast<std::size_t>(party.Id());
-        Adder adder(party, helper, width, "test/adder");
-        AdderInput input;
-        Planes masked = rows;
-        masked ^= drawn;
-        if (party.Id() != (helper + 2) % 3) {
-          (party.Id() == helper ? input.a.next : input.a.mine) = drawn;
-        }
-        if (party.Id() != (helper + 1) % 3)
-          (party.Id() == helper ? input.a.mine : input.a.next) = masked;
-        if (party.Id() != helper) input.b = Slice(std::span<const std::uint64_t>(b), width);
-        Context ctx(party, Phase::kOnline);
-        ctx.Enter(1, "test");
-        carry[id] = adder.Leaves(ctx, input, kCount);
-        if (shape.Groups() > 1) {
-          adder.SendLeaves(ctx, std::move(carry[id]));
-          adder.ReceiveLeaves(ctx);
-          carry[id] = adder.Carry(ctx, input);
-        }
-        ctx.Leave();
-        hops[id] = ctx.Depth();
-      });
-      for (std::size_t e = 0; e < kCount; ++e)
-        ASSERT_EQ(Bit(carry[0], 0, e) ^ Bit(carry[1], 0, e) ^ Bit(carry[2], 0, e),
-                  (a[e] + b[e]) >> width & 1)
-            << e;
-      // One AND level for each doubling of the width; the last is not sent.
-      unsigned levels = 0;
-      while ((1u << levels) < width) ++levels;
-      EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), levels == 0 ? 0 : levels - 1);
-    }
 }
 
 // Opening reveals the XOR alone: what is sent does not show the parts, even when they are all zero.
@@ -238,6 +247,18 @@ TEST_F(Aby3SuiteTest, RefusesWhatItHasNot) {
   EXPECT_EQ(Refusal(spec), "");
   spec.pool = mpc::PoolShape{};
   EXPECT_NE(Refusal(spec).find("supported: sign, sign with max-pool, relu"), std::string::npos);
+  for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare}) {
+    spec = Spec(kind, 16);
+    for (unsigned shift : {0u, 1u, 15u}) {
+      spec.shift = shift;
+      EXPECT_EQ(Refusal(spec), "");
+    }
+    spec.shift = 16;
+    EXPECT_NE(Refusal(spec).find("cannot truncate values of 16 bits by 16"), std::string::npos);
+  }
+  spec = Spec(ActivationKind::kSquare, 16);
+  spec.pool = mpc::PoolShape{};
+  EXPECT_NE(Refusal(spec).find("no square with max-pool"), std::string::npos);
   spec = Spec(ActivationKind::kSign, 12);
   spec.ring_bits = 11;
   EXPECT_NE(Refusal(spec).find("value width 12 and ring 11"), std::string::npos);
@@ -338,6 +359,13 @@ TEST_F(Aby3SuiteTest, Hops) {
     spec.out_bits = 1;
     spec.kind = ActivationKind::kRelu;
     EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n;
+    for (unsigned shift : {1u, n / 2, n - 1}) {  // the carry of the low bits takes no more hops
+      if (shift == 0 || shift >= n) continue;
+      spec.shift = shift;
+      EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n << " by " << shift;
+      EXPECT_EQ(Costs(spec).OfflineHops(), 4u) << n << " by " << shift;
+    }
+    spec.shift = 0;
     spec.kind = ActivationKind::kSign;
     spec.pool = mpc::PoolShape{1, 2};
     EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n;
@@ -346,6 +374,59 @@ TEST_F(Aby3SuiteTest, Hops) {
     spec.pool = mpc::PoolShape{3, 3};
     EXPECT_EQ(Costs(spec).OnlineHops(), expected + 4) << n;
   }
+}
+
+TEST_F(Aby3SuiteTest, HopsOfSquare) {
+  for (const auto& [n, expected] : std::array<std::pair<unsigned, std::uint32_t>, 6>{
+           {{1, 3}, {2, 3}, {4, 4}, {8, 5}, {16, 6}, {64, 8}}}) {
+    auto spec = Spec(ActivationKind::kSquare, n);
+    for (unsigned shift : {0u, n - 1}) {
+      spec.shift = shift;
+      EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n << " by " << shift;
+      EXPECT_EQ(Costs(spec).OfflineHops(), 3u) << n << " by " << shift;
+    }
+  }
+}
+
+// What all parties learn, the sign and the carries under their masks, is uniform for any input.
+TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
+  constexpr std::size_t kCount = 8 * 512;
+  for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare})
+    for (const std::uint16_t value : {0, 1023}) {
+      auto spec = Spec(kind, 11);
+      spec.shift = 4;
+      spec.in = {kCount, 1, 1};
+      const auto recorder = std::make_shared<net::Recorder>();
+      mpc::RunParties(
+          [&](Party& party) {
+            const auto activation = suite_.Create(party, spec, choice_, mpc::Roles{});
+            Matrix<std::uint16_t> z = xt::zeros<std::uint16_t>({kCount, std::size_t{1}});
+            if (party.Id() == 0) z += value;
+            Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
+            offline.Enter(1, "act1");
+            auto prepared = activation->Prepare(offline, 1, nullptr);
+            offline.Leave();
+            online.Enter(1, "act1");
+            activation->Run(online, std::move(prepared), AnyMatrix(std::move(z), spec.ring_bits));
+            online.Leave();
+          },
+          {.layers = 1, .ledger = nullptr, .wrap = [&](std::unique_ptr<net::Link> link, int owner) {
+             return owner == 0 ? net::MakeRecordingLink(std::move(link), recorder)
+                               : std::move(link);
+           }});
+      std::vector<Planes> parts;  // of the two bits, at party 0
+      for (const auto& r : recorder->Take()) {
+        if (r.message.phase != Phase::kOnline || r.message.payload.size() != kCount / 4) continue;
+        if (!r.sent || r.peer == 1) parts.push_back(Unpack(r.message.payload, 2, kCount));
+      }
+      ASSERT_EQ(parts.size(), 3u);
+      for (std::size_t i : {1u, 2u}) parts[0] ^= parts[i];
+      for (std::size_t row : {0u, 1u}) {
+        int set = 0;
+        for (std::size_t e = 0; e < kCount; ++e) set += Bit(parts[0], row, e) ? 1 : 0;
+        EXPECT_NEAR(set, static_cast<int>(kCount) / 2, 6 * 32) << row;  // six standard deviations
+      }
+    }
 }
 
 TEST_F(Aby3SuiteTest, BitsPerElement) {
@@ -370,6 +451,16 @@ TEST_F(Aby3SuiteTest, BitsPerElement) {
   EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 213u);
   spec = Spec(ActivationKind::kRelu, 12);
   EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 160u);
+  spec = Spec(ActivationKind::kRelu, 20);
+  spec.shift = 8;
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 254u);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Elements()), 3 * 64u + 3);
+  spec = Spec(ActivationKind::kSquare, 12);
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 152u);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Elements()), 64u);
+  spec.shift = 4;
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 164u);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Elements()), 2 * 64u);
 }
 
 }  // namespace

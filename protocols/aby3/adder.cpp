@@ -18,12 +18,50 @@ constexpr std::size_t LevelRows(std::size_t nodes) { return 2 * (nodes / 2) - 1;
 /// Row of leaf j's generate; its propagate, where it is a product, follows.
 constexpr std::size_t LeafRow(std::size_t j) { return j == 0 ? 0 : 2 * j - 1; }
 
+/// (generate, propagate) of pairs of neighbouring nodes, a node's rows from `row` on.
+void Combine(const std::vector<Node>& nodes, Planes& products, std::size_t row) {
+  const std::size_t words = products.Words();
+  for (std::size_t j = 0; j < nodes.size() / 2; ++j) {
+    const Node &low = nodes[2 * j], &high = nodes[2 * j + 1];
+    std::uint64_t* generate = products[row + LeafRow(j)];  // G_high ^ P_high G_low
+    std::copy_n(high.generate.mine, words, generate);
+    XorProduct(generate, high.propagate, low.generate, words);
+    if (j > 0) XorProduct(products[row + LeafRow(j) + 1], high.propagate, low.propagate, words);
+  }
+}
+
+/// What is left of `nodes` once their pairs stand in `level` from `row` on.
+std::vector<Node> Left(const std::vector<Node>& nodes, const PlaneShare& level, std::size_t row) {
+  std::vector<Node> left;
+  for (std::size_t j = 0; j < nodes.size() / 2; ++j)
+    left.push_back({level[row + LeafRow(j)], j == 0 ? BitRef{} : level[row + LeafRow(j) + 1]});
+  if (nodes.size() % 2 != 0) left.push_back(nodes.back());
+  return left;
+}
+
+Planes Zeros(std::size_t rows, std::size_t count) {
+  Planes planes(rows, count);
+  std::fill(planes.All().begin(), planes.All().end(), 0);
+  return planes;
+}
+
 }  // namespace
 
-std::vector<std::size_t> AdderShape::Levels() const {
+std::size_t Adder::LeafRows(const std::vector<AdderShape>& shapes) {
+  std::size_t rows = 0;
+  for (const auto& shape : shapes) rows += shape.LeafRows();
+  return rows;
+}
+
+std::vector<std::size_t> Adder::Levels(const std::vector<AdderShape>& shapes) {
   std::vector<std::size_t> levels;
-  for (std::size_t nodes = Groups(); nodes > 2; nodes = (nodes + 1) / 2)
-    levels.push_back(LevelRows(nodes));
+  for (const auto& shape : shapes) {
+    std::size_t level = 0;
+    for (std::size_t nodes = shape.Groups(); nodes > 2; nodes = (nodes + 1) / 2, ++level) {
+      if (level == levels.size()) levels.push_back(0);
+      levels[level] += LevelRows(nodes);
+    }
+  }
   return levels;
 }
 
@@ -36,8 +74,8 @@ Planes SharedRows(const AdderShape& shape, const Planes& bits) {
   return rows;
 }
 
-Adder::Adder(Party& party, int helper, unsigned width, const std::string& purpose)
-    : helper_(helper), shape_{width}, zero_(party, purpose + "/zero") {
+Adder::Adder(Party& party, int helper, std::vector<AdderShape> shapes, const std::string& purpose)
+    : helper_(helper), shapes_(std::move(shapes)), zero_(party, purpose + "/zero") {
   if (party.Id() != E2()) with_e1_ = party.Keys().Open(E1(), purpose + "/leaves");
   if (party.Id() != E1()) with_e2_ = party.Keys().Open(helper, purpose + "/leaves");
 }
@@ -47,28 +85,31 @@ Adder::Adder(Party& party, int helper, unsigned width, const std::string& purpos
 //   P = (a_1 ^ b_1) (a_0 ^ b_0)       = (a_1 a_0) ^ a_1 b_0 ^ a_0 b_1 ^ (b_1 b_0).
 // What stands left is shared between E1 and E2 (and D), what stands right is known to both.
 Planes Adder::Leaves(const Context& ctx, const AdderInput& input, std::size_t count) const {
-  Planes products(shape_.LeafRows(), count);
-  std::fill(products.All().begin(), products.All().end(), 0);
+  Planes products = Zeros(LeafRows(shapes_), count);
   if (ctx.Is(helper_)) return products;
   const Planes& a = ctx.Is(E1()) ? input.a.mine : input.a.next;
   const Planes& b = input.b;
   const std::uint64_t once = ctx.Is(E1()) ? ~std::uint64_t{0} : 0;  // one evaluator adds b_1 b_0
   const std::size_t words = products.Words();
-  for (std::size_t j = 0; j < shape_.Pairs(); ++j) {
-    const std::uint64_t *a0 = a[2 * j], *a1 = a[2 * j + 1], *a10 = a[shape_.width + j];
-    const std::uint64_t *b0 = b[2 * j], *b1 = b[2 * j + 1];
-    std::uint64_t* generate = products[LeafRow(j)];
-    for (std::size_t w = 0; w < words; ++w)
-      generate[w] = (a1[w] & b1[w]) ^ (a10[w] & b0[w]) ^ (a0[w] & b1[w] & b0[w]);
-    if (j == 0) continue;
-    std::uint64_t* propagate = products[LeafRow(j) + 1];
-    for (std::size_t w = 0; w < words; ++w)
-      propagate[w] = a10[w] ^ (a1[w] & b0[w]) ^ (a0[w] & b1[w]) ^ (b1[w] & b0[w] & once);
-  }
-  if (shape_.Single()) {
-    const std::size_t top = shape_.width - 1;
-    std::uint64_t* generate = products[LeafRow(shape_.Pairs())];
-    for (std::size_t w = 0; w < words; ++w) generate[w] = a[top][w] & b[top][w];
+  std::size_t row = 0;
+  for (const auto& shape : shapes_) {
+    for (std::size_t j = 0; j < shape.Pairs(); ++j) {
+      const std::uint64_t *a0 = a[2 * j], *a1 = a[2 * j + 1], *a10 = a[Widest().width + j];
+      const std::uint64_t *b0 = b[2 * j], *b1 = b[2 * j + 1];
+      std::uint64_t* generate = products[row + LeafRow(j)];
+      for (std::size_t w = 0; w < words; ++w)
+        generate[w] = (a1[w] & b1[w]) ^ (a10[w] & b0[w]) ^ (a0[w] & b1[w] & b0[w]);
+      if (j == 0) continue;
+      std::uint64_t* propagate = products[row + LeafRow(j) + 1];
+      for (std::size_t w = 0; w < words; ++w)
+        propagate[w] = a10[w] ^ (a1[w] & b0[w]) ^ (a0[w] & b1[w]) ^ (b1[w] & b0[w] & once);
+    }
+    if (shape.Single()) {
+      const std::size_t top = shape.width - 1;
+      std::uint64_t* generate = products[row + LeafRow(shape.Pairs())];
+      for (std::size_t w = 0; w < words; ++w) generate[w] = a[top][w] & b[top][w];
+    }
+    row += shape.LeafRows();
   }
   return products;
 }
@@ -98,41 +139,53 @@ void Adder::ReceiveLeaves(Context& ctx) {
                   third.Rows(), third.Count());
 }
 
-Planes Adder::Carry(Context& ctx, const AdderInput& input) {
-  const std::size_t count = leaves_.mine.Count(), words = leaves_.mine.Words();
-  std::vector<Node> nodes;
-  for (std::size_t j = 0; j < shape_.Pairs(); ++j)
-    nodes.push_back({leaves_[LeafRow(j)], j == 0 ? BitRef{} : leaves_[LeafRow(j) + 1]});
-  if (shape_.Single()) {
-    // a ^ b: a has shares D and D+1, b is share D+2.
-    const std::size_t top = shape_.width - 1;
-    const auto row = [top](const Planes& a, const Planes& b) {
-      return a.Rows() > 0 ? a[top] : b[top];
-    };
-    nodes.push_back({leaves_[LeafRow(shape_.Pairs())],
-                     {row(input.a.mine, input.b), row(input.a.next, input.b)}});
-  }
-  std::deque<PlaneShare> levels;  // keeps what `nodes` refers to
-  for (;;) {
-    const std::size_t pairs = nodes.size() / 2;
-    Planes products(LevelRows(nodes.size()), count);
-    std::fill(products.All().begin(), products.All().end(), 0);
-    for (std::size_t j = 0; j < pairs; ++j) {
-      const Node &low = nodes[2 * j], &high = nodes[2 * j + 1];
-      std::uint64_t* generate = products[LeafRow(j)];  // G_high ^ P_high G_low
-      std::copy_n(high.generate.mine, words, generate);
-      XorProduct(generate, high.propagate, low.generate, words);
-      if (j > 0) XorProduct(products[LeafRow(j) + 1], high.propagate, low.propagate, words);
+Planes Adder::Carries(Context& ctx, const AdderInput& input) {
+  const std::size_t count = leaves_.mine.Count();
+  std::vector<std::vector<Node>> trees;
+  std::size_t row = 0;
+  for (const auto& shape : shapes_) {
+    auto& nodes = trees.emplace_back();
+    for (std::size_t j = 0; j < shape.Pairs(); ++j)
+      nodes.push_back(
+          {leaves_[row + LeafRow(j)], j == 0 ? BitRef{} : leaves_[row + LeafRow(j) + 1]});
+    if (shape.Single()) {
+      // a ^ b: a has shares D and D+1, b is share D+2.
+      const auto top = [bit = shape.width - 1](const Planes& a, const Planes& b) {
+        return a.Rows() > 0 ? a[bit] : b[bit];
+      };
+      nodes.push_back({leaves_[row + LeafRow(shape.Pairs())],
+                       {top(input.a.mine, input.b), top(input.a.next, input.b)}});
     }
-    if (nodes.size() == 2) return products;
+    row += shape.LeafRows();
+  }
+  std::deque<PlaneShare> levels;  // keeps what `trees` refer to
+  for (const std::size_t rows : Levels(shapes_)) {
+    Planes products = Zeros(rows, count);
+    row = 0;
+    for (const auto& nodes : trees) {
+      if (nodes.size() <= 2) continue;
+      Combine(nodes, products, row);
+      row += LevelRows(nodes.size());
+    }
     const auto& level =
         levels.emplace_back(Reshare(ctx, zero_, std::move(products)));  // 1 hop, 3 bits a row
-    std::vector<Node> left;
-    for (std::size_t j = 0; j < pairs; ++j)
-      left.push_back({level[LeafRow(j)], j == 0 ? BitRef{} : level[LeafRow(j) + 1]});
-    if (nodes.size() % 2 != 0) left.push_back(nodes.back());
-    nodes = std::move(left);
+    row = 0;
+    for (auto& nodes : trees) {
+      if (nodes.size() <= 2) continue;
+      const std::size_t after = row + LevelRows(nodes.size());
+      nodes = Left(nodes, level, row);
+      row = after;
+    }
   }
+  Planes carries = Zeros(trees.size(), count);
+  for (std::size_t t = 0; t < trees.size(); ++t) {
+    if (trees[t].size() == 2) {
+      Combine(trees[t], carries, t);
+    } else {
+      std::copy_n(trees[t][0].generate.mine, carries.Words(), carries[t]);
+    }
+  }
+  return carries;
 }
 
 }  // namespace tercet::protocols::aby3

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "app/inputs.h"
+#include "tercet/base/error.h"
+
 namespace tercet::app {
 namespace {
 
@@ -63,6 +66,32 @@ void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
   network = nn::ChooseSuites(
       network, registry, {AutoCandidates(registry), nn::WithMessageTime(link, kMachine), objective},
       roles, batch);
+}
+
+void CheckMaterialSuite(const nn::MaterialFile& material, const nn::NetworkSpec& spec,
+                        const mpc::Registry& registry, const mpc::SuiteChoice& suite,
+                        const net::LinkProfile& link, nn::Objective objective) {
+  const auto& header = material.Header();
+  const auto made = material.MakePlan(registry);
+  if (made.network.spec_digest != spec.Digest()) return;
+  // The material's network names the suites that were chosen; the JSON those that are asked for.
+  auto asked = made.network;
+  const auto named = PlaceholderNetwork(spec, registry, kDefaultBits);
+  TERCET_CHECK(named.layers.size() == asked.layers.size(), "{} layers in the JSON, {} in {}",
+               named.layers.size(), asked.layers.size(), material.File().string());
+  for (std::size_t k = 0; k < asked.layers.size(); ++k)
+    asked.layers[k].suite = named.layers[k].suite;
+  ResolveAuto(asked, registry, suite, link, objective, header.roles, header.batch);
+  const auto wanted = nn::MakePlan(asked, registry, suite, header.roles, header.batch);
+  for (std::size_t k = 0; k < wanted.layers.size(); ++k) {
+    const auto there = made.layers[k].suite.Text(), here = wanted.layers[k].suite.Text();
+    if (there != here)
+      throw ConfigError(material.File().string(),
+                        fmt::format("was made for suite {}, this run has {} on link {}: layer {} "
+                                    "has {} in the material, {} in this run",
+                                    header.suite, suite.Text(), link.name,
+                                    made.layers[k].layer.name, there, here));
+  }
 }
 
 }  // namespace tercet::app

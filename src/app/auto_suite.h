@@ -4,6 +4,8 @@
 #include <string>
 
 #include "tercet/nn/auto_plan.h"
+#include "tercet/nn/material.h"
+#include "tercet/nn/network.h"
 
 /// Suite `auto` as the programs offer it: candidates of all registered private suites with what
 /// they ask of a processor.
@@ -25,5 +27,13 @@ void AddObjective(CLI::App& app, std::string& objective);
 void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
                  const mpc::SuiteChoice& suite, const net::LinkProfile& link,
                  nn::Objective objective, const mpc::Roles& roles, std::size_t batch);
+
+/// Throws ConfigError (place: the file) unless a run with `suite` on `link` gives every layer the
+/// suite that the material was made for. Layers are compared, not names: `auto` may choose
+/// otherwise than it did, or as a suite that is named. Another network's material is not looked at
+/// (see CheckMaterial).
+void CheckMaterialSuite(const nn::MaterialFile& material, const nn::NetworkSpec& spec,
+                        const mpc::Registry& registry, const mpc::SuiteChoice& suite,
+                        const net::LinkProfile& link, nn::Objective objective);
 
 }  // namespace tercet::app

@@ -93,15 +93,18 @@ void CheckOwner(bool given, bool owner, const char* option, int id, const char* 
     throw ConfigError(option, fmt::format("party {} does not own {}; leave it out", id, what));
 }
 
-// Takes suite and batch from the material where they were not given, and compares the rest. Whether
-// the helper takes part.
+// Takes the suite from the material, and the batch where it was not given, and compares the rest.
+// Whether the helper takes part.
 bool UseMaterial(const Arguments& arguments, nn::MaterialFile& material, PartySettings& settings,
                  const mpc::Registry& registry) {
-  if (!arguments.suite_given)
-    settings.suite = mpc::ParseSuiteChoice(material.Header().suite, material.File().string());
+  const auto asked = settings.suite;
+  settings.suite = mpc::ParseSuiteChoice(material.Header().suite, material.File().string());
   if (!arguments.batch_given) settings.batch = material.Header().batch;
   settings.material = &material;
   CheckMaterial(settings);
+  if (arguments.suite_given)
+    CheckMaterialSuite(material, settings.spec, registry, asked, settings.link,
+                       nn::ParseObjective(arguments.optimise, "--optimise"));
   const bool helper_acts = material.MakePlan(registry).HelperActsOnline();
   if (!helper_acts && settings.id == settings.roles.helper)
     throw ConfigError("--material",

@@ -112,6 +112,7 @@ std::size_t QueryRunner::ImagesOf(std::size_t query) const {
 QueryRunner::Outcome QueryRunner::Run(std::size_t images, std::size_t first) {
   images_ = images;
   ahead_ = settings_.dealer_leaves ? Queries() : settings_.ahead;
+  if (settings_.material == nullptr) mpc::Meet(party_);  // all have their shares of the model
   const auto start = Clock::now();
   if (settings_.material == nullptr && ahead_ == 0) {
     InTurn();
@@ -127,7 +128,7 @@ QueryRunner::Outcome QueryRunner::Run(std::size_t images, std::size_t first) {
 
 void QueryRunner::InTurn() {
   for (std::size_t q = 0; q < Queries(); ++q) {
-    mpc::Meet(party_);
+    if (q > 0) mpc::Meet(party_);
     const auto start = Clock::now();
     auto query = secure_.Prepare(ImagesOf(q));
     outcome_.offline_s += SecondsSince(start);
@@ -218,6 +219,7 @@ QueryRunner::Outcome QueryRunner::MakeMaterial(const nn::SecureNetwork::ModelSha
     archive(shares);
     writer.AddModel(archive.Written());
   }
+  mpc::Meet(party_);
   const auto start = Clock::now();
   for (std::size_t q = 0; q < settings_.queries; ++q) {
     const auto begin = Clock::now();

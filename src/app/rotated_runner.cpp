@@ -47,10 +47,11 @@ RotatedRunner::RotatedRunner(net::Links links, const std::vector<nn::Plan>& plan
 QueryRunner::Outcome RotatedRunner::Run(std::size_t images, std::size_t batch) {
   QueryRunner::Outcome outcome;
   mpc::Party& meeting = groups_.front()->party;  // the others have nothing to do meanwhile
+  mpc::Meet(meeting);
   const auto start = Clock::now();
   for (std::size_t first = 0; first < images; first += batch) {
     const std::size_t count = std::min(batch, images - first);
-    mpc::Meet(meeting);
+    if (first > 0) mpc::Meet(meeting);
     const auto offline = Clock::now();
     InEachGroup(count, [&](std::size_t g) {
       Group& group = *groups_[g];

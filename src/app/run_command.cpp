@@ -75,13 +75,17 @@ std::filesystem::path MaterialOf(const std::filesystem::path& directory, int par
   return directory / fmt::format("party{}.material", party);
 }
 
-// The plan that the material in a directory was made for. Suite and batch that were not given
-// become the material's.
+// The plan that the material in a directory was made for. The suite becomes the material's, which
+// one that was given must amount to, and so does a batch that was not given.
 nn::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registry) {
   // That of an evaluator: the helper's need not be there.
   const int party = arguments.roles.Resolve().Evaluator1();
   const nn::MaterialFile material(MaterialOf(arguments.material, party));
-  if (!arguments.suite_given) arguments.suite = material.Header().suite;
+  if (arguments.suite_given)
+    CheckMaterialSuite(material, nn::LoadNetwork(arguments.network), registry,
+                       ParseSuite(arguments.suite, registry), net::ParseLinkProfile(arguments.link),
+                       nn::ParseObjective(arguments.optimise, "--optimise"));
+  arguments.suite = material.Header().suite;
   if (!arguments.batch_given) arguments.batch = material.Header().batch;
   return material.MakePlan(registry);
 }
@@ -192,13 +196,17 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
   launch.absent = input.Absent();
   for (int id = 0; id < 3; ++id) {
     auto& list = launch.arguments[static_cast<std::size_t>(id)];
-    list = {"--testbed", testbed.string(), "--network", arguments.network.string(),
-            "--suite",   arguments.suite,  "--batch",   std::to_string(arguments.batch),
+    list = {"--testbed", testbed.string(),
+            "--network", arguments.network.string(),
+            "--batch",   std::to_string(arguments.batch),
             "--link",    arguments.link};
     if (id == input.roles.model_owner) list.insert(list.end(), {"--optimise", arguments.optimise});
     if (arguments.UsesMaterial()) {
       list.insert(list.end(), {"--material", MaterialOf(arguments.material, id).string()});
-    } else if (arguments.MakesMaterial()) {
+    } else {
+      list.insert(list.end(), {"--suite", arguments.suite});
+    }
+    if (arguments.MakesMaterial()) {
       list.insert(list.end(), {"--material-out", MaterialOf(arguments.material_out, id).string(),
                                "--queries", std::to_string(arguments.queries)});
     }

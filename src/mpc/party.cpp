@@ -131,14 +131,18 @@ Bytes Context::ReceiveAny(int from, std::size_t max_bytes) {
   return std::move(message.payload);
 }
 
+// The last to come hears at once that the others are here, and they hear of it only when its
+// message has arrived; after a second round all have heard of all.
 void Meet(Party& party) {
-  for (int peer : {party.Next(), party.Prev()})
-    party.LinkTo(peer).Send({Phase::kSetup, kMeetTag, 0, {}});
-  for (int peer : {party.Next(), party.Prev()}) {
-    const auto message = party.LinkTo(peer).Receive(Phase::kSetup);
-    if (message.tag != kMeetTag || !message.payload.empty())
-      throw ProtocolError(fmt::format(
-          "party {} sent tag {:#x} where the parties meet between phases", peer, message.tag));
+  for (int round = 0; round < 2; ++round) {
+    for (int peer : {party.Next(), party.Prev()})
+      party.LinkTo(peer).Send({Phase::kSetup, kMeetTag, 0, {}});
+    for (int peer : {party.Next(), party.Prev()}) {
+      const auto message = party.LinkTo(peer).Receive(Phase::kSetup);
+      if (message.tag != kMeetTag || !message.payload.empty())
+        throw ProtocolError(fmt::format(
+            "party {} sent tag {:#x} where the parties meet before a phase", peer, message.tag));
+    }
   }
 }
 

@@ -117,6 +117,78 @@ TEST_P(MaterialFiles, AreUsedOnce) {
   world.ExpectClean();
 }
 
+// What counts is what auto chose, layer by layer: lut and fss for a slow link, lut alone for none.
+class MaterialAuto : public testing::TestWithParam<const char*> {
+ protected:
+  Result Make(const std::vector<std::string>& more) const {
+    std::vector<std::string> arguments{"run",
+                                       world_.File("dense.json"),
+                                       "--model",
+                                       world_.File("dense.safetensors"),
+                                       "--transport",
+                                       GetParam(),
+                                       "--batch",
+                                       "4",
+                                       "--material-out",
+                                       world_.File("material"),
+                                       "--queries",
+                                       "6"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return world_.Tercet(arguments).Wait();
+  }
+  Result Use(const std::vector<std::string>& more) const {
+    std::vector<std::string> arguments{"--transport", GetParam(),
+                                       "--material",  world_.File("material"),
+                                       "--json",      world_.File("out.json")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return world_.Run("dense", arguments).Wait();
+  }
+  void ExpectRight(const Result& result, const std::vector<std::string>& suites) const {
+    ASSERT_EQ(result.status, 0) << result.err;
+    EXPECT_THAT(result.out, AllOf(HasSubstr("yes (40 of 40)"),
+                                  HasSubstr("bytes and hops are what the plan says: yes")));
+    const json report = ReadJson(world_.File("out.json"));
+    EXPECT_EQ(report.at("logits").size(), World::kImages);
+    EXPECT_EQ(report.at("bytes").at("offline"), json({0, 0, 0}));
+    std::vector<std::string> found;
+    for (const auto& layer : report.at("layers"))
+      if (const auto suite = layer.at("suite").get<std::string>(); !suite.empty())
+        found.push_back(suite);
+    EXPECT_EQ(found, suites);
+  }
+  static void ExpectRefused(const Result& result, const std::string& text) {
+    EXPECT_EQ(result.status, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(text));
+  }
+  const World world_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Grid, MaterialAuto, testing::Values("tls", "memory"));
+
+TEST_P(MaterialAuto, IsForTheSuitesThatWereChosen) {
+  const auto made = Make({"--suite", "auto", "--link", "rtt_ms=20"});
+  ASSERT_EQ(made.status, 0) << made.err;
+  ExpectRight(Use({"--suite", "auto", "--link", "rtt_ms=20"}), {"lut", "fss"});
+  ExpectRefused(Use({"--suite", "auto"}),
+                "was made for suite auto, this run has auto on link none: layer fc2 has fss in the "
+                "material, lut in this run");
+  ExpectRefused(Use({"--suite", "fss", "--link", "rtt_ms=20"}),
+                "was made for suite auto, this run has fss on link rtt_ms=20: layer fc1 has lut in "
+                "the material, fss in this run");
+  // Where no suite is asked for, the material's are taken on any link.
+  ExpectRight(Use({}), {"lut", "fss"});
+  world_.ExpectClean();
+}
+
+TEST_P(MaterialAuto, MayComeUnderAnotherName) {
+  const auto made = Make({"--suite", "lut"});
+  ASSERT_EQ(made.status, 0) << made.err;
+  ExpectRefused(Use({"--suite", "auto", "--link", "rtt_ms=20"}),
+                "was made for suite lut, this run has auto on link rtt_ms=20: layer fc2 has lut in "
+                "the material, fss in this run");
+  ExpectRight(Use({"--suite", "auto"}), {"lut", "lut"});
+}
+
 class MaterialTestbed : public Testbed {
  protected:
   std::string File(int party) const { return world_.File(fmt::format("party{}.material", party)); }
@@ -165,6 +237,19 @@ TEST_F(MaterialTestbed, TheHelperNeedNotBeThere) {
   EXPECT_EQ(report.at("material"), "from a file");
   EXPECT_EQ(report.at("bytes").at("offline"), 0);
   ExpectRefused(Use(0, "conv"), "party 0, the helper, has no part in the online phase");
+}
+
+TEST_F(MaterialTestbed, IsForTheSuitesThatAutoChose) {
+  const std::vector<std::string> slow{"--suite", "auto", "--link", "rtt_ms=20"};
+  auto making = slow;
+  making.insert(making.end(), {"--batch", "5"});
+  Make("dense", "2", making);
+  ExpectRefused(Use(2, "dense", {"--suite", "auto"}), "layer fc2 has fss in the material, lut in");
+  auto first = Use(1, "dense", slow), second = Use(2, "dense", slow);
+  const auto result = first.Wait();
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(second.Wait().status, 0);
+  ExpectRightLogits("dense");
 }
 
 TEST_F(MaterialTestbed, IsRefusedByWhatDiffers) {

@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <latch>
+
 #include "tercet/mpc/local.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::mpc {
 namespace {
@@ -96,6 +100,48 @@ TEST(Meet, ReturnsWhenAllAreThereAndCountsNothing) {
     for (int i = 0; i < 3; ++i) Meet(party);
     EXPECT_EQ(party.Meter().Total(Phase::kSetup).sent_bytes, (std::array<std::uint64_t, 3>{}));
   });
+}
+
+// Party 2 comes last, and what it sends takes a while: it must not be ahead of the others.
+TEST(Meet, NobodyLeavesBeforeAllHaveHeardFromAll) {
+  std::latch others(2);
+  std::array<std::atomic<int>, 3> heard{};  // of meeting messages that each has received
+  class HearingLink final : public net::Link {
+   public:
+    HearingLink(std::unique_ptr<net::Link> inner, std::atomic<int>& heard)
+        : inner_(std::move(inner)), heard_(heard) {}
+    void Send(net::Message message) override { inner_->Send(std::move(message)); }
+    net::Message Receive(Phase phase) override {
+      auto message = inner_->Receive(phase);
+      if (message.payload.empty()) ++heard_;  // keys are not empty
+      return message;
+    }
+    void Flush() override { inner_->Flush(); }
+    void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
+    void Close() noexcept override { inner_->Close(); }
+    int Peer() const override { return inner_->Peer(); }
+
+   private:
+    std::unique_ptr<net::Link> inner_;
+    std::atomic<int>& heard_;
+  };
+  RunParties(
+      [&](Party& party) {
+        if (party.Id() == 2) {
+          others.wait();
+        } else {
+          others.count_down();
+        }
+        Meet(party);
+        for (const auto& count : heard) EXPECT_GE(count, 2);
+      },
+      {.layers = 1,
+       .ledger = nullptr,
+       .wrap = [&](std::unique_ptr<net::Link> link, int owner) -> std::unique_ptr<net::Link> {
+         if (owner == 2) link = net::MakeShapedLink(std::move(link), {"slow", 100, 0});
+         return std::make_unique<HearingLink>(std::move(link),
+                                              heard[static_cast<std::size_t>(owner)]);
+       }});
 }
 
 TEST(Party, KeysAreHeldByTheNeighbourBelow) {

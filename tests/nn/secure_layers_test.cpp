@@ -92,7 +92,7 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
 }
 INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
                          testing::Combine(testing::ValuesIn(LayersCases()),
-                                          testing::Values("lut", "fss")));
+                                          testing::Values("lut", "fss", "aby3")));
 
 }  // namespace
 }  // namespace tercet::nn

@@ -114,8 +114,8 @@ class Context {
   std::array<std::uint32_t, 3> sent_{}, received_{};  // steps within the layer, by peer
 };
 
-/// Waits until all three parties are here. Its messages carry no payload and are not counted: the
-/// parties meet between phases only so that offline and online can be timed apart.
+/// Waits until all three parties are here and know it, so that they leave together on links of one
+/// delay. Its messages have no payload and are not counted: it is there to time phases by itself.
 void Meet(Party& party);
 
 /// 3-out-of-3 randomness: a_i = F(k_{i+1}) - F(k_i), so that a_0 + a_1 + a_2 = 0 (Araki et al., CCS
