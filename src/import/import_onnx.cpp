@@ -354,7 +354,7 @@ class Importer {
 
   void Convert(int index) {
     using Method = void (Importer::*)(Node&);
-    static const std::map<std::string, Method> kMethods = {
+    static const std::map<std::string, Method> methods = {
         {"Add", &Importer::Add},
         {"AveragePool", &Importer::AveragePool},
         {"BatchNormalization", &Importer::BatchNormalization},
@@ -375,11 +375,11 @@ class Importer {
       node.Fail(fmt::format("is of the domain {}, expected ONNX's own operators",
                             Printable(node.Domain())));
     }
-    const auto method = kMethods.find(node.Op());
-    if (method == kMethods.end()) {
+    const auto method = methods.find(node.Op());
+    if (method == methods.end()) {
       std::vector<std::string> known = {"Identity", "Dropout", "and last Softmax", "LogSoftmax",
                                         "ArgMax"};
-      for (auto it = kMethods.rbegin(); it != kMethods.rend(); ++it)
+      for (auto it = methods.rbegin(); it != methods.rend(); ++it)
         known.insert(known.begin(), it->first);
       node.Fail(fmt::format("this operator cannot be imported here; those that can: {}",
                             fmt::join(known, ", ")));
@@ -715,7 +715,7 @@ class Importer {
       before = l;
     }
     network.architecture = nn::NetworkText(spec);
-    nn::FloatNetwork(Parse(network.architecture, order), network.weights, file_);
+    const nn::FloatNetwork fits(Parse(network.architecture, order), network.weights, file_);
     network.notes.assign(notes_.begin(), notes_.end());
     return network;
   }

@@ -32,7 +32,7 @@ class Scheduler {
 
  private:
   // Index of a layer or of the network's input in follower_ and placed_.
-  static std::size_t Slot(int layer) { return static_cast<std::size_t>(layer + 1); }
+  static std::size_t Slot(int layer) { return static_cast<std::size_t>(layer) + 1; }
   const GraphLayer& At(int layer) const { return layers_[static_cast<std::size_t>(layer)]; }
   int Follower(int layer) const { return follower_[Slot(layer)]; }
   bool IsSum(int layer) const { return At(layer).inputs.size() == 2; }
