@@ -24,7 +24,6 @@ struct Arguments {
 };
 
 int RunImport(Arguments arguments) {
-  namespace fs = std::filesystem;
   if (arguments.weights.empty()) {
     arguments.weights = arguments.out;
     arguments.weights.replace_extension(".safetensors");
@@ -46,7 +45,7 @@ int RunImport(Arguments arguments) {
     app::WriteFile(arguments.out, network.architecture);
   } catch (const ConfigError&) {
     std::error_code ignored;
-    fs::remove(arguments.weights, ignored);
+    std::filesystem::remove(arguments.weights, ignored);
     throw;
   }
   const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());

@@ -39,6 +39,7 @@ struct Value {
   int layer = kNetworkInput;
   Shape3 shape;
   bool flat = false;
+  std::size_t padding = 0;  ///< zeros around each map, which are not in the shape
 };
 
 std::string ValueText(const Value& value) {
@@ -104,7 +105,6 @@ class Importer {
     ReadInput();
     for (const int i : needed_) Convert(i);
     CheckEnd();
-    if (layers_.empty()) Fail("its output is its input, expected layers between them");
     NameLayers();
     return Assemble();
   }
@@ -249,7 +249,8 @@ class Importer {
     return *constant;
   }
 
-  const Value& NeedValue(const Node& node, int i) const {
+  /// Also one with zeros around it, which the node has to take over.
+  const Value& NeedPadded(const Node& node, int i) const {
     if (FindConstant(node, i) != nullptr) {
       node.Fail(fmt::format("found the constant '{}' as input {}, expected a computed value",
                             Printable(node.Input(i)), i));
@@ -262,12 +263,20 @@ class Importer {
     return found->second;
   }
 
-  const Value& NeedMap(const Node& node, int i) const {
-    const Value& value = NeedValue(node, i);
+  const Value& NeedValue(const Node& node, int i) const {
+    const Value& value = NeedPadded(node, i);
+    if (value.padding != 0)
+      node.Fail(
+          fmt::format("found '{}' with zeros around it as input {}, expected these only of "
+                      "Conv and AveragePool",
+                      Printable(node.Input(i)), i));
+    return value;
+  }
+
+  static void CheckMap(const Node& node, const Value& value) {
     if (value.flat)
       node.Fail(fmt::format("found an input of {}, expected [N, channels, height, width]",
                             ValueText(value)));
-    return value;
   }
 
   const Value& NeedFlat(const Node& node, int i) const {
@@ -334,7 +343,7 @@ class Importer {
       if (sizes[i + 1] != 0 && sizes[i + 1] != given[i])
         fail(fmt::format("found {}, expected it to fit the shape {}", text, nn::ShapeText(shape)));
     }
-    Value value{kNetworkInput, shape, false};
+    Value value{kNetworkInput, shape, false, 0};
     if (sizes.size() == 2) {
       value.flat = true;
       if (shape != Shape3{shape.Size()}) {
@@ -344,7 +353,7 @@ class Importer {
         layer.place = place;
         layer.graph.inputs = {kNetworkInput};
         layers_.push_back(std::move(layer));
-        value = {0, {shape.Size()}, true};
+        value = {0, {shape.Size()}, true, 0};
       }
     }
     values_.emplace(input_->name(), value);
@@ -366,6 +375,7 @@ class Importer {
         {"MatMul", &Importer::MatMul},
         {"MaxPool", &Importer::MaxPool},
         {"Mul", &Importer::Mul},
+        {"Pad", &Importer::Pad},
         {"Pow", &Importer::Pow},
         {"Relu", &Importer::Relu},
         {"Reshape", &Importer::Reshape},
@@ -399,7 +409,7 @@ class Importer {
     layer.wanted_name = LayerName(node.Name(), node.Op());
     layer.place = node.Place();
     layer.graph = {type == LayerType::kConv2d, std::move(inputs)};
-    values_[node.Output()] = {static_cast<int>(layers_.size()) - 1, shape, flat};
+    values_[node.Output()] = {static_cast<int>(layers_.size()) - 1, shape, flat, 0};
     return layer;
   }
 
@@ -454,10 +464,12 @@ class Importer {
   }
 
   void Conv(Node& node) {
-    const Value value = NeedMap(node, 0);
+    const Value value = NeedPadded(node, 0);
+    CheckMap(node, value);
     const Constant& weight = NeedConstant(node, 1);
     const Sizes& sizes = weight.Shape();
-    const Window window = ReadWindow(node, sizes.size() == 4 ? sizes[2] : 0);
+    Window window = ReadWindow(node, sizes.size() == 4 ? sizes[2] : 0);
+    window.padding += value.padding;
     const auto kernel = ToSigned(window.kernel), in_channels = ToSigned(value.shape.channels);
     const std::int64_t groups = node.Int("group", 1);
     if (groups < 1 || in_channels % groups != 0) {
@@ -596,8 +608,8 @@ class Importer {
     AddElementwise(node, LayerType::kSquare);
   }
 
-  void AddPool(const Node& node, LayerType type, const Window& window) {
-    const Value value = NeedMap(node, 0);
+  void AddPool(const Node& node, LayerType type, const Value& value, const Window& window) {
+    CheckMap(node, value);
     const Shape3 shape = Slide(node, window, value.shape, value.shape.channels);
     SetWindow(window, AddLayer(node, type, {value.layer}, shape, false).spec);
   }
@@ -607,25 +619,49 @@ class Importer {
     node.ExpectInt("ceil_mode", 0, 0);
     node.Ignore("storage_order");  // of the indices, which nothing can read
     if (window.padding != 0) node.Fail(fmt::format("found pads of {}, expected 0", window.padding));
-    AddPool(node, LayerType::kMaxPool2d, window);
+    AddPool(node, LayerType::kMaxPool2d, Value(NeedValue(node, 0)), window);
   }
 
   void AveragePool(Node& node) {
-    const Window window = ReadWindow(node, 0);
+    const Value value = NeedPadded(node, 0);
+    Window window = ReadWindow(node, 0);
     node.ExpectInt("ceil_mode", 0, 0);
     const std::int64_t counts_padding = node.Int("count_include_pad", 0);
     if (window.padding != 0 && counts_padding != 1) {
       node.Fail(fmt::format("found count_include_pad {} with pads of {}, expected 1",
                             counts_padding, window.padding));
     }
-    AddPool(node, LayerType::kAvgPool2d, window);
+    window.padding += value.padding;
+    AddPool(node, LayerType::kAvgPool2d, value, window);
   }
 
   void GlobalAveragePool(Node& node) {
-    const Shape3 in = NeedMap(node, 0).shape;
+    const Value value = NeedValue(node, 0);
+    const Shape3& in = value.shape;
     if (in.height != in.width)
       node.Fail(fmt::format("found a map of {} x {}, expected a square", in.height, in.width));
-    AddPool(node, LayerType::kAvgPool2d, {.kernel = in.height, .stride = in.height});
+    AddPool(node, LayerType::kAvgPool2d, value, {.kernel = in.height, .stride = in.height});
+  }
+
+  /// PyTorch writes one before every average pool that counts its padding.
+  void Pad(Node& node) {
+    Value value = NeedValue(node, 0);
+    if (const std::string mode = node.String("mode", "constant"); mode != "constant")
+      node.Fail(fmt::format("found mode {}, expected constant", Printable(mode)));
+    node.ExpectFloat("value", 0);
+    if (node.HasInput(2) && NeedConstant(node, 2).Numbers() != std::vector<double>{0})
+      node.Fail("pads with another number, expected 0");
+    if (node.HasInput(3)) node.Fail("found axes as input 3, expected pads of all axes");
+    const auto attribute = node.Ints("pads");  // until operator set 10
+    const Sizes pads = attribute ? *attribute : NeedConstant(node, 1).Integers();
+    const std::int64_t p = !value.flat && pads.size() == 8 ? pads[2] : 0;
+    const Sizes expected = value.flat ? Sizes(4, 0) : Sizes{0, 0, p, p, 0, 0, p, p};
+    if (pads != expected || p < 0 || p > kMaxSide) {
+      node.Fail(fmt::format("found pads {}, expected equal ones on the four sides of a map",
+                            SizesText(pads)));
+    }
+    value.padding = ToSize(p);
+    values_[node.Output()] = value;
   }
 
   void AddFlatten(const Node& node) {
@@ -658,10 +694,15 @@ class Importer {
   // --- The end
 
   void CheckEnd() {
+    if (needed_.empty()) Fail("found no layers between input and output, expected some");
+    const auto result = values_.find(Original(result_));
+    if (result == values_.end())
+      Fail(fmt::format("found the output {}, expected what a node computes", Printable(result_)));
+    if (result->second.padding != 0)
+      Fail(fmt::format("found zeros around the output {}, expected none", Printable(result_)));
     for (const int i : end_) {
       Node node = NodeAt(i);
-      const auto result = values_.find(Original(result_));
-      if (result == values_.end() || !result->second.flat)
+      if (!result->second.flat)
         node.Fail("found an input of another shape, expected [N, features]");
       const bool arg_max = node.Op() == "ArgMax";
       // Of two axes the last one is 1 or -1; ArgMax's default is the batch.

@@ -28,8 +28,8 @@ struct ImportedNetwork {
 /// whose graph is a chain of layers, with shortcuts into sums and convolutions:
 ///
 ///   Conv, Gemm, MatMul (+ Add), BatchNormalization, Relu, Sign, Mul(x, x), Pow(x, 2), MaxPool,
-///   AveragePool, GlobalAveragePool, Flatten, Reshape to [N, -1], Add, Identity, Dropout;
-///   as the last ones Softmax, LogSoftmax, which are left out, and ArgMax.
+///   AveragePool, GlobalAveragePool, Pad before Conv and AveragePool, Flatten, Reshape to [N, -1],
+///   Add, Identity, Dropout; as the last ones Softmax, LogSoftmax, which are left out, and ArgMax.
 ///
 /// Layers are called as their nodes where these names are unique. What comes back has passed
 /// nn::ParseNetwork and nn::FloatNetwork. ConfigError for everything that a network cannot say:

@@ -7,12 +7,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "app/files.h"
 #include "import/import_command.h"
@@ -463,6 +460,51 @@ TEST_F(OperatorTest, AveragePoolThatCountsItsPadding) {
   ExpectLayer("y avg_pool2d", [](const Map& c) { return AveragePool(c, 2, 2, 1); });
 }
 
+TEST_F(OperatorTest, PadsBecomeThoseOfWhatFollows) {
+  model_.Ints("pads", {0, 0, 1, 1, 0, 0, 1, 1});
+  model_.Floats("zero", {}, {0});
+  model_.Node("Pad", {"c", "pads", "zero"}, "p");
+  auto& pool = model_.Node("AveragePool", {"p"}, "y");
+  SetInts(pool, "kernel_shape", {2, 2});
+  SetInts(pool, "strides", {2, 2});
+  ExpectLayer("y avg_pool2d", [](const Map& c) { return AveragePool(c, 2, 2, 1); });
+
+  const auto w = model_.Weights("w2", {1, 2, 5, 5}, 2);
+  auto& conv = model_.Node("Conv", {"p", "w2"}, "z");
+  SetInts(conv, "pads", {1, 1, 1, 1});
+  ExpectLayer("z conv2d", [&](const Map& c) { return Convolve(c, w, {}, 1, 5, 1, 2); });
+}
+
+TEST_F(OperatorTest, PadsOfZeroAreLeftOut) {
+  // Until operator set 10 they were attributes.
+  auto& pad = model_.Node("Pad", {"c"}, "p");
+  SetInts(pad, "pads", Dims(8, 0));
+  SetFloat(pad, "value", 0);
+  model_.Node("Relu", {"p"}, "y");
+  ExpectLayer("y relu", Relu);
+}
+
+TEST_F(OperatorTest, RefusesOtherPads) {
+  auto& pad = model_.Node("Pad", {"c"}, "p");
+  SetInts(pad, "pads", {0, 0, 1, 1, 0, 0, 1, 1});
+  importer::ExpectRefused([&] { model_.Import(); }, "m.onnx", "found zeros around the output p");
+  model_.Node("Relu", {"p"}, "y");
+  ExpectRefused("node Relu 'y'", "found 'p' with zeros around it");
+  auto& pads = *pad.mutable_attribute(0);
+  for (const int i : {0, 1, 2, 3, 4, 5, 6, 7}) {
+    pads.set_ints(i, pads.ints(i) + 1);
+    ExpectRefused("node Pad 'p'", "expected equal ones on the four sides");
+    pads.set_ints(i, pads.ints(i) - 1);
+  }
+  pads.add_ints(0);
+  ExpectRefused("node Pad 'p'", "expected equal ones on the four sides");
+  SetString(pad, "mode", "reflect");
+  ExpectRefused("node Pad 'p'", "found mode reflect");
+  pad.mutable_attribute()->RemoveLast();
+  SetFloat(pad, "value", 1);
+  ExpectRefused("node Pad 'p'", "found value 1, expected 0");
+}
+
 TEST_F(OperatorTest, GlobalAveragePool) {
   model_.Node("GlobalAveragePool", {"c"}, "y");
   ExpectLayer("y avg_pool2d", [](const Map& c) { return AveragePool(c, 4, 4, 0); });
@@ -727,7 +769,17 @@ TEST_F(OperatorTest, RefusesModels) {
   refuse("m.onnx", "found no input", [](auto& g) { g.clear_input(); });
   refuse("m.onnx", "found c twice", [](auto& g) { *g.add_node() = g.node(0); });
   refuse("m.onnx", "found w twice", [](auto& g) { *g.add_initializer() = g.initializer(0); });
-  refuse("m.onnx", "its output is its input", [](auto& g) { g.mutable_output(0)->set_name("x"); });
+  refuse("m.onnx", "found no layers", [](auto& g) { g.mutable_output(0)->set_name("x"); });
+  refuse("m.onnx", "found no layers", [](auto& g) { g.mutable_output(0)->set_name("nothing"); });
+  refuse("m.onnx", "found the output k, expected what a node computes", [](auto& g) {
+    auto* node = g.add_node();
+    node->set_op_type("Constant");
+    node->add_output("k");
+    auto* value = node->add_attribute();
+    value->set_name("value");
+    value->set_type(onnx::AttributeProto::TENSOR);
+    g.mutable_output(0)->set_name("k");
+  });
   const auto type = [](auto& g) {
     return g.mutable_input(0)->mutable_type()->mutable_tensor_type();
   };
