@@ -1,10 +1,16 @@
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <string>
 
 #include "app/commands.h"
 #include "app/failure.h"
 #include "app/options.h"
 #include "tercet/base/error.h"
+#ifdef TERCET_HAVE_IMPORT
+#include "import/import_command.h"
+#endif
 #ifdef TERCET_HAVE_TRAIN
 #include "train/train_command.h"
 #endif
@@ -13,23 +19,38 @@ namespace {
 
 namespace app = tercet::app;
 
+/// Stands for the command of an optional component that this build lacks.
+[[maybe_unused]] void AddMissing(CLI::App& cli, app::Chosen& chosen, const std::string& name,
+                                 const std::string& what, const std::string& remedy) {
+  auto* command = cli.add_subcommand(name, what + " (not part of this build)");
+  command->allow_extras();
+  command->callback([=, &chosen] {
+    chosen = [=]() -> int {
+      throw tercet::UnsupportedError(
+          fmt::format("this tercet was built without `{}`: {} and build again", name, remedy));
+    };
+  });
+}
+
 void AddTrain(CLI::App& cli, app::Chosen& chosen) {
 #ifdef TERCET_HAVE_TRAIN
   // Parsing runs the training, so nothing is left to be chosen.
   static_cast<void>(chosen);
   tercet::train::AddTrainCommand(cli);
 #else
-  auto* command =
-      cli.add_subcommand("train", "Train a network in the clear (not part of this build)");
-  command->allow_extras();
-  command->callback([&chosen] {
-    chosen = []() -> int {
-      throw tercet::UnsupportedError(
-          "this tercet was built without `train`: install libtorch (Debian: libtorch-dev; "
-          "elsewhere set Torch_DIR), configure "
-          "with -DTERCET_BUILD_TRAIN=ON and build again");
-    };
-  });
+  AddMissing(cli, chosen, "train", "Train a network in the clear",
+             "install libtorch (Debian: libtorch-dev; elsewhere set Torch_DIR), configure with "
+             "-DTERCET_BUILD_TRAIN=ON");
+#endif
+}
+
+void AddImport(CLI::App& cli, app::Chosen& chosen) {
+#ifdef TERCET_HAVE_IMPORT
+  tercet::importer::AddImportCommand(cli, chosen);
+#else
+  AddMissing(cli, chosen, "import", "Make a network of an ONNX model",
+             "install ONNX and protobuf (Debian: libonnx-dev, libprotobuf-dev), configure with "
+             "-DTERCET_BUILD_IMPORT=ON");
 #endif
 }
 
@@ -55,6 +76,7 @@ int Main(int argc, char** argv) {
   app::AddCompileCommand(cli, chosen);
   app::AddCustomiseCommand(cli, chosen);
   AddTrain(cli, chosen);
+  AddImport(cli, chosen);
   app::AddKeygenCommand(cli, chosen);
   app::AddSuitesCommand(cli, chosen);
   app::AddDrawDigitsCommand(cli, chosen);

@@ -1,0 +1,89 @@
+#include "import/import_command.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <system_error>
+
+#include "app/failure.h"
+#include "app/files.h"
+#include "app/options.h"
+#include "import/import_onnx.h"
+#include "tercet/base/error.h"
+
+namespace tercet::importer {
+namespace {
+
+constexpr double kMaxReal = 1e6;  // as nets/network.schema.json says
+
+struct Arguments {
+  std::filesystem::path model, out, weights;
+  std::vector<std::size_t> shape;
+  std::size_t bits = 8;
+  ImportOptions options;
+};
+
+int RunImport(Arguments arguments) {
+  if (arguments.weights.empty()) {
+    arguments.weights = arguments.out;
+    arguments.weights.replace_extension(".safetensors");
+  }
+  app::CheckWritable(arguments.out, "--out");
+  app::CheckWritable(arguments.weights, "--weights");
+  if (arguments.weights == arguments.out) {
+    throw ConfigError("--out", fmt::format("{} is the file of the weights too, expected another "
+                                           "one, such as NET.json",
+                                           arguments.out.string()));
+  }
+  nn::InputSpec& input = arguments.options.input;
+  if (const auto& s = arguments.shape; !s.empty()) input.shape = {s[0], s[1], s[2]};
+  input.bits = static_cast<unsigned>(arguments.bits);
+
+  const ImportedNetwork network = ImportOnnx(arguments.model, arguments.options);
+  nn::SaveTensors(network.weights, arguments.weights);
+  try {
+    app::WriteFile(arguments.out, network.architecture);
+  } catch (const ConfigError&) {
+    std::error_code ignored;
+    std::filesystem::remove(arguments.weights, ignored);
+    throw;
+  }
+  const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());
+  fmt::print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
+             arguments.out.string(), spec.layers.size(), spec.input.shape.channels,
+             spec.input.shape.height, spec.input.shape.width, spec.Classes(),
+             arguments.weights.string());
+  for (const std::string& note : network.notes) fmt::print("note: {}\n", note);
+  return app::kExitOk;
+}
+
+}  // namespace
+
+void AddImportCommand(CLI::App& app, app::Chosen& chosen) {
+  auto* command = app.add_subcommand("import", "Make a network of an ONNX model");
+  auto a = std::make_shared<Arguments>();
+  nn::InputSpec& input = a->options.input;
+  command->add_option("model", a->model, "ONNX model with its weights")->required();
+  command->add_option("--out", a->out, "Architecture to write (JSON)")->required();
+  command->add_option("--weights", a->weights,
+                      "Weights to write (default: --out's name with .safetensors)");
+  command->add_option("--name", a->options.name, "The network's name (default: the model's file)");
+  command
+      ->add_option("--shape", a->shape,
+                   "Channels, height and width of the images, C,H,W, where the model does not say: "
+                   "its input is [N, features] or has sides of any size")
+      ->delimiter(',')
+      ->expected(3)
+      ->check(CLI::Range(std::size_t{1}, std::size_t{65536}));
+  app::AddReal(*command, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
+               "A pixel p of 0..255 enters as (p / scale - mean) / std");
+  app::AddReal(*command, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");
+  app::AddReal(*command, "--std", input.std, 1 / kMaxReal, kMaxReal, "See --scale");
+  app::AddNumber(*command, "--bits", a->bits, 1, 8, "Bits that a pixel is first rounded to");
+  command->footer(
+      "Then `tercet compile NET.json --model NET.safetensors` makes integers of the weights.\n"
+      "Example:\n  tercet import lenet.onnx --out lenet.json --mean 0.1307 --std 0.3081");
+  command->callback([a, &chosen] { chosen = [a] { return RunImport(*a); }; });
+}
+
+}  // namespace tercet::importer

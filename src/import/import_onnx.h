@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tercet/nn/network.h"
+#include "tercet/nn/tensor_file.h"
+
+/// Networks that other programs wrote. This header needs none of ONNX's.
+namespace tercet::importer {
+
+struct ImportOptions {
+  std::string name;  ///< of the network; empty: made of the file's name
+  /// How bytes become the model's input. An empty shape is taken from the model; a model whose
+  /// input is [N, features] or has sides of no fixed size may need one.
+  nn::InputSpec input;
+};
+
+struct ImportedNetwork {
+  std::string architecture;        ///< JSON, as nets/network.schema.json describes it
+  nn::TensorFile weights;          ///< as nn::FloatNetwork takes them for it
+  std::vector<std::string> notes;  ///< what the user should know, a line each
+};
+
+/// Reads an ONNX model (operator set 7 or newer, weights in the file, batch of 1 or of any size)
+/// whose graph is a chain of layers, with shortcuts into sums and convolutions:
+///
+///   Conv, Gemm, MatMul (+ Add), BatchNormalization, Relu, Sign, Mul(x, x), Pow(x, 2), MaxPool,
+///   AveragePool, GlobalAveragePool, Pad before Conv and AveragePool, Flatten, Reshape to [N, -1],
+///   Add, Identity, Dropout; as the last ones Softmax, LogSoftmax, which are left out, and ArgMax.
+///
+/// Layers are called as their nodes where these names are unique. What comes back has passed
+/// nn::ParseNetwork and nn::FloatNetwork. ConfigError for everything that a network cannot say:
+/// place "FILE node OPERATOR 'NAME'", "FILE tensor NAME", "FILE input NAME" or "FILE". Thread safe.
+ImportedNetwork ImportOnnx(const std::filesystem::path& file, const ImportOptions& options);
+/// The same from memory; `file` stands for the file in messages and for an empty name.
+ImportedNetwork ParseOnnx(const std::vector<std::uint8_t>& bytes, const std::filesystem::path& file,
+                          const ImportOptions& options);
+
+}  // namespace tercet::importer
