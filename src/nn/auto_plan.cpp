@@ -22,7 +22,9 @@ class Clocks {
     for (auto& at : ready_) at += ns;
   }
 
-  void Send(const std::vector<mpc::Round>& rounds, const net::LinkProfile& link) {
+  // The messages of the first round may start to leave `early` before all of them are computed.
+  void Send(const std::vector<mpc::Round>& rounds, const net::LinkProfile& link,
+            std::int64_t early) {
     const std::int64_t delay = Nanoseconds(link.rtt_ms * 5e5);
     for (const auto& round : rounds) {
       auto after = ready_;  // what is sent in a round does not depend on what is received in it
@@ -32,10 +34,11 @@ class Clocks {
         const std::int64_t busy =
             link.mbit > 0 ? Nanoseconds(static_cast<double>(message.bytes) * 8000 / link.mbit) : 0;
         auto& free = free_[3 * from + to];
-        free = std::max(free, ready_[from]) + busy;
+        free = std::max(std::max(free, ready_[from] - early) + busy, ready_[from]);
         after[to] = std::max(after[to], free + delay);
       }
       ready_ = after;
+      early = 0;
     }
   }
 
@@ -60,14 +63,13 @@ class Clocks {
 struct QueryClocks {
   Clocks offline, online;
 
-  void Add(const mpc::Cost& cost, const net::LinkProfile& link) {
-    offline.Send(cost.Rounds(mpc::Phase::kOffline), link);
-    online.Send(cost.Rounds(mpc::Phase::kOnline), link);
-  }
+  // What is dealt offline goes out in pieces while more is computed; what is sent online is
+  // computed whole before.
   void Add(const mpc::Cost& cost, const PredictedTime& compute, const net::LinkProfile& link) {
     offline.Compute(compute.offline_ns);
     online.Compute(compute.online_ns);
-    Add(cost, link);
+    offline.Send(cost.Rounds(mpc::Phase::kOffline), link, compute.offline_ns);
+    online.Send(cost.Rounds(mpc::Phase::kOnline), link, 0);
   }
   PredictedTime Time() const { return {offline.End(), online.End()}; }
 };
@@ -160,7 +162,7 @@ Objective ParseObjective(const std::string& text, const std::string& place) {
 
 PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link) {
   QueryClocks clocks;
-  clocks.Add(cost, link);
+  clocks.Add(cost, {}, link);
   return clocks.Time();
 }
 
@@ -231,7 +233,7 @@ PublicNetwork ChooseSuites(const PublicNetwork& network, const mpc::Registry& re
 
   const auto first = plan_with({});
   std::vector<Label> labels(1);
-  labels.front().clocks.Add(first.input, settings.link);
+  labels.front().clocks.Add(first.input, {}, settings.link);
   for (std::size_t k = 0; k < count; ++k) {
     // What a layer costs depends on its suite and on whether what enters was dealt.
     std::map<std::pair<std::string, std::vector<bool>>, PlannedLayer> planned;

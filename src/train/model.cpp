@@ -114,6 +114,8 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
     }
     steps_.push_back(std::move(step));
   }
+  for (std::size_t i = 0; i < steps_.size(); ++i)
+    if (IsSeparable(i)) steps_[i + 1].depthwise = i;
   if (width_bits_ != 0) FindRounded(spec.input);
 }
 
@@ -139,6 +141,7 @@ void Model::FindRounded(const nn::InputSpec& input) {
         break;
       case LayerType::kConv2d:
       case LayerType::kLinear: {
+        if (IsSeparable(i)) ++i;
         if (!chained(i + 1) || type(i + 1) != LayerType::kBatchNorm) {
           grid.reset();
           break;
@@ -164,7 +167,7 @@ void Model::FindRounded(const nn::InputSpec& input) {
 Tensor Model::RoundingScale(const Step& step, double extra_bits) const {
   if (!step.rounded_for) return {};
   const Grid& grid = *step.rounded_for;
-  const Tensor weight = step.weight.detach();
+  const Tensor weight = WholeWeight(step).detach();
   const Step& norm = steps_[step.norm];
   const Tensor deviation = torch::sqrt(norm.running_var + norm.layer.eps);
   Tensor threshold = norm.running_mean - norm.bias.detach() * deviation / norm.weight.detach();
@@ -198,12 +201,24 @@ Tensor Model::RoundingScale(const Step& step, double extra_bits) const {
   return scale;
 }
 
+Tensor Model::WholeWeight(const Step& step) const {
+  return step.depthwise ? step.weight * steps_[*step.depthwise].weight.transpose(0, 1)
+                        : step.weight;
+}
+
 Tensor Model::UsedWeight(const Step& step, const Tensor& scale) const {
-  if (!step.rounded_for) return step.weight;
-  const Tensor weight = step.weight.detach();
+  const Tensor whole = WholeWeight(step);
+  if (!step.rounded_for) return whole;
+  const Tensor weight = whole.detach();
   const Tensor factors = scale.view({-1, 1, 1, 1});
   // The gradient passes the rounding unchanged.
-  return step.weight + (weight.mul(factors).round_().div_(factors) - weight);
+  return whole + (weight.mul(factors).round_().div_(factors) - weight);
+}
+
+Tensor Model::WeightFor(Step& step, bool training) const {
+  const Tensor scale = RoundingScale(step, training ? extra_training_bits_ : 0);
+  if (training) step.scale = scale;
+  return UsedWeight(step, scale);
 }
 
 Tensor Model::Apply(Step& step, const Tensor& input, bool training,
@@ -211,20 +226,18 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
   const nn::LayerSpec& layer = step.layer;
   const bool elsewhere = !layer.from.empty() && layer.type != LayerType::kAdd;
   const Tensor& x = elsewhere ? outputs.at(layer.from) : input;
-  const Tensor scale = RoundingScale(step, training ? extra_training_bits_ : 0);
-  if (training) step.scale = scale;
   const std::int64_t kernel = Int(layer.kernel);
   const std::int64_t stride = Int(layer.stride);
   const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
-      return Convolve(x, UsedWeight(step, scale), step.bias, layer.stride, layer.padding,
-                      layer.groups);
+      return Convolve(x, step.depthwise ? step.weight : WeightFor(step, training), step.bias,
+                      layer.stride, layer.padding, layer.groups);
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
       // BLAS is. In float32: it is little work, and the last one's outputs are the logits.
       return torch::conv2d(x.to(torch::kFloat32).reshape({x.size(0), Int(layer.in.Size()), 1, 1}),
-                           UsedWeight(step, scale), step.bias);
+                           WeightFor(step, training), step.bias);
     case LayerType::kBatchNorm:
       return torch::batch_norm(x, step.weight, step.bias, step.running_mean, step.running_var,
                                training, kMomentum, layer.eps, /*cudnn_enabled=*/false);
@@ -256,12 +269,12 @@ Tensor Model::Forward(const Tensor& input, bool training, torch::ScalarType type
       x = NormSign(x, step.weight, step.bias, step.running_mean, step.running_var, kMomentum,
                    step.layer.eps);
       ++i;
-    } else if (type == torch::kBFloat16 && IsSeparable(i)) {
-      // On matrix units the product of both parts is faster than a depthwise convolution.
-      const LayerSpec& depthwise = step.layer;
-      const Step& pointwise = steps_[++i];
-      const Tensor weight = pointwise.weight * step.weight.transpose(0, 1);
-      x = Convolve(x, weight, pointwise.bias, depthwise.stride, depthwise.padding, 1);
+    } else if (IsSeparable(i) && (type == torch::kBFloat16 || width_bits_ != 0)) {
+      // As one convolution, which is what gets rounded, and on matrix units the faster way.
+      Step& pointwise = steps_[++i];
+      const Tensor& entering = step.layer.from.empty() ? x : outputs.at(step.layer.from);
+      x = Convolve(entering, WeightFor(pointwise, training), pointwise.bias, step.layer.stride,
+                   step.layer.padding, 1);
     } else {
       x = Apply(step, x, training, outputs);
     }
@@ -277,9 +290,8 @@ bool Model::IsSeparable(std::size_t i) const {
   return first.layer.type == LayerType::kConv2d && second.layer.type == LayerType::kConv2d &&
          first.layer.groups == first.layer.in.channels &&
          first.layer.out_channels == first.layer.in.channels && !first.bias.defined() &&
-         !first.referenced && first.layer.from.empty() && !first.rounded_for &&
-         second.layer.kernel == 1 && second.layer.stride == 1 && second.layer.padding == 0 &&
-         second.layer.groups == 1 && second.layer.from.empty() && !second.rounded_for;
+         !first.referenced && second.layer.kernel == 1 && second.layer.stride == 1 &&
+         second.layer.padding == 0 && second.layer.groups == 1 && second.layer.from.empty();
 }
 
 bool Model::IsNormSign(std::size_t i) const {
@@ -391,7 +403,7 @@ nn::TensorFile Model::Save() const {
   torch::NoGradGuard guard;
   std::map<std::string, Tensor> named = NamedTensors();
   for (const Step& step : steps_) {
-    if (!step.rounded_for) continue;
+    if (!step.rounded_for || step.depthwise) continue;
     Tensor& weight = named.at(step.layer.name + ".weight");
     weight = UsedWeight(step, RoundingScale(step, 0)).view(weight.sizes());
   }

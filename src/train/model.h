@@ -21,9 +21,8 @@ namespace tercet::train {
 ///     nn::SaveTensors(model.Save(), "m.safetensors");
 class Model {
  public:
-  /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions; layers
-  /// that follow another convolution without anything in between, as the pointwise part of a
-  /// separable one, are not rounded.
+  /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions; the
+  /// two parts of a separable convolution are rounded as the one that they make together.
   Model(const nn::NetworkSpec& spec, unsigned width_bits);
 
   /// Logits (N x classes) of a batch N x C x H x W of real inputs. `training` uses and updates
@@ -75,6 +74,8 @@ class Model {
     // between it and its sign.
     std::optional<Grid> rounded_for;
     std::size_t norm = 0;
+    // Of the pointwise part of a separable convolution: the step of its depthwise part.
+    std::optional<std::size_t> depthwise;
     torch::Tensor scale;  // integers per unit of weight at the last step of training, per channel
   };
 
@@ -83,11 +84,15 @@ class Model {
   // Step i is a batch_norm and the next the sign of it, and nothing else takes its output.
   bool IsNormSign(std::size_t i) const;
   void FindRounded(const nn::InputSpec& input);
-  // What the step computes with: its weights, or what rounding with `scale` makes of them.
+  // The weights of the step; of a pointwise part those of the whole separable convolution.
+  torch::Tensor WholeWeight(const Step& step) const;
+  // The same, or what rounding with `scale` makes of them.
   torch::Tensor UsedWeight(const Step& step, const torch::Tensor& scale) const;
   // Largest fitting scale of each output channel, where `extra_bits` more than the width are there
   // for the sums.
   torch::Tensor RoundingScale(const Step& step, double extra_bits) const;
+  // For this pass; in training the scale is kept for the next.
+  torch::Tensor WeightFor(Step& step, bool training) const;
   torch::Tensor Apply(Step& step, const torch::Tensor& input, bool training,
                       const std::map<std::string, torch::Tensor>& outputs) const;
   std::map<std::string, torch::Tensor> NamedTensors() const;

@@ -54,8 +54,8 @@ struct TrainOptions {
   /// When not 0, the weights between a bounded input (the image, or +-1) and a sign are rounded, in
   /// training and in the file, to multiples of a step per output channel, such that the sums over
   /// these integers, with the bias, fit that many bits (sign included). Compiling for that width
-  /// then changes nothing. Not rounded are the two parts of a separable convolution: compiling
-  /// multiplies them out and rounds the product.
+  /// then changes nothing. Of a separable convolution the product of both parts is what is rounded,
+  /// and in training only: the file holds the parts, compiling multiplies them out and rounds.
   unsigned width_bits = 10;
   std::size_t validation =
       5000;  ///< last images of the training set, held out to choose the epoch to keep

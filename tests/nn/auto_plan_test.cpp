@@ -21,10 +21,10 @@ const mpc::Registry& Protocols() {
 
 std::vector<Candidate> Candidates() {
   const auto choice = [](const char* text) { return mpc::ParseSuiteChoice(text, "test"); };
-  return {{choice("lut"), {30, 10}},
-          {choice("lut:chunks=3,form=bit"), {20, 15}},
-          {choice("fss"), {250, 70}},
-          {choice("aby3"), {0, 40}}};
+  return {{choice("lut"), {30, 10}, {}},
+          {choice("lut:chunks=3,form=bit"), {20, 15}, {}},
+          {choice("fss"), {250, 70}, {}},
+          {choice("aby3"), {0, 40}, {}}};
 }
 
 // Fully connected layers of these widths (bits) with Sign; the last gives the logits.
@@ -96,6 +96,40 @@ TEST(LinkTime, DirectionsWorkAtTheSameTimeAndOneAfterTheOther) {
   answer.Add(Phase::kOnline, {{0, 1, 1'000'000}});
   answer.Add(Phase::kOnline, {{1, 0, 1'000'000}});
   EXPECT_EQ(LinkTime(answer, Link(20, 8)).online_ns, 2020 * kMs);
+}
+
+TEST(StepTimes, DealingAndSendingOverlapAndOnlineTheyDoNot) {
+  const auto plan = MakePlan(Dense({12, 10}), Protocols(), {"lut", {}}, {}, 16);
+  const auto link = Link(2, 8);
+  std::vector<PredictedTime> computation(plan.layers.size() + 2);
+  const auto alone = StepTimes(plan, computation, link).back();
+  const std::int64_t delay = 1'000'000;
+  ASSERT_GT(alone.offline_ns, 2 * delay);
+  for (const std::int64_t ns : {alone.offline_ns / 2, 3 * alone.offline_ns}) {
+    computation[1] = {ns, ns};
+    const auto time = StepTimes(plan, computation, link).back();
+    EXPECT_EQ(time.offline_ns, std::max(alone.offline_ns, ns + delay));
+    EXPECT_EQ(time.online_ns, alone.online_ns + ns);
+  }
+}
+
+TEST(ModelledComputation, CountsActivationsByKindAndMultiplications) {
+  auto network = Dense({12, 12, 10});
+  network.layers[1].activation = mpc::ActivationKind::kRelu;
+  const auto plan = MakePlan(network, Protocols(), {"lut", {}}, {}, 3);
+  const std::vector<Candidate> candidates{{{"lut", {}}, {20, 10}, {200, 100}}};
+  const MachineModel machine{.hop_ns = 500, .linear = {2, 1}};
+  const auto steps = ModelledComputation(plan, candidates, machine);
+  ASSERT_EQ(steps.size(), 5u);
+  EXPECT_EQ(steps[0].Total(), 0);
+  EXPECT_EQ(steps[1].online_ns, 3 * (64 * 10 + 64 * 64 * 1));
+  EXPECT_EQ(steps[1].offline_ns, 3 * (64 * 20 + 64 * 64 * 2));
+  EXPECT_EQ(steps[2].online_ns, 3 * (64 * 100 + 64 * 64 * 1));
+  EXPECT_EQ(steps[3].online_ns, 3 * 64 * 10 * 1);
+  EXPECT_EQ(steps[4].Total(), 0);
+  const auto total = plan.Total();
+  EXPECT_EQ(LinkTime(total, WithMessageTime(Link(10, 0), machine)).online_ns,
+            total.OnlineHops() * (5'000'000 + 500));
 }
 
 TEST(Auto, IsAsGoodAsTheBestOfAllCombinations) {

@@ -285,15 +285,37 @@ TEST(ModelTest, LeavesWeightsAloneThatLeadToNoSign) {
   EXPECT_TRUE(Values(model.Save(), "l.weight").equal(model.Weights()[0].detach().flatten(1)));
 }
 
-TEST(ModelTest, LeavesSeparableConvolutionsAlone) {
-  Model model(Spec("[4, 6, 6]", R"(
+TEST(ModelTest, RoundsWhatTheSeparablePartsMakeTogether) {
+  torch::manual_seed(4);
+  const std::string end = R"(
+      {"name": "b", "type": "batch_norm"}, {"name": "g", "type": "sign"}, {"name": "f", "type": "flatten"},
+      {"name": "l", "type": "linear", "out_features": 7})";
+  Model separable(Spec("[4, 6, 6]", R"(
       {"name": "dw", "type": "conv2d", "out_channels": 4, "kernel": 3, "groups": 4, "bias": false},
-      {"name": "pw", "type": "conv2d", "out_channels": 5, "kernel": 1},
-      {"name": "b", "type": "batch_norm"}, {"name": "g", "type": "sign"})"),
-              kWidth);
-  const nn::TensorFile file = model.Save();
-  EXPECT_TRUE(Values(file, "dw.weight").equal(model.Weights()[0].detach()));
-  EXPECT_TRUE(Values(file, "pw.weight").equal(model.Weights()[1].detach()));
+      {"name": "c", "type": "conv2d", "out_channels": 5, "kernel": 1},)" +
+                                        end),
+                  kWidth);
+  Randomize(separable);
+  nn::TensorFile file = separable.Save();
+  const Tensor depthwise = Values(file, "dw.weight");
+  const Tensor pointwise = Values(file, "c.weight");
+  EXPECT_TRUE(depthwise.equal(separable.Weights()[0].detach()));
+  EXPECT_TRUE(pointwise.equal(separable.Weights()[1].detach()));
+
+  const Tensor product = (pointwise * depthwise.transpose(0, 1)).contiguous();
+  file.tensors["c.weight"] = nn::TensorData::FromFloats(
+      {5, 4, 3, 3},
+      std::vector<float>(product.data_ptr<float>(), product.data_ptr<float>() + product.numel()));
+  const nn::NetworkSpec spec = Spec(
+      "[4, 6, 6]", R"({"name": "c", "type": "conv2d", "out_channels": 5, "kernel": 3},)" + end);
+  Model whole(spec, kWidth);
+  whole.Load(file, "whole");
+  Model unrounded(spec, 0);
+  unrounded.Load(file, "unrounded");
+  const Tensor input = torch::randint(0, 16, {50, 4, 6, 6}) / 15.0;
+  const Tensor logits = separable.Forward(input, false);
+  EXPECT_TRUE(logits.equal(whole.Forward(input, false)));
+  EXPECT_FALSE(torch::allclose(logits, unrounded.Forward(input, false)));
 }
 
 TEST(ModelTest, RoundedWeightsStillGetGradients) {
