@@ -22,23 +22,28 @@ class Clocks {
     for (auto& at : ready_) at += ns;
   }
 
-  // The messages of the first round may start to leave `early` before all of them are computed.
+  // Messages of a party that has not received anything yet may start to leave `overlap` before all
+  // of them are computed.
   void Send(const std::vector<mpc::Round>& rounds, const net::LinkProfile& link,
-            std::int64_t early) {
+            std::int64_t overlap) {
+    std::array<std::int64_t, 3> early{overlap, overlap, overlap};
     const std::int64_t delay = Nanoseconds(link.rtt_ms * 5e5);
     for (const auto& round : rounds) {
-      auto after = ready_;  // what is sent in a round does not depend on what is received in it
+      // What is sent in a round does not depend on what is received in it.
+      auto after = ready_;
+      auto early_after = early;
       for (const auto& message : round) {
         const auto from = static_cast<std::size_t>(message.from),
                    to = static_cast<std::size_t>(message.to);
         const std::int64_t busy =
             link.mbit > 0 ? Nanoseconds(static_cast<double>(message.bytes) * 8000 / link.mbit) : 0;
         auto& free = free_[3 * from + to];
-        free = std::max(std::max(free, ready_[from] - early) + busy, ready_[from]);
-        after[to] = std::max(after[to], free + delay);
+        free = std::max(free, ready_[from] - early[from]) + busy;
+        after[to] = std::max(after[to], std::max(free, ready_[from]) + delay);
+        early_after[to] = 0;
       }
       ready_ = after;
-      early = 0;
+      early = early_after;
     }
   }
 

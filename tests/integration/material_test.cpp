@@ -117,7 +117,11 @@ TEST_P(MaterialFiles, AreUsedOnce) {
   world.ExpectClean();
 }
 
-// What counts is what auto chose, layer by layer: lut and fss for a slow link, lut alone for none.
+// What counts is what auto chose, layer by layer: lut and fss for a long link, aby3 for one of low
+// rate when all bytes count.
+const std::vector<std::string> kLong{"--suite", "auto", "--link", "rtt_ms=20"};
+const std::vector<std::string> kSlow{"--suite", "auto", "--link", "mbit=1", "--optimise", "total"};
+
 class MaterialAuto : public testing::TestWithParam<const char*> {
  protected:
   Result Make(const std::vector<std::string>& more) const {
@@ -166,12 +170,13 @@ class MaterialAuto : public testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Grid, MaterialAuto, testing::Values("tls", "memory"));
 
 TEST_P(MaterialAuto, IsForTheSuitesThatWereChosen) {
-  const auto made = Make({"--suite", "auto", "--link", "rtt_ms=20"});
+  const auto made = Make(kLong);
   ASSERT_EQ(made.status, 0) << made.err;
-  ExpectRight(Use({"--suite", "auto", "--link", "rtt_ms=20"}), {"lut", "fss"});
-  ExpectRefused(Use({"--suite", "auto"}),
-                "was made for suite auto, this run has auto on link none: layer fc2 has fss in the "
-                "material, lut in this run");
+  ExpectRight(Use(kLong), {"lut", "fss"});
+  ExpectRefused(
+      Use(kSlow),
+      "was made for suite auto, this run has auto on link mbit=1: layer fc1 has lut in the "
+      "material, aby3 in this run");
   ExpectRefused(Use({"--suite", "fss", "--link", "rtt_ms=20"}),
                 "was made for suite auto, this run has fss on link rtt_ms=20: layer fc1 has lut in "
                 "the material, fss in this run");
@@ -181,12 +186,13 @@ TEST_P(MaterialAuto, IsForTheSuitesThatWereChosen) {
 }
 
 TEST_P(MaterialAuto, MayComeUnderAnotherName) {
-  const auto made = Make({"--suite", "lut"});
+  const auto made = Make({"--suite", "aby3"});
   ASSERT_EQ(made.status, 0) << made.err;
-  ExpectRefused(Use({"--suite", "auto", "--link", "rtt_ms=20"}),
-                "was made for suite lut, this run has auto on link rtt_ms=20: layer fc2 has lut in "
-                "the material, fss in this run");
-  ExpectRight(Use({"--suite", "auto"}), {"lut", "lut"});
+  ExpectRefused(
+      Use(kLong),
+      "was made for suite aby3, this run has auto on link rtt_ms=20: layer fc1 has aby3 in "
+      "the material, lut in this run");
+  ExpectRight(Use(kSlow), {"aby3", "aby3"});
 }
 
 class MaterialTestbed : public Testbed {
@@ -240,12 +246,11 @@ TEST_F(MaterialTestbed, TheHelperNeedNotBeThere) {
 }
 
 TEST_F(MaterialTestbed, IsForTheSuitesThatAutoChose) {
-  const std::vector<std::string> slow{"--suite", "auto", "--link", "rtt_ms=20"};
-  auto making = slow;
+  auto making = kLong;
   making.insert(making.end(), {"--batch", "5"});
   Make("dense", "2", making);
-  ExpectRefused(Use(2, "dense", {"--suite", "auto"}), "layer fc2 has fss in the material, lut in");
-  auto first = Use(1, "dense", slow), second = Use(2, "dense", slow);
+  ExpectRefused(Use(2, "dense", kSlow), "layer fc1 has lut in the material, aby3 in");
+  auto first = Use(1, "dense", kLong), second = Use(2, "dense", kLong);
   const auto result = first.Wait();
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_EQ(second.Wait().status, 0);
