@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -122,7 +123,8 @@ Row Measure(const RunOptions& options, const Setting& setting) {
   return row;
 }
 
-LinkMilliseconds LinkTimeOf(const RunOptions& options, const Setting& setting) {
+PredictedMilliseconds PredictTime(const RunOptions& options, const Setting& setting,
+                                  const PredictedMilliseconds& unshaped) {
   const auto registry = BuiltinProtocols();
   const auto suite = app::ParseSuite(setting.suite, registry);
   const auto link = net::ParseLinkProfile(setting.link);
@@ -130,8 +132,10 @@ LinkMilliseconds LinkTimeOf(const RunOptions& options, const Setting& setting) {
       nn::LoadCompiled(options.nets_dir + "/" + setting.network + ".compiled.safetensors").net;
   app::ResolveAuto(network, registry, suite, link, nn::Objective::kOnline, {}, setting.batch);
   const auto plan = nn::MakePlan(network, registry, suite, {}, setting.batch);
-  const auto time = nn::LinkTime(plan.Total(), link);
   const double per = 1e-6 / static_cast<double>(setting.batch);
+  const auto time =
+      nn::LinkTime(plan.Total(), link,
+                   {std::llround(unshaped.offline / per), std::llround(unshaped.online / per)});
   return {static_cast<double>(time.offline_ns) * per, static_cast<double>(time.online_ns) * per};
 }
 
@@ -143,9 +147,10 @@ void Predict(const RunOptions& options, std::vector<Row>& rows) {
              other.setting.suite == row.setting.suite && other.setting.batch == row.setting.batch;
     });
     if (unshaped == rows.end()) continue;
-    const auto link = LinkTimeOf(options, row.setting);
-    row.predicted_offline_ms = unshaped->offline_ms.median + link.offline;
-    row.predicted_online_ms = unshaped->online_ms.median + link.online;
+    const auto predicted = PredictTime(options, row.setting,
+                                       {unshaped->offline_ms.median, unshaped->online_ms.median});
+    row.predicted_offline_ms = predicted.offline;
+    row.predicted_online_ms = predicted.online;
   }
 }
 

@@ -34,7 +34,7 @@ struct Row {
   std::uint32_t hops = 0;
   double offline_kb = 0, online_kb = 0;
   Spread offline_ms, online_ms, total_ms;
-  /// What latency and rate of the link add to the times on link none (nn::LinkTime).
+  /// From the times on link none and the plan's messages (nn::LinkTime).
   std::optional<double> predicted_offline_ms, predicted_online_ms;
   double peak_memory_mb = 0;
   std::string kernels, machine;
@@ -44,11 +44,13 @@ struct Row {
 /// when a run fails or a logit differs from the plain network's.
 Row Measure(const RunOptions& options, const Setting& setting);
 
-/// What the link alone takes, milliseconds per image, offline and online.
-struct LinkMilliseconds {
+/// Milliseconds per image.
+struct PredictedMilliseconds {
   double offline = 0, online = 0;
 };
-LinkMilliseconds LinkTimeOf(const RunOptions& options, const Setting& setting);
+/// On the setting's link, from what was measured on link none.
+PredictedMilliseconds PredictTime(const RunOptions& options, const Setting& setting,
+                                  const PredictedMilliseconds& unshaped);
 
 /// Fills the predictions of rows on shaped links from the row of the same setting on link none,
 /// where there is one.

@@ -165,9 +165,10 @@ Objective ParseObjective(const std::string& text, const std::string& place) {
   throw ConfigError(place, fmt::format("\"{}\" found, online or total expected", text));
 }
 
-PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link) {
+PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link,
+                       const PredictedTime& computation) {
   QueryClocks clocks;
-  clocks.Add(cost, {}, link);
+  clocks.Add(cost, computation, link);
   return clocks.Time();
 }
 

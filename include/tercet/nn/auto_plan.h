@@ -47,8 +47,10 @@ struct PredictedTime {
 /// The time that a query's messages take on three equal links of two directions each, which work at
 /// the same time: a message leaves when its sender has received what precedes it and the link's
 /// direction is free, keeps that direction busy for bytes / rate, and arrives half a round trip
-/// later. Without a rate this is hops * rtt / 2.
-PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link);
+/// later. Without a rate this is hops * rtt / 2. With `computation`, what is dealt offline goes out
+/// while more of it is computed, and what is sent online is computed before.
+PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link,
+                       const PredictedTime& computation = {});
 
 /// The link with what `machine` takes for a message in its delay.
 net::LinkProfile WithMessageTime(net::LinkProfile link, const MachineModel& machine);
