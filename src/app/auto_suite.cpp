@@ -26,7 +26,7 @@ constexpr std::array<Figures, 5> kFigures{{{"lut", {25, 8}, {145, 34}},
 
 }  // namespace
 
-const nn::MachineModel kMachine{.hop_ns = 75'000, .linear = {0.06, 0.1}};
+const nn::MachineModel kMachine{.hop_ns = 85'000, .linear = {0.06, 0.1}};
 
 std::vector<nn::Candidate> AutoCandidates(const mpc::Registry& registry) {
   std::vector<nn::Candidate> candidates;
