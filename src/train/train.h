@@ -21,8 +21,8 @@ enum class Schedule : std::uint8_t { kCosine, kStep };
 /// What happens to the training images: nothing; shifts, rotations and distortions as handwriting
 /// has them; or mirroring and shifts, for photographs.
 enum class Augmentation : std::uint8_t { kNone, kDistort, kFlipCrop };
-/// The type of a network's values in training. bfloat16 has 8 significant bits and is several times
-/// faster on processors with AMX or AVX512_BF16 and on GPUs, slower on others. Weights, statistics
+/// The type of a network's values in training. bfloat16 has 8 significant bits and is faster
+/// on processors with AMX or AVX512_BF16 and on GPUs, slower on others. Weights, statistics
 /// and logits are float32 always, as are evaluations.
 enum class Precision : std::uint8_t { kFloat32, kBfloat16 };
 enum class Device : std::uint8_t { kCpu, kCuda, kAuto };  ///< kAuto: CUDA where there is one
