@@ -265,10 +265,10 @@ Tensor Model::Forward(const Tensor& input, bool training, torch::ScalarType type
   Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast).to(type);
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     Step& step = steps_[i];
-    if (training && x.is_cpu() && IsNormSign(i)) {
+    if (const std::size_t fused = NormSignSteps(i); fused > 0 && training && x.is_cpu()) {
       x = NormSign(x, step.weight, step.bias, step.running_mean, step.running_var, kMomentum,
-                   step.layer.eps);
-      ++i;
+                   step.layer.eps, fused == 3 ? Int(steps_[i + 1].layer.kernel) : 1);
+      i += fused - 1;
     } else if (IsSeparable(i) && (type == torch::kBFloat16 || width_bits_ != 0)) {
       // As one convolution, which is what gets rounded, and on matrix units the faster way.
       Step& pointwise = steps_[++i];
@@ -294,10 +294,22 @@ bool Model::IsSeparable(std::size_t i) const {
          second.layer.padding == 0 && second.layer.groups == 1 && second.layer.from.empty();
 }
 
-bool Model::IsNormSign(std::size_t i) const {
-  return i + 1 < steps_.size() && steps_[i].layer.type == LayerType::kBatchNorm &&
-         steps_[i + 1].layer.type == LayerType::kSign && !steps_[i].referenced &&
-         steps_[i].layer.from.empty() && steps_[i + 1].layer.from.empty();
+std::size_t Model::NormSignSteps(std::size_t i) const {
+  if (steps_[i].layer.type != LayerType::kBatchNorm || !steps_[i].layer.from.empty()) return 0;
+  std::size_t last = i + 1;
+  const auto follows = [&](LayerType type) {
+    return last < steps_.size() && steps_[last].layer.type == type &&
+           steps_[last].layer.from.empty() && !steps_[last - 1].referenced;
+  };
+  if (follows(LayerType::kMaxPool2d)) {
+    const nn::LayerSpec& pool = steps_[last].layer;
+    if (pool.kernel > 16 || pool.stride != pool.kernel || pool.padding != 0 || pool.in.height % pool.kernel != 0 ||
+        pool.in.width % pool.kernel != 0) {
+      return 0;
+    }
+    ++last;
+  }
+  return follows(LayerType::kSign) ? last - i + 1 : 0;
 }
 
 std::vector<Tensor> Model::Weights() const {

@@ -106,6 +106,88 @@ inline void WriteGradient(const T* x, const T* gradient, T* dx, std::int64_t row
   }
 }
 
+// Squares of `size` x `size` rows of x, side by side.
+struct Windows {
+  Windows(const Tensor& x, std::int64_t pool)
+      : channels(x.size(1)),
+        height(x.size(2)),
+        width(x.size(3)),
+        size(pool),
+        down(height / pool),
+        across(width / pool) {}
+  // Where in x row j of a window is.
+  std::int64_t Place(std::int64_t window, std::int64_t j) const {
+    const std::int64_t line = window / across;  // of windows, in all images
+    const std::int64_t y = (line % down) * size + j / size;
+    return ((line / down * height + y) * width + (window % across) * size + j % size) * channels;
+  }
+
+  std::int64_t channels, height, width, size, down, across;
+};
+
+// Each channel takes over a row's value where the output of batch_norm is larger there.
+template <class T>
+inline void TakeLarger(const T* __restrict x, std::int64_t channels, const float* __restrict slope,
+                       std::uint8_t index, T* __restrict largest, std::uint8_t* __restrict from) {
+  for (std::int64_t c = 0; c < channels; ++c) {
+    const bool larger = Read(x[c]) * slope[c] > Read(largest[c]) * slope[c];
+    largest[c] = larger ? x[c] : largest[c];
+    from[c] = larger ? index : from[c];
+  }
+}
+
+// Of each window the x with the largest output of batch_norm (the first of equal ones), and in
+// which row it is.
+template <class T>
+inline void FindLargest(const T* x, std::int64_t first, std::int64_t count, const Windows& windows,
+                        const float* slope, T* largest, std::uint8_t* from) {
+  const std::int64_t channels = windows.channels;
+  for (std::int64_t i = first; i < first + count; ++i) {
+    std::copy_n(x + windows.Place(i, 0), channels, largest + i * channels);
+    std::fill_n(from + i * channels, channels, std::uint8_t{0});
+    for (std::int64_t j = 1; j < windows.size * windows.size; ++j) {
+      TakeLarger(x + windows.Place(i, j), channels, slope, static_cast<std::uint8_t>(j),
+                 largest + i * channels, from + i * channels);
+    }
+  }
+}
+
+// WriteGradient for a row of a window, where g is 0 in the channels that are largest elsewhere.
+template <class T>
+inline void WriteRowGradient(const T* __restrict x, const T* __restrict largest,
+                             const std::uint8_t* __restrict from, std::uint8_t index,
+                             const T* __restrict gradient, std::int64_t channels,
+                             const Channels& at, const float* mean_g, const float* mean_gx,
+                             T* __restrict dx) {
+  const float* rstd = at.rstd.data();
+  const float* offset = at.offset.data();
+  const float* slope = at.slope.data();
+  const float* shift = at.shift.data();
+  for (std::int64_t c = 0; c < channels; ++c) {
+    const float passed =
+        PassedGradient(Read(gradient[c]), Read(largest[c]) * slope[c] + shift[c]);
+    const float g = from[c] == index ? passed : 0.0F;
+    const float x_hat = Read(x[c]) * rstd[c] + offset[c];
+    Write(dx[c], slope[c] * (g - mean_g[c] - x_hat * mean_gx[c]));
+  }
+}
+
+template <class T>
+inline void WritePooledGradient(const T* x, const T* largest, const std::uint8_t* from,
+                                const T* gradient, T* dx, std::int64_t first, std::int64_t count,
+                                const Windows& windows, const Channels& at, const float* mean_g,
+                                const float* mean_gx) {
+  const std::int64_t channels = windows.channels;
+  for (std::int64_t i = first; i < first + count; ++i) {
+    for (std::int64_t j = 0; j < windows.size * windows.size; ++j) {
+      const std::int64_t place = windows.Place(i, j);
+      WriteRowGradient(x + place, largest + i * channels, from + i * channels,
+                       static_cast<std::uint8_t>(j), gradient + i * channels, channels, at, mean_g,
+                       mean_gx, dx + place);
+    }
+  }
+}
+
 // clang-format off
 TERCET_VECTORISED void Sum(const float* x, std::int64_t n, std::int64_t c, const float* o, float* s, float* t) { SumInput(x, n, c, o, s, t); }
 TERCET_VECTORISED void Sum(const Half* x, std::int64_t n, std::int64_t c, const float* o, float* s, float* t) { SumInput(x, n, c, o, s, t); }
@@ -115,6 +197,10 @@ TERCET_VECTORISED void Signs(const float* x, float* y, std::int64_t n, std::int6
 TERCET_VECTORISED void Signs(const Half* x, Half* y, std::int64_t n, std::int64_t c, const Channels& at) { WriteSigns(x, y, n, c, at); }
 TERCET_VECTORISED void Gradient(const float* x, const float* g, float* dx, std::int64_t n, std::int64_t c, const Channels& at, const float* m, const float* mx) { WriteGradient(x, g, dx, n, c, at, m, mx); }
 TERCET_VECTORISED void Gradient(const Half* x, const Half* g, Half* dx, std::int64_t n, std::int64_t c, const Channels& at, const float* m, const float* mx) { WriteGradient(x, g, dx, n, c, at, m, mx); }
+TERCET_VECTORISED void Select(const float* x, std::int64_t i, std::int64_t n, const Windows& w, const float* s, float* l, std::uint8_t* f) { FindLargest(x, i, n, w, s, l, f); }
+TERCET_VECTORISED void Select(const Half* x, std::int64_t i, std::int64_t n, const Windows& w, const float* s, Half* l, std::uint8_t* f) { FindLargest(x, i, n, w, s, l, f); }
+TERCET_VECTORISED void PooledGradient(const float* x, const float* l, const std::uint8_t* f, const float* g, float* dx, std::int64_t i, std::int64_t n, const Windows& w, const Channels& at, const float* m, const float* mx) { WritePooledGradient(x, l, f, g, dx, i, n, w, at, m, mx); }
+TERCET_VECTORISED void PooledGradient(const Half* x, const Half* l, const std::uint8_t* f, const Half* g, Half* dx, std::int64_t i, std::int64_t n, const Windows& w, const Channels& at, const float* m, const float* mx) { WritePooledGradient(x, l, f, g, dx, i, n, w, at, m, mx); }
 // clang-format on
 
 // body(block, first row, rows) for all blocks, on libtorch's threads.
@@ -181,18 +267,27 @@ Channels ChannelsOf(const Tensor& mean, const Tensor& rstd, const Tensor& weight
   return at;
 }
 
+// x of the shape that it has behind the pool.
+Tensor EmptyPooled(const Tensor& x, const Windows& windows, torch::ScalarType type) {
+  return torch::empty({x.size(0), windows.channels, windows.down, windows.across},
+                      x.options().dtype(type), at::MemoryFormat::ChannelsLast);
+}
+
 class NormSignFunction : public torch::autograd::Function<NormSignFunction> {
  public:
   // NOLINTNEXTLINE(readability-identifier-naming): libtorch calls it by this name
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& input,
                         const Tensor& weight, const Tensor& bias, Tensor running_mean,
-                        Tensor running_var, double momentum, double eps) {
+                        Tensor running_var, double momentum, double eps, std::int64_t pool) {
     const Tensor x = input.contiguous(at::MemoryFormat::ChannelsLast);
-    const std::int64_t channels = x.size(1);
+    const Windows windows(x, pool);
+    const std::int64_t channels = windows.channels;
     const std::int64_t rows = x.numel() / channels;
     Tensor mean = torch::empty({channels});
     Tensor rstd = torch::empty({channels});
-    Tensor y = torch::empty_like(x);
+    Tensor y = EmptyPooled(x, windows, x.scalar_type());
+    Tensor largest = x;
+    Tensor from;
     WithType(x, [&]<class T>(T) {
       const T* data = Data<T>(x);
       const float* origin = running_mean.data_ptr<float>();  // near the mean: little cancels
@@ -214,11 +309,20 @@ class NormSignFunction : public torch::autograd::Function<NormSignFunction> {
         old_var += static_cast<float>(momentum * (variance * n / std::max(1.0, n - 1) - old_var));
       }
       const Channels at = ChannelsOf(mean, rstd, weight, bias);
-      ForBlocks(rows, [&](std::int64_t, std::int64_t row, std::int64_t count) {
-        Signs(data + row * channels, Data<T>(y) + row * channels, count, channels, at);
+      if (pool > 1) {
+        largest = torch::empty_like(y);
+        from = EmptyPooled(x, windows, torch::kUInt8);
+      }
+      ForBlocks(y.numel() / channels, [&](std::int64_t, std::int64_t row, std::int64_t count) {
+        if (pool > 1) {
+          Select(data, row, count, windows, at.slope.data(), Data<T>(largest),
+                 from.data_ptr<std::uint8_t>());
+        }
+        Signs(Data<T>(largest) + row * channels, Data<T>(y) + row * channels, count, channels, at);
       });
     });
-    context->save_for_backward({x, weight, bias, mean, rstd});
+    context->save_for_backward({x, weight, bias, mean, rstd, largest, from});
+    context->saved_data["pool"] = pool;
     return y;
   }
 
@@ -227,19 +331,22 @@ class NormSignFunction : public torch::autograd::Function<NormSignFunction> {
                                                torch::autograd::tensor_list gradients) {
     const auto saved = context->get_saved_variables();
     const Tensor& x = saved[0];
+    const Tensor& largest = saved[5];
     const Tensor gradient =
         gradients[0].to(x.scalar_type()).contiguous(at::MemoryFormat::ChannelsLast);
-    const std::int64_t channels = x.size(1);
-    const std::int64_t rows = x.numel() / channels;
+    const Windows windows(x, context->saved_data["pool"].toInt());
+    const std::int64_t channels = windows.channels;
+    const auto rows = static_cast<double>(x.numel() / channels);
+    const std::int64_t outputs = gradient.numel() / channels;
     const Channels at = ChannelsOf(saved[3], saved[4], saved[1], saved[2]);
     Tensor dx = torch::empty_like(x);
     Tensor dweight = torch::empty({channels});
     Tensor dbias = torch::empty({channels});
     WithType(x, [&]<class T>(T) {
-      const T* data = Data<T>(x);
+      const T* data = Data<T>(largest);
       const T* g = Data<T>(gradient);
       const auto [sum_g, sum_gx] =
-          SumRows(rows, channels, [&](std::int64_t row, std::int64_t count, float* s, float* t) {
+          SumRows(outputs, channels, [&](std::int64_t row, std::int64_t count, float* s, float* t) {
             Sum(data + row * channels, g + row * channels, count, channels, at, s, t);
           });
       std::vector<float> mean_g(sum_g.size());
@@ -247,15 +354,20 @@ class NormSignFunction : public torch::autograd::Function<NormSignFunction> {
       for (std::size_t c = 0; c < sum_g.size(); ++c) {
         dbias.data_ptr<float>()[c] = static_cast<float>(sum_g[c]);
         dweight.data_ptr<float>()[c] = static_cast<float>(sum_gx[c]);
-        mean_g[c] = static_cast<float>(sum_g[c] / static_cast<double>(rows));
-        mean_gx[c] = static_cast<float>(sum_gx[c] / static_cast<double>(rows));
+        mean_g[c] = static_cast<float>(sum_g[c] / rows);
+        mean_gx[c] = static_cast<float>(sum_gx[c] / rows);
       }
-      ForBlocks(rows, [&](std::int64_t, std::int64_t row, std::int64_t count) {
-        Gradient(data + row * channels, g + row * channels, Data<T>(dx) + row * channels, count,
-                 channels, at, mean_g.data(), mean_gx.data());
+      ForBlocks(outputs, [&](std::int64_t, std::int64_t row, std::int64_t count) {
+        if (windows.size > 1) {
+          PooledGradient(Data<T>(x), data, saved[6].data_ptr<std::uint8_t>(), g, Data<T>(dx), row,
+                         count, windows, at, mean_g.data(), mean_gx.data());
+        } else {
+          Gradient(data + row * channels, g + row * channels, Data<T>(dx) + row * channels, count,
+                   channels, at, mean_g.data(), mean_gx.data());
+        }
       });
     });
-    return {dx, dweight, dbias, Tensor(), Tensor(), Tensor(), Tensor()};
+    return {dx, dweight, dbias, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
 };
 
@@ -265,8 +377,10 @@ Tensor SignSlope(const Tensor& x) { return x.abs().neg_().add_(1).clamp_min_(0).
 
 Tensor NormSign(const Tensor& x, const Tensor& weight, const Tensor& bias,
                 const Tensor& running_mean, const Tensor& running_var, double momentum,
-                double eps) {
-  return NormSignFunction::apply(x, weight, bias, running_mean, running_var, momentum, eps);
+                double eps, std::int64_t pool) {
+  TORCH_CHECK(pool >= 1 && pool <= 16 && x.size(2) % pool == 0 && x.size(3) % pool == 0,
+              "NormSign pools whole windows of at most 16 x 16");
+  return NormSignFunction::apply(x, weight, bias, running_mean, running_var, momentum, eps, pool);
 }
 
 }  // namespace tercet::train

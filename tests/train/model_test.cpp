@@ -139,48 +139,54 @@ TEST(ModelTest, SignPassesAGradientNearZeroOnly) {
   EXPECT_TRUE(x.grad().flatten().equal(torch::tensor({0.0F, 1.5F, 2.0F, 1.0F, 0.0F})));
 }
 
-// The fused operator against the two it replaces, over several blocks of rows.
-TEST(NormSignTest, IsBatchNormAndSign) {
+// The fused operator against those it replaces, over several blocks of rows.
+class NormSignTest
+    : public testing::TestWithParam<std::tuple<torch::ScalarType, std::int64_t>> {};
+
+TEST_P(NormSignTest, IsBatchNormPoolAndSign) {
   torch::manual_seed(8);
   constexpr std::int64_t kChannels = 5;
-  for (const torch::ScalarType type : {torch::kFloat32, torch::kBFloat16}) {
-    SCOPED_TRACE(torch::toString(type));
-    const Tensor input = (torch::randn({7, kChannels, 31, 29}) * 0.5 + 3).to(type);
-    const Tensor weight = torch::randn({kChannels});
-    const Tensor bias = torch::randn({kChannels}) / 4;
-    const Tensor passed = torch::randn_like(input);
-    const auto trained = [](const Tensor& t) { return t.clone().set_requires_grad(true); };
+  const auto [type, pool] = GetParam();
+  const Tensor input = (torch::randn({13, kChannels, 30, 36}) * 0.5 + 3).to(type);
+  const Tensor weight = torch::randn({kChannels});
+  const Tensor bias = torch::randn({kChannels}) / 4;
+  const Tensor passed = torch::randn({13, kChannels, 30 / pool, 36 / pool}).to(type);
+  const auto trained = [](const Tensor& t) { return t.clone().set_requires_grad(true); };
 
-    const Tensor x = trained(input);
-    const Tensor w = trained(weight);
-    const Tensor b = trained(bias);
-    const Tensor mean = torch::full({kChannels}, 2.0);
-    const Tensor var = torch::ones({kChannels});
-    const Tensor y = NormSign(x, w, b, mean, var, 0.1, 1e-5);
-    y.backward(passed);
+  const Tensor x = trained(input);
+  const Tensor w = trained(weight);
+  const Tensor b = trained(bias);
+  const Tensor mean = torch::full({kChannels}, 2.0);
+  const Tensor var = torch::ones({kChannels});
+  const Tensor y = NormSign(x, w, b, mean, var, 0.1, 1e-5, pool);
+  y.backward(passed);
 
-    const Tensor x2 = trained(input.to(torch::kFloat32));
-    const Tensor w2 = trained(weight);
-    const Tensor b2 = trained(bias);
-    const Tensor mean2 = torch::full({kChannels}, 2.0);
-    const Tensor var2 = torch::ones({kChannels});
-    const Tensor z = torch::batch_norm(x2, w2, b2, mean2, var2, true, 0.1, 1e-5, false);
-    // Almost at zero the two may round to other sides.
-    const Tensor clear = z.abs() > 1e-5;
-    const Tensor signs = torch::where(z >= 0, 1.0, -1.0).to(torch::kFloat32);
-    EXPECT_EQ(y.scalar_type(), type);
-    EXPECT_TRUE(y.to(torch::kFloat32).masked_select(clear).equal(signs.masked_select(clear)));
-    EXPECT_GT(clear.sum().item<std::int64_t>(), clear.numel() * 99 / 100);
-    z.backward(passed.to(torch::kFloat32) * SignSlope(z.detach()));
+  const Tensor x2 = trained(input.to(torch::kFloat32));
+  const Tensor w2 = trained(weight);
+  const Tensor b2 = trained(bias);
+  const Tensor mean2 = torch::full({kChannels}, 2.0);
+  const Tensor var2 = torch::ones({kChannels});
+  const Tensor z = torch::max_pool2d(
+      torch::batch_norm(x2, w2, b2, mean2, var2, true, 0.1, 1e-5, false), pool, pool);
+  // Almost at zero the two may round to other sides.
+  const Tensor clear = z.abs() > 1e-5;
+  const Tensor signs = torch::where(z >= 0, 1.0, -1.0).to(torch::kFloat32);
+  EXPECT_EQ(y.scalar_type(), type);
+  EXPECT_TRUE(y.to(torch::kFloat32).masked_select(clear).equal(signs.masked_select(clear)));
+  EXPECT_GT(clear.sum().item<std::int64_t>(), clear.numel() * 99 / 100);
+  z.backward(passed.to(torch::kFloat32) * SignSlope(z.detach()));
 
-    EXPECT_TRUE(torch::allclose(mean, mean2, 1e-5, 1e-5));
-    EXPECT_TRUE(torch::allclose(var, var2, 1e-4, 1e-5));
-    EXPECT_TRUE(torch::allclose(w.grad(), w2.grad(), 1e-3, 1e-2));
-    EXPECT_TRUE(torch::allclose(b.grad(), b2.grad(), 1e-3, 1e-2));
-    const double rounding = type == torch::kFloat32 ? 1e-4 : 1e-2;
-    EXPECT_TRUE(torch::allclose(x.grad().to(torch::kFloat32), x2.grad(), rounding, rounding));
-  }
+  EXPECT_TRUE(torch::allclose(mean, mean2, 1e-5, 1e-5));
+  EXPECT_TRUE(torch::allclose(var, var2, 1e-4, 1e-5));
+  EXPECT_TRUE(torch::allclose(w.grad(), w2.grad(), 1e-3, 1e-2));
+  EXPECT_TRUE(torch::allclose(b.grad(), b2.grad(), 1e-3, 1e-2));
+  const double rounding = type == torch::kFloat32 ? 1e-4 : 1e-2;
+  EXPECT_TRUE(torch::allclose(x.grad().to(torch::kFloat32), x2.grad(), rounding, rounding));
 }
+
+INSTANTIATE_TEST_SUITE_P(Types, NormSignTest,
+                         testing::Combine(testing::Values(torch::kFloat32, torch::kBFloat16),
+                                          testing::Values(1, 2, 3)));
 
 // In bfloat16 the two parts of a separable convolution are multiplied out; in float32 they are not.
 TEST(ModelTest, SeparableConvolutionsAreTheSameInBfloat16) {
