@@ -128,6 +128,8 @@ TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   reader.Read("/width_bits", o.width_bits);
   reader.ReadFileName("/teacher/network", o.teacher);
   reader.ReadFileName("/teacher/weights", o.teacher_weights);
+  reader.ReadName("/teacher/images", o.teacher_images,
+                  {TeacherImages::kAugmented, TeacherImages::kOriginal});
   reader.Read("/teacher/temperature", o.temperature);
   reader.Read("/teacher/lambda", o.distillation_weight);
   reader.Read("/seed", o.seed);
@@ -164,6 +166,7 @@ nlohmann::ordered_json DescribeRun(const TrainOptions& o) {
     run["step_factor"] = o.step_factor;
   }
   if (!o.teacher.empty()) {
+    run["teacher_images"] = Name(o.teacher_images);
     run["temperature"] = o.temperature;
     run["distillation_weight"] = o.distillation_weight;
   }

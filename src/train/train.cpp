@@ -281,11 +281,27 @@ class Trainer {
       group.options().set_lr(options_.lr * warm_up * fall);
   }
 
-  Tensor Loss(const Tensor& logits, const Tensor& pixels, const Tensor& labels) {
+  // Of the training images `chosen`, which augmentation has made `pixels` of.
+  Tensor TeacherLogits(const Tensor& chosen, const Tensor& pixels) {
+    if (options_.teacher_images == TeacherImages::kAugmented) return teacher_->Logits(pixels);
+    if (!teacher_logits_.defined()) {
+      teacher_logits_ =
+          torch::full({training_.pixels.size(0), static_cast<std::int64_t>(spec_.Classes())}, NAN);
+    }
+    const Tensor known = teacher_logits_.index_select(0, chosen);
+    if (!known.isnan().any().item<bool>()) return known.to(device_);
+    const Tensor found = teacher_->Logits(
+        training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32));
+    teacher_logits_.index_copy_(0, chosen, found.to(torch::kCPU));
+    return found;
+  }
+
+  Tensor Loss(const Tensor& logits, const Tensor& chosen, const Tensor& pixels,
+              const Tensor& labels) {
     const Tensor hard = at::cross_entropy_loss(logits, labels, {}, at::Reduction::Mean, -100,
                                                options_.label_smoothing);
     if (!teacher_) return hard;
-    return DistillationLoss(logits, teacher_->Logits(pixels), hard, options_.temperature,
+    return DistillationLoss(logits, TeacherLogits(chosen, pixels), hard, options_.temperature,
                             options_.distillation_weight);
   }
 
@@ -310,7 +326,7 @@ class Trainer {
           training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32), options_);
       const Tensor logits =
           model_->Forward(QuantizeInput(pixels, spec_.input), /*training=*/true, type_);
-      const Tensor loss = Loss(logits, pixels, labels);
+      const Tensor loss = Loss(logits, chosen, pixels, labels);
       const double loss_value = loss.item<double>();
       if (!std::isfinite(loss_value)) ThrowDiverged("the loss", epoch, step + 1);
       optimizer_->zero_grad();
@@ -368,6 +384,7 @@ class Trainer {
   std::size_t steps_ = 0;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Teacher> teacher_;
+  Tensor teacher_logits_;  // of original training images, NaN where not computed yet
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   int first_epoch_ = 1;
   double seconds_before_ = 0;
@@ -408,6 +425,9 @@ const char* Name(Augmentation augmentation) {
 }
 const char* Name(Precision precision) {
   return precision == Precision::kFloat32 ? "float32" : "bfloat16";
+}
+const char* Name(TeacherImages images) {
+  return images == TeacherImages::kAugmented ? "augmented" : "original";
 }
 const char* Name(Device device) {
   switch (device) {

@@ -25,6 +25,10 @@ enum class Augmentation : std::uint8_t { kNone, kDistort, kFlipCrop };
 /// on processors with AMX or AVX512_BF16 and on GPUs, slower on others. Weights, statistics
 /// and logits are float32 always, as are evaluations.
 enum class Precision : std::uint8_t { kFloat32, kBfloat16 };
+/// What a teacher sees: the augmented images that its student sees, which costs a pass through the
+/// teacher for every step; or every training image as it is, once, which is all but free over many
+/// epochs and good enough where augmentation changes little.
+enum class TeacherImages : std::uint8_t { kAugmented, kOriginal };
 enum class Device : std::uint8_t { kCpu, kCuda, kAuto };  ///< kAuto: CUDA where there is one
 
 /// What to train, on what and how. nets/README.md says what the weights there were trained with.
@@ -60,10 +64,10 @@ struct TrainOptions {
   std::size_t validation =
       5000;  ///< last images of the training set, held out to choose the epoch to keep
 
-  /// Knowledge distillation: with a teacher, the loss is that of DistillationLoss. Its logits are
-  /// computed for the same augmented images.
+  /// Knowledge distillation: with a teacher, the loss is that of DistillationLoss.
   std::filesystem::path teacher;          ///< architecture, JSON; empty: no teacher
   std::filesystem::path teacher_weights;  ///< .safetensors
+  TeacherImages teacher_images = TeacherImages::kAugmented;
   double temperature = 4;
   double distillation_weight = 0.7;  ///< lambda, the teacher's share of the loss, in [0, 1]
 
@@ -123,6 +127,7 @@ bool HasCuda();
 const char* Name(Optimizer optimizer);
 const char* Name(Schedule schedule);
 const char* Name(Augmentation augmentation);
+const char* Name(TeacherImages images);
 const char* Name(Device device);
 const char* Name(Precision precision);
 

@@ -293,6 +293,21 @@ TEST_F(TrainTest, LearnsFromATeacher) {
   const std::string weights = Bytes(options_.out);
   TrainInTwoParts(options_, 2);
   EXPECT_EQ(Bytes(options_.out), weights);
+
+  // Logits that are kept from the first epoch on.
+  options_.teacher_images = TeacherImages::kOriginal;
+  EXPECT_GT(Train(options_).validation_accuracy, 0.9);
+  const std::string kept = Bytes(options_.out);
+  EXPECT_NE(kept, weights);
+  TrainInTwoParts(options_, 2);
+  EXPECT_EQ(Bytes(options_.out), kept);
+  // Without augmentation both kinds of images are the same.
+  options_.augment = 0;
+  Train(options_);
+  const std::string original = Bytes(options_.out);
+  options_.teacher_images = TeacherImages::kAugmented;
+  Train(options_);
+  EXPECT_EQ(Bytes(options_.out), original);
 }
 
 TEST_F(TrainTest, RefusesATeacherThatDoesNotFit) {
@@ -467,7 +482,8 @@ constexpr const char* kConfig = R"({
   "epochs": 2, "batch": 16,
   "augmentation": {"name": "flip_crop", "strength": 0.25},
   "label_smoothing": 0.05, "width_bits": 9,
-  "teacher": {"network": "t.json", "weights": "t.safetensors", "temperature": 3, "lambda": 0.5},
+  "teacher": {"network": "t.json", "weights": "t.safetensors", "images": "original",
+              "temperature": 3, "lambda": 0.5},
   "seed": 5, "threads": 2, "device": "auto", "precision": "bfloat16",
   "initial": "start.safetensors",
   "out": "configured.safetensors", "checkpoint": "c", "log": "log.json"
@@ -502,6 +518,7 @@ TEST_F(TrainTest, ReadsAConfiguration) {
   EXPECT_EQ(o.width_bits, 9u);
   EXPECT_EQ(o.teacher, folder_ / "t.json");
   EXPECT_EQ(o.teacher_weights, folder_ / "t.safetensors");
+  EXPECT_EQ(o.teacher_images, TeacherImages::kOriginal);
   EXPECT_EQ(o.temperature, 3);
   EXPECT_EQ(o.distillation_weight, 0.5);
   EXPECT_EQ(o.seed, 5u);
@@ -530,6 +547,7 @@ TEST_F(TrainTest, RefusesAWrongConfiguration) {
       {"/data/train_images", "", "/data/train_images", "expected FILE"},
       {"/data/train_images", "a@test:2:1", "/data/train_images", "with 0 < PART < 1"},
       {"/teacher/lambda", 1.5, "/teacher/lambda", "expected a number from 0 to 1"},
+      {"/teacher/images", "all", "/teacher/images", "expected \"augmented\""},
       {"/precision", "half", "/precision", "expected \"float32\""},
       {"/device", "gpu", "/device", "expected \"cpu\""},
       {"/optimizer",
