@@ -1,7 +1,10 @@
 #include "app/inputs.h"
 
 #include <algorithm>
+#include <exception>
+#include <mutex>
 #include <random>
+#include <thread>
 
 #include "tercet/base/error.h"
 
@@ -9,6 +12,15 @@ namespace tercet::app {
 namespace {
 
 constexpr std::size_t kPlainBatch = 128;
+
+void Widen(std::vector<nn::ValueRange>& ranges, const std::vector<nn::ValueRange>& more,
+           bool start) {
+  if (start) ranges = more;
+  for (std::size_t l = 0; l < ranges.size(); ++l) {
+    ranges[l].low = std::min(ranges[l].low, more[l].low);
+    ranges[l].high = std::max(ranges[l].high, more[l].high);
+  }
+}
 
 }  // namespace
 
@@ -123,15 +135,48 @@ std::string ImagesToNpy(const nn::Images& images) {
   return file;
 }
 
-std::vector<std::int64_t> PlainLogits(const nn::IntegerNetwork& network, const mpc::Oracle& oracle,
-                                      const nn::Images& images) {
-  std::vector<std::int64_t> logits;
-  logits.reserve(images.count * network.net.Classes());
-  for (std::size_t first = 0; first < images.count; first += kPlainBatch) {
-    const auto part =
-        nn::RunPlain(network, oracle, images, first, std::min(kPlainBatch, images.count - first));
-    logits.insert(logits.end(), part.begin(), part.end());
+std::vector<std::int64_t> PlainLogits(
+    const nn::IntegerNetwork& network, const mpc::Oracle& oracle, const nn::Images& images,
+    std::vector<nn::ValueRange>* ranges,
+    const std::function<void(std::size_t done, std::size_t total)>& on_progress) {
+  const std::size_t classes = network.net.Classes();
+  std::vector<std::int64_t> logits(images.count * classes);
+  std::mutex mutex;  // of all below
+  std::size_t next = 0;
+  std::size_t done = 0;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    while (true) {
+      std::unique_lock lock(mutex);
+      if (next >= images.count || failure) return;
+      const std::size_t first = next;
+      const std::size_t count = std::min(kPlainBatch, images.count - first);
+      next += count;
+      lock.unlock();
+      try {
+        std::vector<nn::ValueRange> seen;
+        const auto part = nn::RunPlain(network, oracle, images, first, count, &seen);
+        lock.lock();
+        std::copy(part.begin(), part.end(),
+                  logits.begin() + static_cast<std::ptrdiff_t>(first * classes));
+        if (ranges != nullptr) Widen(*ranges, seen, /*start=*/done == 0);
+        done += count;
+        if (on_progress) on_progress(done, images.count);
+      } catch (...) {
+        if (!lock.owns_lock()) lock.lock();
+        if (!failure) failure = std::current_exception();
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const std::size_t pieces = (images.count + kPlainBatch - 1) / kPlainBatch;
+    const std::size_t threads =
+        std::min<std::size_t>(pieces, std::max(1U, std::thread::hardware_concurrency()));
+    for (std::size_t t = 1; t < threads; ++t) helpers.emplace_back(work);
+    work();
   }
+  if (failure) std::rethrow_exception(failure);
   return logits;
 }
 

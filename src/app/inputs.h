@@ -10,6 +10,7 @@
 #include "tercet/nn/images.h"
 #include "tercet/nn/integer_network.h"
 #include "tercet/nn/network.h"
+#include "tercet/nn/run_plain.h"
 #include "tercet/nn/tensor_file.h"
 
 /// The programs' own input: models, images, and stand-ins for either.
@@ -47,9 +48,13 @@ nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
 /// The bytes of a .npy file that LoadImages reads back.
 std::string ImagesToNpy(const nn::Images& images);
 
-/// RunPlain in pieces that bound the memory.
-std::vector<std::int64_t> PlainLogits(const nn::IntegerNetwork& network, const mpc::Oracle& oracle,
-                                      const nn::Images& images);
+/// RunPlain on all processors, in pieces that bound the memory. `ranges`, if given, becomes the
+/// values of each layer over all images. `on_progress(done, total)` counts images; calls do not
+/// overlap.
+std::vector<std::int64_t> PlainLogits(
+    const nn::IntegerNetwork& network, const mpc::Oracle& oracle, const nn::Images& images,
+    std::vector<nn::ValueRange>* ranges = nullptr,
+    const std::function<void(std::size_t done, std::size_t total)>& on_progress = {});
 /// How many predictions equal the labels.
 std::size_t CountCorrect(const std::vector<std::uint8_t>& predictions,
                          const std::vector<std::uint8_t>& labels);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "app/auto_suite.h"
 #include "app/check_layers.h"
@@ -11,6 +12,7 @@
 #include "app/files.h"
 #include "app/inputs.h"
 #include "app/options.h"
+#include "app/progress_line.h"
 #include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
@@ -158,8 +160,12 @@ int RunPlainNetwork(const PlainArguments& arguments) {
                100.0 * static_cast<double>(part) / static_cast<double>(count), part, count);
   };
   std::vector<nn::ValueRange> ranges;
+  std::optional<ProgressLine> progress(std::in_place);
   const auto integer = nn::Predictions(
-      nn::RunPlain(model, registry.PlainOracle(), data.images, 0, count, &ranges), spec.Classes());
+      PlainLogits(model, registry.PlainOracle(), data.images, &ranges,
+                  [&](std::size_t done, std::size_t total) { progress->Show(done, total); }),
+      spec.Classes());
+  progress.reset();
   PrintRanges(model.net, ranges);
   if (!data.labels.empty()) show("integer network, accuracy", CountCorrect(integer, data.labels));
   if (nn::IsCompiled(arguments.model.file)) {

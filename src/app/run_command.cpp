@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -20,6 +18,7 @@
 #include "app/options.h"
 #include "app/party_session.h"
 #include "app/pictures.h"
+#include "app/progress_line.h"
 #include "app/rotation.h"
 #include "app/testbed.h"
 #include "tercet/base/error.h"
@@ -105,32 +104,6 @@ RunTotals ExpectedCost(const RunArguments& arguments, const RunInput& input, con
   if (arguments.rotate_dealer) return RotatedRunCost(plan, input.registry, input.suite, images);
   return RunCost(plan, input.registry, input.suite, images);
 }
-
-// One line that is rewritten on a terminal; elsewhere a line now and then. Silent in the first
-// second.
-class ProgressLine {
- public:
-  void Show(std::size_t done, std::size_t total) {
-    const auto now = std::chrono::steady_clock::now();
-    const double passed = std::chrono::duration<double>(now - start_).count();
-    const auto wait = terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000);
-    if (passed < 1 || (shown_ && done < total && now - last_ < wait)) return;
-    fmt::print(stderr, "{}{} of {} images, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done,
-               total, static_cast<double>(done) / passed, terminal_ ? "" : "\n");
-    std::fflush(stderr);
-    last_ = now;
-    shown_ = true;
-  }
-  ~ProgressLine() {
-    if (shown_ && terminal_) fmt::print(stderr, "\n");
-  }
-
- private:
-  const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point last_;
-  bool shown_ = false;
-};
 
 std::string MachineText() {
   std::ifstream info("/proc/cpuinfo");
@@ -358,7 +331,10 @@ int Run(RunArguments arguments) {
   run.matches_plan = MatchesPlan(run, ExpectedCost(arguments, input, plan));
   if (!input.data.labels.empty()) run.correct = CountCorrect(run.predictions, input.data.labels);
   if (!arguments.no_check) {
-    const auto plain = PlainLogits(input.model, input.registry.PlainOracle(), images);
+    ProgressLine progress("images checked");
+    const auto plain =
+        PlainLogits(input.model, input.registry.PlainOracle(), images, nullptr,
+                    [&](std::size_t done, std::size_t total) { progress.Show(done, total); });
     TERCET_CHECK(plain.size() == run.logits.size(), "{} logits in the clear, {} from the run",
                  plain.size(), run.logits.size());
     std::size_t equal = 0;

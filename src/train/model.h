@@ -81,8 +81,8 @@ class Model {
 
   // Steps i and i + 1 are the depthwise and the pointwise part of a separable convolution.
   bool IsSeparable(std::size_t i) const;
-  // How many steps from i on NormSign computes, which nothing else takes an output of: a batch_norm,
-  // perhaps a max_pool2d, and the sign; or 0.
+  // How many steps from i on NormSign computes, which nothing else takes an output of: a
+  // batch_norm, perhaps a max_pool2d, and the sign; or 0.
   std::size_t NormSignSteps(std::size_t i) const;
   void FindRounded(const nn::InputSpec& input);
   // The weights of the step; of a pointwise part those of the whole separable convolution.

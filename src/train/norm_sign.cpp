@@ -164,8 +164,7 @@ inline void WriteRowGradient(const T* __restrict x, const T* __restrict largest,
   const float* slope = at.slope.data();
   const float* shift = at.shift.data();
   for (std::int64_t c = 0; c < channels; ++c) {
-    const float passed =
-        PassedGradient(Read(gradient[c]), Read(largest[c]) * slope[c] + shift[c]);
+    const float passed = PassedGradient(Read(gradient[c]), Read(largest[c]) * slope[c] + shift[c]);
     const float g = from[c] == index ? passed : 0.0F;
     const float x_hat = Read(x[c]) * rstd[c] + offset[c];
     Write(dx[c], slope[c] * (g - mean_g[c] - x_hat * mean_gx[c]));
@@ -376,8 +375,8 @@ class NormSignFunction : public torch::autograd::Function<NormSignFunction> {
 Tensor SignSlope(const Tensor& x) { return x.abs().neg_().add_(1).clamp_min_(0).mul_(2); }
 
 Tensor NormSign(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                const Tensor& running_mean, const Tensor& running_var, double momentum,
-                double eps, std::int64_t pool) {
+                const Tensor& running_mean, const Tensor& running_var, double momentum, double eps,
+                std::int64_t pool) {
   TORCH_CHECK(pool >= 1 && pool <= 16 && x.size(2) % pool == 0 && x.size(3) % pool == 0,
               "NormSign pools whole windows of at most 16 x 16");
   return NormSignFunction::apply(x, weight, bias, running_mean, running_var, momentum, eps, pool);

@@ -18,8 +18,8 @@ torch::Tensor SignSlope(const torch::Tensor& x);
 ///
 /// x: N x C x H x W on a CPU, float32 or bfloat16; the result has its type, in channels-last order.
 /// The sums do not depend on the number of threads. The other tensors have C values in float32.
-/// `pool`: side and stride of the pool, 1 (none) to 16, a divisor of H and W. Of equal values the first in
-/// a window has the gradient.
+/// `pool`: side and stride of the pool, 1 (none) to 16, a divisor of H and W. Of equal values the
+/// first in a window has the gradient.
 torch::Tensor NormSign(const torch::Tensor& x, const torch::Tensor& weight,
                        const torch::Tensor& bias, const torch::Tensor& running_mean,
                        const torch::Tensor& running_var, double momentum, double eps,

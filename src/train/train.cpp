@@ -290,8 +290,8 @@ class Trainer {
     }
     const Tensor known = teacher_logits_.index_select(0, chosen);
     if (!known.isnan().any().item<bool>()) return known.to(device_);
-    const Tensor found = teacher_->Logits(
-        training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32));
+    const Tensor found =
+        teacher_->Logits(training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32));
     teacher_logits_.index_copy_(0, chosen, found.to(torch::kCPU));
     return found;
   }

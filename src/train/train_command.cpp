@@ -242,10 +242,11 @@ void AddTrainCommand(CLI::App& app) {
   CLI::Option* teacher =
       add("--teacher", &O::teacher, "Architecture of a network to learn from (distillation)");
   CLI::Option* weights = add("--teacher-weights", &O::teacher_weights, "Its weights");
-  add_choice("--teacher-images", &O::teacher_images,
-             std::vector{TeacherImages::kAugmented, TeacherImages::kOriginal},
-             "What it sees: the student's augmented images, or every image as it is, once, which is "
-             "faster")
+  add_choice(
+      "--teacher-images", &O::teacher_images,
+      std::vector{TeacherImages::kAugmented, TeacherImages::kOriginal},
+      "What it sees: the student's augmented images, or every image as it is, once, which is "
+      "faster")
       ->needs(teacher);
   add("--temperature", &O::temperature, "Temperature of the distillation");
   add("--distillation-weight", &O::distillation_weight, "The teacher's share of the loss");

@@ -140,8 +140,7 @@ TEST(ModelTest, SignPassesAGradientNearZeroOnly) {
 }
 
 // The fused operator against those it replaces, over several blocks of rows.
-class NormSignTest
-    : public testing::TestWithParam<std::tuple<torch::ScalarType, std::int64_t>> {};
+class NormSignTest : public testing::TestWithParam<std::tuple<torch::ScalarType, std::int64_t>> {};
 
 TEST_P(NormSignTest, IsBatchNormPoolAndSign) {
   torch::manual_seed(8);
