@@ -203,7 +203,7 @@ void AddTrainCommand(CLI::App& app) {
   };
   const auto add_choice = [&](const char* name, auto member, const auto& choices,
                               const char* description) {
-    return add(name, member, description)
+    add(name, member, description)
         ->transform(ByName(choices))
         ->default_str(Name(TrainOptions().*member));
   };
@@ -246,8 +246,7 @@ void AddTrainCommand(CLI::App& app) {
       "--teacher-images", &O::teacher_images,
       std::vector{TeacherImages::kAugmented, TeacherImages::kOriginal},
       "What it sees: the student's augmented images, or every image as it is, once, which is "
-      "faster")
-      ->needs(teacher);
+      "faster");
   add("--temperature", &O::temperature, "Temperature of the distillation");
   add("--distillation-weight", &O::distillation_weight, "The teacher's share of the loss");
   add("--seed", &O::seed, "Seed of everything random");
