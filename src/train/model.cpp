@@ -303,7 +303,7 @@ std::size_t Model::NormSignSteps(std::size_t i) const {
   };
   if (follows(LayerType::kMaxPool2d)) {
     const nn::LayerSpec& pool = steps_[last].layer;
-    if (pool.kernel > 16 || pool.stride != pool.kernel || pool.padding != 0 ||
+    if (Int(pool.kernel) > kMaxNormSignPool || pool.stride != pool.kernel || pool.padding != 0 ||
         pool.in.height % pool.kernel != 0 || pool.in.width % pool.kernel != 0) {
       return 0;
     }

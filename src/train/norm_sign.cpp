@@ -106,6 +106,9 @@ inline void WriteGradient(const T* x, const T* gradient, T* dx, std::int64_t row
   }
 }
 
+// The row in a window that is largest is kept in a byte.
+static_assert(kMaxNormSignPool * kMaxNormSignPool <= 256);
+
 // Squares of `size` x `size` rows of x, side by side.
 struct Windows {
   Windows(const Tensor& x, std::int64_t pool)
@@ -377,8 +380,9 @@ Tensor SignSlope(const Tensor& x) { return x.abs().neg_().add_(1).clamp_min_(0).
 Tensor NormSign(const Tensor& x, const Tensor& weight, const Tensor& bias,
                 const Tensor& running_mean, const Tensor& running_var, double momentum, double eps,
                 std::int64_t pool) {
-  TORCH_CHECK(pool >= 1 && pool <= 16 && x.size(2) % pool == 0 && x.size(3) % pool == 0,
-              "NormSign pools whole windows of at most 16 x 16");
+  TORCH_CHECK(
+      pool >= 1 && pool <= kMaxNormSignPool && x.size(2) % pool == 0 && x.size(3) % pool == 0,
+      "NormSign pools whole windows of limited size");
   return NormSignFunction::apply(x, weight, bias, running_mean, running_var, momentum, eps, pool);
 }
 

@@ -12,8 +12,10 @@
 #include "app/cost_table.h"
 #include "app/inputs.h"
 #include "integration/world.h"
+#include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/nn/plan.h"
+#include "tercet/nn/run_plain.h"
 
 namespace tercet::integration {
 namespace {
@@ -84,6 +86,38 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
     EXPECT_EQ(logits, plain);
   }
   world.ExpectClean();
+}
+
+// More images than a thread takes at a time.
+TEST(PlainLogits, AreThoseOfOneThread) {
+  const World world;
+  const auto registry = BuiltinProtocols();
+  const auto spec = nn::LoadNetwork(world.File("conv.json"));
+  auto model = app::LoadModel(spec, {world.File("conv.safetensors"), {}, {}}, registry,
+                              [](const std::string&) {});
+  const auto images = app::RandomImages(spec.input.shape, 300);
+  const auto& oracle = registry.PlainOracle();
+  std::vector<nn::ValueRange> expected;
+  const auto logits = nn::RunPlain(model, oracle, images, 0, images.count, &expected);
+
+  std::vector<nn::ValueRange> ranges;
+  std::size_t reported = 0;
+  const auto found =
+      app::PlainLogits(model, oracle, images, &ranges, [&](std::size_t done, std::size_t total) {
+        EXPECT_GT(done, reported);
+        EXPECT_EQ(total, images.count);
+        reported = done;
+      });
+  EXPECT_EQ(found, logits);
+  EXPECT_EQ(reported, images.count);
+  ASSERT_EQ(ranges.size(), expected.size());
+  for (std::size_t l = 0; l < ranges.size(); ++l) {
+    EXPECT_EQ(ranges[l].low, expected[l].low);
+    EXPECT_EQ(ranges[l].high, expected[l].high);
+  }
+
+  model.net.layers[0].value_bits = 2;  // too few for its values
+  EXPECT_THROW(app::PlainLogits(model, oracle, images), ConfigError);
 }
 
 TEST(RunOptions, RolesMayBeMixed) {
