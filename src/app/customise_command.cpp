@@ -4,10 +4,10 @@
 
 #include "app/commands.h"
 #include "app/failure.h"
-#include "app/files.h"
 #include "app/inputs.h"
 #include "app/options.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/nn/customise.h"
 #include "tercet/nn/plan.h"

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <fstream>
+#include <initializer_list>
 #include <numbers>
 #include <random>
+#include <string>
 #include <vector>
 
-#include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace tercet::app {
 namespace {
@@ -95,38 +96,30 @@ std::vector<std::uint8_t> Draw(int digit, std::mt19937_64& rng) {
   return pixels;
 }
 
-void WriteIdx(const std::filesystem::path& file, const std::vector<std::uint32_t>& header,
-              const std::vector<std::uint8_t>& body) {
-  std::ofstream out(file, std::ios::binary);
-  for (const std::uint32_t word : header)
-    for (const int shift : {24, 16, 8, 0}) out.put(static_cast<char>(word >> shift & 0xff));
-  out.write(reinterpret_cast<const char*>(body.data()), static_cast<std::streamsize>(body.size()));
-  out.close();
-  if (!out) throw ConfigError(file.string(), "cannot be written");
+std::string IdxHeader(std::initializer_list<std::uint32_t> words) {
+  std::string text;
+  for (const std::uint32_t word : words)
+    for (const int shift : {24, 16, 8, 0}) text += static_cast<char>(word >> shift & 0xff);
+  return text;
 }
 
 }  // namespace
 
 void DrawDigits(const std::filesystem::path& images, const std::filesystem::path& labels,
                 std::size_t count, std::uint64_t seed) {
+  for (const auto& file : {images, labels}) CheckWritable(file, "draw-digits");
   std::mt19937_64 rng(seed);
-  std::vector<std::uint8_t> pixels, classes;
+  const auto number = static_cast<std::uint32_t>(count);
+  std::string pixels = IdxHeader({0x00000803, number, kSide, kSide}),
+              classes = IdxHeader({0x00000801, number});
   for (std::size_t i = 0; i < count; ++i) {
     const int digit = static_cast<int>(rng() % 10);
     const auto image = Draw(digit, rng);
-    pixels.insert(pixels.end(), image.begin(), image.end());
-    classes.push_back(static_cast<std::uint8_t>(digit));
+    pixels.append(image.begin(), image.end());
+    classes += static_cast<char>(digit);
   }
-  const auto number = static_cast<std::uint32_t>(count);
-  try {
-    WriteIdx(images, {0x00000803, number, kSide, kSide}, pixels);
-    WriteIdx(labels, {0x00000801, number}, classes);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove(images, ignored);
-    std::filesystem::remove(labels, ignored);
-    throw;
-  }
+  const std::array outputs{Output{images, pixels}, Output{labels, classes}};
+  WriteFiles(outputs);
 }
 
 }  // namespace tercet::app

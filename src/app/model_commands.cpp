@@ -9,11 +9,11 @@
 #include "app/commands.h"
 #include "app/cost_table.h"
 #include "app/failure.h"
-#include "app/files.h"
 #include "app/inputs.h"
 #include "app/options.h"
 #include "app/progress_line.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
 
@@ -98,8 +98,11 @@ int ShowPlan(PlanArguments arguments) {
         "Computation by the built-in model is that of two cores of a Xeon with AVX-512; "
         "for times of this\nmachine give reports of `tercet run --json` on link none with "
         "--measured.\n");
-  if (!arguments.csv.empty()) WriteFile(arguments.csv, csv);
-  if (!arguments.json.empty()) WriteFile(arguments.json, "{\"plans\": [\n" + plans + "\n]}\n");
+  plans = "{\"plans\": [\n" + plans + "\n]}\n";
+  std::vector<Output> outputs;
+  if (!arguments.csv.empty()) outputs.push_back({arguments.csv, csv});
+  if (!arguments.json.empty()) outputs.push_back({arguments.json, plans});
+  WriteFiles(outputs);
   return kExitOk;
 }
 

@@ -14,12 +14,12 @@
 #include "app/cost_table.h"
 #include "app/events.h"
 #include "app/failure.h"
-#include "app/files.h"
 #include "app/inputs.h"
 #include "app/options.h"
 #include "app/party_session.h"
 #include "app/testbed.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
 #include "tercet/report/table.h"
@@ -247,7 +247,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     launcher->Send(ReportEvent{report::ToJson(report)});
     return kExitOk;
   }
-  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(report));
+  if (!arguments.json.empty())
+    WriteFile(arguments.json, report::ToJson(report), FileRights::kOwner);
   fmt::print("{}", report::Describe(report, report::Utf8Locale()));
   if (receives && !makes_material) {
     const auto predictions = nn::Predictions(report.logits, report.classes);

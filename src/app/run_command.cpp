@@ -22,6 +22,7 @@
 #include "app/rotation.h"
 #include "app/testbed.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
@@ -342,13 +343,14 @@ int Run(RunArguments arguments) {
     run.equal = equal;
   }
 
+  // First, since who reads what is printed may keep this process waiting.
+  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run), FileRights::kOwner);
   const bool utf8 = report::Utf8Locale();
   if (arguments.show > 0)
     fmt::print("\n{}",
                DrawPictures(images, arguments.show, input.data.labels, run.predictions, utf8));
   fmt::print("\n{}", report::Describe(run, utf8));
   std::fflush(stdout);
-  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run));
   if (!run.MatchesPlain().value_or(true))
     throw Error("the secure result differs from the plain integer network");
   if (!*run.matches_plan)

@@ -2,14 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <memory>
-#include <system_error>
 
 #include "app/failure.h"
-#include "app/files.h"
 #include "app/options.h"
 #include "import/import_onnx.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace tercet::importer {
 namespace {
@@ -28,8 +28,8 @@ int RunImport(Arguments arguments) {
     arguments.weights = arguments.out;
     arguments.weights.replace_extension(".safetensors");
   }
-  app::CheckWritable(arguments.out, "--out");
-  app::CheckWritable(arguments.weights, "--weights");
+  CheckWritable(arguments.out, "--out");
+  CheckWritable(arguments.weights, "--weights");
   if (arguments.weights == arguments.out) {
     throw ConfigError("--out", fmt::format("{} is the file of the weights too, expected another "
                                            "one, such as NET.json",
@@ -40,14 +40,11 @@ int RunImport(Arguments arguments) {
   input.bits = static_cast<unsigned>(arguments.bits);
 
   const ImportedNetwork network = ImportOnnx(arguments.model, arguments.options);
-  nn::SaveTensors(network.weights, arguments.weights);
-  try {
-    app::WriteFile(arguments.out, network.architecture);
-  } catch (const ConfigError&) {
-    std::error_code ignored;
-    std::filesystem::remove(arguments.weights, ignored);
-    throw;
-  }
+  const auto weights = nn::SerializeTensors(network.weights);
+  const std::array outputs{
+      Output{arguments.weights, {reinterpret_cast<const char*>(weights.data()), weights.size()}},
+      Output{arguments.out, network.architecture}};
+  WriteFiles(outputs);
   const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());
   fmt::print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
              arguments.out.string(), spec.layers.size(), spec.input.shape.channels,

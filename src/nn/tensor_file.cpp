@@ -1,24 +1,20 @@
 #include "tercet/nn/tensor_file.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <bit>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include "nn/input.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace tercet::nn {
 namespace {
@@ -320,55 +316,6 @@ class HeaderReader {
   std::vector<Extent> extents_;
 };
 
-/// A new file beside the target that vanishes unless it is moved over it.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::filesystem::path& target) : target_(target) {
-    static std::atomic<unsigned> counter{0};
-    // Exclusive creation keeps the user's umask, which a private temporary file would not.
-    do {
-      path_ = target;
-      path_ += fmt::format(".tmp-{}-{}", ::getpid(), counter++);
-      descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    } while (descriptor_ < 0 && errno == EEXIST);
-    if (descriptor_ < 0) {
-      path_.clear();
-      Fail("created");
-    }
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!path_.empty()) ::unlink(path_.c_str());
-  }
-
-  void Write(const std::vector<std::uint8_t>& bytes) const {
-    for (std::size_t done = 0; done < bytes.size();) {
-      const ssize_t written = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) Fail("written");
-      done += static_cast<std::size_t>(written);
-    }
-  }
-
-  void MoveOverTarget() {
-    if (::fsync(descriptor_) != 0) Fail("written");
-    if (::close(std::exchange(descriptor_, -1)) != 0) Fail("written");
-    if (::rename(path_.c_str(), target_.c_str()) != 0) Fail("replaced");
-    path_.clear();
-  }
-
- private:
-  [[noreturn]] void Fail(const char* what) const {
-    throw ConfigError(target_.string(), fmt::format("cannot be {}: {}", what,
-                                                    std::generic_category().message(errno)));
-  }
-
-  std::filesystem::path target_, path_;
-  int descriptor_ = -1;
-};
-
 }  // namespace
 
 std::size_t TensorData::Count() const {
@@ -495,9 +442,7 @@ std::vector<std::uint8_t> SerializeTensors(const TensorFile& data) {
 
 void SaveTensors(const TensorFile& data, const std::filesystem::path& file) {
   const std::vector<std::uint8_t> bytes = SerializeTensors(data);
-  TemporaryFile temporary(file);
-  temporary.Write(bytes);
-  temporary.MoveOverTarget();
+  WriteFile(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace tercet::nn

@@ -9,7 +9,7 @@
 
 #include "crypto/certificates_internal.h"
 #include "crypto/openssl_handles.h"
-#include "crypto/temp_directory.h"
+#include "base/temp_directory.h"
 #include "tercet/base/error.h"
 
 namespace tercet::crypto {

@@ -11,9 +11,10 @@
 #include <functional>
 #include <map>
 
-#include "app/files.h"
+#include "base/temp_directory.h"
 #include "import/import_command.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/nn/compile.h"
 
 namespace tercet::importer {
@@ -864,7 +865,7 @@ class ImportCommandTest : public OperatorTest {
   std::string In(const std::string& name) const { return (directory_.Path() / name).string(); }
   void WriteModel() const {
     const auto bytes = model_.Bytes();
-    app::WriteFile(In("My model.onnx"), std::string(bytes.begin(), bytes.end()));
+    WriteFile(In("My model.onnx"), std::string(bytes.begin(), bytes.end()));
   }
   std::vector<std::string> Files() const {
     std::vector<std::string> files;
@@ -874,7 +875,7 @@ class ImportCommandTest : public OperatorTest {
     return files;
   }
 
-  app::TemporaryDirectory directory_;
+  TempDirectory directory_;
 };
 
 TEST_F(ImportCommandTest, WritesNetworkAndWeights) {
@@ -907,12 +908,12 @@ TEST_F(ImportCommandTest, RefusesOutputsBeforeItReads) {
       [&] {
         Run({"import", missing, "--out", In("no/net.json")});
       },
-      "--out", "cannot write");
+      "--out", "cannot be written");
   importer::ExpectRefused(
       [&] {
         Run({"import", missing, "--out", In("a.json"), "--weights", In("no/w")});
       },
-      "--weights", "cannot write");
+      "--weights", "cannot be written");
   importer::ExpectRefused(
       [&] {
         Run({"import", missing, "--out", In("a.safetensors")});

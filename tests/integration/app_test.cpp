@@ -13,7 +13,6 @@
 #include "app/cost_table.h"
 #include "app/events.h"
 #include "app/failure.h"
-#include "app/files.h"
 #include "app/inputs.h"
 #include "app/options.h"
 #include "app/pictures.h"
@@ -272,18 +271,6 @@ TEST(Pictures, ShowBrightnessAndClasses) {
   EXPECT_THAT(text, HasSubstr(" :#"));
   EXPECT_THAT(text, HasSubstr("true 4, predicted 4 "));
   EXPECT_THAT(text, HasSubstr("true 1, predicted 2 !"));
-}
-
-TEST(Files, AreWrittenWholeOrNotAtAll) {
-  const World world;
-  WriteFile(world.File("a.txt"), "one");
-  WriteFile(world.File("a.txt"), "two");
-  EXPECT_EQ(std::filesystem::file_size(world.File("a.txt")), 3u);
-  EXPECT_THROW(WriteFile(world.File("no/a.txt"), "x"), ConfigError);
-  EXPECT_THROW(CheckWritable(world.File("no/a.txt"), "--json"), ConfigError);
-  EXPECT_THROW(CheckWritable(world.Path(), "--json"), ConfigError);
-  for (const auto& entry : std::filesystem::directory_iterator(world.Path()))
-    EXPECT_NE(entry.path().filename().string().front(), '.') << entry.path();
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 #include <variant>
 
 #include "crypto/certificates_internal.h"
-#include "crypto/temp_directory.h"
+#include "base/temp_directory.h"
 #include "net/frame.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"

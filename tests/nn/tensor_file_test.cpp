@@ -242,12 +242,12 @@ TEST(TensorFile, NamesFilesItCannotReadOrWrite) {
 
   const std::string nowhere = (scratch.Path() / "no" / "m.safetensors").string();
   ExpectConfigError([&] { SaveTensors(Example(), nowhere); }, nowhere,
-                    "cannot be created: No such file");
+                    "no: No such file");
   // A directory cannot be replaced; the temporary file must not stay behind.
   const std::filesystem::path directory = scratch.Path() / "dir";
   std::filesystem::create_directory(directory);
   ExpectConfigError([&] { SaveTensors(Example(), directory); }, directory.string(),
-                    "cannot be replaced");
+                    "cannot be written: it is a directory");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(scratch.Path()), {}), 2);
 }
 

@@ -51,8 +51,7 @@ TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::strin
 /// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's
 /// bytes do not fit its shape or it is named "__metadata__".
 std::vector<std::uint8_t> SerializeTensors(const TensorFile& data);
-/// Writes atomically (a temporary file beside it, then rename). ConfigError when it cannot; what
-/// was there stays then.
+/// Writes with WriteFile (tercet/base/file_writer.h): whole or not at all.
 void SaveTensors(const TensorFile& data, const std::filesystem::path& file);
 
 }  // namespace tercet::nn
