@@ -14,6 +14,7 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen);
 void AddCompileCommand(CLI::App& app, Chosen& chosen);
 void AddCustomiseCommand(CLI::App& app, Chosen& chosen);
 void AddKeygenCommand(CLI::App& app, Chosen& chosen);
+void AddCertificateCommand(CLI::App& app, Chosen& chosen);
 void AddSuitesCommand(CLI::App& app, Chosen& chosen);
 void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen);
 

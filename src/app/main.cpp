@@ -78,6 +78,7 @@ int Main(int argc, char** argv) {
   AddTrain(cli, chosen);
   AddImport(cli, chosen);
   app::AddKeygenCommand(cli, chosen);
+  app::AddCertificateCommand(cli, chosen);
   app::AddSuitesCommand(cli, chosen);
   app::AddDrawDigitsCommand(cli, chosen);
   return app::ParseAndRun(cli, argc, argv, [&] { return chosen ? chosen() : app::kExitOk; });

@@ -86,6 +86,10 @@ class Process {
   bool connected_ = false, done_ = false;
 };
 
+std::chrono::sys_seconds Now() {
+  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
+}
+
 void CheckOwner(bool given, bool owner, const char* option, int id, const char* what) {
   if (owner && !given)
     throw ConfigError(option, fmt::format("party {} owns {}, so it must be given", id, what));
@@ -126,6 +130,17 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   const mpc::Registry registry = BuiltinProtocols();
   const Testbed testbed = LoadTestbed(arguments.testbed, id);
+  // The certificates of `tercet run` live as long as the run: nobody renews them.
+  std::vector<std::string> warnings;
+  const auto warn = [&](const std::string& text) {
+    if (!quiet) PrintWarning(text);
+    warnings.push_back(text);
+  };
+  const auto warn_of_expiry = [&](const crypto::Certificate& certificate) {
+    if (quiet) return;
+    if (const auto warning = crypto::ExpiryWarning(certificate, Now())) warn(*warning);
+  };
+  if (testbed.tls) warn_of_expiry(CheckOwnCertificate(*testbed.tls, id, Now()));
 
   PartySettings settings;
   settings.id = id;
@@ -198,14 +213,15 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (!helper_acts) tcp.absent = testbed.roles.helper;
   tcp.agreement = Agreement(settings);
   tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
-  if (!testbed.tls && !quiet)
-    PrintWarning("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
+  tcp.on_peer = [&](int, const crypto::Certificate& certificate) { warn_of_expiry(certificate); };
+  if (!testbed.tls)
+    warn("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
 
   bool warned = false;
   settings.on_plan = [&](const nn::Plan& plan, std::size_t count) {
     if (quiet) return;
     if (!std::exchange(warned, true))
-      for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
+      for (const auto& warning : plan.Warnings(registry)) warn(warning);
     const bool rotates = settings.rotate_dealer;
     fmt::print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
                rotates ? "groups" : "batches", plan.batch, RolesText(plan.roles),
@@ -237,6 +253,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
       process.Connected();
       return links;
     });
+    report.warnings = std::move(warnings);
   } catch (...) {
     process.Detach();
     throw;

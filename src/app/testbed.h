@@ -19,10 +19,17 @@ struct Testbed {
   std::chrono::milliseconds timeout{30'000}, connect_timeout{30'000};
 };
 
-/// Reads and checks the file for party `id`. ConfigError "FILE POINTER: found, expected" for
-/// whatever the schema (configs/testbed.schema.json, built in) forbids, missing or needless
-/// certificates.
+/// Reads and checks the file for party `id`, and the certificates that it pins. ConfigError "FILE
+/// POINTER: found, expected" for whatever the schema (configs/testbed.schema.json, built in)
+/// forbids, missing or needless certificates, pins of some parties only, a key of two parties, a
+/// certificate that is not of its party or of none of the fingerprints beside it.
 Testbed LoadTestbed(const std::filesystem::path& file, int id);
+
+/// Reads this party's certificate. ConfigError (place: its file) when it is not valid at `now`, not
+/// of party `id`, or its key is pinned for another party or not for this one, which the others
+/// would find out only later.
+crypto::Certificate CheckOwnCertificate(const net::TlsFiles& tls, int id,
+                                        std::chrono::sys_seconds now);
 
 /// The same file's text, for the launcher. Certificates: a directory that MakeCertificates filled,
 /// or empty for plain TCP.

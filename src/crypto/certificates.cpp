@@ -1,6 +1,7 @@
 #include "tercet/crypto/certificates.h"
 
 #include <fcntl.h>
+#include <fmt/chrono.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <sodium.h>
@@ -11,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <ctime>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -24,7 +26,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMaxDays = 36'500;
+constexpr std::size_t kMaxPemBytes = std::size_t{1} << 20;
+constexpr std::size_t kMaxNameLength = 100;
+constexpr std::string_view kFingerprintPrefix = "sha256:";
 constexpr const char* kAuthority = "tercet certificate authority";
 
 /// Throws with OpenSSL's reason unless `done`.
@@ -89,18 +93,19 @@ CertificateHandle MakeAuthority(EVP_PKEY* key, const Validity& validity) {
   return certificate;
 }
 
+/// A party's certificate; without an authority it signs itself.
 CertificateHandle MakeLeaf(int party, EVP_PKEY* key, X509* authority, EVP_PKEY* authority_key,
                            const Validity& validity) {
   auto certificate = Draft(PartyName(party), key, validity);
   X509* c = certificate.get();
-  AddExtension(c, authority, NID_basic_constraints, "critical,CA:FALSE");
-  AddExtension(c, authority, NID_key_usage, "critical,digitalSignature");
-  AddExtension(c, authority, NID_ext_key_usage, "serverAuth,clientAuth");
-  AddExtension(c, authority, NID_subject_alt_name,
-               fmt::format("DNS:party-{}.tercet", party).c_str());
-  AddExtension(c, authority, NID_subject_key_identifier, "hash");
-  AddExtension(c, authority, NID_authority_key_identifier, "keyid");
-  Sign(c, authority, authority_key);
+  X509* issuer = authority != nullptr ? authority : c;
+  AddExtension(c, issuer, NID_basic_constraints, "critical,CA:FALSE");
+  AddExtension(c, issuer, NID_key_usage, "critical,digitalSignature");
+  AddExtension(c, issuer, NID_ext_key_usage, "serverAuth,clientAuth");
+  AddExtension(c, issuer, NID_subject_alt_name, fmt::format("DNS:party-{}.tercet", party).c_str());
+  AddExtension(c, issuer, NID_subject_key_identifier, "hash");
+  if (authority != nullptr) AddExtension(c, issuer, NID_authority_key_identifier, "keyid");
+  Sign(c, issuer, authority != nullptr ? authority_key : key);
   return certificate;
 }
 
@@ -130,11 +135,11 @@ class FileSet {
     if (made_directory_) fs::remove(directory_, ec);  // only when empty
   }
 
-  void Expect(const std::string& name) const {
+  /// `advice` says what to do when it is there.
+  void Expect(const std::string& name, const char* advice) const {
     std::error_code ec;
     if (!overwrite_ && fs::exists(fs::symlink_status(directory_ / name, ec))) {
-      throw ConfigError((directory_ / name).string(),
-                        "exists already and is not overwritten without being told to");
+      throw ConfigError((directory_ / name).string(), fmt::format("exists already; {}", advice));
     }
   }
 
@@ -178,11 +183,102 @@ class FileSet {
   std::vector<std::string> begun_, placed_;
 };
 
-void AddPair(FileSet& files, const std::string& name, X509* certificate, EVP_PKEY* key) {
+void ExpectPair(const FileSet& files, const std::string& name, const char* advice) {
+  files.Expect(name + ".pem", advice);
+  files.Expect(name + "-key.pem", advice);
+}
+
+void AddCertificate(FileSet& files, const std::string& name, X509* certificate) {
   files.Add(name + ".pem", 0644, [&](std::FILE* f) { return PEM_write_X509(f, certificate); });
+}
+
+void AddPair(FileSet& files, const std::string& name, X509* certificate, EVP_PKEY* key) {
+  AddCertificate(files, name, certificate);
   files.Add(name + "-key.pem", 0600, [&](std::FILE* f) {
     return PEM_write_PrivateKey(f, key, nullptr, nullptr, 0, nullptr, nullptr);
   });
+}
+
+void CheckParty(int party) {
+  TERCET_CHECK(party >= 0 && party < 3, "party {} is not in 0..2", party);
+}
+
+fs::path Normal(const fs::path& directory) {
+  const fs::path normal = directory.lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
+std::string PartyFile(int party) { return fmt::format("party{}", party); }
+
+void CheckDays(int days) {
+  if (days < 1 || days > kMaxCertificateDays) {
+    throw ConfigError("--days", fmt::format("a certificate is valid for 1 to {} days, got {}",
+                                            kMaxCertificateDays, days));
+  }
+}
+
+/// A day of slack at the start, for machines whose clocks differ.
+Validity FromToday(int days) {
+  CheckDays(days);
+  return {-1, days};
+}
+
+using FileHandle = std::unique_ptr<std::FILE, Freer<std::fclose>>;
+
+FileHandle OpenPem(const fs::path& file) {
+  FileHandle opened(std::fopen(file.c_str(), "re"));
+  if (opened == nullptr) throw ConfigError(file.string(), SystemReason(errno));
+  return opened;
+}
+
+CertificateHandle LoadCertificate(const fs::path& file) {
+  CertificateHandle certificate(PEM_read_X509(OpenPem(file).get(), nullptr, nullptr, nullptr));
+  if (certificate == nullptr)
+    throw ConfigError(file.string(), "holds no certificate in PEM format");
+  return certificate;
+}
+
+KeyHandle LoadKey(const fs::path& file) {
+  // Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.
+  const auto no_passphrase = [](char*, int, int, void*) { return -1; };
+  KeyHandle key(PEM_read_PrivateKey(OpenPem(file).get(), nullptr, no_passphrase, nullptr));
+  if (key == nullptr)
+    throw ConfigError(file.string(), "holds no private key in PEM format without passphrase");
+  return key;
+}
+
+/// The common name in a certificate's subject or issuer; nothing when there is none or more than
+/// one.
+std::optional<std::string> CommonName(const X509_NAME* name) {
+  const int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
+  if (at < 0 || X509_NAME_get_index_by_NID(name, NID_commonName, at) >= 0) return std::nullopt;
+  const ASN1_STRING* text = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at));
+  return std::string(reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)),
+                     static_cast<std::size_t>(ASN1_STRING_length(text)));
+}
+
+std::chrono::sys_seconds Time(const ASN1_TIME* time) {
+  std::tm parts{};
+  Check(ASN1_TIME_to_tm(time, &parts) == 1, "read a certificate's dates");
+  return std::chrono::sys_seconds(std::chrono::seconds(::timegm(&parts)));
+}
+
+Fingerprint KeyFingerprint(const X509* certificate) {
+  unsigned char* encoded = nullptr;
+  const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &encoded);
+  Check(size > 0, "encode a certificate's public key");
+  std::array<std::uint8_t, Fingerprint::kBytes> digest{};
+  crypto_hash_sha256(digest.data(), encoded, static_cast<unsigned long long>(size));
+  OPENSSL_free(encoded);
+  return Fingerprint(digest);
+}
+
+/// A name from a certificate for messages.
+std::string Printable(std::string_view text) {
+  std::string clean(text.substr(0, kMaxNameLength));
+  for (char& c : clean)
+    if (c < 0x20 || c > 0x7e) c = '?';
+  return clean;
 }
 
 }  // namespace
@@ -190,25 +286,78 @@ void AddPair(FileSet& files, const std::string& name, X509* certificate, EVP_PKE
 std::string PartyName(int party) { return fmt::format("tercet party {}", party); }
 
 std::optional<std::string> CommonName(const x509_st* certificate) {
-  const X509_NAME* subject = X509_get_subject_name(certificate);
-  const int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
-  if (at < 0 || X509_NAME_get_index_by_NID(subject, NID_commonName, at) >= 0) return std::nullopt;
-  const ASN1_STRING* text = X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at));
-  return std::string(reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)),
-                     static_cast<std::size_t>(ASN1_STRING_length(text)));
+  return CommonName(X509_get_subject_name(certificate));
+}
+
+std::optional<Fingerprint> Fingerprint::Parse(std::string_view text) {
+  std::array<std::uint8_t, kBytes> digest{};
+  if (text.size() != kFingerprintPrefix.size() + 2 * kBytes ||
+      !text.starts_with(kFingerprintPrefix))
+    return std::nullopt;
+  const std::string_view hex = text.substr(kFingerprintPrefix.size());
+  const char* end = nullptr;
+  if (sodium_hex2bin(digest.data(), digest.size(), hex.data(), hex.size(), nullptr, nullptr,
+                     &end) != 0 ||
+      end != hex.data() + hex.size())
+    return std::nullopt;
+  return Fingerprint(digest);
+}
+
+std::string Fingerprint::Text() const {
+  std::string text(kFingerprintPrefix);
+  for (const std::uint8_t byte : digest_) text += fmt::format("{:02x}", byte);
+  return text;
+}
+
+bool Fingerprint::operator==(const Fingerprint& other) const {
+  return sodium_memcmp(digest_.data(), other.digest_.data(), kBytes) == 0;
+}
+
+Certificate Describe(const x509_st* certificate) {
+  const std::string name = CommonName(certificate).value_or("");
+  std::optional<int> party;
+  for (int p = 0; p < 3; ++p)
+    if (name == PartyName(p)) party = p;
+  const X509_NAME* issuer = X509_get_issuer_name(certificate);
+  return {Printable(name),
+          party,
+          Printable(CommonName(issuer).value_or("")),
+          X509_NAME_cmp(issuer, X509_get_subject_name(certificate)) == 0,
+          Time(X509_get0_notBefore(certificate)),
+          Time(X509_get0_notAfter(certificate)),
+          KeyFingerprint(certificate)};
+}
+
+Certificate ReadCertificate(const fs::path& file) { return Describe(LoadCertificate(file).get()); }
+
+std::string DateText(std::chrono::sys_seconds time) {
+  return fmt::format("{:%F}", fmt::gmtime(time.time_since_epoch().count()));
+}
+
+std::string HowToRenew(const Certificate& certificate) {
+  if (certificate.self_signed && certificate.party)
+    return fmt::format(
+        "party {0} renews it with `tercet keygen --party {0} --renew DIRECTORY`, which keeps the "
+        "key, "
+        "so the others need not change anything",
+        *certificate.party);
+  return fmt::format("a new one comes from whoever has the key of \"{}\"", certificate.issuer);
+}
+
+std::optional<std::string> ExpiryWarning(const Certificate& certificate,
+                                         std::chrono::sys_seconds now) {
+  using std::chrono::days;
+  const auto left = certificate.not_after - now;
+  if (left > days(kExpiryWarningDays)) return std::nullopt;
+  return fmt::format("the certificate of \"{}\" expires on {}, in {} days; {}", certificate.name,
+                     DateText(certificate.not_after),
+                     std::chrono::duration_cast<days>(left).count(), HowToRenew(certificate));
 }
 
 void MakeCertificatesValid(const fs::path& directory, const Validity& validity, bool overwrite) {
-  fs::path target = directory.lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();
-  FileSet files(target, overwrite);
-  std::array<std::string, 3> names;
-  for (int party = 0; party < 3; ++party)
-    names[static_cast<std::size_t>(party)] = fmt::format("party{}", party);
-  for (const auto& name : {std::string("ca"), names[0], names[1], names[2]}) {
-    files.Expect(name + ".pem");
-    files.Expect(name + "-key.pem");
-  }
+  FileSet files(Normal(directory), overwrite);
+  for (const auto& name : {std::string("ca"), PartyFile(0), PartyFile(1), PartyFile(2)})
+    ExpectPair(files, name, "--force replaces it");
 
   const KeyHandle authority_key = NewKey();
   const CertificateHandle authority = MakeAuthority(
@@ -218,18 +367,55 @@ void MakeCertificatesValid(const fs::path& directory, const Validity& validity, 
     const KeyHandle key = NewKey();
     const CertificateHandle leaf =
         MakeLeaf(party, key.get(), authority.get(), authority_key.get(), validity);
-    AddPair(files, names[static_cast<std::size_t>(party)], leaf.get(), key.get());
+    AddPair(files, PartyFile(party), leaf.get(), key.get());
   }
   files.Commit();
 }
 
 void MakeCertificates(const fs::path& directory, int days, bool overwrite) {
-  if (days < 1 || days > kMaxDays) {
-    throw ConfigError(
-        "days", fmt::format("a certificate is valid for 1 to {} days, got {}", kMaxDays, days));
-  }
-  // A day of slack at the start, for machines whose clocks differ.
-  MakeCertificatesValid(directory, {-1, days}, overwrite);
+  MakeCertificatesValid(directory, FromToday(days), overwrite);
+}
+
+Certificate MakePartyCertificateValid(const fs::path& directory, int party,
+                                      const Validity& validity, bool overwrite) {
+  CheckParty(party);
+  FileSet files(Normal(directory), overwrite);
+  ExpectPair(
+      files, PartyFile(party),
+      "--force replaces it, and then the others must pin the new key; --renew keeps the key");
+  const KeyHandle key = NewKey();
+  const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
+  AddPair(files, PartyFile(party), leaf.get(), key.get());
+  files.Commit();
+  return Describe(leaf.get());
+}
+
+Certificate MakePartyCertificate(const fs::path& directory, int party, int days, bool overwrite) {
+  return MakePartyCertificateValid(directory, party, FromToday(days), overwrite);
+}
+
+Certificate RenewPartyCertificate(const fs::path& directory, int party, int days) {
+  CheckParty(party);
+  const Validity validity = FromToday(days);
+  const fs::path target = Normal(directory);
+  const fs::path file = target / (PartyFile(party) + ".pem"),
+                 key_file = target / (PartyFile(party) + "-key.pem");
+  const CertificateHandle old = LoadCertificate(file);
+  const Certificate described = Describe(old.get());
+  if (described.party != party)
+    throw ConfigError(file.string(), fmt::format("is of \"{}\", expected \"{}\"", described.name,
+                                                 PartyName(party)));
+  if (!described.self_signed)
+    throw ConfigError(file.string(), fmt::format("is signed by \"{}\", which alone can renew it",
+                                                 described.issuer));
+  const KeyHandle key = LoadKey(key_file);
+  if (X509_check_private_key(old.get(), key.get()) != 1)
+    throw ConfigError(key_file.string(), "is not the key of " + file.string());
+  FileSet files(target, true);
+  const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
+  AddCertificate(files, PartyFile(party), leaf.get());
+  files.Commit();
+  return Describe(leaf.get());
 }
 
 std::string Sha256Hex(std::string_view text) {

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include "tercet/crypto/certificates.h"
+
 struct x509_st;
 
 namespace tercet::crypto {
@@ -18,9 +20,15 @@ struct Validity {
 /// spans now and theirs), so that tests can make expired ones.
 void MakeCertificatesValid(const std::filesystem::path& directory, const Validity& validity,
                            bool overwrite);
+/// The same of MakePartyCertificate.
+Certificate MakePartyCertificateValid(const std::filesystem::path& directory, int party,
+                                      const Validity& validity, bool overwrite);
 
 /// The common name of a certificate's subject; nothing when there is none or more than one.
 std::optional<std::string> CommonName(const x509_st* certificate);
+
+/// What a parsed certificate says.
+Certificate Describe(const x509_st* certificate);
 
 /// "tercet party 2": the name in the certificate of a party.
 std::string PartyName(int party);

@@ -2,10 +2,12 @@
 
 #include <openssl/err.h>
 
+#include <algorithm>
 #include <asio/error.hpp>
 #include <asio/read.hpp>
 #include <asio/ssl.hpp>
 #include <asio/write.hpp>
+#include <chrono>
 #include <utility>
 
 #include "crypto/certificates_internal.h"
@@ -55,7 +57,7 @@ class PlainChannel final : public StreamChannel<tcp::socket> {
   void Handshake(bool /*client*/, std::function<void(const std::error_code&)> handler) override {
     handler({});
   }
-  std::optional<std::string> PeerName() const override { return std::nullopt; }
+  std::optional<crypto::Certificate> PeerCertificate() const override { return std::nullopt; }
   Reason Explain(const std::error_code& error) const override { return Plain(error); }
 };
 
@@ -82,7 +84,8 @@ std::string VerifyReason(long result) {
 std::string AlertReason(int alert) {
   switch (alert) {
     case SSL_AD_UNKNOWN_CA:
-      return "refused our certificate: not signed by its certificate authority";
+      return "refused our certificate: its key is not pinned there, or it is not signed by the "
+             "certificate authority there (did they get our newest certificate or fingerprint?)";
     case SSL_AD_CERTIFICATE_EXPIRED:
       return "refused our certificate: expired";
     case SSL_AD_BAD_CERTIFICATE:
@@ -99,12 +102,77 @@ std::string AlertReason(int alert) {
   }
 }
 
+/// Where a connection keeps the text that says why VerifyPinned refused.
+int RefusalIndex() {
+  static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+  return index;
+}
+
+/// OpenSSL's error, of which it makes the alert for the peer, and what is wrong in words; X509_V_OK
+/// for a certificate of a pinned key.
+std::pair<int, std::string> CheckPinned(const crypto::Certificate& shown, const Pins& pins,
+                                        std::chrono::sys_seconds now) {
+  if (!shown.party)
+    return {X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
+            fmt::format("showed a certificate of \"{}\", which is no party", shown.name)};
+  const int party = *shown.party;
+  const auto& pinned = pins[static_cast<std::size_t>(party)];
+  if (std::find(pinned.begin(), pinned.end(), shown.fingerprint) == pinned.end()) {
+    std::string expected;
+    for (const auto& pin : pinned) expected += (expected.empty() ? "" : " or ") + pin.Text();
+    return {
+        X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
+        fmt::format("showed a certificate of party {0} with key {1}, but {2} is pinned for it; if "
+                    "party {0} says on the phone that this is its new key, put it into the "
+                    "testbed, else somebody stands between you",
+                    party, shown.fingerprint.Text(), expected.empty() ? "no key" : expected)};
+  }
+  if (now > shown.not_after)
+    return {X509_V_ERR_CERT_HAS_EXPIRED,
+            fmt::format("showed a certificate of party {} that has expired on {}; {}", party,
+                        crypto::DateText(shown.not_after), crypto::HowToRenew(shown))};
+  if (now < shown.not_before)
+    return {
+        X509_V_ERR_CERT_NOT_YET_VALID,
+        fmt::format("showed a certificate of party {} that is not yet valid: it begins on {} (is "
+                    "a clock wrong?)",
+                    party, crypto::DateText(shown.not_before))};
+  return {X509_V_OK, ""};
+}
+
+/// Stands in for OpenSSL's check of a chain of signatures. That the peer has the certificate's key
+/// is checked by TLS itself.
+int VerifyPinned(X509_STORE_CTX* store, void* pins) {
+  auto* ssl =
+      static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+  auto* refusal = static_cast<std::string*>(SSL_get_ex_data(ssl, RefusalIndex()));
+  try {
+    using namespace std::chrono;
+    auto [error, text] =
+        CheckPinned(crypto::Describe(X509_STORE_CTX_get0_cert(store)),
+                    *static_cast<const Pins*>(pins), time_point_cast<seconds>(system_clock::now()));
+    X509_STORE_CTX_set_error(store, error);
+    *refusal = std::move(text);
+    return error == X509_V_OK ? 1 : 0;
+  } catch (const std::exception&) {  // must not pass through OpenSSL
+    X509_STORE_CTX_set_error(store, X509_V_ERR_UNSPECIFIED);
+    return 0;
+  }
+}
+
+/// A context and what its callback refers to.
+struct PinnedContext {
+  Pins pins;
+  asio::ssl::context context{asio::ssl::context::tls};
+};
+
 class TlsChannel final : public StreamChannel<asio::ssl::stream<tcp::socket>> {
  public:
   TlsChannel(tcp::socket socket, asio::ssl::context& context)
       : StreamChannel(std::move(socket), context) {
     // Asio sets it to save memory; two links can afford to keep their buffers.
     SSL_clear_mode(Ssl(), SSL_MODE_RELEASE_BUFFERS);
+    TERCET_CHECK(SSL_set_ex_data(Ssl(), RefusalIndex(), &refusal_) == 1, "OpenSSL has no memory");
   }
   tcp::socket& Socket() override { return stream_.next_layer(); }
   bool Encrypted() const override { return true; }
@@ -115,9 +183,10 @@ class TlsChannel final : public StreamChannel<asio::ssl::stream<tcp::socket>> {
         std::move(handler));
   }
 
-  std::optional<std::string> PeerName() const override {
+  std::optional<crypto::Certificate> PeerCertificate() const override {
     const X509* certificate = SSL_get0_peer_certificate(Ssl());
-    return certificate == nullptr ? std::nullopt : crypto::CommonName(certificate);
+    if (certificate == nullptr) return std::nullopt;
+    return crypto::Describe(certificate);
   }
 
   Reason Explain(const std::error_code& error) const override {
@@ -126,7 +195,7 @@ class TlsChannel final : public StreamChannel<asio::ssl::stream<tcp::socket>> {
     if (reason > SSL_AD_REASON_OFFSET) return {AlertReason(reason - SSL_AD_REASON_OFFSET), true};
     switch (reason) {
       case SSL_R_CERTIFICATE_VERIFY_FAILED:
-        return {VerifyReason(SSL_get_verify_result(Ssl())), true};
+        return {refusal_.empty() ? VerifyReason(SSL_get_verify_result(Ssl())) : refusal_, true};
       case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
         return {"showed no certificate", true};
       case SSL_R_UNSUPPORTED_PROTOCOL:
@@ -149,6 +218,8 @@ class TlsChannel final : public StreamChannel<asio::ssl::stream<tcp::socket>> {
 
  private:
   SSL* Ssl() const { return const_cast<TlsChannel*>(this)->stream_.native_handle(); }
+
+  std::string refusal_;  ///< why the peer's certificate is not among the pinned ones
 };
 
 void RequireFile(const std::error_code& error, const std::filesystem::path& path,
@@ -162,7 +233,8 @@ void RequireFile(const std::error_code& error, const std::filesystem::path& path
 }  // namespace
 
 std::shared_ptr<asio::ssl::context> MakeTlsContext(const TlsFiles& files) {
-  auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls);
+  const auto pinned = std::make_shared<PinnedContext>();
+  const std::shared_ptr<asio::ssl::context> context(pinned, &pinned->context);
   SSL_CTX* raw = context->native_handle();
   TERCET_CHECK(SSL_CTX_set_min_proto_version(raw, TLS1_3_VERSION) == 1 &&
                    SSL_CTX_set_max_proto_version(raw, TLS1_3_VERSION) == 1 &&
@@ -174,8 +246,13 @@ std::shared_ptr<asio::ssl::context> MakeTlsContext(const TlsFiles& files) {
   SSL_CTX_set_session_cache_mode(raw, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_num_tickets(raw, 0);
   std::error_code ec;
-  context->load_verify_file(files.ca.string(), ec);
-  RequireFile(ec, files.ca, "a certificate");
+  if (files.pins) {
+    pinned->pins = *files.pins;
+    SSL_CTX_set_cert_verify_callback(raw, VerifyPinned, &pinned->pins);
+  } else {
+    context->load_verify_file(files.ca.string(), ec);
+    RequireFile(ec, files.ca, "a certificate");
+  }
   context->use_certificate_chain_file(files.certificate.string(), ec);
   RequireFile(ec, files.certificate, "a certificate");
   // Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.

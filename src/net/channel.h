@@ -41,12 +41,13 @@ class Channel {
   virtual void ReadFull(asio::mutable_buffer buffer, Handler handler) = 0;
   /// Writes both buffers; the second follows the first without a copy.
   virtual void Write(const std::array<asio::const_buffer, 2>& buffers, Handler handler) = 0;
-  /// The common name in the peer's certificate.
-  virtual std::optional<std::string> PeerName() const = 0;
+  /// What the peer's certificate says; nothing without TLS.
+  virtual std::optional<crypto::Certificate> PeerCertificate() const = 0;
   virtual Reason Explain(const std::error_code& error) const = 0;
 };
 
-/// A context that speaks TLS 1.3 only and wants the peer's certificate to be signed by `files.ca`.
+/// A context that speaks TLS 1.3 only and wants the peer's certificate to be signed by `files.ca`
+/// or its key to be pinned.
 /// Throws ConfigError when a file cannot be read or key and certificate do not belong together.
 std::shared_ptr<asio::ssl::context> MakeTlsContext(const TlsFiles& files);
 

@@ -3,7 +3,6 @@
 #include <asio/error.hpp>
 #include <utility>
 
-#include "crypto/certificates_internal.h"
 #include "net/failure.h"
 #include "tercet/base/error.h"
 
@@ -63,13 +62,11 @@ void Greeting::OnHandshake(const std::error_code& error) {
   }
   stage_ = "exchange of hellos";
   if (channel_->Encrypted()) {
-    const std::string name = channel_->PeerName().value_or("");
-    for (int party = 0; party < 3; ++party) {
-      if (name == crypto::PartyName(party)) certified_ = party;
-    }
+    const auto certificate = channel_->PeerCertificate();
+    if (certificate) certified_ = certificate->party;
     if (!certified_) {
-      Refuse(fmt::format("certificate belongs to \"{}\", expected {}", CleanText(name, 80),
-                         Names(expected_())));
+      Refuse(fmt::format("certificate belongs to \"{}\", expected {}",
+                         certificate ? certificate->name : "", Names(expected_())));
       return;
     }
     if (!CheckPeer(*certified_, "certificate belongs to")) return;

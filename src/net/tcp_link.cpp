@@ -141,6 +141,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     }
     for (const auto& greeting : std::exchange(greetings_, {})) greeting->Cancel();
     options_.on_wait = nullptr;
+    options_.on_peer = nullptr;
   }
 
  private:
@@ -388,6 +389,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
   }
 
   void OnConnected(int peer, const std::string& where, std::unique_ptr<Channel> channel) {
+    if (options_.on_peer) {
+      if (const auto certificate = channel->PeerCertificate()) options_.on_peer(peer, *certificate);
+    }
     PeerState& state = peers_[Index(peer)];
     state.state = State::kConnected;
     state.connection =

@@ -213,7 +213,8 @@ std::string ToJson(const PartyReport& report) {
                  {"peak_memory_mb", report.peak_memory_mb},
                  {"kernels", report.kernels},
                  {"material", report.material},
-                 {"presence", report.presence}});
+                 {"presence", report.presence},
+                 {"warnings", report.warnings}});
 }
 
 PartyReport PartyReportFromJson(const std::string& text, const std::string& place) {
@@ -253,6 +254,7 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
     document.at("kernels").get_to(report.kernels);
     document.at("material").get_to(report.material);
     document.at("presence").get_to(report.presence);
+    document.at("warnings").get_to(report.warnings);
     return report;
   } catch (const json::exception& e) {
     throw ConfigError(place, fmt::format("no report of a party: {}", e.what()));

@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 
 #include <fstream>
+#include <iterator>
+#include <string>
 
 #include "crypto/certificates_internal.h"
 #include "crypto/openssl_handles.h"
@@ -16,7 +18,9 @@ namespace tercet::crypto {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Throws;
 using testing::ThrowsMessage;
 
 CertificateHandle Load(const fs::path& path) {
@@ -26,6 +30,27 @@ CertificateHandle Load(const fs::path& path) {
   std::fclose(file);
   EXPECT_NE(certificate, nullptr) << path;
   return certificate;
+}
+
+// Of "CN=somebody<escape>else"; made by openssl req.
+constexpr const char* kKnownCertificate = R"(-----BEGIN CERTIFICATE-----
+MIIBhTCCASugAwIBAgIUMAIS07cyHo7qeYmdih/6owU3gBYwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNc29tZWJvZHkbZWxzZTAeFw0yNjExMjYwMzQxMzhaFw0zNjEx
+MjMwMzQxMzhaMBgxFjAUBgNVBAMMDXNvbWVib2R5G2Vsc2UwWTATBgcqhkjOPQIB
+BggqhkjOPQMBBwNCAAQC3wOoA7py8C8zORWLle9VSYH0RpDtA0ifz+Z0qS3oMJ0R
+Yg4m5MeKWfqEBY0AeH+sn5ev5VRr8tbwZJZnHpf9o1MwUTAdBgNVHQ4EFgQUmYx0
+PG/Rsm7BQv7c1XtLJFuqax0wHwYDVR0jBBgwFoAUmYx0PG/Rsm7BQv7c1XtLJFuq
+ax0wDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiEAriy/LF1x0ZMn
+1+VFcAfLvbQdc4fEyB7n6pWy8HaHdtICIB01zzxCNSaYMpZ2c3hVv7wMofXCDV78
+UjGyPdaPr6HF
+-----END CERTIFICATE-----
+)";
+constexpr const char* kKnownFingerprint =
+    "sha256:a73fa90319fc82590a18811485ea03f8000f0ea727976e2f66e80150846d76f6";
+
+std::string Text(const fs::path& path) {
+  std::ifstream stream(path);
+  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 int Mode(const fs::path& path) {
@@ -62,8 +87,9 @@ TEST(CertificatesTest, MakesAnAuthorityAndThreeParties) {
 TEST(CertificatesTest, OverwritesOnlyWhenTold) {
   const TempDirectory temp;
   std::ofstream(temp.Path() / "party1.pem") << "mine";
-  EXPECT_THAT([&] { MakeCertificates(temp.Path(), 30, false); },
-              ThrowsMessage<ConfigError>(HasSubstr("party1.pem: exists already")));
+  EXPECT_THAT(
+      [&] { MakeCertificates(temp.Path(), 30, false); },
+      ThrowsMessage<ConfigError>(HasSubstr("party1.pem: exists already; --force replaces it")));
   EXPECT_EQ(std::distance(fs::directory_iterator(temp.Path()), fs::directory_iterator()), 1);
   MakeCertificates(temp.Path(), 30, true);
   EXPECT_EQ(CommonName(Load(temp.Path() / "party1.pem").get()), "tercet party 1");
@@ -82,9 +108,9 @@ TEST(CertificatesTest, RemovesWhatWasBegun) {
 
 TEST(CertificatesTest, ChecksDays) {
   const TempDirectory temp;
-  for (const int days : {0, -1, 36'501}) {
+  for (const int days : {0, -1, 3'651}) {
     EXPECT_THAT([&] { MakeCertificates(temp.Path() / "x", days, false); },
-                ThrowsMessage<ConfigError>(HasSubstr("1 to 36500 days")));
+                ThrowsMessage<ConfigError>(HasSubstr("1 to 3650 days")));
   }
   EXPECT_FALSE(fs::exists(temp.Path() / "x"));
 }
@@ -94,6 +120,94 @@ TEST(CertificatesTest, MakesExpiredOnesForTests) {
   MakeCertificatesValid(temp.Path(), {-3, -2}, false);
   EXPECT_EQ(X509_cmp_current_time(X509_get0_notAfter(Load(temp.Path() / "party0.pem").get())), -1);
   EXPECT_EQ(X509_cmp_current_time(X509_get0_notAfter(Load(temp.Path() / "ca.pem").get())), 1);
+}
+
+TEST(PartyCertificateTest, OnePartysKeyAndNothingElse) {
+  const TempDirectory temp;
+  const fs::path dir = temp.Path() / "keys";
+  const auto made = MakePartyCertificate(dir, 2, 30, false);
+  EXPECT_EQ(Mode(dir), 0700);
+  EXPECT_EQ(Mode(dir / "party2-key.pem"), 0600);
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir), fs::directory_iterator()), 2);
+  EXPECT_EQ(made.party, 2);
+  EXPECT_EQ(made.name, "tercet party 2");
+  EXPECT_TRUE(made.self_signed);
+  const auto leaf = Load(dir / "party2.pem");
+  EXPECT_EQ(X509_verify(leaf.get(), X509_get0_pubkey(leaf.get())), 1);
+  EXPECT_EQ(X509_check_ca(leaf.get()), 0);
+  const auto read = ReadCertificate(dir / "party2.pem");
+  EXPECT_EQ(read.fingerprint, made.fingerprint);
+  EXPECT_EQ(read.not_after - read.not_before, std::chrono::days(31));
+  EXPECT_THAT([&] { MakePartyCertificate(dir, 2, 30, false); },
+              ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("--force replaces it"), HasSubstr("--renew keeps the key"))));
+  EXPECT_FALSE(MakePartyCertificate(dir, 2, 30, true).fingerprint == made.fingerprint);
+}
+
+TEST(PartyCertificateTest, IsRenewedWithTheSameKey) {
+  const TempDirectory temp;
+  const auto old = MakePartyCertificateValid(temp.Path(), 1, {-9, -2}, false);
+  const auto key = Text(temp.Path() / "party1-key.pem");
+  const auto renewed = RenewPartyCertificate(temp.Path(), 1, 40);
+  EXPECT_EQ(renewed.fingerprint, old.fingerprint);
+  EXPECT_GT(renewed.not_after, old.not_after + std::chrono::days(39));
+  EXPECT_EQ(Text(temp.Path() / "party1-key.pem"), key);
+  EXPECT_EQ(ReadCertificate(temp.Path() / "party1.pem").not_after, renewed.not_after);
+  EXPECT_THAT([&] { RenewPartyCertificate(temp.Path(), 2, 40); }, Throws<ConfigError>());
+  EXPECT_THAT([&] { RenewPartyCertificate(temp.Path(), 1, 0); }, Throws<ConfigError>());
+  // Neither with another's key nor where an authority has signed.
+  MakePartyCertificate(temp.Path() / "other", 1, 40, false);
+  fs::copy_file(temp.Path() / "other/party1-key.pem", temp.Path() / "party1-key.pem",
+                fs::copy_options::overwrite_existing);
+  EXPECT_THAT([&] { RenewPartyCertificate(temp.Path(), 1, 40); },
+              ThrowsMessage<ConfigError>(HasSubstr("is not the key of")));
+  MakeCertificates(temp.Path() / "all", 30, false);
+  EXPECT_THAT([&] { RenewPartyCertificate(temp.Path() / "all", 1, 40); },
+              ThrowsMessage<ConfigError>(HasSubstr("signed by \"tercet certificate authority\"")));
+}
+
+TEST(PartyCertificateTest, WarnsFromFourteenDaysBeforeTheEnd) {
+  const TempDirectory temp;
+  const auto made = MakePartyCertificate(temp.Path(), 0, 100, false);
+  EXPECT_FALSE(ExpiryWarning(made, made.not_after - std::chrono::days(15)));
+  EXPECT_FALSE(
+      ExpiryWarning(made, made.not_after - std::chrono::days(14) - std::chrono::seconds(1)));
+  const auto warning = ExpiryWarning(made, made.not_after - std::chrono::days(14));
+  ASSERT_TRUE(warning);
+  EXPECT_THAT(*warning,
+              AllOf(HasSubstr("\"tercet party 0\" expires on " + DateText(made.not_after)),
+                    HasSubstr("in 14 days"), HasSubstr("--party 0 --renew")));
+}
+
+TEST(FingerprintTest, IsThatOfThePublicKeyAsOpensslPrintsIt) {
+  // openssl x509 -in FILE -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum
+  const TempDirectory temp;
+  std::ofstream(temp.Path() / "c.pem") << kKnownCertificate;
+  const auto read = ReadCertificate(temp.Path() / "c.pem");
+  EXPECT_EQ(read.fingerprint.Text(), kKnownFingerprint);
+  EXPECT_EQ(read.name, "somebody?else");  // what could disturb a terminal is replaced
+  EXPECT_FALSE(read.party);
+}
+
+TEST(FingerprintTest, ParsesOneFormOnly) {
+  const std::string digits = std::string(63, 'a') + "B";
+  const auto parsed = Fingerprint::Parse("sha256:" + digits);
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(parsed->Text(), "sha256:" + std::string(63, 'a') + "b");
+  EXPECT_FALSE(*parsed == *Fingerprint::Parse("sha256:" + std::string(64, 'a')));
+  for (const std::string& wrong : {digits, "sha256:" + digits + "0", "sha256:" + digits.substr(1),
+                                   "sha1:" + digits + "00", "sha256:" + std::string(63, 'a') + "g",
+                                   "sha256:" + std::string(63, 'a') + " ", std::string()})
+    EXPECT_FALSE(Fingerprint::Parse(wrong)) << wrong;
+}
+
+TEST(CertificateFileTest, NamesWhatIsWrong) {
+  const TempDirectory temp;
+  EXPECT_THAT([&] { ReadCertificate(temp.Path() / "none.pem"); },
+              ThrowsMessage<ConfigError>(HasSubstr("none.pem: ")));
+  MakePartyCertificate(temp.Path(), 1, 30, false);
+  EXPECT_THAT([&] { ReadCertificate(temp.Path() / "party1-key.pem"); },
+              ThrowsMessage<ConfigError>(HasSubstr("party1-key.pem: holds no certificate")));
 }
 
 TEST(DigestTest, Sha256) {

@@ -19,6 +19,7 @@
 #include "app/testbed.h"
 #include "integration/world.h"
 #include "tercet/base/error.h"
+#include "tercet/crypto/certificates.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet::app {
@@ -133,6 +134,74 @@ TEST_F(TestbedFile, TheTransportIsExplicit) {
   config_ = good;
   config_["transport"] = "tcp-insecure";
   ExpectRefused("", "would not use them");
+}
+
+class PinnedTestbedFile : public TestbedFile {
+ protected:
+  PinnedTestbedFile() {
+    for (int p = 0; p < 3; ++p) {
+      made_.push_back(crypto::MakePartyCertificate(world_.Path() / "keys", p, 30, false));
+      config_["parties"][static_cast<std::size_t>(p)]["fingerprint"] =
+          made_.back().fingerprint.Text();
+    }
+  }
+  std::vector<crypto::Certificate> made_;
+};
+
+TEST_F(PinnedTestbedFile, PinsTakeThePlaceOfAnAuthority) {
+  config_["parties"][2]["fingerprint"] = {made_[2].fingerprint.Text(),
+                                          "sha256:" + std::string(64, 'F')};
+  auto tls = Load().tls.value();
+  EXPECT_TRUE(tls.ca.empty());
+  EXPECT_EQ(tls.certificate, world_.Path() / "keys/party1.pem");
+  ASSERT_TRUE(tls.pins);
+  EXPECT_EQ(tls.pins->at(0), std::vector{made_[0].fingerprint});
+  EXPECT_EQ(tls.pins->at(2).size(), 2u);
+  EXPECT_EQ(tls.pins->at(2)[1].Text(), "sha256:" + std::string(64, 'f'));
+  // Files give keys where there are no fingerprints; the own entry may be missing.
+  config_["parties"][0].erase("fingerprint");
+  config_["parties"][0]["certificate"] = "keys/party0.pem";
+  config_["parties"][1].erase("fingerprint");
+  config_["parties"][2]["certificate"] = {"keys/party2.pem"};
+  config_.erase("certificates");
+  config_["tls"] = {{"certificate", "keys/party1.pem"}, {"key", "keys/party1-key.pem"}};
+  tls = Load().tls.value();
+  EXPECT_EQ(tls.pins->at(0), std::vector{made_[0].fingerprint});
+  EXPECT_TRUE(tls.pins->at(1).empty());
+  EXPECT_EQ(tls.pins->at(2).size(), 2u);
+}
+
+TEST_F(PinnedTestbedFile, WhatIsAmbiguousIsRefused) {
+  const json good = config_;
+  const auto refused = [&](const std::string& pointer, const std::string& text) {
+    ExpectRefused(pointer, text);
+    config_ = good;
+  };
+  config_["parties"][0].erase("fingerprint");
+  refused("/parties/0", "missing key 'fingerprint' or 'certificate' of party 0");
+  config_["parties"][2]["fingerprint"] = made_[0].fingerprint.Text();
+  refused("/parties/2", "is pinned for party 0 too");
+  config_["parties"][2]["fingerprint"] = "sha256:12";
+  refused("/parties/2/fingerprint", "expected \"sha256:\" and 64 hex digits");
+  config_["parties"][2]["fingerprint"] = {made_[2].fingerprint.Text(), "md5"};
+  refused("/parties/2/fingerprint/1", "expected \"sha256:\" and 64 hex digits");
+  config_["parties"][2]["fingerprint"] = json::array();
+  refused("/parties/2/fingerprint", "an array of 1 to 8");
+  config_["parties"][2]["certificate"] = "keys/party0.pem";
+  refused("/parties/2/certificate", "is a certificate of \"tercet party 0\", expected party 2");
+  config_["parties"][2]["fingerprint"] = "sha256:" + std::string(64, 'a');
+  config_["parties"][2]["certificate"] = {"keys/party2.pem"};
+  refused("/parties/2/certificate/0", "not among the fingerprints that are pinned for party 2");
+  config_["transport"] = "tcp-insecure";
+  config_.erase("certificates");
+  refused("", "would not use them");
+  config_.erase("certificates");
+  config_["tls"] = {{"ca", "c"}, {"certificate", "a"}, {"key", "b"}};
+  refused("/tls/ca", "no authority is asked");
+  config_.erase("certificates");
+  config_["tls"] = {{"certificate", "a"}, {"key", "b"}};
+  for (auto& party : config_["parties"]) party.erase("fingerprint");
+  refused("/tls", "missing key 'ca'");
 }
 
 TEST(TestbedExamples, AreValid) {

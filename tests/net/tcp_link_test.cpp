@@ -364,6 +364,127 @@ TEST_F(TcpLinkTest, ClientWithTheCertificateOfAnother) {
   ErrorOf(results[0]);
 }
 
+/// Every party has signed its own certificate, and the others pin its key.
+class PinnedTest : public TcpLinkTest {
+ protected:
+  PinnedTest() {
+    for (int p = 0; p < 3; ++p) own_.push_back(Make("own", p, {}));
+  }
+
+  static crypto::Fingerprint Make(const char* set, int party, const crypto::Validity& validity) {
+    return crypto::MakePartyCertificateValid(*directory_ / set, party, validity, true).fingerprint;
+  }
+
+  std::array<TcpOptions, 3> PinnedOptions() {
+    auto options = AllOptions();
+    for (int p = 0; p < 3; ++p) {
+      TlsFiles files = Files("own", p);
+      files.ca.clear();
+      files.pins = Pins{std::vector{own_[0]}, std::vector{own_[1]}, std::vector{own_[2]}};
+      options[static_cast<std::size_t>(p)].tls = files;
+    }
+    return options;
+  }
+
+  /// Party 2 shows what is in `set`; both others refuse it.
+  void ExpectRefused(const char* set, const std::string& here, const std::string& there) {
+    auto options = PinnedOptions();
+    options[2].tls->certificate = Files(set, 2).certificate;
+    options[2].tls->key = Files(set, 2).key;
+    options[0].connect_timeout = options[1].connect_timeout = 2s;
+    std::string lines;
+    options[0].on_wait = [&](const std::string& line) { lines += line + "\n"; };
+    const auto results = ConnectAll(options);
+    EXPECT_THAT(ErrorOf(results[2]), AllOf(HasSubstr("refused our certificate"), HasSubstr(there)));
+    EXPECT_THAT(ErrorOf(results[0]),
+                AnyOf(AllOf(HasSubstr("party 2 did not connect"), HasSubstr(here)),
+                      HasSubstr("party 1 stopped")));
+    ErrorOf(results[1]);
+    EXPECT_THAT(lines, HasSubstr(here));
+  }
+
+  std::vector<crypto::Fingerprint> own_;
+};
+
+TEST_F(PinnedTest, ThreeParties) {
+  auto options = PinnedOptions();
+  options[0].tls->pins->at(0).clear();  // its own
+  std::array<std::optional<crypto::Fingerprint>, 3> seen;
+  options[0].on_peer = [&](int peer, const crypto::Certificate& certificate) {
+    EXPECT_EQ(certificate.party, peer);
+    seen[static_cast<std::size_t>(peer)] = certificate.fingerprint;
+  };
+  auto links = Connected(options);
+  Exchange(links);
+  EXPECT_FALSE(seen[0]);
+  EXPECT_EQ(seen[1], own_[1]);
+  EXPECT_EQ(seen[2], own_[2]);
+}
+
+TEST_F(PinnedTest, AnyOfSeveralKeysAndAnyCertificateOfAKey) {
+  const auto next = Make("next", 1, {});
+  for (const bool renewed : {false, true}) {
+    auto options = PinnedOptions();
+    for (auto& o : options) o.tls->pins->at(1) = {own_[1], next};
+    if (renewed) {
+      options[1].tls->certificate = Files("next", 1).certificate;
+      options[1].tls->key = Files("next", 1).key;
+      crypto::RenewPartyCertificate(*directory_ / "own", 2, 100);
+    }
+    auto links = Connected(options);
+    Exchange(links);
+  }
+}
+
+TEST_F(PinnedTest, AnotherKeyOfTheRightName) {
+  const auto other = Make("other-key", 2, {});
+  ExpectRefused("other-key",
+                fmt::format("party 2 with key {}, but {} is pinned", other.Text(), own_[2].Text()),
+                "its key is not pinned");
+}
+
+TEST_F(PinnedTest, AKeyThatIsPinnedForAnotherParty) {
+  // Party 1's key, with a certificate that says party 2: 1 cannot be both.
+  auto options = PinnedOptions();
+  options[1].connect_timeout = options[0].connect_timeout = 2s;
+  options[2].tls = options[1].tls;
+  const auto results = ConnectAll(options);
+  for (const auto& result : results) ErrorOf(result);
+  EXPECT_THAT(ErrorOf(results[2]), HasSubstr("belongs to party 1"));
+}
+
+TEST_F(PinnedTest, TheServersKeyIsChecked) {
+  auto options = PinnedOptions();
+  const auto other = Make("other-server", 0, {});
+  options[0].tls->certificate = Files("other-server", 0).certificate;
+  options[0].tls->key = Files("other-server", 0).key;
+  for (auto& o : options) o.connect_timeout = 2s;
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[1]), AllOf(HasSubstr("party 0 at 127.0.0.1"), HasSubstr(other.Text()),
+                                         HasSubstr(own_[0].Text())));
+  EXPECT_THAT(ErrorOf(results[0]), HasSubstr("refused our certificate"));
+}
+
+TEST_F(PinnedTest, DatesCount) {
+  own_[2] = Make("late-key", 2, {-3, -2});
+  ExpectRefused("late-key", "party 2 that has expired on ", "expired");
+  own_[2] = Make("early-key", 2, {2, 3});
+  ExpectRefused("early-key", "party 2 that is not yet valid", "bad certificate");
+}
+
+TEST_F(PinnedTest, NobodysName) {
+  const auto ca = crypto::ReadCertificate(*directory_ / "good" / "ca.pem");
+  auto options = PinnedOptions();
+  for (auto& o : options) o.tls->pins->at(2).push_back(ca.fingerprint);
+  options[2].tls->certificate = *directory_ / "good" / "ca.pem";
+  options[2].tls->key = *directory_ / "good" / "ca-key.pem";
+  options[0].connect_timeout = options[1].connect_timeout = 2s;
+  const auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[2]), HasSubstr("refused our certificate"));
+  ErrorOf(results[0]);
+  ErrorOf(results[1]);
+}
+
 TEST_F(TcpLinkTest, AgreementDiffers) {
   auto options = AllOptions();
   options[2].agreement[1].second = "cd34";

@@ -37,6 +37,7 @@ std::array<PartyReport, 3> Parties() {
                      {"output", "output", "", 0, 0, 1, 0, 7, 0, 0.1}};
     report.peak_memory_mb = 10.0 + p;
     report.kernels = "portable";
+    report.warnings = {"a certificate expires"};
   }
   parties[1].logits = {1, -2, 3, 4, 0, 0, -5, -6, 7, 8};
   return parties;
@@ -86,6 +87,7 @@ TEST(Merge, APartyMayNotBeStartedOrMayLeave) {
   const PartyReport back = PartyReportFromJson(ToJson(parties[2]), "report");
   EXPECT_EQ(back.material, "from a file");
   EXPECT_EQ(back.presence, kHasLeft);
+  EXPECT_EQ(back.warnings, std::vector<std::string>{"a certificate expires"});
   EXPECT_DOUBLE_EQ(back.wall_s, 5);
 }
 

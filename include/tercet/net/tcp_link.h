@@ -7,7 +7,10 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "tercet/crypto/certificates.h"
 #include "tercet/net/memory_link.h"
 
 namespace tercet::net {
@@ -17,8 +20,17 @@ struct Endpoint {
   std::uint16_t port = 0;
 };
 
+/// The keys that prove to be party 0, 1 and 2; several while one is replaced.
+using Pins = std::array<std::vector<crypto::Fingerprint>, 3>;
+
+/// What this party shows the others, and how it knows them.
 struct TlsFiles {
-  std::filesystem::path ca, certificate, key;
+  /// A peer's certificate must be signed by this authority; not used with pins.
+  std::filesystem::path ca;
+  std::filesystem::path certificate, key;
+  /// In place of an authority: a peer's certificate is taken when it names a party, its key is one
+  /// of that party's pins, and it is valid today. Who signed it does not matter.
+  std::optional<Pins> pins = std::nullopt;
 };
 
 /// How a party reaches the two others. Party j connects to party i for i < j, so parties 0 and 1
@@ -43,13 +55,15 @@ struct TcpOptions {
   /// Called about once a second while waiting, with a line such as "waiting for party 2
   /// at 10.0.0.3:7002, 27 s left".
   std::function<void(const std::string&)> on_wait;
+  /// Called for each peer that is connected by TLS, with its certificate; within ConnectTcp.
+  std::function<void(int peer, const crypto::Certificate&)> on_peer;
 };
 
 /// Connects to the other parties and compares the agreements. The links share one network thread
 /// that encrypts, sends heartbeats and watches the peers. Throws NetworkError (peer, what was
-/// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA,
-/// garbage instead of a handshake, half a handshake, agreement differs) or ConfigError (unreadable
-/// key file, port in use). Stops within connect_timeout.
+/// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA or
+/// not pinned, garbage instead of a handshake, half a handshake, agreement differs) or ConfigError
+/// (unreadable key file, port in use). Stops within connect_timeout.
 Links ConnectTcp(const TcpOptions& options);
 
 }  // namespace tercet::net

@@ -37,6 +37,7 @@ struct PartyReport {
   std::vector<std::int64_t> logits;  ///< image after image; at the receiver only
   double peak_memory_mb = 0;
   std::string kernels;
+  std::vector<std::string> warnings;  ///< of this party's process; Merge leaves them out
 
   std::uint64_t OfflineBytes() const;
   std::uint64_t OnlineBytes() const;
