@@ -1,12 +1,10 @@
 #include "tercet/crypto/certificates.h"
 
-#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <sodium.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -20,6 +18,7 @@
 #include "crypto/certificates_internal.h"
 #include "crypto/openssl_handles.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace tercet::crypto {
 namespace {
@@ -109,8 +108,8 @@ CertificateHandle MakeLeaf(int party, EVP_PKEY* key, X509* authority, EVP_PKEY* 
   return certificate;
 }
 
-/// Files that appear under their names together at the end; what was begun is removed when that
-/// fails.
+/// Keys and certificates on the way to a directory, which is made with mode 0700 where it is
+/// missing and goes again if they are not written.
 class FileSet {
  public:
   FileSet(fs::path directory, bool overwrite)
@@ -126,77 +125,60 @@ class FileSet {
   FileSet(const FileSet&) = delete;
   FileSet& operator=(const FileSet&) = delete;
   ~FileSet() {
-    if (committed_) return;
     std::error_code ec;
-    for (const auto& name : begun_) fs::remove(Part(name), ec);
-    if (!overwrite_) {
-      for (const auto& name : placed_) fs::remove(directory_ / name, ec);
-    }
-    if (made_directory_) fs::remove(directory_, ec);  // only when empty
+    if (made_directory_ && !written_) fs::remove(directory_, ec);  // only when empty
   }
 
-  /// `advice` says what to do when it is there.
-  void Expect(const std::string& name, const char* advice) const {
+  /// Throws unless both files of a pair may be written; `advice` says what to do when one is there.
+  void ExpectPair(const std::string& name, const char* advice) const {
     std::error_code ec;
-    if (!overwrite_ && fs::exists(fs::symlink_status(directory_ / name, ec))) {
-      throw ConfigError((directory_ / name).string(), fmt::format("exists already; {}", advice));
+    for (const auto& file : {CertificateFile(name), KeyFile(name)}) {
+      if (!overwrite_ && fs::exists(fs::symlink_status(file, ec)))
+        throw ConfigError(file.string(), fmt::format("exists already; {}", advice));
     }
   }
 
-  template <class Write>
-  void Add(const std::string& name, ::mode_t mode, Write&& write) {
-    const fs::path part = Part(name);
-    std::error_code ec;
-    fs::remove(part, ec);
-    const int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-    if (fd < 0)
-      throw ConfigError((directory_ / name).string(), "cannot be written: " + SystemReason(errno));
-    begun_.push_back(name);
-    std::FILE* file = ::fdopen(fd, "w");
-    if (file == nullptr) {
-      ::close(fd);
-      throw ConfigError((directory_ / name).string(), "cannot be written: " + SystemReason(errno));
-    }
-    const bool written = write(file) == 1;
-    if (const bool closed = std::fclose(file) == 0; !written || !closed) {
-      throw ConfigError((directory_ / name).string(), "cannot be written: " + SystemReason(errno));
-    }
+  void AddCertificate(const std::string& name, X509* certificate) {
+    BioHandle pem(BIO_new(BIO_s_mem()));
+    Check(pem != nullptr && PEM_write_bio_X509(pem.get(), certificate) == 1, "write a certificate");
+    Add(CertificateFile(name), std::move(pem), FileRights::kUsual);
+  }
+  void AddKey(const std::string& name, EVP_PKEY* key) {
+    BioHandle pem(BIO_new(BIO_s_secmem()));  // wiped when it goes
+    Check(pem != nullptr &&
+              PEM_write_bio_PrivateKey(pem.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1,
+          "write a private key");
+    Add(KeyFile(name), std::move(pem), FileRights::kOwner);
   }
 
-  void Commit() {
-    for (const auto& name : begun_) {
-      std::error_code ec;
-      fs::rename(Part(name), directory_ / name, ec);
-      if (ec) throw ConfigError((directory_ / name).string(), "cannot be written: " + ec.message());
-      placed_.push_back(name);
-    }
-    committed_ = true;
+  void Write() {
+    WriteFiles(outputs_);
+    written_ = true;
   }
 
  private:
-  fs::path Part(const std::string& name) const { return directory_ / (name + ".part"); }
+  fs::path CertificateFile(const std::string& name) const { return directory_ / (name + ".pem"); }
+  fs::path KeyFile(const std::string& name) const { return directory_ / (name + "-key.pem"); }
+
+  void Add(fs::path file, BioHandle pem, FileRights rights) {
+    char* text = nullptr;
+    const long size = BIO_get_mem_data(pem.get(), &text);
+    outputs_.push_back(
+        {std::move(file), {text, static_cast<std::size_t>(size)}, rights, overwrite_});
+    texts_.push_back(std::move(pem));
+  }
 
   fs::path directory_;
   bool overwrite_;
   bool made_directory_ = false;
-  bool committed_ = false;
-  std::vector<std::string> begun_, placed_;
+  bool written_ = false;
+  std::vector<BioHandle> texts_;
+  std::vector<Output> outputs_;  ///< of texts_
 };
 
-void ExpectPair(const FileSet& files, const std::string& name, const char* advice) {
-  files.Expect(name + ".pem", advice);
-  files.Expect(name + "-key.pem", advice);
-}
-
-void AddCertificate(FileSet& files, const std::string& name, X509* certificate) {
-  files.Add(name + ".pem", 0644, [&](std::FILE* f) { return PEM_write_X509(f, certificate); });
-}
-
 void AddPair(FileSet& files, const std::string& name, X509* certificate, EVP_PKEY* key) {
-  AddCertificate(files, name, certificate);
-  files.Add(name + "-key.pem", 0600, [&](std::FILE* f) {
-    return PEM_write_PrivateKey(f, key, nullptr, nullptr, 0, nullptr, nullptr);
-  });
+  files.AddCertificate(name, certificate);
+  files.AddKey(name, key);
 }
 
 void CheckParty(int party) {
@@ -357,7 +339,7 @@ std::optional<std::string> ExpiryWarning(const Certificate& certificate,
 void MakeCertificatesValid(const fs::path& directory, const Validity& validity, bool overwrite) {
   FileSet files(Normal(directory), overwrite);
   for (const auto& name : {std::string("ca"), PartyFile(0), PartyFile(1), PartyFile(2)})
-    ExpectPair(files, name, "--force replaces it");
+    files.ExpectPair(name, "--force replaces it");
 
   const KeyHandle authority_key = NewKey();
   const CertificateHandle authority = MakeAuthority(
@@ -369,7 +351,7 @@ void MakeCertificatesValid(const fs::path& directory, const Validity& validity, 
         MakeLeaf(party, key.get(), authority.get(), authority_key.get(), validity);
     AddPair(files, PartyFile(party), leaf.get(), key.get());
   }
-  files.Commit();
+  files.Write();
 }
 
 void MakeCertificates(const fs::path& directory, int days, bool overwrite) {
@@ -380,13 +362,13 @@ Certificate MakePartyCertificateValid(const fs::path& directory, int party,
                                       const Validity& validity, bool overwrite) {
   CheckParty(party);
   FileSet files(Normal(directory), overwrite);
-  ExpectPair(
-      files, PartyFile(party),
+  files.ExpectPair(
+      PartyFile(party),
       "--force replaces it, and then the others must pin the new key; --renew keeps the key");
   const KeyHandle key = NewKey();
   const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
   AddPair(files, PartyFile(party), leaf.get(), key.get());
-  files.Commit();
+  files.Write();
   return Describe(leaf.get());
 }
 
@@ -413,8 +395,8 @@ Certificate RenewPartyCertificate(const fs::path& directory, int party, int days
     throw ConfigError(key_file.string(), "is not the key of " + file.string());
   FileSet files(target, true);
   const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
-  AddCertificate(files, PartyFile(party), leaf.get());
-  files.Commit();
+  files.AddCertificate(PartyFile(party), leaf.get());
+  files.Write();
   return Describe(leaf.get());
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <openssl/bio.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
@@ -17,6 +18,7 @@ struct Freer {
   }
 };
 
+using BioHandle = std::unique_ptr<BIO, Freer<BIO_free>>;
 using CipherHandle = std::unique_ptr<EVP_CIPHER_CTX, Freer<EVP_CIPHER_CTX_free>>;
 using KeyHandle = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
 using CertificateHandle = std::unique_ptr<X509, Freer<X509_free>>;
