@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "app/failure.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
 
@@ -111,7 +112,7 @@ void RegisterProducts(const Kernels& kernels, const std::string& name) {
   }
 }
 
-bool RegisterAll() {
+void RegisterAll() {
   for (const Kernels* kernels : AvailableKernels()) {
     const std::string name = kernels->name;
     RegisterProducts<std::uint8_t>(*kernels, "product8");
@@ -151,10 +152,17 @@ bool RegisterAll() {
       });
     }
   }
-  return true;
 }
-
-[[maybe_unused]] const bool kRegistered = RegisterAll();
 
 }  // namespace
 }  // namespace tercet::ring
+
+int main(int argc, char** argv) {
+  return tercet::app::GuardedMain("tercet_kernels_benchmark", [&] {
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return tercet::app::kExitUsage;
+    tercet::ring::RegisterAll();
+    benchmark::RunSpecifiedBenchmarks();
+    return tercet::app::kExitOk;
+  });
+}

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <random>
 
+#include "app/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
@@ -129,9 +130,11 @@ void AddAll() {
 }  // namespace tercet
 
 int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  tercet::AddAll();
-  benchmark::RunSpecifiedBenchmarks();
-  return 0;
+  return tercet::app::GuardedMain("tercet_protocols_benchmark", [&] {
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return tercet::app::kExitUsage;
+    tercet::AddAll();
+    benchmark::RunSpecifiedBenchmarks();
+    return tercet::app::kExitOk;
+  });
 }

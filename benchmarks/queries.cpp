@@ -2,15 +2,22 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <fstream>
-#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "app/failure.h"
+#include "app/options.h"
+#include "app/output.h"
 #include "query_report.h"
 #include "query_runs.h"
+#include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace {
 
 using namespace tercet::benchmarks;
+using namespace tercet::app;
 
 struct Options {
   RunOptions run;
@@ -22,39 +29,33 @@ struct Options {
   std::string markdown, csv, json, charts;
 };
 
-void Write(const std::string& file, const std::string& text) {
-  if (file.empty()) return;
-  std::ofstream out(file);
-  out << text;
-  if (!out.flush()) throw std::runtime_error(file + ": cannot be written");
-}
-
 void MeasureTable(const Options& options) {
   std::vector<Row> rows;
   for (const auto& network : options.networks)
     for (const auto& suite : options.suites)
       for (const auto& link : options.links)
         for (const auto batch : options.batches) {
-          fmt::print(stderr, "{}, {}, {}, batch {}\n", network, suite, link, batch);
+          PrintProgress(fmt::format("{}, {}, {}, batch {}\n", network, suite, link, batch));
           rows.push_back(Measure(options.run, {network, suite, link, batch}));
         }
   Predict(options.run, rows);
   const std::string table = ToMarkdown(rows) + "\n" + Conditions(options.run, rows) + "\n";
-  fmt::print("{}", table);
-  Write(options.markdown, table);
-  Write(options.csv, ToCsv(rows));
-  Write(options.json, ToJson(rows));
-  if (options.charts.empty()) return;
-  for (const auto batch : options.batches) {
-    const bool total = batch > 1;
-    Write(fmt::format("{}/queries-batch{}.svg", options.charts, batch),
-          ToChart(rows, batch, total));
-  }
+  Print("{}", table);
+  std::vector<std::pair<std::string, std::string>> files{
+      {options.markdown, table}, {options.csv, ToCsv(rows)}, {options.json, ToJson(rows)}};
+  if (!options.charts.empty())
+    for (const auto batch : options.batches)
+      files.emplace_back(fmt::format("{}/queries-batch{}.svg", options.charts, batch),
+                         ToChart(rows, batch, batch > 1));
+  std::vector<tercet::Output> outputs;
+  for (const auto& [file, text] : files)
+    if (!file.empty()) outputs.push_back({file, text});
+  tercet::WriteFiles(outputs);
 }
 
 // The growth of the online time with the round trip, by least squares: half a round trip a hop.
 void MeasureSlope(const Options& options) {
-  fmt::print("| network | suite | hops counted | hops by the clock |\n|---|---|---|---|\n");
+  Print("| network | suite | hops counted | hops by the clock |\n|---|---|---|---|\n");
   for (const auto& network : options.networks)
     for (const auto& suite : options.suites) {
       double n = 0, x = 0, y = 0, xx = 0, xy = 0;
@@ -65,15 +66,13 @@ void MeasureSlope(const Options& options) {
         n += 1, x += rtt, y += ms, xx += rtt * rtt, xy += rtt * ms;
         hops = row.hops;
       }
-      fmt::print("| {} | `{}` | {} | {:.3f} |\n", network, suite, hops,
-                 2 * (n * xy - x * y) / (n * xx - x * x));
-      std::fflush(stdout);
+      Print("| {} | `{}` | {} | {:.3f} |\n", network, suite, hops,
+            2 * (n * xy - x * y) / (n * xx - x * x));
+      FlushOutput();
     }
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Main(int argc, char** argv) {
   Options options;
   options.run.tercet = TERCET_BIN_DIR "/tercet";
   options.run.nets_dir = TERCET_SOURCE_DIR "/nets";
@@ -124,18 +123,24 @@ int main(int argc, char** argv) {
   app.add_option("--json", options.json, "also write the figures to this file");
   app.add_option("--charts", options.charts, "folder to write a bar chart (SVG) a batch size to")
       ->check(CLI::ExistingDirectory);
-  CLI11_PARSE(app, argc, argv);
-  try {
+  return ParseAndRun(app, argc, argv, [&] {
+    for (const auto& [option, file] : {std::pair{"--markdown", options.markdown},
+                                       {"--csv", options.csv},
+                                       {"--json", options.json}})
+      if (!file.empty()) tercet::CheckWritable(file, option);
     if (options.round_trips.empty()) {
       MeasureTable(options);
     } else if (options.round_trips.size() == 1) {
-      throw std::runtime_error("--slope: at least two round trips are expected");
+      throw tercet::ConfigError("--slope", "at least two round trips are expected");
     } else {
       MeasureSlope(options);
     }
-  } catch (const std::exception& e) {
-    fmt::print(stderr, "tercet_queries: error: {}\n", e.what());
-    return 1;
-  }
-  return 0;
+    return kExitOk;
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return GuardedMain("tercet_queries", [&] { return Main(argc, argv); });
 }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "app/failure.h"
+#include "app/output.h"
 #include "tercet/base/error.h"
 #include "tercet/report/table.h"
 
@@ -106,7 +107,7 @@ int CheckLayers(const nn::FloatNetwork& network, const nn::Images& images, const
                   report::FormatCount(d.beyond)});
     if (d.beyond > 0 && first == nullptr) first = &d;
   }
-  fmt::print("{}", table.Render(report::Utf8Locale()));
+  Print("{}", table.Render(report::Utf8Locale()));
   std::vector<std::string> unknown;
   for (const auto& [name, unused] : reference.tensors) {
     if (name != "output" && std::none_of(differences.begin(), differences.end(),
@@ -114,14 +115,13 @@ int CheckLayers(const nn::FloatNetwork& network, const nn::Images& images, const
       unknown.push_back(name);
   }
   if (!unknown.empty())
-    fmt::print("In the reference, but no layers of the network: {}\n", fmt::join(unknown, ", "));
+    Print("In the reference, but no layers of the network: {}\n", fmt::join(unknown, ", "));
   if (first == nullptr) {
-    fmt::print("Every layer agrees within {:g} of its largest value.\n", tolerance);
+    Print("Every layer agrees within {:g} of its largest value.\n", tolerance);
     return kExitOk;
   }
-  fmt::print(
-      "First layer beyond {:g} of its largest value: {} (difference {:.3g}, relative {:.3g})\n",
-      tolerance, first->layer, first->largest, first->relative);
+  Print("First layer beyond {:g} of its largest value: {} (difference {:.3g}, relative {:.3g})\n",
+        tolerance, first->layer, first->largest, first->relative);
   return kExitFailed;
 }
 

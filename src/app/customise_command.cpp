@@ -6,6 +6,7 @@
 #include "app/failure.h"
 #include "app/inputs.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/mpc/builtin_protocols.h"
@@ -57,8 +58,8 @@ int CustomiseNetwork(const CustomiseArguments& arguments) {
                            .sign = nn::LayerSelection::Parse(arguments.sign),
                            .max_pool = nn::LayerSelection::Parse(arguments.max_pool),
                            .order = !arguments.keep_order});
-  for (const auto& change : result.changes) fmt::print("{}\n", change);
-  if (result.changes.empty()) fmt::print("Nothing to change.\n");
+  for (const auto& change : result.changes) Print("{}\n", change);
+  if (result.changes.empty()) Print("Nothing to change.\n");
 
   const auto before = Measure(spec, arguments, registry);
   const auto after = Measure(result.network, arguments, registry);
@@ -81,11 +82,11 @@ int CustomiseNetwork(const CustomiseArguments& arguments) {
   table.AddRow({"hops online", before.hops, after.hops});
   table.AddRow({"bytes offline", before.offline, after.offline});
   table.AddRow({"bytes online", before.online, after.online});
-  fmt::print("\n{}Hops and bytes: suite {}, {} bits in every layer, all parties together.\n",
-             table.Render(report::Utf8Locale()), arguments.suite, arguments.bits);
+  Print("\n{}Hops and bytes: suite {}, {} bits in every layer, all parties together.\n",
+        table.Render(report::Utf8Locale()), arguments.suite, arguments.bits);
   if (arguments.out.empty()) return kExitOk;
   WriteFile(arguments.out, nn::NetworkText(result.network));
-  fmt::print("{}: the new architecture; train it with `tercet train`.\n", arguments.out.string());
+  Print("{}: the new architecture; train it with `tercet train`.\n", arguments.out.string());
   return kExitOk;
 }
 

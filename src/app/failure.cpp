@@ -6,10 +6,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
+#include <cerrno>
 #include <utility>
 
+#include "app/output.h"
+#include "app/process.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace tercet::app {
 namespace {
@@ -74,18 +77,27 @@ int GuardedMain(const char* program, const std::function<int()>& body) noexcept 
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
-  Failure failure;
+  const auto print = [program](std::string text) {
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    FlushOutput();
+    PrintToStderr(fmt::format("{}: error: {}", program, text));
+  };
+  int status = kExitFailed;
   try {
-    return body();
+    PrepareProcess();
+    status = body();
   } catch (const std::exception& e) {
-    failure = Classify(e);
+    const Failure failure = Classify(e);
+    print(failure.text);
+    status = ExitCode(failure.kind);
   } catch (...) {
-    failure.text = "unknown exception";
+    print("unknown exception");
   }
-  std::replace(failure.text.begin(), failure.text.end(), '\n', ' ');
-  std::fflush(stdout);
-  std::fprintf(stderr, "%s: error: %s\n", program, failure.text.c_str());
-  return ExitCode(failure.kind);
+  const int problem = FinishOutput();
+  if (problem == 0 || status != kExitOk) return status;
+  if (problem == EPIPE) return kExitReaderLeft;
+  print("stdout: cannot be written: " + WriteProblem(problem));
+  return kExitFailed;
 }
 
 }  // namespace tercet::app

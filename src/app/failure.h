@@ -11,6 +11,7 @@ namespace tercet::app {
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;  ///< the run failed: network, protocol, a wrong result
 inline constexpr int kExitUsage = 2;   ///< usage or bad input
+inline constexpr int kExitReaderLeft = 128 + 13;  ///< all done, but stdout's reader left (SIGPIPE)
 
 /// Why a party stopped, as text that can cross a pipe. Ordered by how likely it is to be the cause
 /// rather than a consequence: a party's own error, then trouble with a peer, then a peer's word
@@ -35,7 +36,9 @@ bool MayBeConsequence(FailureKind kind);
 /// the text.
 [[noreturn]] void ThrowFailure(const Failure& failure, const std::string& who);
 
-/// Runs `body`; an exception becomes one line "PROGRAM: error: TEXT" on stderr and its exit code.
+/// Prepares the process (app/process.h) and runs `body`; an exception becomes one line
+/// "PROGRAM: error: TEXT" on stderr and its exit code. So does output that stdout did not take,
+/// except that a reader who left is no reason for words.
 int GuardedMain(const char* program, const std::function<int()>& body) noexcept;
 
 }  // namespace tercet::app

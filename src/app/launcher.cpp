@@ -38,7 +38,6 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kGrace = std::chrono::seconds(2);
 constexpr auto kStopTime = std::chrono::seconds(3);
 constexpr auto kReapInterval = std::chrono::milliseconds(5);
-constexpr std::array<int, 3> kSignals{SIGINT, SIGTERM, SIGHUP};
 
 std::atomic<int> signal_pipe{-1};
 std::atomic<int> signal_caught{0};
@@ -265,20 +264,23 @@ SignalWatch::SignalWatch() {
   signal_pipe = write_.Get();
   struct sigaction action {};
   action.sa_handler = OnSignal;
-  for (const int number : kSignals) ::sigaction(number, &action, nullptr);
+  const sigset_t watched = StopSignals();
+  for (std::size_t i = 0; i < kStopSignals.size(); ++i) {
+    ::sigaction(kStopSignals[i], nullptr, &before_[i]);
+    if (sigismember(&watched, kStopSignals[i]) == 1) ::sigaction(kStopSignals[i], &action, nullptr);
+  }
 }
 
 SignalWatch::~SignalWatch() {
-  struct sigaction action {};
-  action.sa_handler = SIG_DFL;
-  for (const int number : kSignals) ::sigaction(number, &action, nullptr);
+  for (std::size_t i = 0; i < kStopSignals.size(); ++i)
+    ::sigaction(kStopSignals[i], &before_[i], nullptr);
   signal_pipe = -1;
 }
 
 int SignalWatch::Caught() const { return signal_caught; }
 
 void SignalWatch::ThrowIfCaught() const {
-  if (Caught() != 0) throw Error(fmt::format("stopped by a signal ({})", ::strsignal(Caught())));
+  if (Caught() != 0) throw Error(SignalText(Caught()));
 }
 
 std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/process.h"
 #include "tercet/report/run_report.h"
 
 namespace tercet::app {
@@ -33,7 +35,7 @@ class OwnedFd {
 /// none to be had.
 std::pair<OwnedFd, std::uint16_t> ListenOnLoopback();
 
-/// While it lives, SIGINT, SIGTERM and SIGHUP do not end the process but are told through a file
+/// While it lives, the signals of StopSignals do not end the process but are told through a file
 /// descriptor, so that what was begun can be cleaned up. One at a time; main thread.
 class SignalWatch {
  public:
@@ -50,6 +52,7 @@ class SignalWatch {
 
  private:
   OwnedFd read_, write_;
+  std::array<struct sigaction, kStopSignals.size()> before_{};
 };
 
 struct LaunchSettings {

@@ -11,6 +11,7 @@
 #include "app/failure.h"
 #include "app/inputs.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "app/progress_line.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
@@ -23,8 +24,8 @@ namespace {
 constexpr std::size_t kFloatBatch = 128;
 
 void Say(const std::string& line) {
-  fmt::print("{}\n", line);
-  std::fflush(stdout);
+  Print("{}\n", line);
+  FlushOutput();
 }
 
 struct PlanArguments {
@@ -52,7 +53,7 @@ int ShowPlan(PlanArguments arguments) {
   nn::PublicNetwork network;
   if (arguments.model.file.empty()) {
     network = PlaceholderNetwork(spec, registry, static_cast<unsigned>(arguments.bits));
-    fmt::print("No model given: every layer is taken to need {} bits.\n", arguments.bits);
+    Print("No model given: every layer is taken to need {} bits.\n", arguments.bits);
   } else {
     network = LoadModel(spec, arguments.model, registry, Say).net;
   }
@@ -76,9 +77,9 @@ int ShowPlan(PlanArguments arguments) {
     for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
     const auto prediction = Predict(plan, suite, registry, link, arguments.measured);
     all_measured = all_measured && prediction.measured;
-    fmt::print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(),
-               plan.batch, link.name, RolesText(roles),
-               DescribePlan(plan, &prediction, report::Utf8Locale()));
+    Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(),
+          plan.batch, link.name, RolesText(roles),
+          DescribePlan(plan, &prediction, report::Utf8Locale()));
     const auto total = plan.Total();
     const auto& time = prediction.steps.back();
     comparison.AddRow({suite.Text(), std::to_string(total.OnlineHops()),
@@ -90,11 +91,11 @@ int ShowPlan(PlanArguments arguments) {
     csv += PlanToCsv(plan, suite, prediction);
     plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, prediction);
   }
-  fmt::print("\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link.name,
-             link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited",
-             arguments.batch, comparison.Render(report::Utf8Locale()));
+  Print("\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link.name,
+        link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited", arguments.batch,
+        comparison.Render(report::Utf8Locale()));
   if (!all_measured)
-    fmt::print(
+    Print(
         "Computation by the built-in model is that of two cores of a Xeon with AVX-512; "
         "for times of this\nmachine give reports of `tercet run --json` on link none with "
         "--measured.\n");
@@ -144,7 +145,7 @@ void PrintRanges(const nn::PublicNetwork& network, const std::vector<nn::ValueRa
                   fmt::format("{}", ranges[l].high),
                   fmt::format("{:.1f}", ranges[l].HeadRoom(layer.value_bits))});
   }
-  fmt::print("{}", table.Render(report::Utf8Locale()));
+  Print("{}", table.Render(report::Utf8Locale()));
 }
 
 int RunPlainNetwork(const PlainArguments& arguments) {
@@ -159,8 +160,8 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   const auto model = LoadModel(spec, arguments.model, registry, Say);
   const std::size_t count = data.images.count;
   auto show = [&](const char* what, std::size_t part) {
-    fmt::print("{}: {:.2f} % ({} of {} images)\n", what,
-               100.0 * static_cast<double>(part) / static_cast<double>(count), part, count);
+    Print("{}: {:.2f} % ({} of {} images)\n", what,
+          100.0 * static_cast<double>(part) / static_cast<double>(count), part, count);
   };
   std::vector<nn::ValueRange> ranges;
   std::optional<ProgressLine> progress(std::in_place);
@@ -172,7 +173,7 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   PrintRanges(model.net, ranges);
   if (!data.labels.empty()) show("integer network, accuracy", CountCorrect(integer, data.labels));
   if (nn::IsCompiled(arguments.model.file)) {
-    if (data.labels.empty()) fmt::print("predictions: {}\n", fmt::join(integer, " "));
+    if (data.labels.empty()) Print("predictions: {}\n", fmt::join(integer, " "));
     return kExitOk;
   }
   const nn::FloatNetwork network(spec, nn::LoadTensors(arguments.model.file),
@@ -218,10 +219,10 @@ int RunCompile(const CompileArguments& arguments) {
   const auto compiled = nn::Compile(network, registry.PlainOracle(), options, &report);
   nn::SaveCompiled(compiled, arguments.out);
   if (options.calibration != nullptr)
-    fmt::print(
+    Print(
         "accuracy on the {} calibration images: float network {:.2f} %, integer network {:.2f} %\n",
         calibration.images.count, report.float_accuracy, report.integer_accuracy);
-  fmt::print("{} written\n", arguments.out.string());
+  Print("{} written\n", arguments.out.string());
   return kExitOk;
 }
 

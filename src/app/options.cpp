@@ -2,8 +2,9 @@
 
 #include <charconv>
 #include <cmath>
-#include <cstdio>
+#include <sstream>
 
+#include "app/output.h"
 #include "tercet/base/error.h"
 #include "tercet/nn/auto_plan.h"
 
@@ -125,7 +126,12 @@ int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // help or version
+    if (e.get_exit_code() == 0) {  // help or version
+      std::ostringstream text;
+      const int status = app.exit(e, text, text);
+      PrintText(text.str());
+      return status;
+    }
     std::string command = app.get_name();
     for (const auto* sub : app.get_subcommands()) command += " " + sub->get_name();
     throw ConfigError("command line", fmt::format("{} (see {} --help)", e.what(), command));
@@ -133,6 +139,6 @@ int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>
   return run();
 }
 
-void PrintWarning(const std::string& text) { fmt::print(stderr, "tercet: WARNING: {}\n", text); }
+void PrintWarning(const std::string& text) { PrintToStderr("tercet: WARNING: " + text); }
 
 }  // namespace tercet::app

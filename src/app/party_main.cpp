@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <csignal>
 #include <memory>
 #include <thread>
@@ -16,7 +17,9 @@
 #include "app/failure.h"
 #include "app/inputs.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "app/party_session.h"
+#include "app/process.h"
 #include "app/testbed.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
@@ -26,6 +29,10 @@
 
 namespace tercet::app {
 namespace {
+
+constexpr const char* kProgram = "tercet-party";
+// From a signal to the end: enough for the peers to be told.
+constexpr auto kSignalGrace = std::chrono::milliseconds(1500);
 
 struct Arguments {
   std::optional<int> id;
@@ -49,14 +56,17 @@ class Process {
     const std::lock_guard lock(mutex_);
     session_ = session;
   }
-  // Signals no longer count: what is left is to write the results.
+  // What is left is to write the results, or to say why there are none.
   void Detach() {
     const std::lock_guard lock(mutex_);
     session_ = nullptr;
     done_ = true;
   }
+  // The peers are told, and the process ends soon even where the main thread hangs in output that
+  // nobody reads.
   void OnSignal(int number) {
-    const std::string reason = fmt::format("stopped by a signal ({})", ::strsignal(number));
+    const std::string reason = SignalText(number);
+    if (!std::exchange(asked_, true)) EndSoon(kSignalGrace, kProgram + (": error: " + reason));
     const std::lock_guard lock(mutex_);
     if (done_) return;
     if (session_ != nullptr && connected_) {
@@ -75,7 +85,7 @@ class Process {
     if (launcher_ != nullptr) {
       launcher_->Send(failure);
     } else {
-      fmt::print(stderr, "tercet-party: error: {}\n", failure.text);
+      PrintToStderr(fmt::format("{}: error: {}", kProgram, failure.text));
     }
   }
 
@@ -84,6 +94,7 @@ class Process {
   EventPipe* launcher_;
   PartySession* session_ = nullptr;
   bool connected_ = false, done_ = false;
+  bool asked_ = false;  // of the thread that waits for signals
 };
 
 std::chrono::sys_seconds Now() {
@@ -223,10 +234,10 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     if (!std::exchange(warned, true))
       for (const auto& warning : plan.Warnings(registry)) warn(warning);
     const bool rotates = settings.rotate_dealer;
-    fmt::print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
-               rotates ? "groups" : "batches", plan.batch, RolesText(plan.roles),
-               rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
-    std::fflush(stdout);
+    Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
+          rotates ? "groups" : "batches", plan.batch, RolesText(plan.roles),
+          rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
+    FlushOutput();
   };
   settings.on_delivered = [](std::size_t queries) {
     spdlog::info("the material of all {} queries is delivered; the helper is not needed any more",
@@ -266,19 +277,19 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   }
   if (!arguments.json.empty())
     WriteFile(arguments.json, report::ToJson(report), FileRights::kOwner);
-  fmt::print("{}", report::Describe(report, report::Utf8Locale()));
+  Print("{}", report::Describe(report, report::Utf8Locale()));
   if (receives && !makes_material) {
     const auto predictions = nn::Predictions(report.logits, report.classes);
     if (labels.empty()) {
-      fmt::print("\npredictions: {}\n", fmt::join(predictions, " "));
+      Print("\npredictions: {}\n", fmt::join(predictions, " "));
     } else if (labels.size() != predictions.size()) {
       throw ConfigError("--labels", fmt::format("{} labels found, {} expected, one for each image",
                                                 labels.size(), predictions.size()));
     } else {
       const std::size_t correct = CountCorrect(predictions, labels);
-      fmt::print("\naccuracy: {:.2f} % ({} of {} images)\n",
-                 100.0 * static_cast<double>(correct) / static_cast<double>(labels.size()), correct,
-                 labels.size());
+      Print("\naccuracy: {:.2f} % ({} of {} images)\n",
+            100.0 * static_cast<double>(correct) / static_cast<double>(labels.size()), correct,
+            labels.size());
     }
   }
   return kExitOk;
@@ -342,17 +353,14 @@ void AddOptions(CLI::App& app, Arguments& a) {
 
 int Main(int argc, char** argv) {
   // A thread of its own waits for the signals; all others leave them alone.
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, number);
+  const sigset_t signals = StopSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::signal(SIGPIPE, SIG_IGN);
 
   Arguments arguments;
   CLI::App app(
       "One party of secure inference, for testbeds of real hosts. See `tercet run` for three on "
       "one machine.",
-      "tercet-party");
+      kProgram);
   app.set_version_flag("--version", "tercet-party " TERCET_VERSION);
   AddOptions(app, arguments);
   return ParseAndRun(app, argc, argv, [&] {
@@ -379,5 +387,6 @@ int Main(int argc, char** argv) {
 }  // namespace tercet::app
 
 int main(int argc, char** argv) {
-  return tercet::app::GuardedMain("tercet-party", [&] { return tercet::app::Main(argc, argv); });
+  return tercet::app::GuardedMain(tercet::app::kProgram,
+                                  [&] { return tercet::app::Main(argc, argv); });
 }

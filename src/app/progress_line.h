@@ -4,9 +4,10 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <string>
 #include <utility>
+
+#include "app/output.h"
 
 namespace tercet::app {
 
@@ -22,14 +23,14 @@ class ProgressLine {
     const double passed = std::chrono::duration<double>(now - start_).count();
     const auto wait = terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000);
     if (passed < 1 || (shown_ && done < total && now - last_ < wait)) return;
-    fmt::print(stderr, "{}{} of {} {}, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done, total,
-               what_, static_cast<double>(done) / passed, terminal_ ? "" : "\n");
-    std::fflush(stderr);
+    PrintProgress(fmt::format("{}{} of {} {}, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done,
+                              total, what_, static_cast<double>(done) / passed,
+                              terminal_ ? "" : "\n"));
     last_ = now;
     shown_ = true;
   }
   ~ProgressLine() {
-    if (shown_ && terminal_) fmt::print(stderr, "\n");
+    if (shown_ && terminal_) PrintProgress("\n");
   }
 
  private:

@@ -16,6 +16,7 @@
 #include "app/inputs.h"
 #include "app/launcher.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "app/party_session.h"
 #include "app/pictures.h"
 #include "app/progress_line.h"
@@ -138,7 +139,7 @@ RunInput LoadInput(const RunArguments& arguments) {
   }
   input.model_is_compiled = nn::IsCompiled(arguments.model.file);
   input.model = LoadModel(input.spec, arguments.model, input.registry,
-                          [](const std::string& line) { fmt::print("{}\n", line); });
+                          [](const std::string& line) { Print("{}\n", line); });
   if (!arguments.UsesMaterial())
     ResolveAuto(input.model.net, input.registry, input.suite, input.link,
                 nn::ParseObjective(arguments.optimise, "--optimise"), input.roles, arguments.batch);
@@ -286,18 +287,17 @@ int MakeMaterial(const RunArguments& arguments) {
   const auto parties = RunParties(arguments, input);
   double offline_s = 0;
   for (const auto& party : parties) offline_s = std::max(offline_s, party.offline_s);
-  fmt::print("material for {} queries of {} images each, suite {}, made in {}:\n",
-             arguments.queries, arguments.batch, input.suite.Text(),
-             report::FormatSeconds(offline_s));
+  Print("material for {} queries of {} images each, suite {}, made in {}:\n", arguments.queries,
+        arguments.batch, input.suite.Text(), report::FormatSeconds(offline_s));
   for (const auto& party : parties) {
     const auto file = MaterialOf(arguments.material_out, party.party);
-    fmt::print("  {}: {}; party {} sent {}\n", file.string(),
-               report::FormatBytes(std::filesystem::file_size(file)), party.party,
-               report::FormatBytes(party.OfflineBytes()));
+    Print("  {}: {}; party {} sent {}\n", file.string(),
+          report::FormatBytes(std::filesystem::file_size(file)), party.party,
+          report::FormatBytes(party.OfflineBytes()));
   }
   if (!plan.HelperActsOnline())
-    fmt::print("The helper, party {}, has no part in what follows; its file is not needed.\n",
-               input.roles.helper);
+    Print("The helper, party {}, has no part in what follows; its file is not needed.\n",
+          input.roles.helper);
   return kExitOk;
 }
 
@@ -318,11 +318,11 @@ int Run(RunArguments arguments) {
     warnings.emplace_back(
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
   for (const auto& warning : warnings) PrintWarning(warning);
-  fmt::print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
-             input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
-             input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles),
-             arguments.rotate_dealer ? ", the helper's role rotates" : "");
-  std::fflush(stdout);
+  Print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
+        input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
+        input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles),
+        arguments.rotate_dealer ? ", the helper's role rotates" : "");
+  FlushOutput();
 
   report::RunReport run = report::Merge(RunParties(arguments, input));
   run.transport = arguments.transport;
@@ -343,14 +343,12 @@ int Run(RunArguments arguments) {
     run.equal = equal;
   }
 
-  // First, since who reads what is printed may keep this process waiting.
-  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run), FileRights::kOwner);
   const bool utf8 = report::Utf8Locale();
   if (arguments.show > 0)
-    fmt::print("\n{}",
-               DrawPictures(images, arguments.show, input.data.labels, run.predictions, utf8));
-  fmt::print("\n{}", report::Describe(run, utf8));
-  std::fflush(stdout);
+    Print("\n{}", DrawPictures(images, arguments.show, input.data.labels, run.predictions, utf8));
+  Print("\n{}", report::Describe(run, utf8));
+  FlushOutput();
+  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run), FileRights::kOwner);
   if (!run.MatchesPlain().value_or(true))
     throw Error("the secure result differs from the plain integer network");
   if (!*run.matches_plan)

@@ -10,6 +10,7 @@
 #include "app/draw_digits.h"
 #include "app/failure.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/builtin_protocols.h"
@@ -67,7 +68,7 @@ struct KeygenArguments {
 
 int MakeAll(const KeygenArguments& arguments) {
   crypto::MakeCertificates(arguments.directory, static_cast<int>(arguments.days), arguments.force);
-  fmt::print(
+  Print(
       "{0} holds a private certificate authority and one certificate for each party, valid for {1} "
       "days.\n"
       "Whoever has this directory can be all three parties: keep it on one machine, or where one "
@@ -93,13 +94,13 @@ int Keygen(const KeygenArguments& arguments) {
   const auto file = [&](const char* end) {
     return (arguments.directory / fmt::format("party{}{}", party, end)).string();
   };
-  fmt::print("{}\n{}", file(".pem"), Describe(certificate));
+  Print("{}\n{}", file(".pem"), Describe(certificate));
   if (arguments.renew) {
-    fmt::print(
+    Print(
         "The key is the old one, so the fingerprint is too: the others need not change "
         "anything.\n");
   } else {
-    fmt::print(
+    Print(
         "Give the others {0} or the fingerprint, and let them read the fingerprint to you on the "
         "phone.\n"
         "{1} stays here: whoever has it can be party {2}.\n",
@@ -111,7 +112,7 @@ int Keygen(const KeygenArguments& arguments) {
 int ShowCertificates(const std::vector<std::filesystem::path>& files) {
   for (const auto& file : files) {
     const auto certificate = crypto::ReadCertificate(file);
-    fmt::print("{}\n{}", file.string(), Describe(certificate));
+    Print("{}\n{}", file.string(), Describe(certificate));
   }
   return kExitOk;
 }
@@ -123,8 +124,8 @@ struct DrawDigitsArguments {
 
 int DrawDigitFiles(const DrawDigitsArguments& arguments) {
   DrawDigits(arguments.images, arguments.labels, arguments.count, arguments.seed);
-  fmt::print("{} and {}: {} drawn digits and their classes\n", arguments.images.string(),
-             arguments.labels.string(), arguments.count);
+  Print("{} and {}: {} drawn digits and their classes\n", arguments.images.string(),
+        arguments.labels.string(), arguments.count);
   return kExitOk;
 }
 
@@ -132,12 +133,12 @@ int ListSuites() {
   const auto registry = BuiltinProtocols();
   for (const auto& name : registry.SuiteNames()) {
     const auto& info = registry.FindSuite(name).Info();
-    fmt::print("{} ({})\n    {}\n", info.name, info.is_private ? "private" : "NOT private",
-               info.summary);
-    if (!info.is_private) fmt::print("    leaks: {}\n", info.leaks);
-    for (const auto& option : info.options) fmt::print("    option {}\n", option);
+    Print("{} ({})\n    {}\n", info.name, info.is_private ? "private" : "NOT private",
+          info.summary);
+    if (!info.is_private) Print("    leaks: {}\n", info.leaks);
+    for (const auto& option : info.options) Print("    option {}\n", option);
   }
-  fmt::print("\nOptions follow the name, as in --suite lut:chunks=3\n");
+  Print("\nOptions follow the name, as in --suite lut:chunks=3\n");
   return kExitOk;
 }
 

@@ -7,6 +7,7 @@
 
 #include "app/failure.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "import/import_onnx.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
@@ -46,11 +47,11 @@ int RunImport(Arguments arguments) {
       Output{arguments.out, network.architecture}};
   WriteFiles(outputs);
   const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());
-  fmt::print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
+  app::Print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
              arguments.out.string(), spec.layers.size(), spec.input.shape.channels,
              spec.input.shape.height, spec.input.shape.width, spec.Classes(),
              arguments.weights.string());
-  for (const std::string& note : network.notes) fmt::print("note: {}\n", note);
+  for (const std::string& note : network.notes) app::Print("note: {}\n", note);
   return app::kExitOk;
 }
 

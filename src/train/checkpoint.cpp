@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 
 namespace tercet::train {
 namespace {
@@ -65,19 +66,9 @@ void SaveCheckpoint(const Checkpoint& checkpoint, const torch::optim::Optimizer&
   optimizer.save(steps);
   archive.write("optimizer", steps);
 
-  std::filesystem::path temporary = file;
-  temporary += ".tmp";
-  std::error_code error;
-  try {
-    archive.save_to(temporary.string());
-    std::filesystem::rename(temporary, file, error);
-  } catch (const c10::Error&) {
-    error = std::make_error_code(std::errc::io_error);
-  }
-  if (!error) return;
-  std::error_code ignored;
-  std::filesystem::remove(temporary, ignored);
-  throw ConfigError(file.string(), "cannot write the checkpoint: " + error.message());
+  std::ostringstream text;
+  archive.save_to(text);
+  WriteFile(file, text.view());
 }
 
 Checkpoint LoadCheckpoint(const std::filesystem::path& file, const std::string& settings,

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/nn/network.h"
 #include "tercet/nn/tensor_file.h"
 #include "train/batches.h"
@@ -44,12 +45,6 @@ double SecondsSince(Clock::time_point start) {
 
 void Require(bool good, const char* option, const std::string& problem) {
   if (!good) throw ConfigError(option, problem);
-}
-
-void CheckFolder(const std::filesystem::path& file, const char* option) {
-  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-  Require(std::filesystem::is_directory(folder), option,
-          fmt::format("folder {} does not exist", folder.string()));
 }
 
 void CheckOptions(const TrainOptions& o) {
@@ -90,8 +85,8 @@ void CheckOptions(const TrainOptions& o) {
           fmt::format("no CUDA device was found by libtorch {}; expected cpu or auto",
                       LibtorchVersion()));
   Require(!o.out.empty(), "--out", "expected a file to write");
-  CheckFolder(o.out, "--out");
-  CheckFolder(CheckpointFile(o), "--checkpoint");
+  CheckWritable(o.out, "--out");
+  CheckWritable(CheckpointFile(o), "--checkpoint");
 }
 
 // Fisher-Yates with a generator and a reduction that the standard fixes, unlike std::shuffle.

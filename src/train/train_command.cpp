@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -16,7 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "app/output.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/report/chart.h"
 #include "train/config.h"
 #include "train/train.h"
@@ -42,18 +44,18 @@ std::string Duration(double seconds) {
 
 void Print(const TrainProgress& p, bool terminal) {
   if (p.epoch_done) {
-    fmt::print(
+    app::Print(
         "{}epoch {}/{}  loss {:.4f}  accuracy {:.2f} %  held out {:.2f} %{}  {:.0f} images/s  {} "
         "left\n",
         terminal ? "\r\033[K" : "", p.epoch, p.epochs, p.loss, 100 * p.accuracy,
         100 * p.validation_accuracy, p.saved ? " (saved)" : "", p.images_per_s, Duration(p.left_s));
   } else if (terminal) {
-    fmt::print(
+    app::Print(
         "\r\033[Kepoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.2f} %  {:.0f} images/s  {} left",
         p.epoch, p.epochs, p.step, p.steps, p.loss, 100 * p.accuracy, p.images_per_s,
         Duration(p.left_s));
   }
-  std::fflush(stdout);
+  app::FlushOutput();
 }
 
 ordered_json Describe(const TrainOptions& o) {
@@ -85,18 +87,6 @@ ordered_json DescribeMachine() {
           {"cores", std::thread::hardware_concurrency()},
           {"cuda", HasCuda()},
           {"libtorch", LibtorchVersion()}};
-}
-
-// Rewritten after every epoch, so that an interrupted run has its log too.
-void WriteFile(const std::filesystem::path& file, const std::string& text) {
-  std::filesystem::path temporary = file;
-  temporary += ".tmp";
-  std::ofstream stream(temporary);
-  stream << text;
-  stream.close();
-  std::error_code error;
-  if (stream) std::filesystem::rename(temporary, file, error);
-  if (!stream || error) throw ConfigError(file.string(), "cannot write the log (--log)");
 }
 
 std::string Curves(const std::string& title, const std::vector<EpochRecord>& history) {
@@ -148,23 +138,30 @@ void RunCommand(const Arguments& arguments) {
 
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   ordered_json log = {{"options", Describe(options)}, {"machine", DescribeMachine()}};
+  std::filesystem::path chart = config.log;
+  chart.replace_extension(".svg");
+  if (!config.log.empty())
+    for (const auto& file : {config.log, chart}) CheckWritable(file, "--log");
+  std::string curves;
   const auto write_log = [&] {
-    if (!config.log.empty()) WriteFile(config.log, log.dump(2) + '\n');
+    if (config.log.empty()) return;
+    const std::string text = log.dump(2) + '\n';
+    const std::array outputs{Output{config.log, text}, Output{chart, curves}};
+    WriteFiles(outputs);
   };
+  // The log is rewritten after every epoch, so that an interrupted run has one too.
   const auto on_progress = [&](const TrainProgress& progress) {
     Print(progress, terminal);
     if (!progress.epoch_done || config.log.empty()) return;
     log["epochs"] = Describe(progress.history);
+    curves = Curves(options.out.stem().string(), progress.history);
     write_log();
-    std::filesystem::path chart = config.log;
-    WriteFile(chart.replace_extension(".svg"),
-              Curves(options.out.stem().string(), progress.history));
   };
   const TrainResult result = Train(options, on_progress);
-  fmt::print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
+  app::Print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
              options.epochs, 100 * result.validation_accuracy);
-  if (result.test_accuracy) fmt::print(", test {:.2f} %", 100 * *result.test_accuracy);
-  fmt::print("; {} in all\n", Duration(result.seconds));
+  if (result.test_accuracy) app::Print(", test {:.2f} %", 100 * *result.test_accuracy);
+  app::Print("; {} in all\n", Duration(result.seconds));
   log["best_epoch"] = result.best_epoch;
   log["validation_accuracy"] = result.validation_accuracy;
   if (result.test_accuracy) log["test_accuracy"] = *result.test_accuracy;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -36,7 +37,8 @@ class Testbed : public testing::Test {
 
   /// Party `id` with the testbed as it stands now, this network and more arguments; nothing of its
   /// own to bring.
-  Process StartBare(int id, const std::string& network, const std::vector<std::string>& more) {
+  Process StartBare(int id, const std::string& network, const std::vector<std::string>& more,
+                    const std::function<void()>& prepare = {}) {
     const std::string testbed = fmt::format("testbed{}.json", started_++);
     world_.Write(testbed, config_.dump());
     std::vector<std::string> arguments{"--id",      std::to_string(id),
@@ -49,13 +51,14 @@ class Testbed : public testing::Test {
       fds.push_back(fd);
     }
     arguments.insert(arguments.end(), more.begin(), more.end());
-    return world_.Party(arguments, fds);
+    return world_.Party(arguments, fds, prepare);
   }
   /// The same, with the images at party 1 and the model at party 2.
-  Process Start(int id, const std::string& network, std::vector<std::string> more = {}) {
+  Process Start(int id, const std::string& network, std::vector<std::string> more = {},
+                const std::function<void()>& prepare = {}) {
     if (id == 1) more.insert(more.begin(), {"--images", world_.File("images.idx")});
     if (id == 2) more.insert(more.begin(), {"--model", world_.File(network + ".safetensors")});
-    return StartBare(id, network, more);
+    return StartBare(id, network, more, prepare);
   }
 
   /// Each ends by itself with an error; at least one names the thing.

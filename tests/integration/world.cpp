@@ -68,7 +68,7 @@ std::string BigEndian(std::uint32_t value) {
 }  // namespace
 
 Process::Process(const fs::path& scratch, const std::vector<std::string>& command,
-                 const std::vector<int>& fds) {
+                 const std::vector<int>& fds, const std::function<void()>& prepare) {
   static std::atomic<int> number{0};
   const int n = number++;
   out_ = scratch / fmt::format("out.{}", n);
@@ -91,6 +91,9 @@ Process::Process(const fs::path& scratch, const std::vector<std::string>& comman
     ::dup2(out, STDOUT_FILENO);
     ::dup2(err, STDERR_FILENO);
     for (const int fd : fds) ::fcntl(fd, F_SETFD, 0);
+    for (const int each : {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGPIPE, SIGXFSZ})
+      ::signal(each, SIG_DFL);
+    if (prepare) prepare();
     ::execve(argv[0], argv.data(), environment.data());
     ::_exit(127);
   }
@@ -122,6 +125,8 @@ Result Process::Wait(std::chrono::milliseconds limit) {
   result.err = ReadAll(err_);
   return result;
 }
+
+std::string Process::OutSoFar() const { return ReadAll(out_); }
 
 std::string Process::ErrSoFar() const { return ReadAll(err_); }
 
@@ -187,22 +192,25 @@ void World::Write(const std::string& name, const std::string& content) const {
   TERCET_CHECK(stream.good(), "cannot write {}", name);
 }
 
-Process World::Tercet(std::vector<std::string> arguments) const {
+Process World::Tercet(std::vector<std::string> arguments,
+                      const std::function<void()>& prepare) const {
   arguments.insert(arguments.begin(), TERCET_BIN_DIR "/tercet");
-  return {path_, arguments};
+  return {path_, arguments, {}, prepare};
 }
 
-Process World::Party(std::vector<std::string> arguments, const std::vector<int>& fds) const {
+Process World::Party(std::vector<std::string> arguments, const std::vector<int>& fds,
+                     const std::function<void()>& prepare) const {
   arguments.insert(arguments.begin(), TERCET_BIN_DIR "/tercet-party");
-  return {path_, arguments, fds};
+  return {path_, arguments, fds, prepare};
 }
 
-Process World::Run(const std::string& network, const std::vector<std::string>& more) const {
+Process World::Run(const std::string& network, const std::vector<std::string>& more,
+                   const std::function<void()>& prepare) const {
   std::vector<std::string> arguments{
       "run",      File(network + ".json"), "--model",  File(network + ".safetensors"),
       "--images", File("images.idx"),      "--labels", File("labels.idx")};
   arguments.insert(arguments.end(), more.begin(), more.end());
-  return Tercet(arguments);
+  return Tercet(arguments, prepare);
 }
 
 void World::ExpectClean() const {

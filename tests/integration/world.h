@@ -28,9 +28,10 @@ struct Result {
 /// directory's.
 class Process {
  public:
-  /// `fds` stay open in the child.
+  /// `fds` stay open in the child, and `prepare` runs there last: it may only make calls that are
+  /// safe after a fork. Signals have their default actions.
   Process(const std::filesystem::path& scratch, const std::vector<std::string>& command,
-          const std::vector<int>& fds = {});
+          const std::vector<int>& fds = {}, const std::function<void()>& prepare = {});
   Process(Process&& other) noexcept;
   Process& operator=(Process&&) = delete;
   /// Kills it if it still runs.
@@ -38,7 +39,8 @@ class Process {
 
   pid_t Pid() const { return pid_; }
   Result Wait(std::chrono::milliseconds limit = std::chrono::seconds(60));
-  /// What it has written to stderr so far.
+  /// What it has written to stdout and stderr so far.
+  std::string OutSoFar() const;
   std::string ErrSoFar() const;
 
  private:
@@ -67,11 +69,14 @@ class World {
   void Write(const std::string& name, const std::string& content) const;
 
   /// bin/tercet and bin/tercet-party with these arguments.
-  Process Tercet(std::vector<std::string> arguments) const;
-  Process Party(std::vector<std::string> arguments, const std::vector<int>& fds = {}) const;
+  Process Tercet(std::vector<std::string> arguments,
+                 const std::function<void()>& prepare = {}) const;
+  Process Party(std::vector<std::string> arguments, const std::vector<int>& fds = {},
+                const std::function<void()>& prepare = {}) const;
   /// `run` of the small network "dense" or "conv" with the ten images, their labels and more
   /// arguments.
-  Process Run(const std::string& network, const std::vector<std::string>& more) const;
+  Process Run(const std::string& network, const std::vector<std::string>& more,
+              const std::function<void()>& prepare = {}) const;
 
   /// Expects that nothing is left: no file in the temporary directory and no process that knows
   /// this world.
