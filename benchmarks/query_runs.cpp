@@ -128,8 +128,9 @@ PredictedMilliseconds PredictTime(const RunOptions& options, const Setting& sett
   const auto registry = BuiltinProtocols();
   const auto suite = app::ParseSuite(setting.suite, registry);
   const auto link = net::ParseLinkProfile(setting.link);
+  const auto net = options.nets_dir + "/" + setting.network;
   auto network =
-      nn::LoadCompiled(options.nets_dir + "/" + setting.network + ".compiled.safetensors").net;
+      nn::LoadCompiled(net + ".compiled.safetensors", nn::LoadNetwork(net + ".json")).net;
   app::ResolveAuto(network, registry, suite, link, nn::Objective::kOnline, {}, setting.batch);
   const auto plan = nn::MakePlan(network, registry, suite, {}, setting.batch);
   const double per = 1e-6 / static_cast<double>(setting.batch);

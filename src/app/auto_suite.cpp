@@ -5,6 +5,8 @@
 
 #include "app/inputs.h"
 #include "tercet/base/error.h"
+#include "tercet/nn/announcement.h"
+#include "tercet/nn/architecture.h"
 
 namespace tercet::app {
 namespace {
@@ -55,9 +57,7 @@ void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
                  const mpc::SuiteChoice& suite, const net::LinkProfile& link,
                  nn::Objective objective, const mpc::Roles& roles, std::size_t batch) {
   const bool unnamed = suite.name == nn::kAutoSuite;
-  const auto asks = [&](const nn::PublicLayer& layer) {
-    return layer.suite == nn::kAutoSuite || (unnamed && layer.suite.empty());
-  };
+  const auto asks = [&](const nn::PublicLayer& layer) { return nn::LeavesSuite(layer, suite); };
   if (std::none_of(network.layers.begin(), network.layers.end(), asks)) return;
   if (!unnamed)
     for (auto& layer : network.layers)
@@ -72,13 +72,10 @@ void CheckMaterialSuite(const nn::MaterialFile& material, const nn::NetworkSpec&
                         const mpc::Registry& registry, const mpc::SuiteChoice& suite,
                         const net::LinkProfile& link, nn::Objective objective) {
   const auto& header = material.Header();
-  const auto made = material.MakePlan(registry);
-  if (made.network.spec_digest != spec.Digest()) return;
+  const auto made = material.MakePlan(spec, registry);
   // The material's network names the suites that were chosen; the JSON those that are asked for.
   auto asked = made.network;
-  const auto named = PlaceholderNetwork(spec, registry, kDefaultBits);
-  TERCET_CHECK(named.layers.size() == asked.layers.size(), "{} layers in the JSON, {} in {}",
-               named.layers.size(), asked.layers.size(), material.File().string());
+  const auto named = nn::Architecture(spec, asked.OnlyClass());
   for (std::size_t k = 0; k < asked.layers.size(); ++k)
     asked.layers[k].suite = named.layers[k].suite;
   ResolveAuto(asked, registry, suite, link, objective, header.roles, header.batch);

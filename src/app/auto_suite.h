@@ -30,8 +30,7 @@ void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
 
 /// Throws ConfigError (place: the file) unless a run with `suite` on `link` gives every layer the
 /// suite that the material was made for. Layers are compared, not names: `auto` may choose
-/// otherwise than it did, or as a suite that is named. Another network's material is not looked at
-/// (see CheckMaterial).
+/// otherwise than it did, or as a suite that is named. Another network's material is refused too.
 void CheckMaterialSuite(const nn::MaterialFile& material, const nn::NetworkSpec& spec,
                         const mpc::Registry& registry, const mpc::SuiteChoice& suite,
                         const net::LinkProfile& link, nn::Objective objective);

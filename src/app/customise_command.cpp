@@ -35,7 +35,7 @@ Measured Measure(const nn::NetworkSpec& spec, const CustomiseArguments& argument
                  const mpc::Registry& registry) {
   Measured measured{nn::CountNetwork(spec), "-", "-", "-"};
   try {
-    const auto network = PlaceholderNetwork(spec, registry, static_cast<unsigned>(arguments.bits));
+    const auto network = PlaceholderNetwork(spec, static_cast<unsigned>(arguments.bits));
     const auto plan = nn::MakePlan(network, registry, ParseSuite(arguments.suite, registry),
                                    arguments.roles.Resolve(), 1);
     const auto total = plan.Total();

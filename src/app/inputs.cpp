@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tercet/base/error.h"
+#include "tercet/nn/architecture.h"
 
 namespace tercet::app {
 namespace {
@@ -32,15 +33,7 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
       throw ConfigError("--calibrate-images",
                         fmt::format("{} is compiled already; give float weights to compile",
                                     source.file.string()));
-    nn::IntegerNetwork network = nn::LoadCompiled(source.file);
-    if (network.net.spec_digest != spec.Digest())
-      throw ConfigError(
-          source.file.string(),
-          fmt::format(
-              "this model was compiled for another architecture (network \"{}\", digest {:.12}); "
-              "network \"{}\" with digest {:.12} expected",
-              network.net.name, network.net.spec_digest, spec.name, spec.Digest()));
-    return network;
+    return nn::LoadCompiled(source.file, spec);
   }
   const nn::FloatNetwork network(spec, nn::LoadTensors(source.file), source.file.string());
   nn::CompileOptions options;
@@ -99,17 +92,17 @@ nn::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t see
   return file;
 }
 
-nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, const mpc::Registry& registry,
-                                     unsigned bits) {
-  const nn::FloatNetwork network(spec, PlaceholderWeights(spec, 1), "placeholder weights");
-  nn::CompileOptions options;
-  options.default_bits = options.default_fixed_bits = bits;
-  nn::PublicNetwork result = nn::Compile(network, registry.PlainOracle(), options, nullptr).net;
-  for (auto& layer : result.layers) {
+nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits) {
+  nn::PublicNetwork network = nn::Architecture(spec, spec.output == "class");
+  const unsigned most = nn::CompileOptions{}.activation_bits;  // see there
+  for (auto& layer : network.layers) {
     layer.value_bits = bits;
-    layer.shift = std::min(layer.shift, bits - 1);
+    const bool relu = layer.activation == mpc::ActivationKind::kRelu;
+    const unsigned kept = relu ? most : most * 3 / 4;
+    if (relu || layer.activation == mpc::ActivationKind::kSquare)
+      layer.shift = bits - 1 - std::min(kept, bits - 1);
   }
-  return result;
+  return network;
 }
 
 nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count) {

@@ -40,9 +40,9 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
 /// Weights drawn from a fixed seed, for questions that the architecture alone answers (costs) and
 /// for tests.
 nn::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed);
-/// The public network with the same width for every layer.
-nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, const mpc::Registry& registry,
-                                     unsigned bits);
+/// The public network with the same width for every layer, and the shifts that leave as
+/// many bits as Compile does by default.
+nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits);
 /// Random pixels from a fixed seed.
 nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
 /// The bytes of a .npy file that LoadImages reads back.

@@ -52,7 +52,7 @@ int ShowPlan(PlanArguments arguments) {
   const auto spec = nn::LoadNetwork(arguments.network);
   nn::PublicNetwork network;
   if (arguments.model.file.empty()) {
-    network = PlaceholderNetwork(spec, registry, static_cast<unsigned>(arguments.bits));
+    network = PlaceholderNetwork(spec, static_cast<unsigned>(arguments.bits));
     Print("No model given: every layer is taken to need {} bits.\n", arguments.bits);
   } else {
     network = LoadModel(spec, arguments.model, registry, Say).net;
@@ -322,7 +322,7 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
   command
       ->add_option("--output", a->output,
                    "What leaves the network: its logits, or the class alone (default: as the "
-                   "architecture says)")
+                   "architecture says; never more than that)")
       ->check(CLI::IsMember({"logits", "class"}));
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   command->footer(

@@ -120,7 +120,7 @@ bool UseMaterial(const Arguments& arguments, nn::MaterialFile& material, PartySe
   if (arguments.suite_given)
     CheckMaterialSuite(material, settings.spec, registry, asked, settings.link,
                        nn::ParseObjective(arguments.optimise, "--optimise"));
-  const bool helper_acts = material.MakePlan(registry).HelperActsOnline();
+  const bool helper_acts = material.MakePlan(settings.spec, registry).HelperActsOnline();
   if (!helper_acts && settings.id == settings.roles.helper)
     throw ConfigError("--material",
                       fmt::format("party {}, the helper, has no part in the online phase of this "

@@ -10,6 +10,7 @@
 #include "app/rotated_runner.h"
 #include "app/rotation.h"
 #include "tercet/crypto/prf.h"
+#include "tercet/nn/announcement.h"
 #include "tercet/nn/secure_network.h"
 #include "tercet/ring/kernels.h"
 
@@ -90,21 +91,39 @@ std::size_t ParseImageCount(const std::string& text, int from) {
   return count;
 }
 
-nn::PublicNetwork ReceiveNetwork(net::Links& links, const PartySettings& settings) {
+// `body` reads or uses the model that its owner announced. What is wrong there is no fault of this
+// party's user, unless that is the owner.
+template <class Body>
+auto WithModelOf(int owner, const PartySettings& settings, const Body& body) {
+  if (settings.id == owner) return body();
+  const auto refusal = [&](const Error& e) {
+    return ProtocolError(
+        fmt::format("party {} announced a model that this party refuses: {}", owner, e.what()));
+  };
+  try {
+    return body();
+  } catch (const ConfigError& e) {
+    throw refusal(e);
+  } catch (const UnsupportedError& e) {
+    throw refusal(e);
+  }
+}
+
+// What is computed: this party's own architecture with the widths that the model's owner announces,
+// and this party's own choice of suites, or where it leaves that the announced one.
+nn::PublicNetwork ReceiveNetwork(net::Links& links, const PartySettings& settings,
+                                 const mpc::Registry& registry) {
   const int owner = settings.roles.model_owner;
-  const std::string mine =
-      settings.model != nullptr ? nn::PublicNetworkToJson(settings.model->net) : "";
+  std::string mine;
+  if (settings.model != nullptr)
+    mine = nn::AnnouncementToJson(
+        nn::AnnouncementOf(settings.model->net, settings.spec, settings.suite));
   const std::string text =
-      Announce(links, owner, kNetworkTag, mine, kMaxNetworkBytes, "the public network");
-  auto network =
-      nn::PublicNetworkFromJson(text, fmt::format("network announced by party {}", owner));
-  const std::string digest = settings.spec.Digest();
-  if (network.spec_digest != digest || network.input != settings.spec.input)
-    throw ProtocolError(fmt::format(
-        "party {} owns a model of network \"{}\" with digest {:.12}; this party's network \"{}\" "
-        "has digest {:.12}",
-        owner, network.name, network.spec_digest, settings.spec.name, digest));
-  return network;
+      Announce(links, owner, kNetworkTag, mine, kMaxNetworkBytes, "the model's widths");
+  return WithModelOf(owner, settings, [&] {
+    return nn::NetworkOf(settings.spec, nn::AnnouncementFromJson(text, "model"), registry,
+                         settings.suite, "model");
+  });
 }
 
 void ComparePlans(net::Links& links, const std::string& digest) {
@@ -277,8 +296,8 @@ void CheckMaterial(const PartySettings& settings) {
                         fmt::format("was made for {} {}, this run has {}", what, found, expected));
   };
   check("party", std::to_string(header.party), std::to_string(settings.id));
-  const auto network = nn::PublicNetworkFromJson(header.network, file + " /network");
-  check("network", fmt::format("\"{}\" with digest {:.12}", network.name, network.spec_digest),
+  const auto made_for = nn::AnnouncementFromJson(header.network, file + " /network");
+  check("network", fmt::format("\"{}\" with digest {:.12}", made_for.network, made_for.spec_digest),
         fmt::format("\"{}\" with digest {:.12}", settings.spec.name, settings.spec.Digest()));
   check("suite", header.suite, settings.suite.Text());
   check("roles", RolesText(header.roles), RolesText(settings.roles));
@@ -378,9 +397,9 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
   if (from_file) {
     CheckMaterial(settings_);
-    task.plan = settings_.material->MakePlan(registry_);
+    task.plan = settings_.material->MakePlan(settings_.spec, registry_);
   }
-  const auto network = from_file ? task.plan.network : ReceiveNetwork(links, settings_);
+  const auto network = from_file ? task.plan.network : ReceiveNetwork(links, settings_, registry_);
   if (!to_file) {
     const std::string announced =
         Announce(links, settings_.roles.data_owner, kImagesTag,
@@ -391,7 +410,9 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
   std::size_t batch = settings_.batch;
   if (!from_file) {
     if (!to_file) batch = std::min(batch, task.images);
-    task.plan = nn::MakePlan(network, registry_, settings_.suite, settings_.roles, batch);
+    task.plan = WithModelOf(settings_.roles.model_owner, settings_, [&] {
+      return nn::MakePlan(network, registry_, settings_.suite, settings_.roles, batch);
+    });
   }
   task.queries = to_file ? settings_.queries : (task.images + batch - 1) / batch;
   auto digest = fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries);

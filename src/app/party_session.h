@@ -65,11 +65,12 @@ std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& 
 void CheckMaterial(const PartySettings& settings);
 
 /// One party's part of a run, over whatever links it is given: the model's owner tells the others
-/// the public network, the images' owner how many images there are; all make the same plan and
-/// compare it, share the model, and run batch after batch. With material from a file, network and
-/// shares of the model are in it, and the parties compare which session made it and which query is
-/// the next that none of them has used. With rotate_dealer the groups share the model each for
-/// itself, and the report's bytes are sums over them, its hops and times the largest.
+/// its model's widths (nn::Announcement), which each applies to its own architecture, the images'
+/// owner how many images there are; all make the same plan and compare it, share the model, and run
+/// batch after batch. With material from a file, network and shares of the model are in it, and the
+/// parties compare which session made it and which query is the next that none of them has used.
+/// With rotate_dealer the groups share the model each for itself, and the report's bytes are sums
+/// over them, its hops and times the largest.
 ///
 ///     PartySession session(settings, registry);
 ///     const auto report = session.Run([&] { return net::ConnectTcp(options); });
@@ -79,8 +80,9 @@ class PartySession {
   /// where settings exclude each other.
   PartySession(PartySettings settings, const mpc::Registry& registry);
 
-  /// Once. Throws what `connect` throws, and NetworkError, AbortError, ProtocolError, ConfigError
-  /// or UnsupportedError of the run; the other parties have been told then.
+  /// Once. Throws what `connect` throws, and NetworkError, AbortError or ProtocolError of the run;
+  /// ConfigError or UnsupportedError only for what this party brought itself. The other parties
+  /// have been told then.
   report::PartyReport Run(const std::function<net::Links()>& connect);
 
   /// Stops a run from another thread: the peers are told `reason`, and Run throws NetworkError with

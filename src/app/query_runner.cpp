@@ -11,6 +11,7 @@
 
 #include "tercet/base/error.h"
 #include "tercet/crypto/prf.h"
+#include "tercet/nn/announcement.h"
 #include "tercet/nn/material.h"
 
 namespace tercet::app {
@@ -204,7 +205,8 @@ void QueryRunner::PrepareAll(Handover& handover, std::size_t first) {
 QueryRunner::Outcome QueryRunner::MakeMaterial(const nn::SecureNetwork::ModelShares& model,
                                                const std::string& session) {
   nn::MaterialHeader header;
-  header.network = nn::PublicNetworkToJson(plan_.network);
+  header.network =
+      nn::AnnouncementToJson(nn::AnnouncementOf(plan_.network, settings_.spec, settings_.suite));
   header.suite = settings_.suite.Text();
   header.roles = plan_.roles;
   header.batch = plan_.batch;

@@ -82,13 +82,14 @@ nn::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registry) 
   // That of an evaluator: the helper's need not be there.
   const int party = arguments.roles.Resolve().Evaluator1();
   const nn::MaterialFile material(MaterialOf(arguments.material, party));
+  const auto spec = nn::LoadNetwork(arguments.network);
   if (arguments.suite_given)
-    CheckMaterialSuite(material, nn::LoadNetwork(arguments.network), registry,
-                       ParseSuite(arguments.suite, registry), net::ParseLinkProfile(arguments.link),
+    CheckMaterialSuite(material, spec, registry, ParseSuite(arguments.suite, registry),
+                       net::ParseLinkProfile(arguments.link),
                        nn::ParseObjective(arguments.optimise, "--optimise"));
   arguments.suite = material.Header().suite;
   if (!arguments.batch_given) arguments.batch = material.Header().batch;
-  return material.MakePlan(registry);
+  return material.MakePlan(spec, registry);
 }
 
 // What `queries` queries of which the material is there send.

@@ -29,7 +29,8 @@ constexpr char kSupported[] =
 struct Term {
   std::size_t source = 0;
   std::size_t stage = 0;           // pools that the source's block had
-  std::optional<RealMap> map;      // none: as it is
+  std::optional<MapShape> map;     // none: as it is
+  std::vector<Step> steps;         // that make it
   std::string name;                // of the last conv2d or linear in it, else of the first layer
   std::vector<std::string> parts;  // layers of the JSON that are multiplied out in it
   std::size_t macs = 0;
@@ -49,10 +50,43 @@ ActivationKind KindOf(LayerType type) {
   return type == LayerType::kRelu ? ActivationKind::kRelu : ActivationKind::kSquare;
 }
 
+/// How the integers of what leaves the input or a layer stand for real numbers: beta + alpha q,
+/// where beta is public.
+struct OffsetKind {
+  bool zero = true;     ///< beta is zero everywhere
+  bool uneven = false;  ///< beta differs within a channel
+};
+
+OffsetKind OffsetKindOf(const NetworkSpec& spec, const std::vector<Block>& blocks,
+                        std::size_t source) {
+  if (source == 0) return {spec.input.mean == 0, false};
+  const PublicLayer& layer = blocks[source - 1].layer;
+  if (layer.activation != ActivationKind::kSign) return {};
+  return {false, layer.sum_pool && layer.sum_pool->padding > 0};
+}
+
+/// beta, one value an element; only where it is not zero.
+std::vector<double> OffsetOf(const NetworkSpec& spec, const std::vector<Block>& blocks,
+                             std::size_t source) {
+  if (source == 0)
+    return std::vector<double>(spec.input.shape.Size(), -spec.input.mean / spec.input.std);
+  const PublicLayer& layer = blocks[source - 1].layer;
+  // -1 and +1 as 0 and 1.
+  if (!layer.sum_pool) return std::vector<double>(layer.Out().Size(), -1);
+  PublicLayer before = layer;
+  before.sum_pool.reset();
+  const Shape3 in = before.Out();
+  const std::vector<double> ones(in.Size(), 1);
+  std::vector<double> beta(layer.Out().Size());
+  SumWindows(in, *layer.sum_pool, ones.data(), 1, beta.data());
+  const auto area = static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
+  for (double& value : beta) value /= -area;
+  return beta;
+}
+
 class BlockMaker {
  public:
-  BlockMaker(const NetworkSpec& spec, const std::vector<FloatLayer>& layers)
-      : spec_(spec), weights_(layers) {
+  explicit BlockMaker(const NetworkSpec& spec) : spec_(spec) {
     for (const LayerSpec& layer : spec.layers) used_.insert(layer.from);
   }
 
@@ -105,7 +139,7 @@ class BlockMaker {
       case LayerType::kLinear:
         if (!layer.from.empty()) value_ = Kept(layer);
         CheckNoPool(layer);
-        Apply(layer, WeightsOf(layer), true);
+        Apply(layer, {LinearShapeOf(layer), layer.bias}, true);
         break;
       case LayerType::kBatchNorm:
         CheckNoPool(layer);
@@ -143,17 +177,6 @@ class BlockMaker {
       Refuse(layer, fmt::format("between {} and its activation", value_.pool->name));
   }
 
-  RealMap WeightsOf(const LayerSpec& layer) const {
-    const FloatLayer& weights = weights_[index_];
-    RealMap map;
-    map.shape = LinearShapeOf(layer);
-    map.weight.assign(weights.weight.begin(), weights.weight.end());
-    map.bias.assign(weights.bias.begin(), weights.bias.end());
-    map.bias.resize(layer.out_channels);
-    map.biased = layer.bias;
-    return map;
-  }
-
   /// The shape that what leaves a term really has; the JSON's may be flattened.
   Shape3 ShapeOf(const Term& term) const {
     if (term.map) return term.map->shape.Out();
@@ -161,50 +184,45 @@ class BlockMaker {
   }
 
   /// Multiplies the value by a map; of a sum, each summand.
-  void Apply(const LayerSpec& layer, RealMap map, bool names) {
-    for (Term& term : value_.terms) {
-      ApplyTo(term, layer, map, names);
-      std::fill(map.bias.begin(), map.bias.end(), 0);  // which is added once
-    }
+  void Apply(const LayerSpec& layer, const MapShape& map, bool names) {
+    for (std::size_t t = 0; t < value_.terms.size(); ++t)
+      ApplyTo(value_.terms[t], layer, map, names, {index_, false, t == 0});
   }
 
-  void ApplyTo(Term& term, const LayerSpec& layer, const RealMap& map, bool names) const {
+  void ApplyTo(Term& term, const LayerSpec& layer, const MapShape& map, bool names,
+               const Step& step) const {
     const Shape3 found = ShapeOf(term), wanted = map.shape.in;
     if (!term.map && found != wanted && wanted != Shape3{found.Size(), 1, 1})
       RefuseDense(layer, wanted);
     if (names || term.parts.empty()) term.name = layer.name;
     if (term.map) {
-      std::optional<RealMap> product = Compose(*term.map, map);
+      const std::optional<MapShape> product = ProductShape(*term.map, map);
       if (!product) {
         throw UnsupportedError(fmt::format(
             "layer {}: multiplied out with {} before it, which no activation separates from it, it "
             "has more than {} weights",
             layer.name, fmt::join(term.parts, " and "), kMostWeights));
       }
-      term.map = std::move(product);
+      term.map = product;
     } else {
       term.map = map;
     }
     term.macs += map.shape.Macs();
     term.parts.push_back(layer.name);
+    term.steps.push_back(step);
   }
 
   void Normalise(const LayerSpec& layer) {
-    const FloatLayer& norm = weights_[index_];
-    std::vector<double> factor(layer.in.channels), shift(factor.size());
-    for (std::size_t c = 0; c < factor.size(); ++c) {
-      factor[c] = norm.weight[c] / std::sqrt(norm.variance[c] + layer.eps);
-      shift[c] = norm.bias[c] - factor[c] * norm.mean[c];
-    }
-    for (Term& term : value_.terms) {
+    for (std::size_t t = 0; t < value_.terms.size(); ++t) {
+      Term& term = value_.terms[t];
       if (term.map && term.map->shape.Out() == layer.in) {
-        ScaleChannels(*term.map, factor, shift);
+        AddBiasShape(*term.map, false);
+        term.steps.push_back({index_, true, t == 0});
       } else {
-        RealMap map = DepthwiseMap(layer.in, 1, 1, 0, 1);
-        ScaleChannels(map, factor, shift);
-        ApplyTo(term, layer, map, false);
+        MapShape map = DepthwiseShape(layer.in, 1, 1, 0);
+        AddBiasShape(map, false);
+        ApplyTo(term, layer, map, false, {index_, false, t == 0});
       }
-      std::fill(shift.begin(), shift.end(), 0);  // which is added once
     }
   }
 
@@ -260,8 +278,7 @@ class BlockMaker {
   /// Whether it became the sums of the last block, instead of a linear map of the next one.
   bool AveragePool(const LayerSpec& layer) {
     if (!FollowsBlock(layer) || blocks_.back().layer.sum_pool) {
-      const double share = 1 / static_cast<double>(layer.kernel * layer.kernel);
-      Apply(layer, DepthwiseMap(layer.in, layer.kernel, layer.stride, layer.padding, share), false);
+      Apply(layer, DepthwiseShape(layer.in, layer.kernel, layer.stride, layer.padding), false);
       return false;
     }
     blocks_.back().layer.sum_pool = SumPool{layer.kernel, layer.stride, layer.padding};
@@ -289,28 +306,6 @@ class BlockMaker {
     suite = layer.suite;
   }
 
-  /// What leaves the input or a block, as an offset from its integers.
-  Offset OffsetOf(std::size_t source) const {
-    if (source == 0) {
-      const double beta = -spec_.input.mean / spec_.input.std;
-      if (beta == 0) return {};
-      return {std::vector<double>(spec_.input.shape.Size(), beta), false};
-    }
-    const PublicLayer& layer = blocks_[source - 1].layer;
-    if (layer.activation != ActivationKind::kSign) return {};
-    // -1 and +1 as 0 and 1.
-    if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), -1), false};
-    PublicLayer before = layer;
-    before.sum_pool.reset();
-    const Shape3 in = before.Out();
-    const std::vector<double> ones(in.Size(), 1);
-    Offset offset{std::vector<double>(layer.Out().Size()), layer.sum_pool->padding > 0};
-    SumWindows(in, *layer.sum_pool, ones.data(), 1, offset.beta.data());
-    const auto area = static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
-    for (double& beta : offset.beta) beta /= -area;
-    return offset;
-  }
-
   /// Makes a block of the value.
   void Close(const LayerSpec& layer, ActivationKind activation) {
     // The linear layer takes what leaves the block before; of two terms that could, one that has a
@@ -325,50 +320,46 @@ class BlockMaker {
 
     Block block;
     Term& term = value_.terms[main];
-    if (!term.map) term.map = DepthwiseMap(ShapeOf(term), 1, 1, 0, 1);
+    MapShape map = term.map ? *term.map : DepthwiseShape(ShapeOf(term), 1, 1, 0);
     block.layer.name = NameFor(term, layer);
     block.layer.type = std::move(open_type_);
     open_type_.clear();
     block.layer.activation = activation;
     block.value_layer = value_.layer;
-    block.map = std::move(*term.map);
-    AddOffset(term.source, block.map);
-    if (term.parts.size() > 1) block.multiplied = term.parts;
+    AddOffset(term.source, map);
+    if (value_.terms.size() > 1) AddShortcut(value_.terms[1 - main], layer, map, block);
+    block.layer.linear = map.shape;
+    block.steps = std::move(term.steps);
+    if (term.parts.size() > 1) block.multiplied = std::move(term.parts);
     block.macs_before = term.macs;
-    if (value_.terms.size() > 1) AddShortcut(value_.terms[1 - main], layer, block);
-    block.layer.linear = block.map.shape;
     blocks_.push_back(std::move(block));
     stage_.push_back(0);
     value_ = {{Term{}}, index_, nullptr};
     value_.terms[0].source = blocks_.size();
   }
 
-  void AddOffset(std::size_t source, RealMap& map) const {
-    const Offset offset = OffsetOf(source);
-    if (!offset.beta.empty()) AddToBias(map, offset.beta, offset.uneven);
+  void AddOffset(std::size_t source, MapShape& map) const {
+    const OffsetKind offset = OffsetKindOf(spec_, blocks_, source);
+    if (!offset.zero) AddToBiasShape(map, offset.uneven);
   }
 
-  void AddShortcut(Term& term, const LayerSpec& layer, Block& block) const {
+  /// `map` is that of the block, which takes the summand's bias.
+  void AddShortcut(Term& term, const LayerSpec& layer, MapShape& map, Block& block) const {
     Shortcut shortcut;
     shortcut.from = term.source;
-    const Shape3 out = block.map.shape.Out();
+    const Shape3 out = map.shape.Out();
     if (ShapeOf(term) != out) {
       Refuse(layer, fmt::format("on a sum of {} and {}", ShapeText(out), ShapeText(ShapeOf(term))));
     }
     if (term.map) {
       AddOffset(term.source, *term.map);
-      AddBias(block.map, term.map->bias, term.map->shape.bias_per_element);
-      std::fill(term.map->bias.begin(), term.map->bias.end(), 0);
-      term.map->shape.bias_per_element = false;
-      term.map->bias.resize(term.map->shape.out_channels);
+      AddBiasShape(map, term.map->shape.bias_per_element);
       shortcut.linear = term.map->shape;
-      block.shortcut = std::move(term.map);
+      shortcut.linear->bias_per_element = false;
+      block.shortcut_steps = std::move(term.steps);
     } else {
-      const Offset offset = OffsetOf(term.source);
-      if (offset.uneven)
-        AddBias(block.map, offset.beta, true);
-      else if (!offset.beta.empty())
-        AddBias(block.map, std::vector<double>(out.channels, offset.beta[0]), false);
+      const OffsetKind offset = OffsetKindOf(spec_, blocks_, term.source);
+      if (!offset.zero) AddBiasShape(map, offset.uneven);
     }
     block.layer.shortcut = shortcut;
   }
@@ -383,7 +374,6 @@ class BlockMaker {
   }
 
   const NetworkSpec& spec_;
-  const std::vector<FloatLayer>& weights_;
   std::size_t index_ = 0;
   Value value_;
   std::string open_type_;       // the JSON layers since the last block
@@ -393,10 +383,108 @@ class BlockMaker {
   std::vector<std::size_t> stage_;  // pools of each block so far
 };
 
+/// The blocks' maps in real numbers.
+class MapMaker {
+ public:
+  MapMaker(const NetworkSpec& spec, const std::vector<Block>& blocks,
+           const std::vector<FloatLayer>& layers)
+      : spec_(spec), blocks_(blocks), layers_(layers) {}
+
+  /// Of block `b`, from 0; what enters it left source `b`.
+  BlockMaps Make(std::size_t b) const {
+    const Block& block = blocks_[b];
+    BlockMaps maps;
+    maps.map = block.steps.empty() ? DepthwiseMap(block.layer.linear.in, 1, 1, 0, 1)
+                                   : Product(block.steps);
+    AddOffset(b, maps.map);
+    if (block.layer.shortcut) AddShortcut(block, maps);
+    TERCET_CHECK(maps.map.shape == block.layer.linear, "layer {}: the map has another shape",
+                 block.layer.name);
+    return maps;
+  }
+
+ private:
+  RealMap Product(const std::vector<Step>& steps) const {
+    std::optional<RealMap> map;
+    for (const Step& step : steps) {
+      if (step.scales) {
+        Normalise(step, *map);
+        continue;
+      }
+      RealMap next = MapOf(step);
+      map = map ? *Compose(*map, next) : std::move(next);
+    }
+    return std::move(*map);
+  }
+
+  RealMap MapOf(const Step& step) const {
+    const LayerSpec& layer = spec_.layers[step.layer];
+    if (layer.type == LayerType::kBatchNorm) {
+      RealMap map = DepthwiseMap(layer.in, 1, 1, 0, 1);
+      Normalise(step, map);
+      return map;
+    }
+    if (layer.type == LayerType::kAvgPool2d) {
+      const double share = 1 / static_cast<double>(layer.kernel * layer.kernel);
+      return DepthwiseMap(layer.in, layer.kernel, layer.stride, layer.padding, share);
+    }
+    const FloatLayer& weights = layers_[step.layer];
+    RealMap map{{LinearShapeOf(layer), layer.bias}, {}, {}};
+    map.weight.assign(weights.weight.begin(), weights.weight.end());
+    if (step.adds_bias) map.bias.assign(weights.bias.begin(), weights.bias.end());
+    map.bias.resize(layer.out_channels);
+    return map;
+  }
+
+  void Normalise(const Step& step, RealMap& map) const {
+    const LayerSpec& layer = spec_.layers[step.layer];
+    const FloatLayer& norm = layers_[step.layer];
+    std::vector<double> factor(layer.in.channels), shift(factor.size());
+    for (std::size_t c = 0; c < factor.size(); ++c) {
+      factor[c] = norm.weight[c] / std::sqrt(norm.variance[c] + layer.eps);
+      if (step.adds_bias) shift[c] = norm.bias[c] - factor[c] * norm.mean[c];
+    }
+    ScaleChannels(map, factor, shift);
+  }
+
+  void AddOffset(std::size_t source, RealMap& map) const {
+    const OffsetKind offset = OffsetKindOf(spec_, blocks_, source);
+    if (!offset.zero) AddToBias(map, OffsetOf(spec_, blocks_, source), offset.uneven);
+  }
+
+  void AddShortcut(const Block& block, BlockMaps& maps) const {
+    const Shortcut& shortcut = *block.layer.shortcut;
+    if (shortcut.linear) {
+      RealMap map = Product(block.shortcut_steps);
+      AddOffset(shortcut.from, map);
+      AddBias(maps.map, map.bias, map.shape.bias_per_element);
+      map.shape.bias_per_element = false;
+      map.bias.assign(map.shape.out_channels, 0);
+      maps.shortcut = std::move(map);
+      return;
+    }
+    const OffsetKind offset = OffsetKindOf(spec_, blocks_, shortcut.from);
+    if (offset.zero) return;
+    std::vector<double> beta = OffsetOf(spec_, blocks_, shortcut.from);
+    if (!offset.uneven) beta.assign(maps.map.shape.out_channels, beta[0]);
+    AddBias(maps.map, beta, offset.uneven);
+  }
+
+  const NetworkSpec& spec_;
+  const std::vector<Block>& blocks_;
+  const std::vector<FloatLayer>& layers_;
+};
+
 }  // namespace
 
-std::vector<Block> MakeBlocks(const NetworkSpec& spec, const std::vector<FloatLayer>& layers) {
-  return BlockMaker(spec, layers).Make();
+std::vector<Block> MakeBlocks(const NetworkSpec& spec) { return BlockMaker(spec).Make(); }
+
+std::vector<BlockMaps> MakeMaps(const NetworkSpec& spec, const std::vector<Block>& blocks,
+                                const std::vector<FloatLayer>& layers) {
+  const MapMaker maker(spec, blocks, layers);
+  std::vector<BlockMaps> maps;
+  for (std::size_t b = 0; b < blocks.size(); ++b) maps.push_back(maker.Make(b));
+  return maps;
 }
 
 }  // namespace tercet::nn

@@ -62,7 +62,7 @@ Interval Sum(const Interval& x, const Interval& y, const std::string& layer) {
 Interval ShortcutInterval(const Shortcut& shortcut, const std::vector<std::int64_t>& weights,
                           Int128 input_max, const std::string& where) {
   if (!shortcut.linear) {
-    const Int128 end = Product(shortcut.factor, input_max, where);
+    const Int128 end = Product(weights.at(0), input_max, where);
     return {std::min<Int128>(end, 0), std::max<Int128>(end, 0)};
   }
   mpc::LinearShape shape = *shortcut.linear;

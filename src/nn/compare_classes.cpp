@@ -7,6 +7,7 @@
 #include "nn/bounds.h"
 #include "nn/input.h"
 #include "tercet/base/error.h"
+#include "tercet/nn/announcement.h"
 
 namespace tercet::nn {
 namespace {
@@ -40,6 +41,13 @@ std::vector<std::int64_t> Differences(const std::vector<std::int64_t>& rows, std
   return differences;
 }
 
+/// The side of the smallest square that holds all but one of the classes.
+std::size_t Window(std::size_t classes) {
+  std::size_t window = 1;
+  while (window * window < classes - 1) ++window;
+  return window;
+}
+
 /// The rows of factor * identity.
 std::vector<std::int64_t> ScaledIdentity(std::size_t n, std::int64_t factor) {
   std::vector<std::int64_t> rows(n * n);
@@ -49,9 +57,8 @@ std::vector<std::int64_t> ScaledIdentity(std::size_t n, std::int64_t factor) {
 
 }  // namespace
 
-void CompareClasses(IntegerNetwork& network) {
-  PublicLayer& layer = network.net.layers.back();
-  LayerWeights& weights = network.weights.back();
+void CompareClasses(PublicNetwork& network) {
+  PublicLayer& layer = network.layers.back();
   const std::size_t classes = layer.linear.out_channels;
   const bool shortcut_groups =
       layer.shortcut && layer.shortcut->linear && layer.shortcut->linear->groups != 1;
@@ -63,32 +70,39 @@ void CompareClasses(IntegerNetwork& network) {
         "classes",
         layer.name, ShapeText(layer.linear.Out()), layer.linear.groups));
   }
-  std::size_t window = 1;
-  while (window * window < classes - 1) ++window;
-  const std::vector<Pair> pairs = Pairs(classes, window);
-  weights.weight = Differences(weights.weight, layer.linear.Depth(), pairs);
-  weights.bias = Differences(weights.bias, 1, pairs);
-  for (std::size_t i = 0; i < pairs.size(); ++i)
-    if (pairs[i].other > pairs[i].winner) --weights.bias[i];  // the lower class wins ties
-  layer.linear.out_channels = pairs.size();
+  const std::size_t window = Window(classes);
+  layer.linear.out_channels = classes * window * window;
   layer.linear.bias_per_element = false;
   if (layer.shortcut) {
-    Shortcut& shortcut = *layer.shortcut;
-    if (!shortcut.linear) {
-      weights.shortcut = ScaledIdentity(classes, shortcut.factor);
-      shortcut.linear = {.in = {classes, 1, 1}, .out_channels = classes};
-      shortcut.factor = 1;
-    }
-    weights.shortcut = Differences(weights.shortcut, shortcut.linear->Depth(), pairs);
-    shortcut.linear->out_channels = pairs.size();
+    auto& shortcut = layer.shortcut->linear;
+    if (!shortcut) shortcut = {.in = {classes, 1, 1}, .out_channels = classes};
+    shortcut->out_channels = layer.linear.out_channels;
   }
   layer.activation = mpc::ActivationKind::kSign;
   if (window > 1) layer.pool = mpc::PoolShape{window, window};
   layer.compared_classes = classes;
   layer.type += "+class";
+}
+
+void CompareClasses(IntegerNetwork& network) {
+  PublicLayer& layer = network.net.layers.back();
+  LayerWeights& weights = network.weights.back();
+  const mpc::LinearShape linear = layer.linear;
+  const std::optional<Shortcut> shortcut = layer.shortcut;
+  CompareClasses(network.net);
+  const std::size_t classes = layer.compared_classes;
+  const std::vector<Pair> pairs = Pairs(classes, Window(classes));
+  weights.weight = Differences(weights.weight, linear.Depth(), pairs);
+  weights.bias = Differences(weights.bias, 1, pairs);
+  for (std::size_t i = 0; i < pairs.size(); ++i)
+    if (pairs[i].other > pairs[i].winner) --weights.bias[i];  // the lower class wins ties
+  if (shortcut) {
+    if (!shortcut->linear) weights.shortcut = ScaledIdentity(classes, weights.shortcut.at(0));
+    weights.shortcut = Differences(weights.shortcut, layer.shortcut->linear->Depth(), pairs);
+  }
   layer.value_bits = layer.proven
                          ? std::max(2U, BitsOf(ValueIntervals(network, network.net.name).back()))
-                         : layer.value_bits + 2;
+                         : layer.value_bits + kComparisonBits;
 }
 
 }  // namespace tercet::nn

@@ -6,6 +6,9 @@
 
 namespace tercet::nn {
 
+/// The last layer's part of the architecture: see the other function.
+void CompareClasses(PublicNetwork& network);
+
 /// Replaces the last layer, whose values are the logits, by one that compares them: see
 /// PublicLayer::compared_classes. The class that is left is the logits' arg-max exactly, the lower
 /// one where several are equal. The layer's width becomes the smallest that is proven, or where

@@ -19,6 +19,8 @@
 #include "nn/input.h"
 #include "nn/quantise.h"
 #include "tercet/base/error.h"
+#include "tercet/nn/announcement.h"
+#include "tercet/nn/architecture.h"
 
 namespace tercet::nn {
 namespace {
@@ -136,11 +138,16 @@ class Compiler {
   IntegerNetwork Run() {
     const NetworkSpec& spec = network_.Spec();
     CheckOptions(options_, spec.input, spec.Classes());
-    blocks_ = MakeBlocks(spec, network_.state_->layers);
-    for (const Block& block : blocks_) {
-      layers_.push_back(block.layer);
-      ReportProduct(block);
-    }
+    const bool only_class = options_.only_class.value_or(spec.output == "class");
+    if (!only_class && spec.output == "class")
+      throw ConfigError("compile output",
+                        fmt::format("found logits, expected class: more than \"output\" of network "
+                                    "{} says leaves no model",
+                                    spec.name));
+    blocks_ = MakeBlocks(spec);
+    maps_ = MakeMaps(spec, blocks_, network_.state_->layers);
+    layers_ = Architecture(spec, false).layers;
+    for (const Block& block : blocks_) ReportProduct(block);
     Sample sample;
     if (options_.calibration != nullptr) {
       sample = TakeSample(*options_.calibration, *options_.labels, Macs());
@@ -151,15 +158,17 @@ class Compiler {
     if (options_.calibration != nullptr) {
       ChooseWidths(sample);
     } else {
+      CapLogits();
       for (std::size_t l = 0; l < layers_.size(); ++l) ReportLayer(l, BoundText(l));
       Report(fmt::format(
           "no calibration images: every layer has {} bits{}", options_.default_bits,
           AnyFixedPoint() ? fmt::format(", in fixed point {}", options_.default_fixed_bits) : ""));
     }
     IntegerNetwork result = Assemble();
+    report_.logit_scale = 1 / quantised_.back().scale;
     ProveWidths(result, spec.name);
     if (options_.calibration != nullptr) Confirm(result, sample);
-    if (options_.only_class.value_or(spec.output == "class")) {
+    if (only_class) {
       CompareClasses(result);
       ProveWidths(result, spec.name);
       Report(fmt::format("{}: {} bits for the differences of {} logits; only the class is left",
@@ -192,7 +201,7 @@ class Compiler {
     if (block.multiplied.empty()) return;
     Report(fmt::format("{}: {} multiplied out, {} MACs become {}", block.layer.name,
                        fmt::join(block.multiplied, ", "), block.macs_before,
-                       block.map.shape.Macs()));
+                       block.layer.linear.Macs()));
   }
 
   std::size_t Macs() const {
@@ -270,22 +279,22 @@ class Compiler {
 
   /// Layer l on the integers that the layers before it in `network` give.
   RealLayer Real(const std::vector<QuantisedLayer>& network, std::size_t l) const {
-    const Block& block = blocks_[l];
+    const BlockMaps& maps = maps_[l];
     const auto scaled = [](std::vector<double> values, double factor) {
       for (double& v : values) v *= factor;
       return values;
     };
     const Encoding input = EncodingOf(network, l);
-    RealLayer real{block.map.shape, scaled(block.map.weight, input.alpha), block.map.bias,
-                   input.max, std::nullopt};
-    if (block.layer.shortcut) {
-      const Encoding from = EncodingOf(network, block.layer.shortcut->from);
+    RealLayer real{maps.map.shape, scaled(maps.map.weight, input.alpha), maps.map.bias, input.max,
+                   std::nullopt};
+    if (const auto& shortcut = layers_[l].shortcut) {
+      const Encoding from = EncodingOf(network, shortcut->from);
       RealSummand summand;
       summand.input_max = from.max;
       summand.factor = from.alpha;
-      if (block.shortcut) {
-        summand.shape = block.shortcut->shape;
-        summand.weight = scaled(block.shortcut->weight, from.alpha);
+      if (maps.shortcut) {
+        summand.shape = maps.shortcut->shape;
+        summand.weight = scaled(maps.shortcut->weight, from.alpha);
       }
       real.summand = std::move(summand);
     }
@@ -381,6 +390,7 @@ class Compiler {
     accuracy = ChooseWidth(evaluator, last, widest - options_.max_loss, accuracy);
     // There are only a few logits, so some room costs next to nothing.
     accuracy = Widen(evaluator, last, 2, widest - options_.max_loss, accuracy);
+    if (CapLogits()) accuracy = evaluator.Accuracy(quantised_, evaluator.Input());
 
     std::vector<ValueRange> ranges;
     evaluator.Accuracy(quantised_, evaluator.Input(), &ranges);
@@ -454,22 +464,33 @@ class Compiler {
     return found;
   }
 
-  IntegerNetwork Assemble() const {
-    const NetworkSpec& spec = network_.Spec();
-    IntegerNetwork result;
-    result.net.name = spec.name;
-    result.net.input = spec.input;
-    result.net.layers = layers_;
-    result.net.logit_scale = 1 / quantised_.back().scale;
-    result.net.spec_digest = spec.Digest();
+  /// Narrows logits that are wider than the architecture can need, which no other party would
+  /// accept. Whether that was so.
+  bool CapLogits() {
+    const std::size_t last = layers_.size() - 1;
+    const unsigned most = MostLogitBits(AssemblePublic());
+    if (widths_[last] <= most) return false;
+    auto trial = Trial(last, most);
+    if (!trial) Refuse(last, "no factor of its residual");
+    widths_[last] = most;
+    quantised_ = std::move(*trial);
+    return true;
+  }
+
+  PublicNetwork AssemblePublic() const {
+    PublicNetwork network = Architecture(network_.Spec(), false);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      PublicLayer& layer = result.net.layers[l];
+      PublicLayer& layer = network.layers[l];
       layer.value_bits = widths_[l];
       layer.shift = quantised_[l].shift;
       layer.proven = !IsMeasured(l);
-      if (layer.shortcut) layer.shortcut->factor = quantised_[l].factor;
-      result.weights.push_back(quantised_[l].weights);
     }
+    return network;
+  }
+
+  IntegerNetwork Assemble() const {
+    IntegerNetwork result{AssemblePublic(), {}};
+    for (const QuantisedLayer& layer : quantised_) result.weights.push_back(layer.weights);
     return result;
   }
 
@@ -496,6 +517,7 @@ class Compiler {
   const CompileOptions& options_;
   CompileReport& report_;
   std::vector<Block> blocks_;
+  std::vector<BlockMaps> maps_;
   std::vector<PublicLayer> layers_;
   std::vector<RealRange>
       seen_;  // of each layer's values in the float network; empty without sample

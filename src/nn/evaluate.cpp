@@ -27,7 +27,6 @@ class FastLayer {
         weight_(quantised.weights.weight.begin(), quantised.weights.weight.end()),
         bias_(quantised.weights.bias.begin(), quantised.weights.bias.end()),
         shortcut_(quantised.weights.shortcut.begin(), quantised.weights.shortcut.end()),
-        factor_(static_cast<T>(quantised.factor)),
         divisor_(std::ldexp(T{1}, -static_cast<int>(quantised.shift))) {}
 
   /// W x + b + shortcut for what leaves output `index`.
@@ -39,7 +38,7 @@ class FastLayer {
       const std::vector<T> more = Convolve(*layer_.shortcut->linear, shortcut_, {}, from, batch);
       for (std::size_t i = 0; i < z.size(); ++i) z[i] += more[i];
     } else {
-      for (std::size_t i = 0; i < z.size(); ++i) z[i] += factor_ * from[i];
+      for (std::size_t i = 0; i < z.size(); ++i) z[i] += shortcut_[0] * from[i];
     }
     return z;
   }
@@ -74,7 +73,7 @@ class FastLayer {
  private:
   const PublicLayer& layer_;
   std::vector<T> weight_, bias_, shortcut_;
-  T factor_, divisor_;
+  T divisor_;
 };
 
 template <class T>

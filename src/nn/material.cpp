@@ -16,6 +16,7 @@
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/crypto/prf.h"
+#include "tercet/nn/announcement.h"
 
 namespace tercet::nn {
 namespace {
@@ -249,10 +250,12 @@ void MaterialFile::Scan() {
   if (at != size_) Refuse(fmt::format("is damaged: {} bytes after its end", size_ - at));
 }
 
-Plan MaterialFile::MakePlan(const mpc::Registry& registry) const {
-  const auto network = PublicNetworkFromJson(header_.network, file_.string() + " /network");
-  auto plan = nn::MakePlan(network, registry, mpc::ParseSuiteChoice(header_.suite, file_.string()),
-                           header_.roles, header_.batch);
+Plan MaterialFile::MakePlan(const NetworkSpec& spec, const mpc::Registry& registry) const {
+  const std::string place = file_.string() + " /network";
+  const auto suite = mpc::ParseSuiteChoice(header_.suite, file_.string());
+  const auto network =
+      NetworkOf(spec, AnnouncementFromJson(header_.network, place), registry, suite, place);
+  auto plan = nn::MakePlan(network, registry, suite, header_.roles, header_.batch);
   if (plan.Digest() != header_.plan_digest)
     Refuse(
         fmt::format("was made for a plan with digest {:.12}, this program's plan has {:.12}; was "

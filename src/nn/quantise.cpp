@@ -328,7 +328,7 @@ std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigne
     if (has_factor) {
       const double factor = std::floor(layer.summand->factor * scale);
       if (factor < 1) return std::nullopt;
-      result.factor = static_cast<std::int64_t>(factor);
+      result.weights.shortcut = {static_cast<std::int64_t>(factor)};
       result.scale = factor / layer.summand->factor;
     }
     result.weights.weight = Rounded(layer.weight, result.scale);
@@ -337,7 +337,7 @@ std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigne
     if (layer.summand) {
       if (layer.summand->shape)
         result.weights.shortcut = Rounded(layer.summand->weight, result.scale);
-      const Shortcut shortcut{0, result.factor, layer.summand->shape};
+      const Shortcut shortcut{0, layer.summand->shape};
       result.values = Sum(result.values,
                           ShortcutInterval(shortcut, result.weights.shortcut,
                                            layer.summand->input_max, "quantised layer"),

@@ -37,7 +37,6 @@ struct QuantisedLayer {
   LayerWeights weights;
   double scale = 1;         ///< integers per real unit; not of layers quantised for Sign
   unsigned shift = 0;       ///< of ReLU and square
-  std::int64_t factor = 1;  ///< of a summand without a map
   Interval values;          ///< proven
   unsigned exact_bits = 0;  ///< hold every partial sum and whatever else is computed with them
   /// Bits of the largest weight, without sign; nothing when the real weights are all zero.

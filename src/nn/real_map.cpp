@@ -25,27 +25,17 @@ std::vector<double> BiasMap(const RealMap& map) {
   return all;
 }
 
-/// Sets the bias from one value per element; those of a channel are all alike unless `per_element`.
-void SetBias(RealMap& map, const std::vector<double>& all, bool per_element) {
+/// Sets the bias from one value per element; those of a channel are all alike unless the shape has
+/// a bias per element.
+void SetBias(RealMap& map, const std::vector<double>& all) {
   const Shape3 out = map.shape.Out();
   const std::size_t area = out.height * out.width;
-  map.shape.bias_per_element = per_element;
-  if (per_element) {
+  if (map.shape.bias_per_element) {
     map.bias = all;
     return;
   }
   map.bias.resize(out.channels);
   for (std::size_t c = 0; c < out.channels; ++c) map.bias[c] = all[c * area];
-}
-
-/// The bias of the product: the second map of the first one's bias. `dense` products have one
-/// output a channel.
-void ComposeBias(const RealMap& first, const RealMap& second, bool dense, RealMap& product) {
-  const std::vector<double> all =
-      Convolve(second.shape, second.weight, second.bias, BiasMap(first), 1);
-  const bool uneven = first.biased && (first.shape.bias_per_element || second.shape.padding > 0);
-  product.biased = first.biased || second.biased;
-  SetBias(product, all, !dense && (uneven || second.shape.bias_per_element));
 }
 
 /// Whether the outputs of `first` that would lie in the second map's padding see no input, along
@@ -75,11 +65,10 @@ LinearShape ConvolutionShape(const LinearShape& a, const LinearShape& b) {
           .groups = std::gcd(a.groups, b.groups)};
 }
 
-RealMap ComposeConvolution(const RealMap& first, const RealMap& second) {
+/// The weights of `product`, of which the shape is there.
+void ComposeConvolution(const RealMap& first, const RealMap& second, RealMap& product) {
   const LinearShape& a = first.shape;
   const LinearShape& b = second.shape;
-  RealMap product;
-  product.shape = ConvolutionShape(a, b);
   const LinearShape& shape = product.shape;
   product.weight.assign(shape.WeightCount(), 0.0);
 
@@ -104,14 +93,10 @@ RealMap ComposeConvolution(const RealMap& first, const RealMap& second) {
       }
     }
   }
-  return product;
 }
 
-RealMap ComposeDense(const RealMap& first, const RealMap& second) {
+void ComposeDense(const RealMap& first, const RealMap& second, RealMap& product) {
   const std::size_t in = first.shape.in.Size(), out = second.shape.Out().Size();
-  RealMap product;
-  product.shape.in = {in, 1, 1};
-  product.shape.out_channels = out;
   product.weight.resize(in * out);
   // What the maps make of each unit vector is a column.
   for (std::size_t done = 0; done < in; done += kColumns) {
@@ -125,14 +110,13 @@ RealMap ComposeDense(const RealMap& first, const RealMap& second) {
       for (std::size_t c = 0; c < columns; ++c)
         product.weight[o * in + done + c] = y[o * columns + c];
   }
-  return product;
 }
 
 }  // namespace
 
-RealMap DepthwiseMap(const Shape3& in, std::size_t kernel, std::size_t stride, std::size_t padding,
-                     double weight) {
-  RealMap map;
+MapShape DepthwiseShape(const Shape3& in, std::size_t kernel, std::size_t stride,
+                        std::size_t padding) {
+  MapShape map;
   map.shape = {.in = in,
                .out_channels = in.channels,
                .kernel_h = kernel,
@@ -140,6 +124,43 @@ RealMap DepthwiseMap(const Shape3& in, std::size_t kernel, std::size_t stride, s
                .stride = stride,
                .padding = padding,
                .groups = in.channels};
+  return map;
+}
+
+void AddToBiasShape(MapShape& map, bool uneven) {
+  map.shape.bias_per_element = map.shape.bias_per_element || uneven || map.shape.padding > 0;
+  map.biased = true;
+}
+
+void AddBiasShape(MapShape& map, bool per_element) {
+  map.shape.bias_per_element = map.shape.bias_per_element || per_element;
+  map.biased = true;
+}
+
+std::optional<MapShape> ProductShape(const MapShape& first, const MapShape& second) {
+  const LinearShape& a = first.shape;
+  const LinearShape& b = second.shape;
+  MapShape product;
+  product.biased = first.biased || second.biased;
+  if (MakesConvolution(a, b)) {
+    product.shape = ConvolutionShape(a, b);
+    if (product.shape.WeightCount() > kMostWeights) return std::nullopt;
+    const bool uneven = first.biased && (a.bias_per_element || b.padding > 0);
+    product.shape.bias_per_element = uneven || b.bias_per_element;
+    return product;
+  }
+  const std::size_t in = a.in.Size(), out = b.Out().Size();
+  TERCET_CHECK(a.Out().Size() == b.in.Size(), "maps of {} and {} values do not follow each other",
+               a.Out().Size(), b.in.Size());
+  if (in > kMostWeights / out) return std::nullopt;
+  product.shape.in = {in, 1, 1};  // dense, with one output a channel
+  product.shape.out_channels = out;
+  return product;
+}
+
+RealMap DepthwiseMap(const Shape3& in, std::size_t kernel, std::size_t stride, std::size_t padding,
+                     double weight) {
+  RealMap map{DepthwiseShape(in, kernel, stride, padding), {}, {}};
   map.weight.assign(map.shape.WeightCount(), weight);
   map.bias.assign(in.channels, 0);
   return map;
@@ -155,38 +176,33 @@ void ScaleChannels(RealMap& map, const std::vector<double>& factor,
       bias = bias * factor[c] + shift[c];
     }
   }
-  map.biased = true;
+  AddBiasShape(map, false);
 }
 
 void AddToBias(RealMap& map, const std::vector<double>& x, bool uneven) {
-  const bool per_element = map.shape.bias_per_element || uneven || map.shape.padding > 0;
   const std::vector<double> all = Convolve(map.shape, map.weight, map.bias, x, 1);
-  SetBias(map, all, per_element);
-  map.biased = true;
+  AddToBiasShape(map, uneven);
+  SetBias(map, all);
 }
 
 void AddBias(RealMap& map, const std::vector<double>& bias, bool per_element) {
-  if (per_element && !map.shape.bias_per_element) SetBias(map, BiasMap(map), true);
+  if (per_element && !map.shape.bias_per_element) map.bias = BiasMap(map);
+  AddBiasShape(map, per_element);
   const std::size_t each = map.bias.size() / bias.size();
   for (std::size_t i = 0; i < map.bias.size(); ++i) map.bias[i] += bias[i / each];
-  map.biased = true;
 }
 
 std::optional<RealMap> Compose(const RealMap& first, const RealMap& second) {
-  const std::size_t in = first.shape.in.Size(), out = second.shape.Out().Size();
+  const std::optional<MapShape> shape = ProductShape(first, second);
+  if (!shape) return std::nullopt;
+  RealMap product{*shape, {}, {}};
   if (MakesConvolution(first.shape, second.shape)) {
-    if (ConvolutionShape(first.shape, second.shape).WeightCount() > kMostWeights)
-      return std::nullopt;
-    RealMap product = ComposeConvolution(first, second);
-    ComposeBias(first, second, false, product);
-    return product;
+    ComposeConvolution(first, second, product);
+  } else {
+    ComposeDense(first, second, product);
   }
-  TERCET_CHECK(first.shape.Out().Size() == second.shape.in.Size(),
-               "maps of {} and {} values do not follow each other", first.shape.Out().Size(),
-               second.shape.in.Size());
-  if (in > kMostWeights / out) return std::nullopt;
-  RealMap product = ComposeDense(first, second);
-  ComposeBias(first, second, true, product);
+  // The second map of the first one's bias.
+  SetBias(product, Convolve(second.shape, second.weight, second.bias, BiasMap(first), 1));
   return product;
 }
 

@@ -38,7 +38,7 @@ Values LayerValues(const PublicLayer& layer, const LayerWeights& weights, const 
   const Shortcut& shortcut = *layer.shortcut;
   const Values& from = outputs[shortcut.from];
   if (!shortcut.linear) {
-    AddTo(z, from, shortcut.factor);
+    AddTo(z, from, weights.shortcut.at(0));
     return z;
   }
   const Values no_bias(shortcut.linear->BiasCount(), 0);

@@ -66,16 +66,29 @@ AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
   return z;
 }
 
-// z + c x.
-AnyMatrix PlusMultiple(std::int64_t c, const AnyMatrix& x, AnyMatrix z) {
-  ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) {
-    const W factor = ring::Encode<W>(c, z.Bits());
-    const W* from = x.As<W>().data();
-    W* to = z.As<W>().data();
-    for (std::size_t i = 0, n = z.As<W>().size(); i < n; ++i)
-      to[i] = static_cast<W>(to[i] + ring::Times(from[i], factor));
+// The shape of the shortcut's map: its own, or each channel by itself.
+mpc::LinearShape ShortcutShape(const PublicLayer& layer) {
+  if (layer.shortcut->linear) return *layer.shortcut->linear;
+  const mpc::Shape3 out = layer.linear.Out();
+  return {.in = out, .out_channels = out.channels, .groups = out.channels};
+}
+
+// A factor is shared once, and is the weight of every channel.
+std::pair<std::size_t, std::size_t> SharedShortcut(const PublicLayer& layer) {
+  if (!layer.shortcut->linear) return {1, 1};
+  return {layer.shortcut->linear->out_channels, layer.shortcut->linear->Depth()};
+}
+
+AnyShare Repeated(const AnyShare& factor, std::size_t rows) {
+  const unsigned bits = factor.mine.Bits();
+  return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
+    const auto repeat = [&](const AnyMatrix& half) {
+      auto m = ring::MakeMatrix<W>(rows, 1);
+      m.fill(half.As<W>().data()[0]);
+      return AnyMatrix(std::move(m), bits);
+    };
+    return AnyShare{repeat(factor.mine), repeat(factor.next)};
   });
-  return z;
 }
 
 // The layer's sum pool, on each half that is there.
@@ -152,11 +165,12 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
 void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
   const auto& layer = plan_.layers[k].layer;
   layers_[k].linear = make_linear_(layer.linear, shares.weight, shares.bias);
-  if (layer.shortcut && layer.shortcut->linear) {
-    const auto& own = *layer.shortcut->linear;
-    layers_[k].shortcut =
-        make_linear_(own, shares.shortcut, ZeroBias(own, shares.weight.mine.Bits()));
-  }
+  if (!layer.shortcut) return;
+  const auto own = ShortcutShape(layer);
+  const auto zero = ZeroBias(own, shares.weight.mine.Bits());
+  layers_[k].shortcut = layer.shortcut->linear
+                            ? make_linear_(own, shares.shortcut, zero)
+                            : make_linear_(own, Repeated(shares.shortcut, own.out_channels), zero);
 }
 
 SecureNetwork::ModelShares SecureNetwork::ShareModel(const IntegerNetwork* owned) {
@@ -180,9 +194,10 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const IntegerNetwork* owned
     auto& own = shares.layers.emplace_back();
     own.weight = share("weight", &LayerWeights::weight, shape.out_channels, shape.Depth());
     own.bias = share("bias", &LayerWeights::bias, shape.BiasCount(), 1);
-    if (const auto& shortcut = planned.layer.shortcut; shortcut && shortcut->linear)
-      own.shortcut = share("shortcut", &LayerWeights::shortcut, shortcut->linear->out_channels,
-                           shortcut->linear->Depth());
+    if (planned.layer.shortcut) {
+      const auto [rows, cols] = SharedShortcut(planned.layer);
+      own.shortcut = share("shortcut", &LayerWeights::shortcut, rows, cols);
+    }
     MakeLinear(k, own);
     ctx.Leave();
   }
@@ -198,27 +213,13 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
     const auto& shape = planned.layer.linear;
     fits = IsShare(weight, shape.out_channels, shape.Depth(), bits) &&
            IsShare(bias, shape.BiasCount(), 1, bits);
-    if (planned.layer.shortcut && planned.layer.shortcut->linear) {
-      const auto& own = *planned.layer.shortcut->linear;
-      fits = fits && IsShare(shortcut, own.out_channels, own.Depth(), bits);
+    if (planned.layer.shortcut) {
+      const auto [rows, cols] = SharedShortcut(planned.layer);
+      fits = fits && IsShare(shortcut, rows, cols, bits);
     }
   }
   if (!fits) throw ConfigError(place, "found shares of another model than the plan's");
   for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);
-}
-
-// The shortcut's part of z_i that the known halves give: W x, or c x_i.
-AnyMatrix SecureNetwork::PrepareShortcut(std::size_t k, const AnyShare& from, AnyMatrix z) const {
-  if (layers_[k].shortcut) return Plus(layers_[k].shortcut->Prepare(z.Cols(), from), std::move(z));
-  if (from.mine.Empty() || from.mine.IsZero()) return z;
-  return PlusMultiple(plan_.layers[k].layer.shortcut->factor, from.mine, std::move(z));
-}
-
-AnyMatrix SecureNetwork::RunShortcut(std::size_t k, mpc::KnownHalves known, const AnyShare& from,
-                                     AnyMatrix z) const {
-  if (layers_[k].shortcut) return layers_[k].shortcut->Run(std::move(z), known, from);
-  if (known.mine) return z;
-  return PlusMultiple(plan_.layers[k].layer.shortcut->factor, from.mine, std::move(z));
 }
 
 SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
@@ -245,7 +246,7 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
     if (planned.layer.shortcut) {
       const AnyShare& x = known.In(planned.layer.shortcut->from, spec.ring_bits);
       layer.shortcut = mpc::KnownHalves(x);
-      layer.partial = PrepareShortcut(k, x, std::move(layer.partial));
+      layer.partial = Plus(layers_[k].shortcut->Prepare(batch, x), std::move(layer.partial));
     }
     const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
     const AnyMatrix* result = z;
@@ -340,8 +341,8 @@ std::vector<std::int64_t> SecureNetwork::Run(Query query, const std::vector<std:
       const unsigned bits = planned.activation.ring_bits;
       z = layers_[k].linear->Run(std::move(layer.partial), layer.known, outputs.In(k, bits));
       if (planned.layer.shortcut)
-        z = RunShortcut(k, layer.shortcut, outputs.In(planned.layer.shortcut->from, bits),
-                        std::move(z));
+        z = layers_[k].shortcut->Run(std::move(z), layer.shortcut,
+                                     outputs.In(planned.layer.shortcut->from, bits));
     }
     if (planned.Activates()) {
       AnyShare x = layers_[k].activation->Run(ctx, std::move(layer.prepared), z);

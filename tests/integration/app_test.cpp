@@ -237,7 +237,7 @@ TEST(Inputs, PlaceholdersFitEveryNetworkThatIsShipped) {
   const auto registry = BuiltinProtocols();
   for (const char* name : {"mnistnet1", "mnistnet2", "mnistnet3"}) {
     const auto spec = nn::LoadNetwork(std::string(TERCET_SOURCE_DIR "/nets/") + name + ".json");
-    const auto network = PlaceholderNetwork(spec, registry, 12);
+    const auto network = PlaceholderNetwork(spec, 12);
     EXPECT_EQ(network.spec_digest, spec.Digest());
     for (const auto& layer : network.layers) EXPECT_EQ(layer.value_bits, 12u);
   }
@@ -246,7 +246,7 @@ TEST(Inputs, PlaceholdersFitEveryNetworkThatIsShipped) {
 TEST(Costs, OfARunAddUpOverBatches) {
   const World world;
   const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), registry, 14);
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
   const mpc::SuiteChoice suite{"lut", {}};
   const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
   const auto rest = nn::MakePlan(network, registry, suite, {}, 2).Total();
@@ -259,7 +259,7 @@ TEST(Costs, OfARunAddUpOverBatches) {
 TEST(Prediction, AddsTheLinkToWhatARunHasMeasured) {
   const World world;
   const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), registry, 14);
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
   const mpc::SuiteChoice suite{"lut", {}};
   const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
   // 10 images are 3 queries, each 2 ms offline and 1 ms online.
@@ -297,7 +297,7 @@ TEST(Prediction, AddsTheLinkToWhatARunHasMeasured) {
 TEST(Prediction, LinesOfCsvAddUpToTheWhole) {
   const World world;
   const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), registry, 14);
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
   const mpc::SuiteChoice suite{"lut", {}};
   const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
   std::istringstream lines(
@@ -316,7 +316,7 @@ TEST(Auto, NamesASuiteForEveryLayerThatAsks) {
   const auto registry = BuiltinProtocols();
   for (const auto& candidate : AutoCandidates(registry))
     EXPECT_TRUE(registry.FindSuite(candidate.suite.name).Info().is_private);
-  auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), registry, 12);
+  auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 12);
   const auto unnamed = network;
   const net::LinkProfile wan{"wan", 80, 320};
   ResolveAuto(network, registry, {"lut", {}}, wan, nn::Objective::kOnline, {}, 1);

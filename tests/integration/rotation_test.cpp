@@ -48,7 +48,7 @@ TEST(Groups, HaveAHelperEachAndTheOtherRolesInCommon) {
   const auto registry = BuiltinProtocols();
   const mpc::SuiteChoice suite{"lut", {}};
   const auto network =
-      app::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), registry, 14);
+      app::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 14);
   const auto plan = nn::MakePlan(network, registry, suite, {2, 0, 1, 0}, 8);
   const auto plans = app::RotatedPlans(plan, registry, suite);
   ASSERT_EQ(plans.size(), 3u);

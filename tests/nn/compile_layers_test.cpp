@@ -6,6 +6,7 @@
 
 #include "nn/float_weights.h"
 #include "nn/scratch.h"
+#include "tercet/nn/announcement.h"
 #include "tercet/nn/compile.h"
 #include "tercet/nn/integer_network.h"
 #include "tercet/nn/run_plain.h"
@@ -32,8 +33,9 @@ Compiled Make(const std::string& layers, CompileOptions options = {}, std::uint6
   CompileReport report;
   IntegerNetwork integers = Compile(network, Oracle(), options, &report);
   EXPECT_NO_THROW(ProveWidths(integers, "compiled"));
-  const std::string text = PublicNetworkToJson(integers.net);
-  EXPECT_EQ(PublicNetworkFromJson(text, "compiled"), integers.net);
+  // Who has only the architecture and what is announced knows the same network.
+  const std::string text = AnnouncementToJson(AnnouncementOf(integers.net));
+  EXPECT_EQ(NetworkOf(spec, AnnouncementFromJson(text, "compiled"), "compiled"), integers.net);
   return {std::move(network), std::move(integers), std::move(report)};
 }
 
@@ -45,7 +47,7 @@ double Error(const Compiled& compiled, std::size_t images = 64) {
   EXPECT_EQ(expected.size(), found.size());
   double largest = 0, error = 0;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    const double logit = static_cast<double>(found[i]) * compiled.integers.net.logit_scale;
+    const double logit = static_cast<double>(found[i]) * compiled.report.logit_scale;
     largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
     error = std::max(error, std::abs(logit - static_cast<double>(expected[i])));
   }
@@ -146,7 +148,7 @@ TEST(CompileLayersTest, SignAndFixedPointMix) {
   for (const float v : expected) largest = std::max(largest, std::abs(static_cast<double>(v)));
   std::size_t close = 0;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    const double logit = static_cast<double>(found[i]) * compiled.integers.net.logit_scale;
+    const double logit = static_cast<double>(found[i]) * compiled.report.logit_scale;
     if (std::abs(logit - static_cast<double>(expected[i])) < 0.02 * largest) ++close;
   }
   EXPECT_GT(close, found.size() * 9 / 10);
@@ -165,7 +167,8 @@ TEST(CompileLayersTest, AveragesOfSignsAreExact) {
     const FloatNetwork network = Weights(3).Fill(spec).Network(spec);
     CompileOptions options;
     options.default_bits = 20;
-    const Compiled compiled{network, Compile(network, Oracle(), options, nullptr), {}};
+    Compiled compiled{network, {}, {}};
+    compiled.integers = Compile(network, Oracle(), options, &compiled.report);
     ASSERT_TRUE(compiled.integers.net.layers[0].sum_pool.has_value());
     EXPECT_EQ(compiled.integers.net.layers.size(), 3U);
     EXPECT_LT(Error(compiled), 1e-3) << pool;
@@ -297,7 +300,7 @@ TEST(CompileLayersTest, ResidualsAreShortcuts) {
   ASSERT_TRUE(layers[1].shortcut.has_value());
   EXPECT_EQ(layers[1].shortcut->from, 1U);
   EXPECT_FALSE(layers[1].shortcut->linear.has_value());
-  EXPECT_GE(layers[1].shortcut->factor, 16);
+  EXPECT_GE(compiled.integers.weights[1].shortcut.at(0), 16);
   ASSERT_TRUE(layers[2].shortcut.has_value());
   EXPECT_EQ(layers[2].shortcut->from, 2U);
   EXPECT_TRUE(layers[2].shortcut->linear.has_value());
@@ -320,7 +323,8 @@ TEST(CompileLayersTest, ResidualsOfSignAndBeforeBatchNorm) {
                                 kConv + kSign + block + kNorm + kRelu + kLast);
   for (std::uint64_t seed = 0; seed < 5; ++seed) {
     const FloatNetwork network = Weights(seed).Fill(spec).Network(spec);
-    const Compiled exact{network, Compile(network, Oracle(), options, nullptr), {}};
+    Compiled exact{network, {}, {}};
+    exact.integers = Compile(network, Oracle(), options, &exact.report);
     EXPECT_LT(Error(exact), 0.01) << seed;
   }
 }

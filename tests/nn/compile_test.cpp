@@ -7,6 +7,7 @@
 
 #include "nn/float_weights.h"
 #include "nn/scratch.h"
+#include "tercet/nn/announcement.h"
 
 namespace tercet::nn {
 namespace {
@@ -17,19 +18,25 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-IntegerNetwork CompileWith(const FloatNetwork& network, unsigned bits) {
-  return Compile(network, Oracle(), {.default_bits = bits}, nullptr);
+struct Compiled : IntegerNetwork {
+  double logit_scale = 1;
+};
+
+Compiled CompileWith(const FloatNetwork& network, unsigned bits) {
+  CompileReport report;
+  Compiled compiled{Compile(network, Oracle(), {.default_bits = bits}, &report)};
+  compiled.logit_scale = report.logit_scale;
+  return compiled;
 }
 
 /// Expects the integer logits to be those of the float network, up to the rounding of the last
 /// layer.
-void ExpectSameLogits(const FloatNetwork& network, const IntegerNetwork& compiled,
-                      const Images& images) {
+void ExpectSameLogits(const FloatNetwork& network, const Compiled& compiled, const Images& images) {
   const std::vector<float> expected = network.Run(images, 0, images.count);
   const std::vector<std::int64_t> found = RunPlain(compiled, Oracle(), images, 0, images.count);
   ASSERT_EQ(found.size(), expected.size());
   for (std::size_t i = 0; i < found.size(); ++i)
-    ASSERT_NEAR(static_cast<double>(found[i]) * compiled.net.logit_scale, expected[i], 0.05) << i;
+    ASSERT_NEAR(static_cast<double>(found[i]) * compiled.logit_scale, expected[i], 0.05) << i;
 }
 
 /// Pixels 0, 85, 170, 255 become the real numbers 0, 1, 2, 3.
@@ -78,7 +85,7 @@ TEST(CompileTest, ThresholdsOutsideTheRange) {
       .Put("bn1.bias", {9}, {1e4, -1e4, 1e4, -1e4, kHuge, -kHuge, kHuge, 0, 0})
       .Put("bn1.running_mean", {9}, {0, 0, 0, 0, 0, 0, 0, kHuge, -kHuge});
   const FloatNetwork network = weights.Network(spec);
-  const IntegerNetwork compiled = CompileWith(network, 12);
+  const Compiled compiled = CompileWith(network, 12);
   ExpectSameLogits(network, compiled, AllFourFeatures());
 }
 
@@ -89,7 +96,7 @@ TEST(CompileTest, WeightsOfZero) {
       .Put("fc1.weight", {9, 4}, Floats(36, 0))
       .Put("fc2.weight", {9, 9}, Identity(9));
   const FloatNetwork network = weights.Network(spec);
-  const IntegerNetwork compiled = CompileWith(network, 8);
+  const Compiled compiled = CompileWith(network, 8);
   ExpectSameLogits(network, compiled, AllFourFeatures());
   for (const std::int64_t b : compiled.weights[0].bias) EXPECT_THAT(b, testing::AnyOf(0, -1));
 }
@@ -112,7 +119,7 @@ TEST(CompileTest, RoundedWeightsAreRecognised) {
   }
   Weights weights(4);
   weights.Fill(spec).Put("fc1.weight", {6, 20}, rounded);
-  const IntegerNetwork compiled = CompileWith(weights.Network(spec), 14);
+  const Compiled compiled = CompileWith(weights.Network(spec), 14);
   for (std::size_t i = 0; i < 120; ++i)
     EXPECT_EQ(compiled.weights[0].weight[i] * 113,
               compiled.weights[0].weight[i / 20 * 20] * steps[i]);
@@ -137,7 +144,7 @@ TEST(CompileTest, PaddedConvolutionsAreExact) {
          {"name": "bn4", "type": "batch_norm"})");
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     const FloatNetwork network = Weights(seed).Fill(spec).Network(spec);
-    const IntegerNetwork compiled = CompileWith(network, 16);
+    const Compiled compiled = CompileWith(network, 16);
     for (const PublicLayer& layer : compiled.net.layers)
       EXPECT_TRUE(layer.linear.bias_per_element) << layer.name;
     ExpectSameLogits(network, compiled, RandomImages({2, 6, 6}, 70, seed));
@@ -151,7 +158,7 @@ TEST(CompileTest, PaddingWithZeroNeedsNoBiasPerElement) {
          {"name": "act1", "type": "sign"},
          {"name": "fc1", "type": "linear", "out_features": 4})");
   const FloatNetwork network = Weights(3).Fill(spec).Network(spec);
-  const IntegerNetwork compiled = CompileWith(network, 16);
+  const Compiled compiled = CompileWith(network, 16);
   EXPECT_FALSE(compiled.net.layers[0].linear.bias_per_element);
   EXPECT_EQ(compiled.weights[0].bias.size(), 3U);
   ExpectSameLogits(network, compiled, RandomImages({1, 5, 5}, 100, 4));
@@ -172,7 +179,7 @@ constexpr char kSmallInput[] = R"("shape": [1, 6, 6], "bits": 4)";
 
 TEST(CompileTest, LayersOfTheResult) {
   const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
-  const IntegerNetwork compiled = CompileWith(Weights(5).FillReal(spec).Network(spec), 14);
+  const Compiled compiled = CompileWith(Weights(5).FillReal(spec).Network(spec), 14);
   const PublicNetwork& net = compiled.net;
   EXPECT_EQ(net.name, "N");
   EXPECT_EQ(net.spec_digest, spec.Digest());
@@ -188,7 +195,7 @@ TEST(CompileTest, LayersOfTheResult) {
   EXPECT_EQ(net.layers[1].linear.in, (mpc::Shape3{72, 1, 1}));
   EXPECT_EQ(net.layers[2].type, "linear+batch_norm");
   EXPECT_EQ(net.layers[2].activation, ActivationKind::kNone);
-  EXPECT_EQ(PublicNetworkFromJson(PublicNetworkToJson(net), "net"), net);
+  EXPECT_EQ(NetworkOf(spec, AnnouncementOf(net), "net"), net);
 }
 
 TEST(CompileTest, EveryWidthIsProvenAndUsed) {
@@ -196,7 +203,10 @@ TEST(CompileTest, EveryWidthIsProvenAndUsed) {
   const FloatNetwork network = Weights(6).FillReal(spec).Network(spec);
   for (unsigned bits = 2; bits <= 32; ++bits) {
     IntegerNetwork compiled = CompileWith(network, bits);
-    for (PublicLayer& layer : compiled.net.layers) EXPECT_EQ(layer.value_bits, bits);
+    // Parties accept no wider logits: 24 bits and 16 of a weight, with signs and bias.
+    EXPECT_EQ(MostLogitBits(compiled.net), 23U);
+    for (PublicLayer& layer : compiled.net.layers)
+      EXPECT_EQ(layer.value_bits, layer.name == "fc2" ? std::min(bits, 23U) : bits);
     EXPECT_NO_THROW(ProveWidths(compiled, "model"));
     if (bits < 12) continue;  // narrow layers cannot use their width with whole weights
     for (PublicLayer& layer : compiled.net.layers) {
@@ -514,7 +524,8 @@ TEST_F(CalibrationTest, NarrowAndWideLimitsHold) {
   for (const PublicLayer& layer : narrow.net.layers) EXPECT_EQ(layer.value_bits, 9U);
   options_.min_bits = options_.max_bits = 30;  // beyond what single precision holds
   const IntegerNetwork wide = Compile(network_, Oracle(), options_, nullptr);
-  for (const PublicLayer& layer : wide.net.layers) EXPECT_EQ(layer.value_bits, 30U);
+  for (const PublicLayer& layer : wide.net.layers)
+    EXPECT_EQ(layer.value_bits, layer.name == "fc2" ? MostLogitBits(wide.net) : 30U);
 }
 
 TEST_F(CalibrationTest, RefusesWhatDoesNotFit) {
@@ -550,7 +561,7 @@ TEST(PredictionsTest, FirstOfTheLargest) {
 
 TEST(RunPlainTest, AnyRangeOfImages) {
   const NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
-  const IntegerNetwork compiled = CompileWith(Weights(5).FillReal(spec).Network(spec), 12);
+  const Compiled compiled = CompileWith(Weights(5).FillReal(spec).Network(spec), 12);
   const Images images = RandomImages({1, 6, 6}, 70, 3);
   const auto all = RunPlain(compiled, Oracle(), images, 0, 70);
   EXPECT_EQ(RunPlain(compiled, Oracle(), images, 10, 40),

@@ -68,6 +68,9 @@ struct CompileOptions {
 struct CompileReport {
   double float_accuracy = 0,
          integer_accuracy = 0;  ///< on the calibration images, percent; 0 without them
+  /// A logit of the float network is about integer * logit_scale. Of weights, so for their owner
+  /// alone; it is in no file and no message.
+  double logit_scale = 1;
   /// What was chosen and why, for the user: what was multiplied out, and each layer's width, bound,
   /// range on the calibration images and head-room.
   std::vector<std::string> lines;

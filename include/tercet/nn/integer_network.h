@@ -25,11 +25,10 @@ struct SumPool {
   bool operator==(const SumPool&) const = default;
 };
 
-/// A second summand of a layer's values (residual): what left an earlier layer, times a public
-/// factor or through a linear map of its own.
+/// A second summand of a layer's values (residual): what left an earlier layer, times one factor or
+/// through a linear map of its own. Factor and map are weights, and as secret.
 struct Shortcut {
-  std::size_t from = 0;     ///< 0 for the network's input, k for the output of the k-th layer
-  std::int64_t factor = 1;  ///< where there is no linear map
+  std::size_t from = 0;  ///< 0 for the network's input, k for the output of the k-th layer
   std::optional<mpc::LinearShape> linear;  ///< without bias, which is in the layer's own
   bool operator==(const Shortcut&) const = default;
 };
@@ -64,15 +63,15 @@ struct PublicLayer {
   bool operator==(const PublicLayer&) const = default;
 };
 
-/// What all three parties know: architecture and widths.
+/// What all three parties know: the architecture, which each has from its own JSON (Architecture),
+/// and widths, which the model's owner announces (Announcement).
 struct PublicNetwork {
   std::string name;
   InputSpec input;
   /// The last has no activation, its values are the logits; or it compares them and 1 is left of
   /// the largest logit's class, 0 of the others (`compared_classes`).
   std::vector<PublicLayer> layers;
-  double logit_scale = 1.0;  ///< a logit of the float network is about integer * logit_scale
-  std::string spec_digest;   ///< NetworkSpec::Digest() of the JSON it was compiled from
+  std::string spec_digest;  ///< NetworkSpec::Digest() of the JSON it was compiled from
 
   std::size_t Classes() const { return layers.back().Out().Size(); }
   /// Whether only the class leaves the computation, not the logits.
@@ -86,14 +85,12 @@ struct PublicNetwork {
   bool operator==(const PublicNetwork&) const = default;
 };
 
-/// Canonical JSON text of a public network, and back. Parsing checks everything that comes from a
-/// peer or file (sizes, widths, that shapes follow one another); ConfigError with `place` and JSON
-/// pointer.
+/// Canonical JSON text of a public network, which differs where networks do: of what parties
+/// compare, they take the digest.
 std::string PublicNetworkToJson(const PublicNetwork& network);
-PublicNetwork PublicNetworkFromJson(const std::string& text, const std::string& place);
 
 /// The secret part of one layer. Weights out_channels x depth; bias LinearShape::BiasCount()
-/// values; weights of the shortcut's linear map, where it has one.
+/// values; weights of the shortcut's linear map, or its factor where it has none.
 struct LayerWeights {
   std::vector<std::int64_t> weight, bias, shortcut;
 };
@@ -104,12 +101,12 @@ struct IntegerNetwork {
 };
 
 /// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" (and
-/// "conv1.shortcut") in the smallest signed type that holds them, and the public network as JSON in
-/// the metadata
-/// ("tercet.network", "tercet.format" = "1"). Loading proves the widths again: ConfigError names
-/// the layer whose bound does not hold, a missing tensor or a wrong shape.
+/// "conv1.shortcut") in the smallest signed type that holds them, and the model's Announcement as
+/// JSON in the metadata ("tercet.network", "tercet.format" = "2"). All else follows from the
+/// architecture that it is loaded for. Loading proves the widths again: ConfigError names the layer
+/// whose bound does not hold, a missing tensor or a wrong shape, and what NetworkOf refuses.
 void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file);
-IntegerNetwork LoadCompiled(const std::filesystem::path& file);
+IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec& spec);
 /// Whether the file is a compiled model (has the metadata above) rather than float weights.
 bool IsCompiled(const std::filesystem::path& file);
 

@@ -21,7 +21,7 @@ namespace tercet::nn {
 
 /// What a file says of itself; public.
 struct MaterialHeader {
-  std::string network;  ///< PublicNetworkToJson
+  std::string network;  ///< AnnouncementToJson, with the suites that were chosen
   std::string suite;    ///< of layers that name none, SuiteChoice::Text
   mpc::Roles roles;
   std::size_t batch = 1;    ///< images a query
@@ -81,9 +81,9 @@ class MaterialFile {
 
   const std::filesystem::path& File() const { return file_; }
   const MaterialHeader& Header() const { return header_; }
-  /// The plan that the material was made for. ConfigError when this version of the program makes
-  /// another one.
-  Plan MakePlan(const mpc::Registry& registry) const;
+  /// The plan that the material was made for, for the architecture `spec`. ConfigError when the
+  /// material belongs to another one, or this version of the program makes another plan.
+  Plan MakePlan(const NetworkSpec& spec, const mpc::Registry& registry) const;
 
   /// The first query from which on none has been used; Header().queries when all have.
   std::size_t Next() const { return next_; }

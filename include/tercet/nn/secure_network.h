@@ -66,13 +66,10 @@ class SecureNetwork {
  private:
   struct Layer {
     std::unique_ptr<mpc::Linear> linear;
-    std::unique_ptr<mpc::Linear> shortcut;        // null without a linear map in the shortcut
+    std::unique_ptr<mpc::Linear> shortcut;        // null without a shortcut
     std::unique_ptr<mpc::Activation> activation;  // null for logits
   };
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
-  mpc::AnyMatrix PrepareShortcut(std::size_t k, const mpc::AnyShare& from, mpc::AnyMatrix z) const;
-  mpc::AnyMatrix RunShortcut(std::size_t k, mpc::KnownHalves known, const mpc::AnyShare& from,
-                             mpc::AnyMatrix z) const;
 
   mpc::Party& party_;
   Plan plan_;
