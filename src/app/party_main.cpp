@@ -318,7 +318,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       AddNumber(app, "--batch", a.batch, 1, kMaxBatch, "Images a query; the same at all parties");
   auto* suite = app.add_option("--suite", a.suite,
                                "Protocols of the non-linear layers; the same at all parties (see "
-                               "tercet suites); with auto the model's owner chooses")
+                               "tercet suites); with auto the model's owner chooses private ones")
                     ->capture_default_str();
   AddObjective(app, a.optimise);
   AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.rotate_dealer, a.queries);

@@ -91,39 +91,35 @@ std::size_t ParseImageCount(const std::string& text, int from) {
   return count;
 }
 
-// `body` reads or uses the model that its owner announced. What is wrong there is no fault of this
-// party's user, unless that is the owner.
-template <class Body>
-auto WithModelOf(int owner, const PartySettings& settings, const Body& body) {
-  if (settings.id == owner) return body();
+// What is computed: this party's own architecture with the widths that the model's owner announces,
+// and this party's own choice of suites, or where it leaves that the announced one.
+nn::Plan ReceivePlan(net::Links& links, const PartySettings& settings,
+                     const mpc::Registry& registry, std::size_t batch) {
+  const int owner = settings.roles.model_owner;
+  const auto plan_of = [&](const nn::Announcement& announced) {
+    const auto network = nn::NetworkOf(settings.spec, announced, registry, settings.suite, "model");
+    return nn::MakePlan(network, registry, settings.suite, settings.roles, batch);
+  };
+  if (settings.model != nullptr) {
+    const auto mine = nn::AnnouncementOf(settings.model->net, settings.spec, settings.suite);
+    auto plan = plan_of(mine);  // whatever the others would refuse is refused here
+    Announce(links, owner, kNetworkTag, nn::AnnouncementToJson(mine), kMaxNetworkBytes, "");
+    return plan;
+  }
+  const std::string text =
+      Announce(links, owner, kNetworkTag, "", kMaxNetworkBytes, "the model's widths");
+  // What is wrong in it is no fault of this party's user.
   const auto refusal = [&](const Error& e) {
     return ProtocolError(
         fmt::format("party {} announced a model that this party refuses: {}", owner, e.what()));
   };
   try {
-    return body();
+    return plan_of(nn::AnnouncementFromJson(text, "model"));
   } catch (const ConfigError& e) {
     throw refusal(e);
   } catch (const UnsupportedError& e) {
     throw refusal(e);
   }
-}
-
-// What is computed: this party's own architecture with the widths that the model's owner announces,
-// and this party's own choice of suites, or where it leaves that the announced one.
-nn::PublicNetwork ReceiveNetwork(net::Links& links, const PartySettings& settings,
-                                 const mpc::Registry& registry) {
-  const int owner = settings.roles.model_owner;
-  std::string mine;
-  if (settings.model != nullptr)
-    mine = nn::AnnouncementToJson(
-        nn::AnnouncementOf(settings.model->net, settings.spec, settings.suite));
-  const std::string text =
-      Announce(links, owner, kNetworkTag, mine, kMaxNetworkBytes, "the model's widths");
-  return WithModelOf(owner, settings, [&] {
-    return nn::NetworkOf(settings.spec, nn::AnnouncementFromJson(text, "model"), registry,
-                         settings.suite, "model");
-  });
 }
 
 void ComparePlans(net::Links& links, const std::string& digest) {
@@ -138,7 +134,8 @@ void ComparePlans(net::Links& links, const std::string& digest) {
                       message.tag));
     if (!std::equal(message.payload.begin(), message.payload.end(), digest.begin(), digest.end()))
       throw ProtocolError(
-          fmt::format("party {} made another plan than this party; do both run the same version?",
+          fmt::format("party {} made another plan than this party; do both run the same version, "
+                      "and did the owners of model and images tell both the same?",
                       link->Peer()));
   }
 }
@@ -156,6 +153,13 @@ std::size_t AgreeOnQueries(net::Links& links, const nn::MaterialFile& material,
   const auto text = fmt::format("{} {}", header.session, material.Next());
   for (auto& link : links)
     if (link) link->Send({Phase::kSetup, kNextQueryTag, 1, Bytes(text.begin(), text.end())});
+  if (material.Next() >= header.queries)
+    throw ConfigError(material.File().string(),
+                      fmt::format("all of its {} queries are used up", header.queries));
+  if (header.queries - material.Next() < needed)
+    throw ConfigError(material.File().string(),
+                      fmt::format("holds {} unused queries of {} images, {} are needed",
+                                  header.queries - material.Next(), header.batch, needed));
   std::size_t first = material.Next();
   for (auto& link : links) {
     if (!link) continue;
@@ -166,23 +170,22 @@ std::size_t AgreeOnQueries(net::Links& links, const nn::MaterialFile& material,
     const std::string theirs = fits ? std::string(payload.begin(), payload.end()) : "";
     const std::string session = theirs.substr(0, kSessionDigits);
     const std::string number = fits ? theirs.substr(kSessionDigits + 1) : "";
-    if (!fits || !IsSession(session) || number.find_first_not_of("0123456789") != std::string::npos)
+    if (!fits || !IsSession(session) || payload[kSessionDigits] != ' ' ||
+        number.find_first_not_of("0123456789") != std::string::npos)
       throw ProtocolError(
           fmt::format("party {} sent tag {:#x} with {} bytes where its next query was expected",
                       link->Peer(), message.tag, message.payload.size()));
     if (session != header.session)
-      throw ConfigError(material.File().string(),
-                        fmt::format("is of session {}, the material of party {} of session {}",
-                                    header.session, link->Peer(), session));
-    first = std::max<std::size_t>(first, std::stoul(number));
+      throw ProtocolError(fmt::format("party {} has material of session {}, {} is of session {}",
+                                      link->Peer(), session, material.File().string(),
+                                      header.session));
+    const std::size_t next = std::stoul(number);
+    if (next > header.queries || header.queries - next < needed)
+      throw ProtocolError(
+          fmt::format("party {} has used {} queries of the {} of session {}, {} more are needed",
+                      link->Peer(), next, header.queries, session, needed));
+    first = std::max(first, next);
   }
-  if (first >= header.queries)
-    throw ConfigError(material.File().string(),
-                      fmt::format("all of its {} queries are used up", header.queries));
-  if (header.queries - first < needed)
-    throw ConfigError(material.File().string(),
-                      fmt::format("holds {} unused queries of {} images, {} are needed",
-                                  header.queries - first, header.batch, needed));
   return first;
 }
 
@@ -395,11 +398,6 @@ struct PartySession::Task {
 PartySession::Task PartySession::Agree(net::Links& links) const {
   Task task;
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
-  if (from_file) {
-    CheckMaterial(settings_);
-    task.plan = settings_.material->MakePlan(settings_.spec, registry_);
-  }
-  const auto network = from_file ? task.plan.network : ReceiveNetwork(links, settings_, registry_);
   if (!to_file) {
     const std::string announced =
         Announce(links, settings_.roles.data_owner, kImagesTag,
@@ -408,11 +406,12 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
     task.images = ParseImageCount(announced, settings_.roles.data_owner);
   }
   std::size_t batch = settings_.batch;
-  if (!from_file) {
+  if (from_file) {
+    CheckMaterial(settings_);
+    task.plan = settings_.material->MakePlan(settings_.spec, registry_);
+  } else {
     if (!to_file) batch = std::min(batch, task.images);
-    task.plan = WithModelOf(settings_.roles.model_owner, settings_, [&] {
-      return nn::MakePlan(network, registry_, settings_.suite, settings_.roles, batch);
-    });
+    task.plan = ReceivePlan(links, settings_, registry_, batch);
   }
   task.queries = to_file ? settings_.queries : (task.images + batch - 1) / batch;
   auto digest = fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries);

@@ -15,6 +15,8 @@ std::uint32_t Tag(std::size_t layer, std::uint32_t step) {
 
 constexpr std::uint32_t kKeyTag = 0xffff'0000;
 constexpr std::uint32_t kMeetTag = 0xffff'0001;
+// Of a message; no query has a longer chain. Keeps what a peer says from wrapping around.
+constexpr std::uint32_t kMaxDepth = 1U << 24;
 
 }  // namespace
 
@@ -111,6 +113,9 @@ net::Message Context::ReceiveMessage(int from) {
     throw ProtocolError(fmt::format(
         "party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
         message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
+  if (message.depth > kMaxDepth)
+    throw ProtocolError(fmt::format("party {} sent a message of depth {}, expected at most {} ({})",
+                                    from, message.depth, kMaxDepth, Where()));
   depth_ = std::max(depth_, message.depth);
   return message;
 }

@@ -40,8 +40,6 @@ class Node {
   void CheckKeys(const std::vector<std::string>& keys,
                  const std::vector<std::string>& optional = {}) const {
     if (!value_.is_object()) Unexpected("an object");
-    for (const std::string& key : keys)
-      if (!value_.contains(key)) Fail(fmt::format("missing key '{}'", key));
     std::vector<std::string> known = keys;
     known.insert(known.end(), optional.begin(), optional.end());
     for (const auto& [key, unused] : value_.items()) {
@@ -49,6 +47,8 @@ class Node {
         Fail(fmt::format("unknown key '{}'; expected {}", Printable(key), fmt::join(known, ", ")));
       }
     }
+    for (const std::string& key : keys)
+      if (!value_.contains(key)) Fail(fmt::format("missing key '{}'", key));
   }
   bool Has(const std::string& key) const { return value_.contains(key); }
   Node At(const std::string& key) const {

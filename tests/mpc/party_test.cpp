@@ -86,6 +86,16 @@ TEST(Context, RefusesAMessageOfAnotherStep) {
   EXPECT_THAT(text, HasSubstr("party 0 sent step 0 of layer 1, expected step 0 of layer 2"));
 }
 
+TEST(Context, RefusesADepthThatWrapsAround) {
+  const auto text = ErrorOf([](Party& party) {
+    if (party.Id() == 0) party.LinkTo(1).Send({Phase::kOnline, 1U << 16, 0xffff'ffff, Payload(1)});
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "conv1");
+    if (party.Id() == 1) ctx.ReceiveBytes(0, 1);
+  });
+  EXPECT_THAT(text, HasSubstr("party 0 sent a message of depth 4294967295"));
+}
+
 TEST(RunParties, RethrowsTheFirstErrorAndAbortsTheOthers) {
   const auto text = ErrorOf([](Party& party) {
     if (party.Id() == 2) throw ProtocolError("the reason");

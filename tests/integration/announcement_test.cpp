@@ -1,0 +1,406 @@
+// What one party says in the setup against what the others were given: a peer that lies, and model
+// files that say more than they may.
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "app/auto_suite.h"
+#include "app/failure.h"
+#include "app/inputs.h"
+#include "app/party_session.h"
+#include "integration/testbed.h"
+#include "tercet/base/error.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/net/memory_link.h"
+#include "tercet/nn/announcement.h"
+#include "tercet/nn/architecture.h"
+
+namespace tercet::integration {
+namespace {
+
+using app::PartySettings;
+using net::Phase;
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr std::uint32_t kNetworkTag = 0xfffe'0000, kImagesTag = 0xfffe'0001, kPlanTag = 0xfffe'0002,
+                        kNextQueryTag = 0xfffe'0004;
+
+net::Message SetupMessage(std::uint32_t tag, const std::string& text) {
+  return {Phase::kSetup, tag, 1, Bytes(text.begin(), text.end())};
+}
+
+std::string TextOf(const net::Message& message) {
+  return {message.payload.begin(), message.payload.end()};
+}
+
+// Two honest parties in threads and a third that says what it likes, connected by memory. The
+// helper is party 0; a model's owner who lies is party 2, an images' owner party 1.
+class Liar : public testing::Test {
+ protected:
+  // What each honest party ended with; nothing where it is not one.
+  using Ends = std::array<std::optional<app::Failure>, 3>;
+
+  // `lie` is the whole part of party `liar`, whose links it gets; it ends when it throws, too. Only
+  // the owner of the images may send them: `lie` can expect that nothing of theirs arrives.
+  Ends Run(int liar, const std::function<void(net::Links&)>& lie) {
+    auto links = net::MakeMemoryLinks(std::chrono::seconds(20));
+    Ends ends;
+    const auto honest = [&](int id) {
+      const auto p = static_cast<std::size_t>(id);
+      PartySettings settings;
+      settings.id = id;
+      settings.spec = spec_;
+      settings.suite = suite_;
+      settings.roles = roles_;
+      settings.batch = 2;
+      if (id == roles_.model_owner) settings.model = &model_;
+      if (id == roles_.data_owner) settings.images = &images_;
+      try {
+        app::PartySession(settings, registry_).Run([&] { return std::move(links[p]); });
+        ends[p] = app::Failure{app::FailureKind::kOwn, "it ran"};
+      } catch (const std::exception& e) {
+        ends[p] = app::Classify(e);
+      }
+    };
+    {
+      std::array<std::jthread, 2> threads;
+      for (int i = 1; i < 3; ++i)
+        threads[static_cast<std::size_t>(i - 1)] = std::jthread(honest, (liar + i) % 3);
+      auto& own = links[static_cast<std::size_t>(liar)];
+      try {
+        lie(own);
+      } catch (const Error&) {
+        // The others have hung up.
+      }
+      for (auto& link : own)
+        if (link) link->Close();
+    }
+    return ends;
+  }
+
+  // A model's owner who announces `text`; both others refuse, and say `reason`, before any image is
+  // shared.
+  void ExpectModelRefused(const std::string& text, const std::string& reason) {
+    const auto ends = Run(2, [&](net::Links& links) {
+      links[1]->Receive(Phase::kSetup);  // how many images there are
+      for (const std::size_t p : {0U, 1U}) links[p]->Send(SetupMessage(kNetworkTag, text));
+      const auto answer = links[1]->Receive(Phase::kSetup);
+      ADD_FAILURE() << "the images' owner went on with tag " << answer.tag;
+    });
+    ExpectBlamed(ends, {0, 1}, 2, reason);
+  }
+
+  // Exit status 1, and the peer's name, at each of `parties` but those that another one told.
+  static void ExpectBlamed(const Ends& ends, const std::vector<int>& parties, int peer,
+                           const std::string& reason) {
+    bool said = false;
+    for (const int p : parties) {
+      const auto& end = ends[static_cast<std::size_t>(p)];
+      ASSERT_TRUE(end) << p;
+      EXPECT_EQ(app::ExitCode(end->kind), app::kExitFailed) << end->text;
+      if (app::MayBeConsequence(end->kind)) continue;
+      said = true;
+      EXPECT_THAT(end->text, AllOf(HasSubstr(fmt::format("party {}", peer)), HasSubstr(reason)));
+    }
+    EXPECT_TRUE(said);
+  }
+
+  nn::Announcement Honest() const { return nn::AnnouncementOf(model_.net, spec_, suite_); }
+
+  const mpc::Registry registry_ = BuiltinProtocols();
+  const nn::NetworkSpec spec_ = nn::LoadNetwork(TERCET_SOURCE_DIR "/nets/mnistnet1.json");
+  const nn::IntegerNetwork model_ =
+      nn::LoadCompiled(TERCET_SOURCE_DIR "/nets/mnistnet1.compiled.safetensors", spec_);
+  const nn::Images images_ = app::RandomImages(spec_.input.shape, 2);
+  mpc::SuiteChoice suite_ = mpc::ParseSuiteChoice("lut", "test");
+  mpc::Roles roles_{.helper = 0, .data_owner = 1, .model_owner = 2, .receiver = 2};
+};
+
+// An identity in place of the network: its "logits" would be the pixels.
+TEST_F(Liar, CannotMakeAnotherNetworkOfItsOwn) {
+  json identity = {{"name", spec_.name},
+                   {"spec_digest", spec_.Digest()},
+                   {"logit_scale", 1.0},
+                   {"input",
+                    {{"shape", {1, 28, 28}},
+                     {"scale", spec_.input.scale},
+                     {"mean", spec_.input.mean},
+                     {"std", spec_.input.std},
+                     {"bits", spec_.input.bits}}},
+                   {"layers",
+                    {{{"name", "fc1"},
+                      {"type", "linear"},
+                      {"linear",
+                       {{"in", {784, 1, 1}},
+                        {"out_channels", 784},
+                        {"kernel", {1, 1}},
+                        {"stride", 1},
+                        {"padding", 0},
+                        {"groups", 1},
+                        {"bias_per_element", false}}},
+                      {"activation", "none"},
+                      {"pool", nullptr},
+                      {"value_bits", 12},
+                      {"suite", ""}}}}};
+  ExpectModelRefused(identity.dump(), "unknown key 'input'");
+  // Sizes that no memory holds.
+  identity["layers"][0]["linear"]["out_channels"] = 2'147'483'647;
+  ExpectModelRefused(identity.dump(), "unknown key 'input'");
+  // The same in what may be announced: one layer as wide as pixels need.
+  nn::Announcement one = Honest();
+  one.layers.resize(1);
+  one.layers[0].value_bits = 12;
+  ExpectModelRefused(nn::AnnouncementToJson(one),
+                     "/layers: found 1 elements, expected 3, one for each layer of network "
+                     "\"MnistNet1\"");
+}
+
+TEST_F(Liar, CannotAnnounceWhatDoesNotFit) {
+  const auto refused = [&](const std::function<void(nn::Announcement&)>& change,
+                           const std::string& reason) {
+    nn::Announcement announcement = Honest();
+    change(announcement);
+    ExpectModelRefused(nn::AnnouncementToJson(announcement), reason);
+  };
+  refused([](auto& a) { a.spec_digest[0] = a.spec_digest[0] == '0' ? '1' : '0'; },
+          "compiled for another architecture");
+  // As many bits of the images as 32-bit logits hold.
+  refused([](auto& a) { a.layers.back().value_bits = 32; }, "/layers/2/value_bits: found 32");
+  refused([](auto& a) { a.layers[0].shift = 1; }, "/layers/0/shift");
+  ExpectModelRefused("", "no valid JSON");
+  ExpectModelRefused("{", "no valid JSON");
+  ExpectModelRefused(std::string(100'000, '['), "model");
+}
+
+TEST_F(Liar, CannotChooseSuitesUnasked) {
+  const auto refused = [&](const std::string& suite, const std::string& reason) {
+    nn::Announcement announcement = Honest();
+    for (auto& layer : announcement.layers) layer.suite = layer.shift == 0 ? suite : "";
+    announcement.layers.back().suite = "";
+    ExpectModelRefused(nn::AnnouncementToJson(announcement), reason);
+  };
+  refused("cbnn", "/layers/0/suite: found cbnn for layer fc1, expected none");
+  refused("fss", "--suite says lut");
+  suite_ = mpc::ParseSuiteChoice("auto", "test");
+  refused("cbnn", "found cbnn, which is NOT private");
+  refused("fss:form=wrong", "party 2 announced a model that this party refuses");
+  refused("lutt", "found lutt, expected one of");
+  refused("", "found none, expected one");
+}
+
+// With every party's own word a suite that is not private is used, as before.
+TEST_F(Liar, IsNoneWhoUsesTheSuiteThatAllName) {
+  suite_ = mpc::ParseSuiteChoice("cbnn", "test");
+  const auto ends = Run(2, [&](net::Links& links) {
+    PartySettings settings;
+    settings.id = 2;
+    settings.spec = spec_;
+    settings.suite = suite_;
+    settings.roles = roles_;
+    settings.batch = 2;
+    settings.model = &model_;
+    const auto report =
+        app::PartySession(settings, registry_).Run([&] { return std::move(links); });
+    EXPECT_EQ(report.logits.size(), 20U);
+  });
+  EXPECT_EQ(ends[0]->text, "it ran");
+  EXPECT_EQ(ends[1]->text, "it ran");
+}
+
+TEST_F(Liar, CannotTellTheOthersDifferentThings) {
+  const auto ends = Run(2, [&](net::Links& links) {
+    links[1]->Receive(Phase::kSetup);  // how many images there are
+    nn::Announcement announcement = Honest();
+    links[0]->Send(SetupMessage(kNetworkTag, nn::AnnouncementToJson(announcement)));
+    ++announcement.layers[0].value_bits;
+    links[1]->Send(SetupMessage(kNetworkTag, nn::AnnouncementToJson(announcement)));
+    // Each is told that its own plan is the liar's too.
+    for (const std::size_t p : {0U, 1U}) {
+      const auto plan = links[p]->Receive(Phase::kSetup);
+      EXPECT_EQ(plan.tag, kPlanTag);
+      links[p]->Send(SetupMessage(kPlanTag, TextOf(plan)));
+    }
+    links[1]->Receive(Phase::kSetup);
+  });
+  // They cannot know which of the others it was.
+  for (const std::size_t p : {0U, 1U}) {
+    EXPECT_EQ(app::ExitCode(ends[p]->kind), app::kExitFailed);
+    EXPECT_THAT(ends[p]->text, HasSubstr("did the owners of model and images tell both the same?"));
+  }
+}
+
+TEST_F(Liar, CannotAnnounceAWrongNumberOfImages) {
+  for (const char* count : {"", "0", "-1", "1000000001", "99999999999999999", "2 ", "0x2"}) {
+    const auto ends = Run(1, [&](net::Links& links) {
+      for (const std::size_t p : {0U, 2U}) links[p]->Send(SetupMessage(kImagesTag, count));
+      links[0]->Receive(Phase::kSetup);
+    });
+    ExpectBlamed(ends, {0, 2}, 1, "");
+  }
+}
+
+// Every item that parties compare when they greet each other, and what it tells a peer.
+TEST(Agreement, EveryItemIsListedWithWhatItTells) {
+  const std::map<std::string, std::string> tells{
+      {"protocol version", "the version of the program"},
+      {"network digest", "whether both have the same JSON"},
+      {"suite", "this party's --suite"},
+      {"roles", "the testbed's roles"},
+      {"rotation of the dealer", "an option"},
+      {"batch", "an option"},
+      {"link", "an option"},
+      {"material", "whether material is made or used, and which random session made it"}};
+  PartySettings settings;
+  settings.spec = nn::LoadNetwork(TERCET_SOURCE_DIR "/nets/mnistnet1.json");
+  for (const auto& [name, value] : app::Agreement(settings))
+    EXPECT_TRUE(tells.contains(name)) << name << " is told to peers; say what it tells";
+}
+
+// Peers that use material of their own.
+class MaterialLiar : public Testbed {
+ protected:
+  // What party 1 ends with when party 2 says that its next unused query is what `next` makes of
+  // party 1's own words.
+  app::Failure Run(const std::function<std::string(const std::string& words)>& next) {
+    const auto registry = BuiltinProtocols();
+    nn::MaterialFile material(world_.File("material/party1.material"));
+    const auto images = app::RandomImages({1, 8, 8}, 2);
+    PartySettings settings;
+    settings.id = 1;
+    settings.spec = nn::LoadNetwork(world_.File("conv.json"));
+    settings.suite = mpc::ParseSuiteChoice("lut", "test");
+    settings.batch = 2;
+    settings.material = &material;
+    settings.images = &images;
+    auto links = net::MakeMemoryLinks(std::chrono::seconds(20));
+    for (auto& each : links) each[0] = nullptr;
+    std::jthread liar([&] {
+      auto& link = links[2][1];
+      try {
+        link->Receive(Phase::kSetup);  // how many images there are
+        link->Send(SetupMessage(kPlanTag, TextOf(link->Receive(Phase::kSetup))));
+        link->Send(SetupMessage(kNextQueryTag, next(TextOf(link->Receive(Phase::kSetup)))));
+        link->Receive(Phase::kSetup);
+      } catch (const Error&) {
+        // Party 1 has hung up.
+      }
+    });
+    try {
+      app::PartySession(settings, registry).Run([&] { return std::move(links[1]); });
+    } catch (const std::exception& e) {
+      return app::Classify(e);
+    }
+    return {app::FailureKind::kInput, "it ran"};
+  }
+};
+
+TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
+  const auto made =
+      world_
+          .Tercet({"run", world_.File("conv.json"), "--model", world_.File("conv.safetensors"),
+                   "--transport", "memory", "--batch", "2", "--material-out",
+                   world_.File("material"), "--queries", "2"})
+          .Wait();
+  ASSERT_EQ(made.status, 0) << made.err;
+  const auto blamed = [&](const std::string& reason,
+                          const std::function<std::string(const std::string&)>& next) {
+    const auto failure = Run(next);
+    EXPECT_EQ(app::ExitCode(failure.kind), app::kExitFailed) << failure.text;
+    EXPECT_THAT(failure.text, AllOf(HasSubstr("party 2"), HasSubstr(reason)));
+  };
+  const auto session = [](const std::string& words) { return words.substr(0, 32); };
+  blamed("has used 2 queries of the 2", [&](const auto& w) { return session(w) + " 2"; });
+  blamed("has used 4294967295", [&](const auto& w) { return session(w) + " 4294967295"; });
+  blamed("next query was expected", [&](const auto& w) { return session(w) + " 99999999999"; });
+  blamed("next query was expected", [&](const auto& w) { return session(w) + " x"; });
+  blamed("next query was expected", [&](const auto& w) { return session(w) + "00"; });
+  blamed("next query was expected", [&](const auto& w) { return session(w) + " "; });
+  blamed("next query was expected", [](const auto&) { return std::string(); });
+  blamed("material of session aaaa", [](const auto&) { return std::string(32, 'a') + " 0"; });
+  // None of that has used anything up.
+  EXPECT_EQ(nn::MaterialFile(world_.File("material/party1.material")).Next(), 0U);
+}
+
+// Model files that say more than a model may; the owner's own program refuses them.
+class ModelFile : public Testbed {
+ protected:
+  ModelFile() {
+    spec_ = nn::LoadNetwork(world_.File("dense.json"));
+    const auto registry = BuiltinProtocols();
+    nn::SaveCompiled(app::LoadModel(spec_, {world_.File("dense.safetensors"), {}, {}}, registry,
+                                    [](const std::string&) {}),
+                     File());
+  }
+  std::string File() const { return world_.File("model.safetensors"); }
+  void Change(const std::function<void(nn::TensorFile& file, json& announcement)>& change) const {
+    nn::TensorFile file = nn::LoadTensors(File());
+    json announcement = json::parse(file.metadata.at("tercet.network"));
+    file.metadata["tercet.network"] = "";
+    change(file, announcement);
+    if (file.metadata["tercet.network"].empty())
+      file.metadata["tercet.network"] = announcement.dump();
+    nn::SaveTensors(file, File());
+  }
+  // By `run`, `plan` and `plain`, with status 2; by a party, whose peers end with 1.
+  void ExpectRefused(const std::string& reason) {
+    const std::string network = world_.File("dense.json"), images = world_.File("images.idx");
+    for (const auto& arguments : std::vector<std::vector<std::string>>{
+             {"run", network, "--images", images, "--suite", "lut"},
+             {"plan", network, "--suite", "lut"},
+             {"plain", network, "--images", images}}) {
+      auto more = arguments;
+      more.insert(more.end(), {"--model", File()});
+      const auto result = world_.Tercet(more).Wait();
+      EXPECT_EQ(result.status, 2) << arguments[0] << result.out;
+      EXPECT_THAT(result.err, HasSubstr(reason)) << arguments[0];
+    }
+    const auto result = StartBare(2, "dense", {"--model", File()}).Wait();
+    EXPECT_EQ(result.status, 2) << result.out;
+    EXPECT_THAT(result.err, HasSubstr(reason));
+  }
+
+  nn::NetworkSpec spec_;
+};
+
+TEST_F(ModelFile, ChoosesNoSuite) {
+  Change([](nn::TensorFile&, json& a) { a["layers"][0]["suite"] = "cbnn"; });
+  ExpectRefused("/layers/0/suite: found cbnn for layer fc1, expected none");
+}
+
+TEST_F(ModelFile, SaysNoArchitecture) {
+  Change([this](nn::TensorFile& file, json& a) {
+    file.metadata["tercet.format"] = "1";
+    a = {{"name", "Dense"}, {"spec_digest", spec_.Digest()}, {"logit_scale", 1.0}};
+  });
+  ExpectRefused("found tercet.format '1', expected '2'");
+  Change([](nn::TensorFile& file, json&) { file.metadata["tercet.format"] = "2"; });
+  ExpectRefused("unknown key 'logit_scale'");
+}
+
+TEST_F(ModelFile, HasTheTensorsOfTheArchitecture) {
+  Change([](nn::TensorFile& file, json&) {
+    file.tensors["fc1.weight"] =
+        nn::TensorData::FromIntegers({64, 64}, std::vector<std::int64_t>(64 * 64), nn::DType::kI8);
+  });
+  ExpectRefused("tensor fc1.weight: found shape [64, 64], expected [12, 64]");
+}
+
+// Real processes: the owner's announcement is read by two programs that were given other things.
+TEST_F(ModelFile, OfAnotherArchitectureEndsAllParties) {
+  Change([](nn::TensorFile&, json& a) { a["layers"].erase(0); });
+  ExpectRefused("/layers: found 2 elements, expected 3");
+}
+
+}  // namespace
+}  // namespace tercet::integration
