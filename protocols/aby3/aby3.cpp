@@ -55,6 +55,13 @@ struct Layout {
 template <Word W>
 using Wide = std::conditional_t<(sizeof(W) < 4), std::uint32_t, W>;
 
+/// `one` - v where the bit is set, else v: an XOR of a bit with another in their ring form.
+template <Word V>
+V Flipped(V v, V one, std::uint8_t bit) {
+  const V all = static_cast<V>(V{0} - V{bit});
+  return static_cast<V>((v ^ all) - all + (one & all));
+}
+
 template <Word W>
 AnyShare ToAny(ArithShare<W> x) {
   return {AnyMatrix(std::move(x.mine), x.bits), AnyMatrix(std::move(x.next), x.bits)};
@@ -429,9 +436,7 @@ class Aby3Activation final : public Activation {
     const V* factor = layout_.relu ? x.As<V>().data() : nullptr;
     V* v = half.data();
     for (std::size_t i = 0; i < e.size(); ++i) {
-      const V all = static_cast<V>(V{0} - V{e[i]});  // all bits set where e = 1
-      const V y = factor != nullptr ? factor[i] : static_cast<V>(zeroth);
-      v[i] = static_cast<V>((v[i] ^ all) - all + (y & all));
+      v[i] = Flipped<V>(v[i], factor != nullptr ? factor[i] : static_cast<V>(zeroth), e[i]);
     }
   }
 
@@ -442,9 +447,9 @@ class Aby3Activation final : public Activation {
     const V *q = r + half.size(), *rq = q + half.size();
     V* to = half.data();
     for (std::size_t i = 0; i < half.size(); ++i) {
-      const V rc = f[i] != 0 ? static_cast<V>(r[i] - rq[i]) : rq[i];
-      const V c = f[i] != 0 ? static_cast<V>(V{zeroth} - q[i]) : q[i];
-      to[i] = static_cast<V>(to[i] + (e[i] != 0 ? c - rc : rc));
+      const V rc = Flipped<V>(rq[i], r[i], f[i]);
+      const V c = Flipped<V>(q[i], V{zeroth}, f[i]);
+      to[i] = static_cast<V>(to[i] + Flipped<V>(rc, c, e[i]));
     }
   }
 
@@ -455,7 +460,7 @@ class Aby3Activation final : public Activation {
     if (power >= spec_.out_bits) return;
     V* to = half.data();
     for (std::size_t i = 0; i < half.size(); ++i) {
-      const V c = f[i] != 0 ? static_cast<V>(V{zeroth} - q[i]) : q[i];
+      const V c = Flipped<V>(q[i], V{zeroth}, f[i]);
       const V term = static_cast<V>(Wide<V>{c} << power);
       to[i] = static_cast<V>(minus ? to[i] - term : to[i] + term);
     }

@@ -83,12 +83,14 @@ void Formula::Finish(bool one, std::span<const W> b, std::span<const V> elements
   using ring::Times;
   const V* e = elements.data();
   if (kind_ == ActivationKind::kRelu) {
-    // s, s (A_0 + carry), (1 - s) (A_1 + carry): b's top bit says which of the last two holds.
+    // s, s (A_0 + carry), (1 - s) (A_1 + carry): b's top bit says which of the last two holds. It
+    // chooses through masks, since D, which knows a, must not learn it by the time this takes.
     for (std::size_t i = 0; i < b.size(); ++i, e += 3) {
       const V shifted = static_cast<V>((b[i] & ring::LowMask<W>(bits_ - 1)) >> shift_);
-      const bool top = SignFlip(b[i]) != 0;
-      const V sign = top ? static_cast<V>(V{one} - e[0]) : e[0];
-      out[i] = static_cast<V>(Times(sign, shifted) + e[top ? 2 : 1]);
+      const V top = static_cast<V>(V{0} - static_cast<V>(SignFlip(b[i])));  // all bits or none
+      const V sign = static_cast<V>((e[0] ^ top) - top + (V{one} & top));
+      const V rest = static_cast<V>(e[1] ^ ((e[1] ^ e[2]) & top));
+      out[i] = static_cast<V>(Times(sign, shifted) + rest);
     }
   } else if (kind_ == ActivationKind::kSquare) {
     // (B + u)^2 = B^2 + 2 B u + u^2.

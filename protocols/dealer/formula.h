@@ -69,6 +69,7 @@ class Formula {
   void FillTable(std::span<const W> a, unsigned k, std::size_t first, const Bytes& s,
                  const Bytes& carry, V* out) const;
   /// At E1 (`one`) and E2: an additive share of the activation, from b and shares of D's elements.
+  /// No branch or address depends on them.
   template <ring::Word W, ring::Word V>
   void Finish(bool one, std::span<const W> b, std::span<const V> elements, std::span<V> out) const;
 

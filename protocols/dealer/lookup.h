@@ -85,10 +85,11 @@ struct ArithTable {
   /// Indices whose entries go in one message.
   std::size_t PieceIndices() const { return PieceElements(Dealt() * out_bits); }
 };
-/// At E1, whose share is the mask it has drawn: entry e of each index, out[i * elements + j].
+/// At E1, whose share is the mask it has drawn: entry e of each index, out[i * elements + j]. Reads
+/// all entries of every row: no branch or address depends on e, of which D knows the mask.
 template <ring::Word V>
 void SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e, std::span<V> out);
-/// At E2, whose share is what D sent, packed.
+/// At E2, whose share is what D sent, packed. Likewise.
 template <ring::Word V>
 void SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::span<V> out);
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dealer/lookup.h"
 #include "tercet/base/error.h"
+#include "tercet/ring/kernels.h"
 
 namespace tercet::protocols::fss {
 namespace {
@@ -26,10 +28,11 @@ V Choose(V x, V y, std::uint64_t mask) {
   return static_cast<V>(x ^ ((x ^ y) & mask));
 }
 
-// 64 bits from `at` on; zeros follow the block.
+// 64 bits from `at` < 128 on, without a branch on it; zeros follow the block.
 std::uint64_t BitsFrom(const Block& block, unsigned at) {
-  if (at >= 64) return block.high >> (at - 64);
-  return at == 0 ? block.low : block.low >> at | block.high << (64 - at);
+  const std::uint64_t upper = MaskOf(at >> 6);
+  const std::uint64_t low = Child(block, upper), high = block.high & ~upper;
+  return low >> (at & 63) | high << 1 << (63 - (at & 63));
 }
 
 // E1's control bit is 0 at the root, E2's is 1: the lowest bit of their seeds.
@@ -261,27 +264,52 @@ void Dcf<V>::Evaluate(Evaluator who, std::span<const std::uint64_t> x, std::span
     EvaluateLevel(level, x, out);
   }
 
-  const ByteSpan leaves = shape_.Levels() == 0 ? first : rest;
-  const auto low = ring::LowMask<std::uint64_t>(shape_.leaf_bits);
-  const unsigned per_block = shape_.ValuesPerBlock();
+  EvaluateLeaf(who, x, shape_.Levels() == 0 ? first : rest, out);
+}
+
+// x is masked by what D knows, so it chooses by masks out of a leaf that is read whole.
+template <ring::Word V>
+void Dcf<V>::EvaluateLeaf(Evaluator who, std::span<const std::uint64_t> x, ByteSpan leaves,
+                          std::span<V> out) {
+  const std::size_t n = x.size(), values = n * shape_.outputs;
+  const unsigned leaf_bits = shape_.leaf_bits, bits = shape_.output_bits;
+  const auto low = ring::LowMask<std::uint64_t>(leaf_bits);
+  dealer::Bits index(n);
+  for (std::size_t i = 0; i < n; ++i) index[i] = static_cast<std::uint8_t>(x[i] & low);
+  Buffer<V> words(n, 0);
+  if (!leaves.empty() && (bits > 1 || leaf_bits == 0)) {
+    words_.resize(values << leaf_bits);
+    ring::Unpack(leaves, bits, std::span<V>(words_));
+  }
+  // A division takes a time that depends on what is divided; this is exact below 2^25.
+  const std::uint64_t per_block = shape_.ValuesPerBlock();
+  const std::uint64_t inverse = (std::uint64_t{1} << 32) / per_block + 1;
   for (unsigned j = 0; j < shape_.outputs; ++j) {
     const auto value_at = [&](std::size_t i) {
-      return (static_cast<std::uint64_t>(j) << shape_.leaf_bits) + (x[i] & low);
+      return (static_cast<std::uint64_t>(j) << leaf_bits) + index[i];
     };
-    for (std::size_t i = 0; i < n; ++i)
-      child1_[i] = seeds_[i] ^ Block { value_at(i) / per_block, 0 };
+    const auto block_of = [=](std::uint64_t value) { return value * inverse >> 32; };
+    for (std::size_t i = 0; i < n; ++i) child1_[i] = seeds_[i] ^ Block { block_of(value_at(i)), 0 };
     value_.Hash(child1_, value1_);
+    if (!leaves.empty()) {
+      if (bits > 1 || leaf_bits == 0) {
+        dealer::SelectMask<V>(
+            {n, leaf_bits, 0, bits},
+            std::span<const V>(words_).subspan(j * n << leaf_bits, n << leaf_bits), index, words);
+      } else {  // bits, of which there is one vector
+        dealer::Bits chosen(n, 0);
+        ring::ActiveKernels().select_bits(chosen.data(), leaves.data(), index.data(), n, leaf_bits,
+                                          0);
+        std::copy(chosen.begin(), chosen.end(), words.begin());
+      }
+    }
     for (std::size_t i = 0; i < n; ++i) {
       V& share = out[j * n + i];
-      V value = static_cast<V>(BitsFrom(
-          value1_[i], static_cast<unsigned>(value_at(i) % per_block) * shape_.output_bits));
-      if (!leaves.empty())
-        value = static_cast<V>(value +
-                               (ring::UnpackOne(leaves, shape_.output_bits,
-                                                ((j * n + i) << shape_.leaf_bits) + (x[i] & low)) &
-                                MaskOf(seeds_[i].low)));
-      value = static_cast<V>(share + value);
-      share = who == Evaluator::kE1 ? value : static_cast<V>(0 - value);
+      const std::uint64_t value = value_at(i);
+      const auto at = static_cast<unsigned>(value - block_of(value) * per_block) * bits;
+      const V own =
+          static_cast<V>(share + BitsFrom(value1_[i], at) + (words[i] & MaskOf(seeds_[i].low)));
+      share = who == Evaluator::kE1 ? own : static_cast<V>(0 - own);
     }
   }
 }

@@ -80,8 +80,8 @@ class Dcf {
             std::span<std::uint8_t> first, std::span<std::uint8_t> rest);
 
   /// At an evaluator: out[j * n + i], not reduced, is its additive share of value j for x[i], which
-  /// both evaluators know and which may decide addresses. E1 passes no `first`. Throws
-  /// InternalError when sizes do not fit.
+  /// both evaluators know. D, which knows its mask, must not learn it: no branch or address depends
+  /// on x either. E1 passes no `first`. Throws InternalError when sizes do not fit.
   void Evaluate(Evaluator who, std::span<const std::uint64_t> x, std::span<const Block> roots,
                 ByteSpan first, ByteSpan rest, std::span<V> out);
 
@@ -94,6 +94,8 @@ class Dcf {
   void DealLeaf(std::span<const std::uint64_t> alpha, const Vectors& vectors,
                 std::span<std::uint8_t> out);
   void EvaluateLevel(unsigned level, std::span<const std::uint64_t> x, std::span<V> out);
+  void EvaluateLeaf(Evaluator who, std::span<const std::uint64_t> x, ByteSpan leaves,
+                    std::span<V> out);
   /// value1_, and at D value2_, of block `block` of a level's values.
   void HashValues(unsigned block, bool both);
 

@@ -245,6 +245,8 @@ std::shared_ptr<asio::ssl::context> MakeTlsContext(const TlsFiles& files) {
   // Sessions are never resumed: every connection shows its certificates.
   SSL_CTX_set_session_cache_mode(raw, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_num_tickets(raw, 0);
+  // A key or share that has been read does not stay in OpenSSL's buffer until the next one comes.
+  SSL_CTX_set_options(raw, SSL_OP_CLEANSE_PLAINTEXT);
   std::error_code ec;
   if (files.pins) {
     pinned->pins = *files.pins;

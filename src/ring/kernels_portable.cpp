@@ -100,12 +100,44 @@ void XorPermutedRows(uint8_t* table, const uint8_t* f, const uint8_t* rho, const
   }
 }
 
+/// Word `j` of row `i` of a table of 2^k bits a row; what follows a row that is shorter than the
+/// word may be anything.
+template <unsigned k>
+uint64_t RowWord(const uint8_t* table, size_t i, size_t j) {
+  if constexpr (k < 3) {
+    const size_t bit = i << k;
+    return table[bit / 8] >> (bit % 8);
+  } else {
+    constexpr size_t kRowBytes = size_t{1} << (k - 3);
+    const uint8_t* const bytes = table + i * kRowBytes + 8 * j;
+    uint64_t word = 0;
+    for (size_t b = 0; b < std::min<size_t>(kRowBytes, 8); ++b)
+      word |= static_cast<uint64_t>(bytes[b]) << (8 * b);
+    return word;
+  }
+}
+
+template <unsigned k>
+void SelectFromRows(uint8_t* out, const uint8_t* table, const uint8_t* index, size_t count,
+                    unsigned shift) {
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t word = 0;
+    if constexpr (k <= 6) {
+      word = RowWord<k>(table, i, 0);
+    } else {
+      for (size_t j = 0; j < size_t{1} << (k - 6); ++j)
+        word |= RowWord<k>(table, i, j) & Mask(j == index[i] / 64U);
+    }
+    out[i] ^= static_cast<uint8_t>((word >> (index[i] % 64) & 1) << shift);
+  }
+}
+
 void SelectBits(uint8_t* out, const uint8_t* table, const uint8_t* index, size_t count, unsigned k,
                 unsigned shift) {
-  for (size_t i = 0; i < count; ++i) {
-    const size_t bit = (i << k) + index[i];
-    out[i] ^= static_cast<uint8_t>((table[bit / 8] >> (bit % 8) & 1) << shift);
-  }
+  constexpr decltype(&SelectFromRows<1>) kByWidth[] = {
+      SelectFromRows<1>, SelectFromRows<2>, SelectFromRows<3>, SelectFromRows<4>,
+      SelectFromRows<5>, SelectFromRows<6>, SelectFromRows<7>, SelectFromRows<8>};
+  kByWidth[k - 1](out, table, index, count, shift);
 }
 
 template <class W>

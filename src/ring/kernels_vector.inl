@@ -1043,7 +1043,7 @@ void SelectBits(uint8_t* out, const uint8_t* table, const uint8_t* index, size_t
       done = SelectFromRows64(out, table, index, count, shift);
       break;
     default:
-      break;  // rows of several words: fetching the one byte is the fastest
+      break;  // rows of several words
   }
   portable::kKernels.select_bits(out + done, table + RowOffset(done, k), index + done, count - done,
                                  k, shift);

@@ -20,6 +20,8 @@ using ProductKernel = void (*)(W* const* y, std::size_t outputs, std::size_t col
 /// each). 1 <= k <= 8. All `Xor...` change the table in place and touch ceil(count * 2^k / 8)
 /// bytes.
 ///
+/// No branch or address depends on what is marked secret, nor on the bits of a table.
+///
 /// Words need the alignment of their type, bytes need none. No entry throws; all are thread safe.
 struct Kernels {
   const char* name;
@@ -39,8 +41,7 @@ struct Kernels {
   /// of which the first ceil(2^k/8) count) is f(v). rho[i] < 2^k and flip[i] in {0, 1} are secret.
   void (*xor_permuted_rows)(std::uint8_t* table, const std::uint8_t* f, const std::uint8_t* rho,
                             const std::uint8_t* flip, std::size_t count, unsigned k);
-  /// out[i] ^= (bit index[i] of row i) << shift. index[i] < 2^k (not secret to the caller: it may
-  /// decide addresses), shift < 8.
+  /// out[i] ^= (bit index[i] of row i) << shift. index[i] < 2^k, secret; shift < 8.
   void (*select_bits)(std::uint8_t* out, const std::uint8_t* table, const std::uint8_t* index,
                       std::size_t count, unsigned k, unsigned shift);
 
