@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -394,6 +395,37 @@ TEST_F(ModelFile, HasTheTensorsOfTheArchitecture) {
         nn::TensorData::FromIntegers({64, 64}, std::vector<std::int64_t>(64 * 64), nn::DType::kI8);
   });
   ExpectRefused("tensor fc1.weight: found shape [64, 64], expected [12, 64]");
+}
+
+// The class tells the receiver less than the logits that the network file says, so a model may say
+// so of its own accord; more it may not, nor is it compiled.
+TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
+  const std::string network = world_.File("dense.json"), floats = world_.File("dense.safetensors");
+  const auto compile = [&](const std::string& json_file, const std::string& output) {
+    return world_
+        .Tercet({"compile", json_file, "--model", floats, "--output", output, "--out", File()})
+        .Wait();
+  };
+  ASSERT_EQ(compile(network, "class").status, 0);
+  const auto run = world_
+                       .Tercet({"run", network, "--model", File(), "--images",
+                                world_.File("images.idx"), "--json", world_.File("out.json")})
+                       .Wait();
+  EXPECT_EQ(run.status, 0) << run.err;
+  for (const auto& value : json::parse(std::ifstream(world_.File("out.json"))).at("logits"))
+    EXPECT_THAT(value.get<int>(), testing::AnyOf(0, 1));
+
+  json only_class = json::parse(std::ifstream(network));
+  only_class["output"] = "class";
+  world_.Write("class.json", only_class.dump());
+  const auto refused = compile(world_.File("class.json"), "logits");
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.err, HasSubstr("found logits, expected class"));
+  ASSERT_EQ(compile(world_.File("class.json"), "class").status, 0);
+  spec_ = nn::LoadNetwork(world_.File("class.json"));
+  world_.Write("dense.json", only_class.dump());
+  Change([](nn::TensorFile&, json& a) { a["only_class"] = false; });
+  ExpectRefused("/only_class: found false, expected true");
 }
 
 // Real processes: the owner's announcement is read by two programs that were given other things.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <string>
 #include <tuple>
@@ -93,6 +94,57 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
 INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
                          testing::Combine(testing::ValuesIn(LayersCases()),
                                           testing::Values("lut", "fss", "aby3")));
+
+// A residual's factor is a weight: shared once, and of use in a later session.
+TEST(SecureShortcut, SharesItsFactor) {
+  std::string residual;
+  for (const auto& each : LayersCases())
+    if (each.what == std::string("residuals")) residual = each.layers;
+  const auto spec = Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", residual);
+  CompileOptions options;
+  options.default_fixed_bits = 24;
+  const auto network = Compile(Weights(3).FillReal(spec).Network(spec), Oracle(), options, nullptr);
+  ASSERT_TRUE(network.net.layers[1].shortcut && !network.net.layers[1].shortcut->linear);
+  ASSERT_EQ(network.weights[1].shortcut.size(), 1U);
+  const mpc::Registry registry = BuiltinProtocols();
+  const auto plan = MakePlan(network.net, registry, mpc::ParseSuiteChoice("lut", "test"), {}, 2);
+  mpc::LocalOptions local;
+  local.layers = plan.layers.size();
+  std::array<SecureNetwork::ModelShares, 3> shares;
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        SecureNetwork net(party, plan, registry);
+        shares[static_cast<std::size_t>(party.Id())] =
+            net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+      },
+      local);
+  std::uint32_t sum = 0;
+  for (const auto& share : shares) {
+    const auto& factor = share.layers[1].shortcut;
+    EXPECT_EQ(factor.mine.Rows(), 1U);
+    EXPECT_EQ(factor.mine.Cols(), 1U);
+    sum += factor.mine.As<std::uint32_t>().data()[0];
+  }
+  const std::uint32_t mask = (1U << plan.layers[1].activation.ring_bits) - 1;
+  EXPECT_EQ(sum & mask, static_cast<std::uint32_t>(network.weights[1].shortcut[0]) & mask);
+
+  const auto images = RandomImages(network.net.input.shape, 2, 11);
+  std::mutex mutex;
+  std::vector<std::int64_t> logits;
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        SecureNetwork net(party, plan, registry);
+        net.UseModel(shares[static_cast<std::size_t>(party.Id())], "model");
+        auto query = net.Prepare(2);
+        const auto input = QuantiseInput(network.net.input, images, 0, 2);
+        const auto result =
+            net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
+        const std::lock_guard lock(mutex);
+        if (party.Id() == plan.roles.receiver) logits = result;
+      },
+      local);
+  EXPECT_EQ(logits, RunPlain(network, Oracle(), images, 0, 2));
+}
 
 }  // namespace
 }  // namespace tercet::nn
