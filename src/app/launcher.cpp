@@ -63,7 +63,7 @@ std::pair<OwnedFd, OwnedFd> MakePipe() {
 class Child {
  public:
   Child(int id, const std::filesystem::path& program, std::vector<std::string> arguments,
-        const OwnedFd& listening)
+        const OwnedFd& listening, std::vector<int> inherited)
       : id_(id) {
     auto [read_end, write_end] = MakePipe();
     arguments.insert(arguments.begin(), {program.string(), "--id", std::to_string(id),
@@ -71,7 +71,9 @@ class Child {
     if (listening.Get() >= 0) {
       arguments.emplace_back("--listen-fd");
       arguments.push_back(std::to_string(listening.Get()));
+      inherited.push_back(listening.Get());
     }
+    inherited.push_back(write_end.Get());
     // Everything is allocated before the fork; the child only makes calls that are safe there.
     std::vector<char*> argv;
     argv.reserve(arguments.size() + 1);
@@ -88,8 +90,7 @@ class Child {
 #else
       static_cast<void>(launcher);
 #endif
-      ::fcntl(write_end.Get(), F_SETFD, 0);
-      if (listening.Get() >= 0) ::fcntl(listening.Get(), F_SETFD, 0);
+      for (const int fd : inherited) ::fcntl(fd, F_SETFD, 0);
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
@@ -229,19 +230,6 @@ void ReadEvents(const Children& children, const SignalWatch& signals, bool watch
 
 }  // namespace
 
-OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
-  if (this != &other) {
-    Reset();
-    fd_ = std::exchange(other.fd_, -1);
-  }
-  return *this;
-}
-
-void OwnedFd::Reset() {
-  if (fd_ >= 0) ::close(fd_);
-  fd_ = -1;
-}
-
 std::pair<OwnedFd, std::uint16_t> ListenOnLoopback() {
   OwnedFd fd(::socket(AF_INET, SOCK_STREAM, 0));
   sockaddr_in address{};
@@ -291,7 +279,7 @@ std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
     const auto p = static_cast<std::size_t>(id);
     if (id == settings.absent) continue;
     children[p] = std::make_unique<Child>(id, settings.program, std::move(settings.arguments[p]),
-                                          settings.listening[p]);
+                                          settings.listening[p], settings.inherited[p]);
     settings.listening[p].Reset();
   }
 

@@ -11,25 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "app/owned_fd.h"
 #include "app/process.h"
 #include "tercet/report/run_report.h"
 
 namespace tercet::app {
-
-/// A file descriptor that is closed with the object; close-on-exec from the start.
-class OwnedFd {
- public:
-  OwnedFd() = default;
-  explicit OwnedFd(int fd) : fd_(fd) {}
-  OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  OwnedFd& operator=(OwnedFd&& other) noexcept;
-  ~OwnedFd() { Reset(); }
-  int Get() const { return fd_; }
-  void Reset();
-
- private:
-  int fd_ = -1;
-};
 
 /// A socket that listens on 127.0.0.1 on a port that the system chose. NetworkError when there is
 /// none to be had.
@@ -60,6 +46,7 @@ struct LaunchSettings {
   std::array<std::vector<std::string>, 3> arguments;  ///< without --id, --listen-fd and --report-fd
   std::optional<int> absent;                          ///< a party that is not started
   std::array<OwnedFd, 3> listening;                   ///< handed to the party where there is one
+  std::array<std::vector<int>, 3> inherited;  ///< descriptors that the party keeps (AnonymousFile)
   std::function<void(std::size_t done, std::size_t total)>
       on_progress;  ///< as far as the slowest party is
 };

@@ -8,11 +8,11 @@
 #include <optional>
 #include <thread>
 
+#include "app/anonymous_file.h"
 #include "app/auto_suite.h"
 #include "app/commands.h"
 #include "app/cost_table.h"
 #include "app/failure.h"
-#include "app/files.h"
 #include "app/inputs.h"
 #include "app/launcher.h"
 #include "app/options.h"
@@ -151,31 +151,45 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
                                                   const RunInput& input, ProgressLine& progress) {
   const auto program = SiblingProgram("tercet-party");
   const SignalWatch signals;
-  const TemporaryDirectory directory;
   LaunchSettings launch;
   launch.program = program;
   launch.on_progress = [&](std::size_t done, std::size_t total) { progress.Show(done, total); };
 
-  std::filesystem::path certificates;
+  // Keys, the model and the images go from hand to hand, each party's to that party alone, so that
+  // nothing of them stays however this process ends.
+  std::vector<AnonymousFile> files;
+  const auto give = [&](int id, AnonymousFile file) {
+    launch.inherited[static_cast<std::size_t>(id)].push_back(file.Fd());
+    return files.emplace_back(std::move(file)).Path();
+  };
+  std::array<std::optional<net::TlsFiles>, 3> tls;
   if (arguments.transport == "tls") {
-    certificates = directory.Path() / "certificates";
-    crypto::MakeCertificates(certificates, 1, false);
+    crypto::MakeCertificates(
+        1, [&](std::optional<int> party, std::string_view certificate, std::string_view key) {
+          for (int id = 0; id < 3; ++id) {
+            auto& own = tls[static_cast<std::size_t>(id)];
+            if (!party) {
+              own = {give(id, AnonymousFile(certificate)), {}, {}};
+            } else if (party == id) {
+              own->certificate = give(id, AnonymousFile(certificate));
+              own->key = give(id, AnonymousFile(key));
+            }
+          }
+        });
   }
   std::array<net::Endpoint, 3> endpoints;
   for (std::size_t p = 0; p < 3; ++p) {
     endpoints[p].host = "127.0.0.1";
     if (p < 2) std::tie(launch.listening[p], endpoints[p].port) = ListenOnLoopback();
   }
-  const auto testbed = directory.Path() / "testbed.json";
-  WriteFile(testbed, TestbedToJson(endpoints, certificates, input.roles, arguments.timeout_s,
-                                   std::max(arguments.timeout_s, kConnectSeconds)));
   launch.absent = input.Absent();
   for (int id = 0; id < 3; ++id) {
-    auto& list = launch.arguments[static_cast<std::size_t>(id)];
-    list = {"--testbed", testbed.string(),
-            "--network", arguments.network.string(),
-            "--batch",   std::to_string(arguments.batch),
-            "--link",    arguments.link};
+    const auto p = static_cast<std::size_t>(id);
+    const std::string testbed = TestbedToJson(endpoints, tls[p], input.roles, arguments.timeout_s,
+                                              std::max(arguments.timeout_s, kConnectSeconds));
+    auto& list = launch.arguments[p];
+    list = {"--testbed", give(id, AnonymousFile(testbed)), "--network", arguments.network.string(),
+            "--batch",   std::to_string(arguments.batch),  "--link",    arguments.link};
     if (id == input.roles.model_owner) list.insert(list.end(), {"--optimise", arguments.optimise});
     if (arguments.UsesMaterial()) {
       list.insert(list.end(), {"--material", MaterialOf(arguments.material, id).string()});
@@ -195,16 +209,13 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
     }
   }
 
-  // Parties read files, also those that are made here.
   std::filesystem::path model = arguments.model.file, images = arguments.images;
   if (!input.model_is_compiled && !arguments.UsesMaterial()) {
-    model = directory.Path() / "model.safetensors";
+    model = give(input.roles.model_owner, AnonymousFile());
     nn::SaveCompiled(input.model, model);
   }
-  if (input.images_are_random) {
-    images = directory.Path() / "images.npy";
-    WriteFile(images, ImagesToNpy(input.data.images));
-  }
+  if (input.images_are_random)
+    images = give(input.roles.data_owner, AnonymousFile(ImagesToNpy(input.data.images)));
   auto& model_owner = launch.arguments[static_cast<std::size_t>(input.roles.model_owner)];
   if (!arguments.UsesMaterial()) model_owner.insert(model_owner.end(), {"--model", model.string()});
   auto& data_owner = launch.arguments[static_cast<std::size_t>(input.roles.data_owner)];

@@ -193,7 +193,7 @@ crypto::Certificate CheckOwnCertificate(const net::TlsFiles& tls, int id,
 }
 
 std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
-                          const std::filesystem::path& certificates, const mpc::Roles& roles,
+                          const std::optional<net::TlsFiles>& tls, const mpc::Roles& roles,
                           double timeout_s, double connect_timeout_s) {
   json parties = json::array();
   for (const auto& endpoint : endpoints) {
@@ -202,7 +202,7 @@ std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
     parties.push_back(std::move(party));
   }
   json document{{"parties", std::move(parties)},
-                {"transport", certificates.empty() ? "tcp-insecure" : "tls"},
+                {"transport", tls ? "tls" : "tcp-insecure"},
                 {"roles",
                  {{"helper", roles.helper},
                   {"data_owner", roles.data_owner},
@@ -210,7 +210,10 @@ std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
                   {"receiver", roles.receiver}}},
                 {"timeout_s", timeout_s},
                 {"connect_timeout_s", connect_timeout_s}};
-  if (!certificates.empty()) document["certificates"] = certificates.string();
+  if (tls)
+    document["tls"] = {{"ca", tls->ca.string()},
+                       {"certificate", tls->certificate.string()},
+                       {"key", tls->key.string()}};
   return document.dump(2) + "\n";
 }
 

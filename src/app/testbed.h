@@ -31,10 +31,10 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id);
 crypto::Certificate CheckOwnCertificate(const net::TlsFiles& tls, int id,
                                         std::chrono::sys_seconds now);
 
-/// The same file's text, for the launcher. Certificates: a directory that MakeCertificates filled,
-/// or empty for plain TCP.
+/// The same file's text for one party, for the launcher. `tls` has no pins, or is missing for plain
+/// TCP.
 std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
-                          const std::filesystem::path& certificates, const mpc::Roles& roles,
+                          const std::optional<net::TlsFiles>& tls, const mpc::Roles& roles,
                           double timeout_s, double connect_timeout_s);
 
 }  // namespace tercet::app

@@ -108,6 +108,27 @@ CertificateHandle MakeLeaf(int party, EVP_PKEY* key, X509* authority, EVP_PKEY* 
   return certificate;
 }
 
+BioHandle ToPem(X509* certificate) {
+  BioHandle pem(BIO_new(BIO_s_mem()));
+  Check(pem != nullptr && PEM_write_bio_X509(pem.get(), certificate) == 1, "write a certificate");
+  return pem;
+}
+
+/// Wiped when it goes.
+BioHandle ToPem(EVP_PKEY* key) {
+  BioHandle pem(BIO_new(BIO_s_secmem()));
+  Check(pem != nullptr &&
+            PEM_write_bio_PrivateKey(pem.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1,
+        "write a private key");
+  return pem;
+}
+
+std::string_view Text(const BioHandle& pem) {
+  char* text = nullptr;
+  const long size = BIO_get_mem_data(pem.get(), &text);
+  return {text, static_cast<std::size_t>(size)};
+}
+
 /// Keys and certificates on the way to a directory, which is made with mode 0700 where it is
 /// missing and goes again if they are not written.
 class FileSet {
@@ -139,16 +160,10 @@ class FileSet {
   }
 
   void AddCertificate(const std::string& name, X509* certificate) {
-    BioHandle pem(BIO_new(BIO_s_mem()));
-    Check(pem != nullptr && PEM_write_bio_X509(pem.get(), certificate) == 1, "write a certificate");
-    Add(CertificateFile(name), std::move(pem), FileRights::kUsual);
+    Add(CertificateFile(name), ToPem(certificate), FileRights::kUsual);
   }
   void AddKey(const std::string& name, EVP_PKEY* key) {
-    BioHandle pem(BIO_new(BIO_s_secmem()));  // wiped when it goes
-    Check(pem != nullptr &&
-              PEM_write_bio_PrivateKey(pem.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1,
-          "write a private key");
-    Add(KeyFile(name), std::move(pem), FileRights::kOwner);
+    Add(KeyFile(name), ToPem(key), FileRights::kOwner);
   }
 
   void Write() {
@@ -161,10 +176,7 @@ class FileSet {
   fs::path KeyFile(const std::string& name) const { return directory_ / (name + "-key.pem"); }
 
   void Add(fs::path file, BioHandle pem, FileRights rights) {
-    char* text = nullptr;
-    const long size = BIO_get_mem_data(pem.get(), &text);
-    outputs_.push_back(
-        {std::move(file), {text, static_cast<std::size_t>(size)}, rights, overwrite_});
+    outputs_.push_back({std::move(file), Text(pem), rights, overwrite_});
     texts_.push_back(std::move(pem));
   }
 
@@ -179,6 +191,21 @@ class FileSet {
 void AddPair(FileSet& files, const std::string& name, X509* certificate, EVP_PKEY* key) {
   files.AddCertificate(name, certificate);
   files.AddKey(name, key);
+}
+
+/// The authority, which is no party, and then the three.
+void MakeAll(const Validity& validity,
+             const std::function<void(std::optional<int>, X509*, EVP_PKEY*)>& take) {
+  const KeyHandle authority_key = NewKey();
+  const CertificateHandle authority = MakeAuthority(
+      authority_key.get(), {std::min(validity.from_days, -1), std::max(validity.to_days, 1)});
+  take(std::nullopt, authority.get(), authority_key.get());
+  for (int party = 0; party < 3; ++party) {
+    const KeyHandle key = NewKey();
+    const CertificateHandle leaf =
+        MakeLeaf(party, key.get(), authority.get(), authority_key.get(), validity);
+    take(party, leaf.get(), key.get());
+  }
 }
 
 void CheckParty(int party) {
@@ -341,21 +368,24 @@ void MakeCertificatesValid(const fs::path& directory, const Validity& validity, 
   for (const auto& name : {std::string("ca"), PartyFile(0), PartyFile(1), PartyFile(2)})
     files.ExpectPair(name, "--force replaces it");
 
-  const KeyHandle authority_key = NewKey();
-  const CertificateHandle authority = MakeAuthority(
-      authority_key.get(), {std::min(validity.from_days, -1), std::max(validity.to_days, 1)});
-  AddPair(files, "ca", authority.get(), authority_key.get());
-  for (int party = 0; party < 3; ++party) {
-    const KeyHandle key = NewKey();
-    const CertificateHandle leaf =
-        MakeLeaf(party, key.get(), authority.get(), authority_key.get(), validity);
-    AddPair(files, PartyFile(party), leaf.get(), key.get());
-  }
+  MakeAll(validity, [&](std::optional<int> party, X509* certificate, EVP_PKEY* key) {
+    AddPair(files, party ? PartyFile(*party) : "ca", certificate, key);
+  });
   files.Write();
 }
 
 void MakeCertificates(const fs::path& directory, int days, bool overwrite) {
   MakeCertificatesValid(directory, FromToday(days), overwrite);
+}
+
+void MakeCertificates(
+    int days, const std::function<void(std::optional<int> party, std::string_view certificate,
+                                       std::string_view key)>& take) {
+  MakeAll(FromToday(days), [&](std::optional<int> party, X509* certificate, EVP_PKEY* key) {
+    const BioHandle certificate_pem = ToPem(certificate),
+                    key_pem = party ? ToPem(key) : BioHandle();
+    take(party, Text(certificate_pem), party ? Text(key_pem) : std::string_view());
+  });
 }
 
 Certificate MakePartyCertificateValid(const fs::path& directory, int party,

@@ -9,9 +9,9 @@
 #include <iterator>
 #include <string>
 
+#include "base/temp_directory.h"
 #include "crypto/certificates_internal.h"
 #include "crypto/openssl_handles.h"
-#include "base/temp_directory.h"
 #include "tercet/base/error.h"
 
 namespace tercet::crypto {
@@ -82,6 +82,27 @@ TEST(CertificatesTest, MakesAnAuthorityAndThreeParties) {
     EXPECT_EQ(X509_cmp_current_time(X509_get0_notBefore(leaf.get())), -1);
     EXPECT_EQ(X509_cmp_current_time(X509_get0_notAfter(leaf.get())), 1);
   }
+}
+
+TEST(CertificatesTest, HandsOverPairsWithoutTheAuthoritysKey) {
+  const TempDirectory temp;
+  std::vector<std::optional<int>> order;
+  MakeCertificates(
+      30, [&](std::optional<int> party, std::string_view certificate, std::string_view key) {
+        order.push_back(party);
+        const std::string name = party ? fmt::format("party{}", *party) : "ca";
+        std::ofstream(temp.Path() / (name + ".pem")) << certificate;
+        if (!party) {
+          EXPECT_EQ(key, "");
+          return;
+        }
+        EXPECT_THAT(std::string(key), testing::StartsWith("-----BEGIN PRIVATE KEY-----\n"));
+        EXPECT_THAT(std::string(certificate), testing::Not(HasSubstr("KEY")));
+        const auto leaf = Load(temp.Path() / (name + ".pem")), ca = Load(temp.Path() / "ca.pem");
+        EXPECT_EQ(CommonName(leaf.get()), fmt::format("tercet party {}", *party));
+        EXPECT_EQ(X509_verify(leaf.get(), X509_get0_pubkey(ca.get())), 1);
+      });
+  EXPECT_THAT(order, testing::ElementsAre(std::nullopt, 0, 1, 2));
 }
 
 TEST(CertificatesTest, OverwritesOnlyWhenTold) {

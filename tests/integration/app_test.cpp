@@ -1,14 +1,18 @@
 // What the programs are made of, without processes.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 #include <variant>
 
+#include "app/anonymous_file.h"
 #include "app/auto_suite.h"
 #include "app/cost_table.h"
 #include "app/events.h"
@@ -19,6 +23,7 @@
 #include "app/testbed.h"
 #include "integration/world.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/builtin_protocols.h"
 
@@ -71,7 +76,9 @@ class TestbedFile : public testing::Test {
  protected:
   TestbedFile() {
     const std::array<net::Endpoint, 3> endpoints{{{"a", 1}, {"b", 2}, {"c", 0}}};
-    config_ = json::parse(TestbedToJson(endpoints, "keys", {1, 2, 0, 0}, 3.5, 7));
+    config_ = json::parse(TestbedToJson(endpoints, std::nullopt, {1, 2, 0, 0}, 3.5, 7));
+    config_["transport"] = "tls";
+    config_["certificates"] = "keys";
   }
   Testbed Load(int id = 1) {
     world_.Write("t.json", config_.dump());
@@ -99,6 +106,17 @@ TEST_F(TestbedFile, IsReadAsWritten) {
   EXPECT_EQ(testbed.connect_timeout.count(), 7000);
   ASSERT_TRUE(testbed.tls.has_value());
   EXPECT_EQ(testbed.tls->key, world_.Path() / "keys/party1-key.pem");
+}
+
+TEST_F(TestbedFile, OfTheLauncherNamesOnePartysFiles) {
+  const net::TlsFiles files{"/a/ca.pem", "/b/own.pem", "/c/own-key.pem"};
+  config_ = json::parse(TestbedToJson({{{"a", 1}, {"b", 2}, {"c", 0}}}, files, {}, 3, 7));
+  const auto tls = Load().tls;
+  ASSERT_TRUE(tls.has_value());
+  EXPECT_EQ(tls->ca, files.ca);
+  EXPECT_EQ(tls->certificate, files.certificate);
+  EXPECT_EQ(tls->key, files.key);
+  EXPECT_FALSE(tls->pins.has_value());
 }
 
 TEST_F(TestbedFile, WrongKeysAndValuesAreNamed) {
@@ -332,6 +350,20 @@ TEST(Auto, NamesASuiteForEveryLayerThatAsks) {
     if (mixed.layers[k].activation != mpc::ActivationKind::kNone) {
       EXPECT_EQ(mixed.layers[k].suite, "cbnn");
     }
+}
+
+TEST(AnonymousFiles, AreReadUnderTheirPathByTheirOwnerAlone) {
+  const AnonymousFile file("secret");
+  struct stat status {};
+  ASSERT_EQ(::fstat(file.Fd(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600U);
+  EXPECT_EQ(status.st_nlink, 0U);
+  EXPECT_EQ(::fcntl(file.Fd(), F_GETFD), FD_CLOEXEC);
+  WriteFile(file.Path(), ", more");
+  for (int reader = 0; reader < 2; ++reader) {
+    std::ifstream stream(file.Path());
+    EXPECT_EQ(std::string(std::istreambuf_iterator<char>(stream), {}), "secret, more");
+  }
 }
 
 TEST(Pictures, ShowBrightnessAndClasses) {

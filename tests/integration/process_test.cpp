@@ -180,6 +180,29 @@ TEST(Signals, ThatNohupIgnoresStayIgnored) {
   world.ExpectClean();
 }
 
+// Keys, model and images of a run have no names, so there is nothing to clean up.
+TEST(KilledLauncher, LeavesNoFileAndNoProcess) {
+  const World world;
+  const auto parties = [&] { return ProcessesWith(world.Path().string()).size(); };
+  const std::vector<std::function<bool(Process&)>> points{
+      [](Process&) { return true; }, [&](Process&) { return parties() >= 2; },
+      [&](Process&) { return parties() >= 4; },
+      [](Process& process) {
+        return process.OutSoFar().find("in batches of") != std::string::npos;
+      },
+      [](Process& process) { return process.ErrSoFar().find("images/s") != std::string::npos; }};
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    // Float weights are compiled and the images drawn here, so that both are handed over, too.
+    auto process = world.Tercet(With({"run", world.File("dense.json"), "--model",
+                                      world.File("dense.safetensors"), "--limit", "20"},
+                                     kLongLink));
+    ASSERT_TRUE(Eventually([&] { return points[i](process); })) << i << process.ErrSoFar();
+    ::kill(process.Pid(), SIGKILL);
+    EXPECT_EQ(process.Wait().status, 128 + SIGKILL);
+    world.ExpectClean();
+  }
+}
+
 TEST(ClosedDescriptors, AreNoneOfTheFilesThatARunOpens) {
   const World world;
   const std::vector<std::string> model{"run", world.File("dense.json"), "--model",

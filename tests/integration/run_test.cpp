@@ -290,7 +290,7 @@ TEST(Commands, HelpVersionSuitesAndKeygen) {
   for (const char* command : {"run", "plan", "plain", "compile", "customise", "keygen", "suites"}) {
     const auto help = world.Tercet({command, "--help"}).Wait();
     EXPECT_EQ(help.status, 0);
-    EXPECT_THAT(help.out, HasSubstr("Example:")) << command;
+    EXPECT_THAT(help.out, HasSubstr("Example")) << command;
   }
   EXPECT_THAT(world.Tercet({"--version"}).Wait().out, HasSubstr("tercet " TERCET_VERSION));
   EXPECT_THAT(world.Party({"--version"}).Wait().out, HasSubstr("tercet-party " TERCET_VERSION));

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -66,6 +67,13 @@ std::optional<std::string> ExpiryWarning(const Certificate& certificate,
 /// `overwrite`), cannot be written, or days is not in 1..kMaxCertificateDays; what was begun is
 /// removed again.
 void MakeCertificates(const std::filesystem::path& directory, int days, bool overwrite);
+
+/// The same for keys that live as long as a process: nothing is written, `take` gets the texts,
+/// first the authority's certificate (no party, no key, which is forgotten), then each party's
+/// pair. The key's text is wiped when `take` returns.
+void MakeCertificates(
+    int days, const std::function<void(std::optional<int> party, std::string_view certificate,
+                                       std::string_view key)>& take);
 
 /// Makes the key of one party and a certificate that it signs itself, for peers that pin the key:
 /// party<i>.pem and party<i>-key.pem in `directory`. Otherwise as MakeCertificates.
