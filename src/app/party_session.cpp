@@ -26,9 +26,9 @@ constexpr std::uint32_t kImagesTag = 0xfffe'0001;
 constexpr std::uint32_t kPlanTag = 0xfffe'0002;
 constexpr std::uint32_t kSessionTag = 0xfffe'0003;
 constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
-constexpr std::size_t kMaxNetworkBytes = std::size_t{16} << 20;
+constexpr std::size_t kMaxAnnouncementBytes = std::size_t{1} << 20;  // of 1000 layers
 constexpr std::size_t kSessionDigits = 32;
-constexpr const char* kProtocolVersion = "1";
+constexpr const char* kProtocolVersion = "2";
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -103,11 +103,11 @@ nn::Plan ReceivePlan(net::Links& links, const PartySettings& settings,
   if (settings.model != nullptr) {
     const auto mine = nn::AnnouncementOf(settings.model->net, settings.spec, settings.suite);
     auto plan = plan_of(mine);  // whatever the others would refuse is refused here
-    Announce(links, owner, kNetworkTag, nn::AnnouncementToJson(mine), kMaxNetworkBytes, "");
+    Announce(links, owner, kNetworkTag, nn::AnnouncementToJson(mine), kMaxAnnouncementBytes, "");
     return plan;
   }
   const std::string text =
-      Announce(links, owner, kNetworkTag, "", kMaxNetworkBytes, "the model's widths");
+      Announce(links, owner, kNetworkTag, "", kMaxAnnouncementBytes, "the model's widths");
   // What is wrong in it is no fault of this party's user.
   const auto refusal = [&](const Error& e) {
     return ProtocolError(
