@@ -4,7 +4,15 @@
 // does what is computed from the keys, of which each party has received one of its two.
 #include <valgrind/memcheck.h>
 
+#include <string>
+#include <tuple>
+#include <utility>
+
 #include "conformance/harness.h"
+#include "nn/float_weights.h"
+#include "tercet/nn/compile.h"
+#include "tercet/nn/run_plain.h"
+#include "tercet/nn/secure_network.h"
 
 namespace tercet::conformance {
 namespace {
@@ -130,6 +138,78 @@ TEST_P(SecretFlowTest, NothingDependsOnSecrets) {
   }
   EXPECT_GT(done, 0);
 }
+
+// Whole queries: sharing of weights and images, linear maps, pools, residuals, the class of the
+// largest logit, and the result.
+class SecretFlowQueryTest
+    : public testing::TestWithParam<std::tuple<const char*, const char*, bool>> {};
+
+constexpr const char* kResidual = R"(
+  {"name": "c1", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1},
+  {"name": "r1", "type": "relu"},
+  {"name": "c2", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1},
+  {"name": "add2", "type": "add", "from": "r1"},
+  {"name": "r2", "type": "relu"},
+  {"name": "a1", "type": "avg_pool2d", "kernel": 3, "stride": 2, "padding": 1},
+  {"name": "fc", "type": "linear", "out_features": 4})";
+constexpr const char* kSignAndPool = R"(
+  {"name": "c1", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1},
+  {"name": "s1", "type": "sign"},
+  {"name": "p1", "type": "max_pool2d", "kernel": 2},
+  {"name": "fc", "type": "linear", "out_features": 4})";
+
+TEST_P(SecretFlowQueryTest, NothingDependsOnSecrets) {
+  ASSERT_NE(RUNNING_ON_VALGRIND, 0) << "run this under valgrind, as ctest does";
+  const auto& [layers, suite, only_class] = GetParam();
+  const auto spec = nn::Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", layers);
+  nn::CompileOptions compile;
+  compile.default_fixed_bits = 24;
+  compile.only_class = only_class;
+  auto network =
+      nn::Compile(nn::Weights(3).FillReal(spec).Network(spec), nn::Oracle(), compile, nullptr);
+  const auto images = nn::RandomImages(network.net.input.shape, 3, 11);
+  const auto plain = nn::RunPlain(network, nn::Oracle(), images, 0, 3);
+  auto input = nn::QuantiseInput(network.net.input, images, 0, 3);
+  const auto plan = nn::MakePlan(network.net, AllProtocols(), mpc::ParseSuiteChoice(suite, "test"),
+                                 RolesWith(0), 3);
+  for (auto& weights : network.weights)
+    for (auto* values : {&weights.weight, &weights.bias, &weights.shortcut})
+      MarkSecret(values->data(), values->size());
+  MarkSecret(input.data(), input.size());
+  mpc::LocalOptions options;
+  options.layers = plan.layers.size();
+  options.wrap = [](std::unique_ptr<net::Link> link, int) {
+    return std::make_unique<SecretLink>(std::move(link));
+  };
+  std::vector<std::int64_t> result;
+  EXPECT_EQ(Reports([&] {
+              mpc::RunParties(
+                  [&](mpc::Party& party) {
+                    const auto& roles = plan.roles;
+                    nn::SecureNetwork net(party, plan, AllProtocols());
+                    net.ShareModel(party.Id() == roles.model_owner ? &network : nullptr);
+                    auto part =
+                        net.Run(net.Prepare(3), party.Id() == roles.data_owner ? &input : nullptr);
+                    if (party.Id() == roles.receiver) result = std::move(part);
+                  },
+                  options);
+            }),
+            0u);
+  static_cast<void>(VALGRIND_MAKE_MEM_DEFINED(result.data(), result.size() * sizeof(std::int64_t)));
+  EXPECT_EQ(result, plain);
+}
+using QueryCase = std::tuple<const char*, const char*, bool>;
+
+std::string QueryName(const testing::TestParamInfo<QueryCase>& query) {
+  return std::string(std::get<1>(query.param)) +
+         (std::get<2>(query.param) ? "_class" : "_residual");
+}
+INSTANTIATE_TEST_SUITE_P(
+    Queries, SecretFlowQueryTest,
+    testing::Values(QueryCase{kResidual, "lut", false}, QueryCase{kResidual, "fss", false},
+                    QueryCase{kResidual, "aby3", false}, QueryCase{kSignAndPool, "lut", true},
+                    QueryCase{kSignAndPool, "fss", true}, QueryCase{kSignAndPool, "aby3", true}),
+    QueryName);
 
 // What is looked for is found.
 TEST(SecretFlowSelfTest, ReportsABranchAndAnAddress) {
