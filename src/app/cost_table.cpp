@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "app/auto_suite.h"
+#include "app/options.h"
+#include "base/json.h"
 #include "tercet/base/error.h"
 #include "tercet/report/table.h"
 
@@ -35,18 +36,32 @@ nn::PredictedTime Growth(const Prediction& prediction, std::size_t k) {
   return time;
 }
 
+// Reports say the logits of every image.
+constexpr FileKind kReportFile{"a report of `tercet run --json`", 256 << 20};
+constexpr JsonLimits kReportLimits{.values = 16 << 20, .string_length = 1 << 16};
+constexpr double kMaxSeconds = 1e8;  // as nanoseconds, and some added, far below 2^63
+
+double NumberFrom(const nlohmann::json& value, double low, double high,
+                  const std::filesystem::path& file) {
+  const auto number = value.get<double>();
+  if (!(number >= low && number <= high))
+    throw ConfigError(file.string(), fmt::format("no report of `tercet run --json`: found {}, "
+                                                 "expected a number from {} to {}",
+                                                 number, low, high));
+  return number;
+}
+
 // The computation of each step of one query as a report has it; nothing when it is of another
 // network, suite, batch or link.
 std::optional<std::vector<nn::PredictedTime>> MeasuredComputation(
     const nn::Plan& plan, const mpc::SuiteChoice& suite, const std::filesystem::path& file) {
+  const auto report = ReadJsonFile(file, kReportFile, kReportLimits);
   try {
-    std::ifstream in(file);
-    const auto report = nlohmann::json::parse(in);
     if (report.at("network") != plan.network.name || report.at("suite") != suite.Text() ||
         report.at("batch") != plan.batch || report.at("link") != "none")
       return std::nullopt;
-    const auto images = report.at("images").get<std::size_t>();
-    const double queries = std::ceil(static_cast<double>(images) / static_cast<double>(plan.batch));
+    const double images = NumberFrom(report.at("images"), 1, kMaxImages, file);
+    const double queries = std::ceil(images / static_cast<double>(plan.batch));
     const auto& layers = report.at("layers");
     if (layers.size() != plan.layers.size() + 2) return std::nullopt;
     std::vector<nn::PredictedTime> steps(layers.size());
@@ -54,8 +69,9 @@ std::optional<std::vector<nn::PredictedTime>> MeasuredComputation(
     for (const bool online : {false, true}) {
       const char* key = online ? "online_s" : "offline_s";
       double sum = 0;
-      for (const auto& layer : layers) sum += layer.at(key).get<double>();
-      const double whole = report.at("time").at(key).get<double>() / queries * 1e9;
+      for (const auto& layer : layers) sum += NumberFrom(layer.at(key), 0, kMaxSeconds, file);
+      const double whole =
+          NumberFrom(report.at("time").at(key), 0, kMaxSeconds, file) / queries * 1e9;
       for (std::size_t k = 0; k < layers.size(); ++k) {
         const double part = sum > 0 ? layers[k].at(key).get<double>() / sum : 0;
         (online ? steps[k].online_ns : steps[k].offline_ns) = std::llround(whole * part);

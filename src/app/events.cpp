@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "base/json.h"
 #include "tercet/base/error.h"
 
 namespace tercet::app {
@@ -30,7 +31,7 @@ std::string EventToLine(const Event& event) {
 
 Event EventFromLine(const std::string& line, const std::string& place) {
   try {
-    const json value = json::parse(line);
+    const json value = ReadJson(line, place, JsonLimits::UpTo(line.size()));
     const auto kind = value.at("event").get<std::string>();
     if (kind == "progress")
       return ProgressEvent{value.at("done").get<std::size_t>(),

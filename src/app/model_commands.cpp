@@ -254,8 +254,7 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
   command
       ->add_option("--measured", a->measured,
                    "Reports of `tercet run --json` without --link, of the same network, suite and "
-                   "batch: computation is taken from them")
-      ->check(CLI::ExistingFile);
+                   "batch: computation is taken from them");
   command->add_option("--json", a->json, "Write the plans");
   command->add_option("--csv", a->csv, "Write them as a table, with the predicted times");
   a->roles.AddTo(*command);

@@ -8,7 +8,7 @@
 
 #include "app/options.h"
 #include "app/testbed_schema.h"
-#include "nn/input.h"
+#include "base/json.h"
 #include "nn/schema_check.h"
 #include "tercet/base/error.h"
 
@@ -102,9 +102,7 @@ std::optional<net::Pins> LoadPins(
 
 Testbed LoadTestbed(const std::filesystem::path& file, int id) {
   const std::string name = file.string();
-  const auto bytes = nn::ReadFile(file, 1 << 20);
-  const json document = nn::ReadJson({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
-                                     name, nn::JsonLimits{});
+  const json document = ReadJsonFile(file, {"a testbed's JSON", 1 << 20}, JsonLimits{});
   nn::CheckSchema(json::parse(kTestbedSchema), document, name);
 
   Testbed testbed;

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <ctime>
 #include <system_error>
 #include <utility>
@@ -232,16 +231,15 @@ Validity FromToday(int days) {
   return {-1, days};
 }
 
-using FileHandle = std::unique_ptr<std::FILE, Freer<std::fclose>>;
-
-FileHandle OpenPem(const fs::path& file) {
-  FileHandle opened(std::fopen(file.c_str(), "re"));
-  if (opened == nullptr) throw ConfigError(file.string(), SystemReason(errno));
-  return opened;
+BioHandle Pem(const std::vector<std::uint8_t>& bytes) {
+  BioHandle pem(BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())));
+  Check(pem != nullptr, "read from memory");
+  return pem;
 }
 
 CertificateHandle LoadCertificate(const fs::path& file) {
-  CertificateHandle certificate(PEM_read_X509(OpenPem(file).get(), nullptr, nullptr, nullptr));
+  const auto bytes = ReadFile(file, kCertificateFile);
+  CertificateHandle certificate(PEM_read_bio_X509(Pem(bytes).get(), nullptr, nullptr, nullptr));
   if (certificate == nullptr)
     throw ConfigError(file.string(), "holds no certificate in PEM format");
   return certificate;
@@ -250,7 +248,9 @@ CertificateHandle LoadCertificate(const fs::path& file) {
 KeyHandle LoadKey(const fs::path& file) {
   // Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.
   const auto no_passphrase = [](char*, int, int, void*) { return -1; };
-  KeyHandle key(PEM_read_PrivateKey(OpenPem(file).get(), nullptr, no_passphrase, nullptr));
+  auto bytes = ReadPrivateFile(file, kKeyFile);
+  KeyHandle key(PEM_read_bio_PrivateKey(Pem(bytes).get(), nullptr, no_passphrase, nullptr));
+  sodium_memzero(bytes.data(), bytes.size());
   if (key == nullptr)
     throw ConfigError(file.string(), "holds no private key in PEM format without passphrase");
   return key;

@@ -4,11 +4,15 @@
 #include <optional>
 #include <string>
 
+#include "tercet/base/file_reader.h"
 #include "tercet/crypto/certificates.h"
 
 struct x509_st;
 
 namespace tercet::crypto {
+
+inline constexpr FileKind kCertificateFile{"a certificate", 1 << 20};
+inline constexpr FileKind kKeyFile{"a private key", 1 << 16};
 
 /// When a certificate is valid, in days from now; may be negative.
 struct Validity {

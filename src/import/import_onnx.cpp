@@ -26,11 +26,10 @@ namespace {
 using mpc::Shape3;
 using nn::LayerSpec;
 using nn::LayerType;
-using nn::Printable;
 using nn::TensorData;
 
 /// protobuf counts the bytes of a message in an int.
-constexpr std::uintmax_t kMaxFileBytes = std::numeric_limits<int>::max();
+constexpr FileKind kOnnxFile{"an ONNX model", std::numeric_limits<int>::max()};
 constexpr std::int64_t kOldestOperators = 7;
 constexpr std::size_t kMaxLayers = 4096, kMaxName = 128;  // as nets/network.schema.json says
 
@@ -820,13 +819,13 @@ class Importer {
 }  // namespace
 
 ImportedNetwork ImportOnnx(const std::filesystem::path& file, const ImportOptions& options) {
-  return ParseOnnx(nn::ReadFile(file, kMaxFileBytes), file, options);
+  return ParseOnnx(ReadFile(file, kOnnxFile), file, options);
 }
 
 ImportedNetwork ParseOnnx(const std::vector<std::uint8_t>& bytes, const std::filesystem::path& file,
                           const ImportOptions& options) {
   onnx::ModelProto model;
-  if (bytes.size() > kMaxFileBytes ||
+  if (bytes.size() > kOnnxFile.max_bytes ||
       !model.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     throw ConfigError(file.string(), "cannot be read as an ONNX model (truncated?)");
   }

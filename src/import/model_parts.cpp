@@ -13,7 +13,6 @@
 
 namespace tercet::importer {
 
-using nn::Printable;
 
 static_assert(std::endian::native == std::endian::little, "raw_data is little endian");
 

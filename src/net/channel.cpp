@@ -13,6 +13,8 @@
 #include "crypto/certificates_internal.h"
 #include "net/failure.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
+#include "tercet/crypto/prf.h"
 
 namespace tercet::net {
 namespace {
@@ -222,12 +224,14 @@ class TlsChannel final : public StreamChannel<asio::ssl::stream<tcp::socket>> {
   std::string refusal_;  ///< why the peer's certificate is not among the pinned ones
 };
 
-void RequireFile(const std::error_code& error, const std::filesystem::path& path,
-                 const char* what) {
+using crypto::kCertificateFile;
+using crypto::kKeyFile;
+
+void Require(const std::error_code& error, const std::filesystem::path& path,
+             const FileKind& kind) {
   if (!error) return;
-  std::error_code ec;
-  if (!std::filesystem::exists(path, ec)) throw ConfigError(path.string(), "no such file");
-  throw ConfigError(path.string(), fmt::format("cannot be read as {}: {}", what, error.message()));
+  throw ConfigError(path.string(),
+                    fmt::format("cannot be read as {}: {}", kind.what, error.message()));
 }
 
 }  // namespace
@@ -252,19 +256,21 @@ std::shared_ptr<asio::ssl::context> MakeTlsContext(const TlsFiles& files) {
     pinned->pins = *files.pins;
     SSL_CTX_set_cert_verify_callback(raw, VerifyPinned, &pinned->pins);
   } else {
-    context->load_verify_file(files.ca.string(), ec);
-    RequireFile(ec, files.ca, "a certificate");
+    context->add_certificate_authority(asio::buffer(ReadFile(files.ca, kCertificateFile)), ec);
+    Require(ec, files.ca, kCertificateFile);
   }
-  context->use_certificate_chain_file(files.certificate.string(), ec);
-  RequireFile(ec, files.certificate, "a certificate");
+  context->use_certificate_chain(asio::buffer(ReadFile(files.certificate, kCertificateFile)), ec);
+  Require(ec, files.certificate, kCertificateFile);
   // Without a callback OpenSSL would ask for the passphrase of an encrypted key on the terminal.
   context->set_password_callback(
       [](std::size_t, asio::ssl::context::password_purpose) { return std::string(); });
-  context->use_private_key_file(files.key.string(), asio::ssl::context::pem, ec);
+  auto key = ReadPrivateFile(files.key, kKeyFile);
+  context->use_private_key(asio::buffer(key), asio::ssl::context::pem, ec);
+  crypto::Wipe(key);
   if (ec && ERR_GET_REASON(static_cast<unsigned long>(ec.value())) == X509_R_KEY_VALUES_MISMATCH) {
     throw ConfigError(files.key.string(), "is not the key of " + files.certificate.string());
   }
-  RequireFile(ec, files.key, "a private key");
+  Require(ec, files.key, kKeyFile);
   if (SSL_CTX_check_private_key(raw) != 1) {
     throw ConfigError(files.key.string(), "is not the key of " + files.certificate.string());
   }

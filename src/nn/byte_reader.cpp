@@ -19,7 +19,7 @@ constexpr std::uint64_t kXzMemory = std::uint64_t{128} << 20;
 constexpr std::array<std::uint8_t, 2> kGzipMagic{0x1F, 0x8B};
 constexpr std::array<std::uint8_t, 6> kXzMagic{0xFD, '7', 'z', 'X', 'Z', 0};
 
-bool BeginsWith(const std::vector<std::uint8_t>& bytes, std::span<const std::uint8_t> magic) {
+bool BeginsWith(std::span<const std::uint8_t> bytes, std::span<const std::uint8_t> magic) {
   return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
 }
 
@@ -47,9 +47,15 @@ class ByteReader::Unpacker {
       position_ += step.taken;
       result.insert(result.end(), chunk.begin(),
                     chunk.begin() + static_cast<std::ptrdiff_t>(step.given));
-      ended_ = step.ended;
+      // Several may follow each other: such files can be put together with cat.
+      ended_ = step.ended && !Continue(std::span(reader_.bytes_).subspan(position_));
       if (ended_ && position_ < reader_.bytes_.size())
         reader_.Fail(fmt::format("goes on after the end of its {} data", format_));
+      given_ += step.given;
+      if (given_ > reader_.max_unpacked_bytes_) {
+        reader_.Fail(fmt::format("its {} data unpack to more than {} bytes; unpack the file first",
+                                 format_, reader_.max_unpacked_bytes_));
+      }
       if (!ended_ && step.taken == 0 && step.given == 0)
         reader_.Fail(fmt::format("truncated: the {} data end in the middle", format_));
     }
@@ -62,12 +68,15 @@ class ByteReader::Unpacker {
     bool ended;
   };
   virtual Step Unpack(std::span<const std::uint8_t> in, std::span<std::uint8_t> out) = 0;
+  /// Prepares for what follows the end of packed data; false where that is no more of them.
+  virtual bool Continue(std::span<const std::uint8_t> rest) = 0;
 
   const ByteReader& reader_;
   const char* format_ = "";
 
  private:
   std::size_t position_ = 0;
+  std::uint64_t given_ = 0;
   bool ended_ = false;
 };
 
@@ -93,6 +102,12 @@ class ByteReader::GzipUnpacker : public Unpacker {
     return {in.size() - stream_.avail_in, out.size() - stream_.avail_out, status == Z_STREAM_END};
   }
 
+  bool Continue(std::span<const std::uint8_t> rest) override {
+    if (!BeginsWith(rest, kGzipMagic)) return false;
+    TERCET_CHECK(inflateReset(&stream_) == Z_OK, "zlib cannot be set up again");
+    return true;
+  }
+
   z_stream stream_{};
 };
 
@@ -100,8 +115,7 @@ class ByteReader::XzUnpacker : public Unpacker {
  public:
   explicit XzUnpacker(const ByteReader& reader) : Unpacker(reader) {
     format_ = "xz";
-    TERCET_CHECK(lzma_stream_decoder(&stream_, kXzMemory, 0) == LZMA_OK,
-                 "liblzma cannot be set up");
+    SetUp();
   }
   ~XzUnpacker() override { lzma_end(&stream_); }
 
@@ -122,11 +136,23 @@ class ByteReader::XzUnpacker : public Unpacker {
             status == LZMA_STREAM_END};
   }
 
+  bool Continue(std::span<const std::uint8_t> rest) override {
+    if (!BeginsWith(rest, kXzMagic)) return false;
+    SetUp();
+    return true;
+  }
+
+  void SetUp() {
+    TERCET_CHECK(lzma_stream_decoder(&stream_, kXzMemory, 0) == LZMA_OK,
+                 "liblzma cannot be set up");
+  }
+
   lzma_stream stream_ = LZMA_STREAM_INIT;
 };
 
-ByteReader::ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name)
-    : bytes_(bytes), name_(name) {
+ByteReader::ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name,
+                       std::uint64_t max_unpacked_bytes)
+    : bytes_(bytes), name_(name), max_unpacked_bytes_(max_unpacked_bytes) {
   if (BeginsWith(bytes, kGzipMagic)) unpacker_ = std::make_unique<GzipUnpacker>(*this);
   if (BeginsWith(bytes, kXzMagic)) unpacker_ = std::make_unique<XzUnpacker>(*this);
 }

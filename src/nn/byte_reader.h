@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,17 +12,27 @@ namespace tercet::nn {
 /// Most bytes that one file's data may take at once.
 inline constexpr std::uint64_t kMaxDataBytes = std::uint64_t{1} << 32;
 
+/// Most bytes that are unpacked of one file, which does not show its size before.
+inline constexpr std::uint64_t kMaxUnpackedBytes = std::uint64_t{1} << 30;
+
 /// Hands out the bytes of a file front to back, unpacking gzip or xz (recognised by content) on the
-/// way and never more than asked for. Every problem is a ConfigError at the file's name. Not thread
-/// safe; `bytes` and `name` must outlive it.
+/// way and never more than asked for. Packed data may come in several pieces (gzip's members, xz's
+/// streams). Every problem is a ConfigError at the file's name. Not thread safe; `bytes` and `name`
+/// must outlive it.
 class ByteReader {
  public:
-  ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name);
+  ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name,
+             std::uint64_t max_unpacked_bytes = kMaxUnpackedBytes);
   ByteReader(const ByteReader&) = delete;
   ByteReader& operator=(const ByteReader&) = delete;
   ~ByteReader();
 
   [[noreturn]] void Fail(const std::string& problem) const;
+
+  /// How many bytes are left; nothing for packed ones, which do not say it.
+  std::optional<std::uint64_t> Left() const {
+    return unpacker_ ? std::nullopt : std::optional<std::uint64_t>(bytes_.size() - position_);
+  }
 
   /// The next `count` bytes; fewer only where the file ends before.
   std::vector<std::uint8_t> Read(std::uint64_t count);
@@ -43,6 +54,7 @@ class ByteReader {
 
   const std::vector<std::uint8_t>& bytes_;
   const std::string& name_;
+  std::uint64_t max_unpacked_bytes_;
   std::size_t position_ = 0;            // in a file that is not packed
   std::unique_ptr<Unpacker> unpacker_;  // of one that is
 };

@@ -20,6 +20,7 @@
 namespace tercet::nn {
 namespace {
 
+constexpr FileKind kDataFile{"images or labels", kMaxDataBytes};
 constexpr std::uint64_t kMaxImageBytes = std::uint64_t{1} << 31;
 constexpr std::uint64_t kMaxNpyHeaderBytes = 1 << 16;
 constexpr std::uint64_t kMaxChannels = 65536, kMaxSide = 4096;
@@ -240,24 +241,40 @@ std::vector<std::uint8_t> CheckedLabels(const ByteReader& reader,
     // A negative label reads as a huge one, which the bound refuses too.
     const std::uint64_t label = LittleEndian(packed.data() + i * label_bytes, label_bytes);
     if (label >= bound) {
-      reader.Fail(fmt::format("label {} is out of range, expected 0 to {}", i,
-                              static_cast<std::int64_t>(bound) - 1));
+      const auto found = label_bytes == 4 ? std::int64_t{static_cast<std::int32_t>(label)}
+                                          : static_cast<std::int64_t>(label);
+      reader.Fail(fmt::format("the label of item {} (counted from 0) is {}, expected 0 to {}", i,
+                              found, bound - 1));
     }
     labels[i] = static_cast<std::uint8_t>(label);
   }
   return labels;
 }
 
+/// What was read of a file, and how many items it has; nothing where packed data do not say it.
+struct Part : LabelledImages {
+  std::optional<std::uint64_t> total;
+};
+
+/// How many items a file without a header has, asked before `limit` of them are read.
+std::optional<std::uint64_t> TotalWithoutHeader(const ByteReader& reader,
+                                                std::uint64_t item_bytes) {
+  const auto left = reader.Left();
+  return left ? std::optional(*left / item_bytes) : std::nullopt;
+}
+
 /// Records of CIFAR-10: a label and an image each. The labels are left as they are.
-LabelledImages ReadCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3& expected) {
+Part ReadCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3& expected) {
   CheckShape(reader, kCifarShape, expected);
   const std::size_t pixels = kCifarShape.Size();
+  Part result;
+  result.total = TotalWithoutHeader(reader, 1 + pixels);
   const std::vector<std::uint8_t> records =
       reader.ReadItemsToEnd(limit, 1 + pixels, "records of a label and 3 x 32 x 32 pixels");
   if (records.empty()) reader.Fail("holds no image");
-  LabelledImages result;
   result.images.shape = kCifarShape;
   result.images.count = records.size() / (1 + pixels);
+  if (limit == 0) result.total = result.images.count;
   result.images.pixels.reserve(result.images.count * pixels);
   for (auto at = records.begin(); at != records.end();) {
     result.labels.push_back(*at++);
@@ -268,18 +285,19 @@ LabelledImages ReadCifar(ByteReader& reader, std::size_t limit, const mpc::Shape
   return result;
 }
 
-using Parse = std::function<LabelledImages(const std::vector<std::uint8_t>& bytes,
-                                           const std::string& name, std::size_t limit)>;
+using Parse = std::function<Part(const std::vector<std::uint8_t>& bytes, const std::string& name,
+                                 std::size_t limit)>;
 
 /// Puts together what `parse` finds in the files, of which it may leave out images or labels.
-LabelledImages LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
-  LabelledImages all;
+Part LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
+  Part all;
+  all.total = 0;
   std::size_t count = 0;
   for (const std::filesystem::path& file : data.files) {
     // A subset is drawn from everything, so nothing can be left unread before.
     const std::size_t rest = limit == 0 || data.subset ? 0 : limit - count;
     const std::string name = file.string();
-    LabelledImages part = parse(ReadFile(file, kMaxDataBytes), name, rest);
+    Part part = parse(ReadFile(file, kDataFile), name, rest);
     if (all.images.count > 0 && part.images.shape != all.images.shape) {
       throw ConfigError(name,
                         fmt::format("images of the wrong size: found {}, expected {} as in {}",
@@ -292,11 +310,18 @@ LabelledImages LoadFiles(const DataFiles& data, std::size_t limit, const Parse& 
     }
     all.images.shape = part.images.shape;
     all.images.count += part.images.count;
-    all.images.pixels.insert(all.images.pixels.end(), part.images.pixels.begin(),
-                             part.images.pixels.end());
+    if (all.images.pixels.empty()) {
+      all.images.pixels = std::move(part.images.pixels);
+    } else {
+      all.images.pixels.insert(all.images.pixels.end(), part.images.pixels.begin(),
+                               part.images.pixels.end());
+    }
     all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
     count = std::max(all.images.count, all.labels.size());
-    if (!data.subset && count == limit) break;
+    const bool done = !data.subset && count == limit;
+    const bool known = all.total && part.total && (!done || &file == &data.files.back());
+    all.total = known ? std::optional(*all.total + *part.total) : std::nullopt;
+    if (done) break;
   }
   // Files of formats with and without labels may come together.
   if (all.images.count > 0 && all.labels.size() < all.images.count) all.labels.clear();
@@ -309,7 +334,8 @@ LabelledImages LoadFiles(const DataFiles& data, std::size_t limit, const Parse& 
                                   data.subset->test ? "test part" : "training part", count));
   }
   chosen.resize(Limited(chosen.size(), limit));
-  LabelledImages some;
+  Part some;
+  some.total = all.total;
   const std::size_t pixels = all.images.shape.Size();
   some.images.shape = all.images.shape;
   if (all.images.count > 0) some.images.count = chosen.size();
@@ -325,19 +351,140 @@ LabelledImages LoadFiles(const DataFiles& data, std::size_t limit, const Parse& 
   return some;
 }
 
-LabelledImages LoadImagesOf(const DataFiles& data, std::size_t limit, const mpc::Shape3& expected) {
+/// The same with the labels checked.
+Part ReadLabelledCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3& expected,
+                       std::size_t classes) {
+  Part part = ReadCifar(reader, limit, expected);
+  part.labels = CheckedLabels(reader, part.labels, 1, classes);
+  return part;
+}
+
+/// One file's images.
+Part ReadImages(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
+                const mpc::Shape3& expected) {
+  ByteReader reader(bytes, name);
+  std::uint64_t count = 0;
+  std::array<std::uint64_t, 3> sizes{};  // channels, height, width
+  switch (ReadFormat(reader, bytes, name, kImagesMagic, "image")) {
+    case Format::kCifar:
+      return ReadCifar(reader, limit, expected);
+    case Format::kRaw: {
+      if (expected.Size() == 0)
+        reader.Fail("holds bytes without a header, which only a network's input shape explains");
+      Part part;
+      part.total = TotalWithoutHeader(reader, expected.Size());
+      part.images = {
+          expected, 0,
+          reader.ReadItemsToEnd(limit, expected.Size(), ShapeText(expected) + " images")};
+      part.images.count = part.images.pixels.size() / expected.Size();
+      if (part.images.count == 0) reader.Fail("holds no image");
+      if (limit == 0) part.total = part.images.count;
+      return part;
+    }
+    case Format::kIdx: {
+      const std::vector<std::uint8_t> header = reader.ReadAll(12, "the IDX header");
+      count = BigEndian32(header, 0);
+      sizes = {1, BigEndian32(header, 4), BigEndian32(header, 8)};
+      break;
+    }
+    case Format::kNpy: {
+      const NpyHeader header = ReadNpyHeader(reader);
+      if (header.descr != "|u1") {
+        reader.Fail(fmt::format("found .npy elements of type '{}', expected '|u1' (uint8)",
+                                Printable(header.descr)));
+      }
+      const std::size_t rank = header.shape.size();
+      if (rank != 3 && rank != 4) {
+        reader.Fail(
+            fmt::format("found a .npy array of {} dimensions ({}), expected 3 (images x height "
+                        "x width) or 4 (images x channels x height x width)",
+                        rank, header.ShapeList()));
+      }
+      count = header.shape[0];
+      sizes = {rank == 4 ? header.shape[1] : 1, header.shape[rank - 2], header.shape[rank - 1]};
+      break;
+    }
+  }
+
+  if (count == 0) reader.Fail("holds no image");
+  const auto [channels, height, width] = sizes;
+  const bool bounded = channels <= kMaxChannels && height <= kMaxSide && width <= kMaxSide;
+  const std::uint64_t image_bytes = bounded ? channels * height * width : 0;
+  if (image_bytes == 0 || image_bytes >= kMaxImageBytes) {
+    reader.Fail(
+        fmt::format("found images of {} x {} x {}, expected 1 to {} channels, sides from 1 to "
+                    "{} and less than {} bytes",
+                    channels, height, width, kMaxChannels, kMaxSide, kMaxImageBytes));
+  }
+  Part part;
+  part.total = count;
+  part.images.shape = {channels, height, width};
+  CheckShape(reader, part.images.shape, expected);
+  part.images.count = Limited(count, limit);
+  part.images.pixels = reader.ReadItems(count, part.images.count, image_bytes, "images");
+  return part;
+}
+
+/// One file's labels.
+Part ReadLabels(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
+                std::size_t classes) {
+  TERCET_CHECK(classes > 0, "labels need at least one class");
+  ByteReader reader(bytes, name);
+  std::uint64_t count = 0;
+  std::size_t label_bytes = 1;
+  switch (ReadFormat(reader, bytes, name, kLabelsMagic, "label")) {
+    case Format::kCifar:
+      return ReadLabelledCifar(reader, limit, {}, classes);
+    case Format::kRaw: {
+      Part part;
+      part.total = TotalWithoutHeader(reader, 1);
+      part.labels = CheckedLabels(reader, reader.ReadItemsToEnd(limit, 1, "labels"), 1, classes);
+      if (part.labels.empty()) reader.Fail("holds no label");
+      if (limit == 0) part.total = part.labels.size();
+      return part;
+    }
+    case Format::kIdx:
+      count = BigEndian32(reader.ReadAll(4, "the IDX header"), 0);
+      break;
+    case Format::kNpy: {
+      const NpyHeader header = ReadNpyHeader(reader);
+      if (header.descr == "<i4") {
+        label_bytes = 4;
+      } else if (header.descr == "<i8") {
+        label_bytes = 8;
+      } else if (header.descr != "|u1") {
+        reader.Fail(
+            fmt::format("found .npy elements of type '{}', expected '|u1' (uint8), '<i4' "
+                        "(int32) or '<i8' (int64)",
+                        Printable(header.descr)));
+      }
+      if (header.shape.size() != 1) {
+        reader.Fail(fmt::format("found a .npy array of {} dimensions ({}), expected 1 for labels",
+                                header.shape.size(), header.ShapeList()));
+      }
+      count = header.shape[0];
+      break;
+    }
+  }
+  if (count == 0) reader.Fail("holds no label");
+  const std::uint64_t take = Limited(count, limit);
+  Part part;
+  part.total = count;
+  part.labels = CheckedLabels(reader, reader.ReadItems(count, take, label_bytes, "labels"),
+                              label_bytes, classes);
+  return part;
+}
+
+Part LoadImagesOf(const DataFiles& data, std::size_t limit, const mpc::Shape3& expected) {
   return LoadFiles(data, limit, [&](const auto& bytes, const std::string& name, std::size_t rest) {
-    return LabelledImages{ParseImages(bytes, name, rest, expected), {}};
+    return ReadImages(bytes, name, rest, expected);
   });
 }
 
-std::vector<std::uint8_t> LoadLabelsOf(const DataFiles& data, std::size_t limit,
-                                       std::size_t classes) {
-  return LoadFiles(data, limit,
-                   [&](const auto& bytes, const std::string& name, std::size_t rest) {
-                     return LabelledImages{{}, ParseLabels(bytes, name, rest, classes)};
-                   })
-      .labels;
+Part LoadLabelsOf(const DataFiles& data, std::size_t limit, std::size_t classes) {
+  return LoadFiles(data, limit, [&](const auto& bytes, const std::string& name, std::size_t rest) {
+    return ReadLabels(bytes, name, rest, classes);
+  });
 }
 
 std::string JoinNames(const DataFiles& data) {
@@ -408,111 +555,18 @@ Images LoadImages(const std::filesystem::path& file, std::size_t limit,
 
 Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
                    std::size_t limit, const mpc::Shape3& expected) {
-  ByteReader reader(bytes, name);
-  std::uint64_t count = 0;
-  std::array<std::uint64_t, 3> sizes{};  // channels, height, width
-  switch (ReadFormat(reader, bytes, name, kImagesMagic, "image")) {
-    case Format::kCifar:
-      return ReadCifar(reader, limit, expected).images;
-    case Format::kRaw: {
-      if (expected.Size() == 0)
-        reader.Fail("holds bytes without a header, which only a network's input shape explains");
-      Images images{expected, 0,
-                    reader.ReadItemsToEnd(limit, expected.Size(), ShapeText(expected) + " images")};
-      images.count = images.pixels.size() / expected.Size();
-      if (images.count == 0) reader.Fail("holds no image");
-      return images;
-    }
-    case Format::kIdx: {
-      const std::vector<std::uint8_t> header = reader.ReadAll(12, "the IDX header");
-      count = BigEndian32(header, 0);
-      sizes = {1, BigEndian32(header, 4), BigEndian32(header, 8)};
-      break;
-    }
-    case Format::kNpy: {
-      const NpyHeader header = ReadNpyHeader(reader);
-      if (header.descr != "|u1") {
-        reader.Fail(fmt::format("found .npy elements of type '{}', expected '|u1' (uint8)",
-                                Printable(header.descr)));
-      }
-      const std::size_t rank = header.shape.size();
-      if (rank != 3 && rank != 4) {
-        reader.Fail(
-            fmt::format("found a .npy array of {} dimensions ({}), expected 3 (images x height "
-                        "x width) or 4 (images x channels x height x width)",
-                        rank, header.ShapeList()));
-      }
-      count = header.shape[0];
-      sizes = {rank == 4 ? header.shape[1] : 1, header.shape[rank - 2], header.shape[rank - 1]};
-      break;
-    }
-  }
-
-  if (count == 0) reader.Fail("holds no image");
-  const auto [channels, height, width] = sizes;
-  const bool bounded = channels <= kMaxChannels && height <= kMaxSide && width <= kMaxSide;
-  const std::uint64_t image_bytes = bounded ? channels * height * width : 0;
-  if (image_bytes == 0 || image_bytes >= kMaxImageBytes) {
-    reader.Fail(
-        fmt::format("found images of {} x {} x {}, expected 1 to {} channels, sides from 1 to "
-                    "{} and less than {} bytes",
-                    channels, height, width, kMaxChannels, kMaxSide, kMaxImageBytes));
-  }
-  Images images;
-  images.shape = {channels, height, width};
-  CheckShape(reader, images.shape, expected);
-  images.count = Limited(count, limit);
-  images.pixels = reader.ReadItems(count, images.count, image_bytes, "images");
-  return images;
+  return ReadImages(bytes, name, limit, expected).images;
 }
 
 std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::size_t limit,
                                      std::size_t classes) {
-  return LoadLabelsOf(ParseDataFiles(file.string()), limit, classes);
+  return LoadLabelsOf(ParseDataFiles(file.string()), limit, classes).labels;
 }
 
 std::vector<std::uint8_t> ParseLabels(const std::vector<std::uint8_t>& bytes,
                                       const std::string& name, std::size_t limit,
                                       std::size_t classes) {
-  TERCET_CHECK(classes > 0, "labels need at least one class");
-  ByteReader reader(bytes, name);
-  std::uint64_t count = 0;
-  std::size_t label_bytes = 1;
-  switch (ReadFormat(reader, bytes, name, kLabelsMagic, "label")) {
-    case Format::kCifar:
-      return CheckedLabels(reader, ReadCifar(reader, limit, {}).labels, 1, classes);
-    case Format::kRaw: {
-      const std::vector<std::uint8_t> labels = reader.ReadItemsToEnd(limit, 1, "labels");
-      if (labels.empty()) reader.Fail("holds no label");
-      return CheckedLabels(reader, labels, 1, classes);
-    }
-    case Format::kIdx:
-      count = BigEndian32(reader.ReadAll(4, "the IDX header"), 0);
-      break;
-    case Format::kNpy: {
-      const NpyHeader header = ReadNpyHeader(reader);
-      if (header.descr == "<i4") {
-        label_bytes = 4;
-      } else if (header.descr == "<i8") {
-        label_bytes = 8;
-      } else if (header.descr != "|u1") {
-        reader.Fail(
-            fmt::format("found .npy elements of type '{}', expected '|u1' (uint8), '<i4' "
-                        "(int32) or '<i8' (int64)",
-                        Printable(header.descr)));
-      }
-      if (header.shape.size() != 1) {
-        reader.Fail(fmt::format("found a .npy array of {} dimensions ({}), expected 1 for labels",
-                                header.shape.size(), header.ShapeList()));
-      }
-      count = header.shape[0];
-      break;
-    }
-  }
-  if (count == 0) reader.Fail("holds no label");
-  const std::uint64_t take = Limited(count, limit);
-  return CheckedLabels(reader, reader.ReadItems(count, take, label_bytes, "labels"), label_bytes,
-                       classes);
+  return ReadLabels(bytes, name, limit, classes).labels;
 }
 
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
@@ -523,11 +577,9 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
     return LoadFiles(image_files, limit,
                      [&](const auto& bytes, const std::string& name, std::size_t rest) {
                        if (FormatByName(name) != Format::kCifar)
-                         return LabelledImages{ParseImages(bytes, name, rest, expected), {}};
+                         return ReadImages(bytes, name, rest, expected);
                        ByteReader reader(bytes, name);
-                       LabelledImages part = ReadCifar(reader, rest, expected);
-                       part.labels = CheckedLabels(reader, part.labels, 1, classes);
-                       return part;
+                       return ReadLabelledCifar(reader, rest, expected, classes);
                      });
   }
   DataFiles label_files = ParseDataFiles(labels.string());
@@ -536,14 +588,18 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                       fmt::format("its subset is not that of the images {}", images.string()));
   }
   label_files.subset = image_files.subset;
-  LabelledImages result = LoadImagesOf(image_files, limit, expected);
-  result.labels = LoadLabelsOf(label_files, limit, classes);
-  if (result.labels.size() != result.images.count) {
-    throw ConfigError(
-        JoinNames(label_files),
-        fmt::format("{} labels found, {} expected, one for each image of {}", result.labels.size(),
-                    result.images.count, JoinNames(image_files)));
-  }
+  Part result = LoadImagesOf(image_files, limit, expected);
+  Part found = LoadLabelsOf(label_files, limit, classes);
+  const auto check = [&](std::uint64_t label_count, std::uint64_t image_count) {
+    if (label_count == image_count) return;
+    throw ConfigError(JoinNames(label_files),
+                      fmt::format("{} labels found, {} expected, one for each image of {}",
+                                  label_count, image_count, JoinNames(image_files)));
+  };
+  // A limit must not hide that these are the labels of something else.
+  if (found.total && result.total) check(*found.total, *result.total);
+  check(found.labels.size(), result.images.count);
+  result.labels = std::move(found.labels);
   return result;
 }
 

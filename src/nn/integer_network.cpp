@@ -213,7 +213,7 @@ IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec
 }
 
 bool IsCompiled(const std::filesystem::path& file) {
-  return LoadTensors(file).metadata.contains(kNetworkKey);
+  return LoadTensorMetadata(file).contains(kNetworkKey);
 }
 
 void ProveWidths(const IntegerNetwork& network, const std::string& place) {

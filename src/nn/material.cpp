@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "base/json.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/crypto/prf.h"
@@ -70,8 +71,8 @@ std::string HeaderText(const MaterialHeader& header) {
       .dump();
 }
 
-MaterialHeader ParseHeader(std::string_view text) {
-  const json document = json::parse(text);
+MaterialHeader ParseHeader(std::string_view text, const std::string& place) {
+  const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
   MaterialHeader header;
   document.at("network").get_to(header.network);
   document.at("suite").get_to(header.suite);
@@ -148,7 +149,7 @@ void MaterialWriter::Finish() {
 }
 
 MaterialFile::MaterialFile(std::filesystem::path file) : file_(std::move(file)) {
-  fd_ = ::open(file_.c_str(), O_RDWR | O_CLOEXEC);
+  fd_ = ::open(file_.c_str(), O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   if (fd_ < 0) Refuse(fmt::format("cannot be opened for use: {}", std::strerror(errno)));
   try {
     Scan();
@@ -227,7 +228,7 @@ void MaterialFile::Scan() {
   const Bytes text = ReadPart(head);
   if (!IsWhole(head, text)) Refuse("is damaged: the header's digest is wrong");
   try {
-    header_ = ParseHeader(Text(text));
+    header_ = ParseHeader(Text(text), file_.string() + " header");
   } catch (const json::exception& e) {
     Refuse(fmt::format("has no valid header: {}", e.what()));
   }

@@ -21,7 +21,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uintmax_t kMaxFileBytes = 16 << 20;
+constexpr FileKind kNetworkFile{"a network's JSON", 16 << 20};
 
 /// Activations and weights of one layer stay below this, so that products of sizes with batches,
 /// kernels and element widths fit 64 bits.
@@ -338,8 +338,7 @@ std::string NetworkSpec::Digest() const {
 }
 
 NetworkSpec LoadNetwork(const std::filesystem::path& file) {
-  const std::vector<std::uint8_t> bytes = ReadFile(file, kMaxFileBytes);
-  return ParseNetwork(std::string(bytes.begin(), bytes.end()), file.string());
+  return ParseNetwork(ReadTextFile(file, kNetworkFile), file.string());
 }
 
 NetworkSpec ParseNetwork(const std::string& text, const std::string& name) {

@@ -8,7 +8,7 @@
 #include <valijson/validation_results.hpp>
 #include <valijson/validator.hpp>
 
-#include "nn/input.h"
+#include "base/json.h"
 #include "tercet/base/error.h"
 
 namespace tercet::nn {

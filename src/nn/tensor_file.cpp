@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -26,7 +27,7 @@ static_assert(std::endian::native == std::endian::little,
 
 constexpr std::uint64_t kLengthBytes = 8;  // the header's length stands before it
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
-constexpr std::uintmax_t kMaxFileBytes = std::uintmax_t{1} << 36;
+constexpr FileKind kTensorsFile{"a safetensors file", std::uint64_t{1} << 32};
 constexpr char kSupportedDTypes[] = "F32, F64, F16, BF16, I8, I16, I32 or I64";
 constexpr char kMetadataKey[] = "__metadata__";
 
@@ -130,26 +131,27 @@ float FromHalf(std::uint16_t bits) {
 struct Extent {
   std::uint64_t begin, end;
   std::string name;
+  std::string widened_from;  // "F16" or "BF16", else empty
 };
 
-/// Reads the entries of one header.
-class HeaderReader {
- public:
-  HeaderReader(const std::vector<std::uint8_t>& bytes, std::string name)
-      : bytes_(bytes), name_(std::move(name)) {}
+/// `count` bytes of a file from byte `at` on, which it has.
+using ReadAt = std::function<std::vector<std::uint8_t>(std::uint64_t at, std::uint64_t count)>;
 
-  TensorFile Read() {
-    const json header = ParseHeader();
-    TensorFile file;
-    for (const auto& [key, value] : header.items()) {
-      if (key == kMetadataKey) {
-        ReadMetadata(value, file);
-      } else {
-        file.tensors.emplace(key, ReadTensor(key, value));
-      }
-    }
-    CheckExtents();
-    return file;
+/// Reads one file: its header first, and the data only once all of it is described.
+class TensorReader {
+ public:
+  TensorReader(std::uint64_t size, ReadAt read, std::string name)
+      : size_(size), read_(std::move(read)), name_(std::move(name)) {}
+
+  std::map<std::string, std::string> Metadata() {
+    ReadHeader();
+    return std::move(file_.metadata);
+  }
+
+  TensorFile All() {
+    ReadHeader();
+    for (const Extent& extent : extents_) ReadData(extent, file_.tensors.at(extent.name));
+    return std::move(file_);
   }
 
  private:
@@ -160,33 +162,45 @@ class HeaderReader {
     throw ConfigError(name_ + " tensor " + Printable(tensor), problem);
   }
 
+  void ReadHeader() {
+    const json header = ParseHeader();
+    for (const auto& [key, value] : header.items()) {
+      if (key == kMetadataKey) {
+        ReadMetadata(value);
+      } else {
+        file_.tensors.emplace(key, ReadEntry(key, value));
+      }
+    }
+    CheckExtents();
+  }
+
   json ParseHeader() {
-    if (bytes_.size() < kLengthBytes) {
+    if (size_ < kLengthBytes) {
       FailHeader(
           fmt::format("truncated: the file has {} bytes, expected at least {} for the "
                       "header's length",
-                      bytes_.size(), kLengthBytes));
+                      size_, kLengthBytes));
     }
-    const auto length = Element<std::uint64_t>(bytes_, 0);
+    const auto length = Element<std::uint64_t>(read_(0, kLengthBytes), 0);
     if (length > kMaxHeaderBytes) {
       FailHeader(fmt::format("is {} bytes long, expected at most {} (is this a safetensors file?)",
                              length, kMaxHeaderBytes));
     }
-    if (length > bytes_.size() - kLengthBytes) {
+    if (length > size_ - kLengthBytes) {
       FailHeader(fmt::format("truncated: is {} bytes long, but the file has {} after its length",
-                             length, bytes_.size() - kLengthBytes));
+                             length, size_ - kLengthBytes));
     }
     data_begin_ = kLengthBytes + length;
-    data_size_ = bytes_.size() - data_begin_;
-    const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + kLengthBytes,
-                                length);
+    data_size_ = size_ - data_begin_;
+    const std::vector<std::uint8_t> bytes = read_(kLengthBytes, length);
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (!text.starts_with('{')) FailHeader("does not begin with '{', expected a JSON object");
     // Metadata may hold whole documents as strings.
     return ReadJson(text, name_ + " header",
                     {.depth = 4, .values = 4'000'000, .string_length = 16 << 20});
   }
 
-  void ReadMetadata(const json& value, TensorFile& file) const {
+  void ReadMetadata(const json& value) {
     if (!value.is_object())
       FailHeader(fmt::format("found {} as {}, expected an object", ValueText(value), kMetadataKey));
     for (const auto& [key, text] : value.items()) {
@@ -194,11 +208,12 @@ class HeaderReader {
         FailHeader(fmt::format("found {} as {} '{}', expected a string", ValueText(text),
                                kMetadataKey, Printable(key)));
       }
-      file.metadata.emplace(key, text.get<std::string>());
+      file_.metadata.emplace(key, text.get<std::string>());
     }
   }
 
-  TensorData ReadTensor(const std::string& tensor, const json& entry) {
+  /// The tensor without its bytes, whose place is noted.
+  TensorData ReadEntry(const std::string& tensor, const json& entry) {
     if (!entry.is_object()) {
       FailTensor(tensor, fmt::format("found {} in the header, expected an object with dtype, shape "
                                      "and data_offsets",
@@ -246,19 +261,19 @@ class HeaderReader {
                  fmt::format("found {} bytes, expected {} for shape {} of {}",
                              offsets[1] - offsets[0], *size, ValueText(entry.at("shape")), dtype));
     }
-    extents_.push_back({offsets[0], offsets[1], tensor});
-
-    const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(data_begin_ + offsets[0]);
-    data.bytes.assign(begin, begin + static_cast<std::ptrdiff_t>(*size));
-    if (widens) {
-      std::vector<float> values(*size / stored_bytes);
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        const auto bits = Element<std::uint16_t>(data.bytes, i);
-        values[i] = dtype == "F16" ? FromHalf(bits) : FromBfloat16(bits);
-      }
-      data.bytes = BytesOf(values);
-    }
+    extents_.push_back({offsets[0], offsets[1], tensor, widens ? dtype : ""});
     return data;
+  }
+
+  void ReadData(const Extent& extent, TensorData& data) const {
+    data.bytes = read_(data_begin_ + extent.begin, extent.end - extent.begin);
+    if (extent.widened_from.empty()) return;
+    std::vector<float> values(data.bytes.size() / 2);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto bits = Element<std::uint16_t>(data.bytes, i);
+      values[i] = extent.widened_from == "F16" ? FromHalf(bits) : FromBfloat16(bits);
+    }
+    data.bytes = BytesOf(values);
   }
 
   std::string ReadDType(const std::string& tensor, const json& value) const {
@@ -310,11 +325,19 @@ class HeaderReader {
     }
   }
 
-  const std::vector<std::uint8_t>& bytes_;
+  std::uint64_t size_;
+  ReadAt read_;
   std::string name_;
+  TensorFile file_;
   std::uint64_t data_begin_ = 0, data_size_ = 0;
   std::vector<Extent> extents_;
 };
+
+TensorReader ReaderOf(const FileReader& file, const std::filesystem::path& name) {
+  return {file.Size(),
+          [&file](std::uint64_t at, std::uint64_t count) { return file.Read(at, count); },
+          name.string()};
+}
 
 }  // namespace
 
@@ -395,11 +418,21 @@ TensorData TensorData::FromIntegers(std::vector<std::size_t> shape,
 }
 
 TensorFile LoadTensors(const std::filesystem::path& file) {
-  return ParseTensors(ReadFile(file, kMaxFileBytes), file.string());
+  const FileReader reader(file, kTensorsFile);
+  return ReaderOf(reader, file).All();
+}
+
+std::map<std::string, std::string> LoadTensorMetadata(const std::filesystem::path& file) {
+  const FileReader reader(file, kTensorsFile);
+  return ReaderOf(reader, file).Metadata();
 }
 
 TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::string& name) {
-  return HeaderReader(bytes, name).Read();
+  const auto read = [&bytes](std::uint64_t at, std::uint64_t count) {
+    const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(at);
+    return std::vector<std::uint8_t>(begin, begin + static_cast<std::ptrdiff_t>(count));
+  };
+  return TensorReader(bytes.size(), read, name).All();
 }
 
 std::vector<std::uint8_t> SerializeTensors(const TensorFile& data) {

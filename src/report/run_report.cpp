@@ -5,6 +5,7 @@
 #include <numeric>
 #include <tuple>
 
+#include "base/json.h"
 #include "tercet/base/error.h"
 #include "tercet/report/table.h"
 
@@ -219,7 +220,7 @@ std::string ToJson(const PartyReport& report) {
 
 PartyReport PartyReportFromJson(const std::string& text, const std::string& place) {
   try {
-    const json document = json::parse(text);
+    const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
     PartyReport report;
     document.at("party").get_to(report.party);
     document.at("network").get_to(report.network);

@@ -3,7 +3,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/json.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 
 namespace tercet::train {
@@ -73,16 +75,17 @@ void SaveCheckpoint(const Checkpoint& checkpoint, const torch::optim::Optimizer&
 
 Checkpoint LoadCheckpoint(const std::filesystem::path& file, const std::string& settings,
                           torch::optim::Optimizer& optimizer, const torch::Device& device) {
-  if (!std::filesystem::is_regular_file(file))
-    throw ConfigError(file.string(), "there is no checkpoint to resume from");
+  const auto bytes = ReadFile(file, {"a checkpoint to resume from", std::uint64_t{1} << 33});
   Checkpoint checkpoint;
   checkpoint.settings = settings;
   try {
     torch::serialize::InputArchive archive;
-    archive.load_from(file.string(), device);
+    archive.load_from(reinterpret_cast<const char*>(bytes.data()), bytes.size(), device);
     c10::IValue text;
     archive.read("state", text);
-    const json state = json::parse(text.toStringRef());
+    const std::string& document = text.toStringRef();
+    const json state =
+        ReadJson(document, file.string() + " state", JsonLimits::UpTo(document.size()));
     if (state.at("version") != kVersion) {
       throw ConfigError(file.string(), fmt::format("found checkpoint version {}, expected {}",
                                                    state.at("version").dump(), kVersion));

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "nn/input.h"
+#include "base/json.h"
 #include "nn/schema_check.h"
 #include "tercet/base/error.h"
 #include "tercet/nn/images.h"
@@ -14,12 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uintmax_t kMaxFileBytes = 1 << 20;
-
 json ReadDocument(const std::filesystem::path& file) {
-  const auto bytes = nn::ReadFile(file, kMaxFileBytes);
-  return nn::ReadJson({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, file.string(),
-                      nn::JsonLimits{});
+  return ReadJsonFile(file, {"a training configuration's JSON", 1 << 20}, JsonLimits{});
 }
 
 /// Reads a checked document into options, keys that are missing left as they are.

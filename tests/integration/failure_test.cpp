@@ -3,10 +3,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "app/inputs.h"
 #include "integration/world.h"
@@ -48,6 +52,37 @@ TEST(WrongOptions, NameOptionAndRange) {
   ExpectRefused(world.Run("dense", {"--nonsense"}), "--nonsense");
   ExpectRefused(world.Tercet({"run", world.File("dense.json")}), "--model is required");
   ExpectRefused(world.Tercet({}), "subcommand");
+  world.ExpectClean();
+}
+
+// A reader that waited for the FIFO's other end, or took memory for the sparse file, would hang or
+// die.
+TEST(WrongInput, WhatIsNoFileOfItsKindIsRefusedAtOnce) {
+  const World world;
+  ASSERT_EQ(::mkfifo(world.File("fifo").c_str(), 0600), 0);
+  world.Write("sparse", "");
+  std::filesystem::resize_file(world.File("sparse"), std::uintmax_t{60} << 30);
+  const std::string network = world.File("dense.json"), model = world.File("dense.safetensors"),
+                    images = world.File("images.idx");
+  for (const auto& [bad, reason] : std::vector<std::pair<std::string, std::string>>{
+           {world.File("fifo"), "is no regular file but a FIFO, expected "},
+           {world.Path().string(), "is no regular file but a directory, expected "},
+           {"/dev/zero", "is no regular file but a device, expected "},
+           {world.File("sparse"), "is 64424509440 bytes long, expected at most "}}) {
+    SCOPED_TRACE(bad);
+    const std::string text = bad + ": " + reason;
+    ExpectRefused(world.Tercet({"plain", bad, "--model", model, "--images", images}), text);
+    ExpectRefused(world.Tercet({"plain", network, "--model", bad, "--images", images}), text);
+    ExpectRefused(world.Tercet({"run", network, "--model", bad}), text);
+    ExpectRefused(world.Tercet({"plain", network, "--model", model, "--images", bad}), text);
+    ExpectRefused(
+        world.Tercet({"plain", network, "--model", model, "--images", images, "--labels", bad}),
+        text);
+    ExpectRefused(
+        world.Tercet({"plain", network, "--model", model, "--images", images, "--check", bad}),
+        text);
+    ExpectRefused(world.Tercet({"plan", network, "--measured", bad}), text);
+  }
   world.ExpectClean();
 }
 

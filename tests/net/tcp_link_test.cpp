@@ -2,12 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <asio.hpp>
 #include <asio/ssl.hpp>
 #include <atomic>
+#include <fstream>
 #include <future>
 #include <string>
 #include <thread>
@@ -581,8 +583,33 @@ TEST_F(TcpLinkTest, BadConfiguration) {
   EXPECT_THAT([&] { ConnectTcp(options); },
               ThrowsMessage<ConfigError>(HasSubstr("is not the key of")));
   options.tls->key = "/nowhere/key.pem";
+  EXPECT_THAT(
+      [&] { ConnectTcp(options); },
+      ThrowsMessage<ConfigError>("/nowhere/key.pem: cannot be read: No such file or directory"));
+  // Whatever stands in a file's place, OpenSSL never opens it.
+  const auto fifo = *directory_ / "fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  for (auto member : {&TlsFiles::ca, &TlsFiles::certificate, &TlsFiles::key}) {
+    options = Options(2);
+    options.tls.value().*member = fifo;
+    EXPECT_THAT([&] { ConnectTcp(options); },
+                ThrowsMessage<ConfigError>(HasSubstr("/fifo: is no regular file but a FIFO")));
+  }
+  const auto rubbish = *directory_ / "rubbish.pem";
+  std::ofstream(rubbish) << "-----BEGIN CERTIFICATE-----\nrubbish\n";
+  ASSERT_EQ(::chmod(rubbish.c_str(), 0600), 0);
+  for (auto member : {&TlsFiles::ca, &TlsFiles::certificate, &TlsFiles::key}) {
+    options = Options(2);
+    options.tls.value().*member = rubbish;
+    EXPECT_THAT([&] { ConnectTcp(options); },
+                ThrowsMessage<ConfigError>(HasSubstr("/rubbish.pem: cannot be read as a ")));
+  }
+  options = Options(2);
+  ASSERT_EQ(::chmod(options.tls->key.c_str(), 0644), 0);
   EXPECT_THAT([&] { ConnectTcp(options); },
-              ThrowsMessage<ConfigError>("/nowhere/key.pem: no such file"));
+              ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("party2-key.pem: has mode 644"), HasSubstr("chmod 600"))));
+  ASSERT_EQ(::chmod(options.tls->key.c_str(), 0600), 0);
   auto listening = Options(0);
   ::close(*listening.listen_fd);
   listening.listen_fd = -1;

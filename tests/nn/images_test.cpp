@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "nn/byte_reader.h"
 #include "nn/scratch.h"
 
 namespace tercet::nn {
@@ -241,14 +242,16 @@ TEST(Images, RefusesBadLabels) {
       {Idx({kLabelsMagic}, {0}), "truncated: found 1 bytes of the IDX header, expected 4"},
       {Idx({kImagesMagic, 1, 1, 1}, {0}),
        "found magic 0x00000803 (images), expected an IDX file of labels (0x00000801)"},
-      {Idx({kLabelsMagic, 2}, {9, 10}), "label 1 is out of range, expected 0 to 9"},
+      {Idx({kLabelsMagic, 2}, {9, 10}),
+       "the label of item 1 (counted from 0) is 10, expected 0 to 9"},
       {npy("|i1", "(1,)", {0}), "found .npy elements of type '|i1'"},
       {npy("|u1", "(1, 1)", {0}), "found a .npy array of 2 dimensions (1 x 1), expected 1"},
       {npy("|u1", "()", {0}), "found a .npy array of 0 dimensions"},
-      {npy("<i4", "(1,)", {0xFF, 0xFF, 0xFF, 0xFF}), "label 0 is out of range, expected 0 to 9"},
-      {npy("<i4", "(1,)", {0, 1, 0, 0}), "label 0 is out of range, expected 0 to 255", 1000},
-      {npy("<i8", "(1,)", {0, 0, 0, 0, 1, 0, 0, 0}), "label 0 is out of range, expected 0 to 255",
-       1000},
+      {npy("<i4", "(1,)", {0xFF, 0xFF, 0xFF, 0xFF}),
+       "the label of item 0 (counted from 0) is -1, expected 0 to 9"},
+      {npy("<i4", "(1,)", {0, 1, 0, 0}), "item 0 (counted from 0) is 256, expected 0 to 255", 1000},
+      {npy("<i8", "(1,)", {0, 0, 0, 0, 1, 0, 0, 0}),
+       "item 0 (counted from 0) is 4294967296, expected 0 to 255", 1000},
       {npy("<i8", "(1,)", {0, 0, 0, 0, 1, 0, 0}),
        "truncated: found 7 bytes of labels, expected 1 times 8"},
       {npy("<i8", "(18446744073709551615,)", {}), "need a limit"},
@@ -270,6 +273,41 @@ TEST(Images, UnpacksNoMoreThanAskedFor) {
   Bytes8 packed = Gzip(Idx({kImagesMagic, 1 << 20, 8, 8}, Bytes8(64 << 20)));
   packed.resize(packed.size() / 2);
   EXPECT_EQ(ParseImages(packed, "f", 2, kAnyShape).pixels, Bytes8(128));
+}
+
+Bytes8 Joined(Bytes8 first, const Bytes8& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
+// As `cat a.gz b.gz`, pigz and xz -T make them.
+TEST(Images, ReadsPackedFilesOfSeveralParts) {
+  const Bytes8 whole = Idx({kImagesMagic, 3, 2, 5}, Counting(30));
+  const Bytes8 begin = Prefix(whole, 21), end(whole.begin() + 21, whole.end());
+  for (const auto pack : {Gzip, Xz}) {
+    const Bytes8 parts = Joined(Joined(pack(begin), pack({})), pack(end));
+    EXPECT_EQ(ParseImages(parts, "f", 0, kAnyShape).pixels, Counting(30));
+    EXPECT_EQ(ParseImages(parts, "f", 2, kAnyShape).pixels, Counting(20));
+    ExpectConfigError([&] { ParseImages(Prefix(parts, parts.size() - 1), "f", 0, kAnyShape); }, "f",
+                      "data end in the middle");
+    ExpectConfigError(
+        [&] {
+          ParseImages(Joined(parts, {0, 0}), "f", 0, kAnyShape);
+        },
+        "f", "goes on after the end of its");
+    ExpectConfigError([&] { ParseImages(Joined(parts, pack({1})), "f", 0, kAnyShape); }, "f",
+                      "goes on after its 3 images");
+  }
+}
+
+TEST(Images, UnpacksNoMoreThanALimit) {
+  const std::string name = "f";
+  for (const Bytes8& packed : {Gzip(Bytes8(200'000)), Xz(Bytes8(200'000))}) {
+    EXPECT_EQ(ByteReader(packed, name, 200'000).Read(200'001).size(), 200'000U);
+    ByteReader reader(packed, name, 199'999);
+    EXPECT_EQ(reader.Read(1000).size(), 1000U);
+    ExpectConfigError([&] { reader.Read(199'000); }, "f", "data unpack to more than 199999 bytes");
+  }
 }
 
 TEST(Images, RefusesBadXz) {
@@ -314,7 +352,7 @@ TEST(Images, ReadsCifarRecords) {
     EXPECT_EQ(ParseLabels(packed, name, 0, 10), (Bytes8{3, 9, 0}));
     EXPECT_EQ(ParseLabels(packed, name, 1, 10), (Bytes8{3}));
     ExpectConfigError([&] { ParseLabels(packed, name, 0, 9); }, name,
-                      "label 1 is out of range, expected 0 to 8");
+                      "the label of item 1 (counted from 0) is 9, expected 0 to 8");
     ExpectConfigError(
         [&] {
           ParseImages(packed, name, 0, {1, 28, 28});
@@ -346,7 +384,7 @@ TEST(Images, ReadsBytesWithoutAHeader) {
   ExpectConfigError([&] { ParseImages(bytes, "beats.u8", 0, kAnyShape); }, "beats.u8",
                     "only a network's input shape explains");
   ExpectConfigError([&] { ParseLabels(Counting(5), "labels.u8", 0, 4); }, "labels.u8",
-                    "label 4 is out of range");
+                    "the label of item 4 (counted from 0) is 4, expected 0 to 3");
   ExpectConfigError([&] { ParseLabels(Xz({}), "labels.u8", 0, 4); }, "labels.u8", "holds no label");
 }
 
@@ -368,6 +406,16 @@ TEST(Images, PutsFilesTogether) {
                     "No such file");
   ExpectConfigError([&] { LoadLabelledImages(both, first, 0, kAnyShape, 10); }, first,
                     "2 labels found, 3 expected, one for each image of " + both);
+  // A limit does not hide it where the files say how many they have.
+  const std::string many = scratch.Write("many.u8", Bytes8(7)).string();
+  ExpectConfigError([&] { LoadLabelledImages(first, many, 1, kAnyShape, 10); }, many,
+                    "7 labels found, 2 expected, one for each image of " + first);
+  ExpectConfigError([&] { LoadLabelledImages(first + "@test:0.5:1", many, 0, kAnyShape, 10); },
+                    many, "7 labels found, 2 expected");
+  const std::string idx = scratch.Write("idx.gz", Gzip(Idx({kLabelsMagic, 3}, {1, 2, 3}))).string();
+  ExpectConfigError([&] { LoadLabelledImages(first, idx, 2, kAnyShape, 10); }, idx,
+                    "3 labels found, 2 expected, one for each image of " + first);
+  EXPECT_EQ(LoadLabelledImages(both, idx, 1, kAnyShape, 10).labels, Bytes8{1});
   const std::string small = scratch.Write("small", Idx({kImagesMagic, 1, 1, 2}, {8, 9})).string();
   ExpectConfigError([&] { LoadImages(first + "," + small, 0, kAnyShape); }, small,
                     "found 1 x 1 x 2, expected 3 x 32 x 32 as in " + first);

@@ -225,7 +225,7 @@ TEST_F(TrainTest, ResumesExactly) {
 
 TEST_F(TrainTest, ResumesNothingElse) {
   options_.resume = true;
-  EXPECT_THAT(Failure(), HasSubstr("model.safetensors.checkpoint: there is no checkpoint"));
+  EXPECT_THAT(Failure(), HasSubstr("model.safetensors.checkpoint: cannot be read: No such file"));
   options_.resume = false;
   EXPECT_THROW(Train(options_,
                      [](const TrainProgress& progress) {

@@ -51,7 +51,8 @@ DataFiles ParseDataFiles(const std::string& text);
 /// its first ones. ConfigError names the file and what was found and expected: missing, truncated,
 /// wrong magic, no image, shape other than `expected` (when it is not empty). At most 4 GiB of
 /// pixels are read at once; of a packed file no more is unpacked than its header and `limit` ask
-/// for. Thread safe.
+/// for, and no more than 1 GiB. Several gzip members or xz streams in one file are read one after
+/// the other. Thread safe.
 Images LoadImages(const std::filesystem::path& file, std::size_t limit,
                   const mpc::Shape3& expected);
 /// One file from memory; `name` stands for it in messages and tells .bin and .u8.
@@ -76,7 +77,8 @@ struct LabelledImages {
 };
 /// Both at once. Without a `labels` argument the labels are those in the image files, or none where
 /// these hold none; one without a subset has that of the images. ConfigError as above, and when the
-/// subsets differ or there are not as many labels as images. Thread safe.
+/// subsets differ or there are not as many labels as images, also where `limit` leaves some of both
+/// unread. Thread safe.
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
                                   const mpc::Shape3& expected, std::size_t classes);

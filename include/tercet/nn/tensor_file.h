@@ -42,10 +42,12 @@ struct TensorFile {
 };
 
 /// Reads a safetensors file. ConfigError ("FILE tensor NAME" or "FILE header": found, expected;
-/// FILE alone when it cannot be read) when it is missing, truncated, has offsets that overlap,
+/// FILE alone when it cannot be read) when it is missing, over 4 GiB, truncated, has offsets that overlap,
 /// leave gaps or lie outside, a header that is no JSON or over 100 MB, or an unsupported dtype. F16
 /// and BF16 are widened to F32. NaN and infinities are read as they are.
 TensorFile LoadTensors(const std::filesystem::path& file);
+/// Its string metadata alone; the data stay unread. ConfigError as above.
+std::map<std::string, std::string> LoadTensorMetadata(const std::filesystem::path& file);
 /// The same from memory; `name` stands for the file in messages.
 TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::string& name);
 /// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's
