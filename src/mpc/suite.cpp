@@ -1,6 +1,6 @@
 #include "tercet/mpc/suite.h"
 
-#include <algorithm>
+#include "mpc/hops.h"
 
 namespace tercet::mpc {
 
@@ -19,15 +19,9 @@ Cost& Cost::operator+=(const Cost& other) {
 }
 
 std::uint32_t Cost::Hops(const Part& part) {
-  std::array<std::uint32_t, 3> depth{};
-  for (const auto& round : part.rounds) {
-    const auto before = depth;  // what is sent in a round does not depend on what is received in it
-    for (const auto& message : round) {
-      auto& at = depth[static_cast<std::size_t>(message.to)];
-      at = std::max(at, before[static_cast<std::size_t>(message.from)] + 1);
-    }
-  }
-  return *std::max_element(depth.begin(), depth.end());
+  HopCounter counter;
+  for (const auto& round : part.rounds) counter.Add(round);
+  return counter.Hops();
 }
 
 std::string SuiteChoice::Text() const {

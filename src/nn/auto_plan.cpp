@@ -4,8 +4,11 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <tuple>
+#include <utility>
 
+#include "nn/plan_layer.h"
 #include "tercet/mpc/activation.h"
 
 namespace tercet::nn {
@@ -98,17 +101,42 @@ PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candi
           Nanoseconds(elements * model.online_ns + macs * machine.linear.online_ns)};
 }
 
-// The suites of the layers so far, and when they are done.
+// A choice of suites for the layers so far, and when they are done.
 struct Label {
-  std::vector<std::string> suites;
-  std::vector<bool> dealt;  // of what leaves each layer
+  std::size_t last;         // the choice of the last layer, an index into the chain
+  std::vector<bool> dealt;  // of those outputs that later layers take in
   QueryClocks clocks;
+};
+
+// A layer's choice, and that of the layer before it. Many choices share their beginnings.
+struct Link {
+  std::size_t before, choice;
 };
 
 // Whether `a` may stand for `b`: what follows costs the same after both, and `a` is no later.
 bool Dominates(const Label& a, const Label& b) {
   return a.dealt == b.dealt && a.clocks.online.NoLaterThan(b.clocks.online) &&
          a.clocks.offline.NoLaterThan(b.clocks.offline);
+}
+
+// Which outputs (0 the input, k + 1 that of layer k) layers after layer k take in, in order; and
+// the last layer's, which is opened.
+std::vector<std::vector<std::size_t>> OpenOutputs(const PublicNetwork& network) {
+  const std::size_t count = network.layers.size();
+  std::vector<std::size_t> last_use(count + 1);  // the layer
+  for (std::size_t k = 0; k < count; ++k) {
+    last_use[k] = k;
+    if (const auto& shortcut = network.layers[k].shortcut) last_use[shortcut->from] = k;
+  }
+  last_use[count] = count;
+  std::vector<std::vector<std::size_t>> open(count);
+  std::vector<std::size_t> now{0};
+  for (std::size_t k = 0; k < count; ++k) {
+    std::erase_if(now, [&](std::size_t output) { return last_use[output] <= k; });
+    now.push_back(k + 1);
+    open[k] = now;
+  }
+  return open;
 }
 
 auto Value(const PredictedTime& time, Objective objective) {
@@ -232,44 +260,78 @@ PublicNetwork ChooseSuites(const PublicNetwork& network, const mpc::Registry& re
   }
   const auto plan_with = [&](const std::vector<std::string>& suites) {
     PublicNetwork named = network;
-    for (std::size_t k = 0; k < count; ++k)
-      named.layers[k].suite = k < suites.size() ? suites[k] : choices[k].front();
+    for (std::size_t k = 0; k < count; ++k) named.layers[k].suite = suites[k];
     return MakePlan(named, registry, {}, roles, batch);
   };
+  std::vector<std::string> fronts;
+  for (const auto& names : choices) fronts.push_back(names.front());
 
-  const auto first = plan_with({});
+  const auto first = plan_with(fronts);
+  const auto open = OpenOutputs(network);
+  std::vector<Link> chain;
   std::vector<Label> labels(1);
+  labels.front().dealt = {true};
   labels.front().clocks.Add(first.input, {}, settings.link);
+  std::vector<std::size_t> open_before{0};
   for (std::size_t k = 0; k < count; ++k) {
+    const auto& layer = network.layers[k];
+    // Where in a label what this layer takes in, and what stays open after it, are found.
+    const auto place = [&](std::size_t output) {
+      return static_cast<std::size_t>(
+          std::lower_bound(open_before.begin(), open_before.end(), output) - open_before.begin());
+    };
+    const std::size_t before = place(k);
+    const std::size_t added = layer.shortcut ? place(layer.shortcut->from) : before;
+    std::vector<std::size_t> kept;
+    for (const std::size_t output : open[k])
+      if (output <= k) kept.push_back(place(output));
+
     // What a layer costs depends on its suite and on whether what enters was dealt.
-    std::map<std::pair<std::string, std::vector<bool>>, PlannedLayer> planned;
+    struct Planned {
+      PlannedLayer layer;
+      PredictedTime computation;
+    };
+    std::map<std::pair<std::size_t, bool>, Planned> planned;
+    const auto plan_layer = [&](std::size_t choice, bool dealt) {
+      PublicLayer named = layer;
+      named.suite = choices[k][choice];
+      auto result = PrepareLayer(named, registry, {}, batch);
+      FinishLayer(result, registry, roles, dealt, first.layers[k].activation.out_bits);
+      return Planned{result, ComputationOf(result, settings.candidates, {})};
+    };
     std::vector<Label> next;
     for (const auto& label : labels)
-      for (const auto& suite : choices[k]) {
-        Label longer = label;
-        longer.suites.push_back(suite);
-        const std::pair key{suite, label.dealt};
+      for (std::size_t choice = 0; choice < choices[k].size(); ++choice) {
+        const std::pair key{choice, label.dealt[before] && label.dealt[added]};
         auto found = planned.find(key);
         if (found == planned.end())
-          found = planned.emplace(key, plan_with(longer.suites).layers[k]).first;
-        const auto& layer = found->second;
-        longer.dealt.push_back(layer.dealt_output);
-        longer.clocks.Add(layer.cost, ComputationOf(layer, settings.candidates, {}), settings.link);
+          found = planned.emplace(key, plan_layer(choice, key.second)).first;
+        Label longer{chain.size(), {}, label.clocks};
+        chain.push_back({label.last, choice});
+        for (const std::size_t at : kept) longer.dealt.push_back(label.dealt[at]);
+        longer.dealt.push_back(found->second.layer.dealt_output);
+        longer.clocks.Add(found->second.layer.cost, found->second.computation, settings.link);
         next.push_back(std::move(longer));
       }
     labels = std::move(next);
     Prune(labels, settings.objective);
+    open_before = open[k];
   }
   // Rings of outputs follow from all the suites, so the whole plans are what decides.
-  const auto time = [&](const Label& label) {
-    return Value(PlanTime(plan_with(label.suites), settings.candidates, settings.link),
-                 settings.objective);
-  };
-  std::vector<std::pair<decltype(time(labels.front())), std::size_t>> order;
-  for (std::size_t i = 0; i < labels.size(); ++i) order.emplace_back(time(labels[i]), i);
-  const auto& best = labels[std::min_element(order.begin(), order.end())->second];
+  std::optional<std::vector<std::string>> best;
+  decltype(Value({}, settings.objective)) best_time;
+  for (const Label& label : labels) {
+    std::vector<std::string> suites(count);
+    for (std::size_t k = count, at = label.last; k-- > 0; at = chain[at].before)
+      suites[k] = choices[k][chain[at].choice];
+    const auto time =
+        Value(PlanTime(plan_with(suites), settings.candidates, settings.link), settings.objective);
+    if (best && best_time <= time) continue;
+    best = std::move(suites);
+    best_time = time;
+  }
   PublicNetwork chosen = network;
-  for (std::size_t k = 0; k < count; ++k) chosen.layers[k].suite = best.suites[k];
+  for (std::size_t k = 0; k < count; ++k) chosen.layers[k].suite = (*best)[k];
   return chosen;
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "mpc/hops.h"
+#include "nn/plan_layer.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/activation.h"
 #include "tercet/ring/pack.h"
@@ -38,14 +40,14 @@ mpc::Cost Plan::Total() const {
 }
 
 std::vector<std::uint32_t> Plan::OnlineHops() const {
-  mpc::Cost so_far = input;
-  std::vector<std::uint32_t> hops{so_far.OnlineHops()};
-  std::uint32_t before = hops.front();
+  mpc::HopCounter counter;
+  std::vector<std::uint32_t> hops;
   const auto add = [&](const mpc::Cost& cost) {
-    so_far += cost;
-    hops.push_back(so_far.OnlineHops() - before);
-    before = so_far.OnlineHops();
+    const std::uint32_t before = counter.Hops();
+    for (const auto& round : cost.Rounds(mpc::Phase::kOnline)) counter.Add(round);
+    hops.push_back(counter.Hops() - before);
   };
+  add(input);
   for (const auto& layer : layers) add(layer.cost);
   add(output);
   return hops;
@@ -89,6 +91,37 @@ std::string Plan::Digest() const {
   return crypto::Sha256Hex(text);
 }
 
+PlannedLayer PrepareLayer(const PublicLayer& layer, const mpc::Registry& registry,
+                          const mpc::SuiteChoice& suite, std::size_t batch) {
+  PlannedLayer planned;
+  planned.layer = layer;
+  auto& spec = planned.activation;
+  spec.layer = layer.name;
+  spec.kind = layer.activation;
+  spec.shift = layer.shift;
+  spec.in = layer.ActivationIn();
+  spec.pool = layer.pool;
+  spec.value_bits = spec.ring_bits = layer.value_bits;
+  spec.batch = batch;
+  if (!planned.Activates()) return planned;
+  planned.suite =
+      layer.suite.empty() ? suite : mpc::ParseSuiteChoice(layer.suite, "layer " + layer.name);
+  spec.ring_bits = mpc::ActivationRingBits(registry.FindSuite(planned.suite.name), spec);
+  return planned;
+}
+
+void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc::Roles& roles,
+                 bool dealt, unsigned out_bits) {
+  auto& spec = planned.activation;
+  spec.dealt = planned.dealt_output = dealt;
+  if (!planned.Activates()) return;
+  spec.out_bits = out_bits;
+  const auto& chosen = registry.FindSuite(planned.suite.name);
+  mpc::CheckActivation(chosen, spec, planned.suite);
+  planned.dealt_output = chosen.Info().dealt_output;
+  planned.cost = mpc::ActivationCosts(chosen, spec, planned.suite, roles);
+}
+
 Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
               const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch) {
   if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
@@ -99,39 +132,16 @@ Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
   const std::size_t count = network.layers.size();
   plan.layers.resize(count);
   for (std::size_t k = 0; k < count; ++k) {
-    auto& planned = plan.layers[k];
-    planned.layer = network.layers[k];
-    auto& spec = planned.activation;
-    spec.layer = planned.layer.name;
-    spec.kind = planned.layer.activation;
-    spec.shift = planned.layer.shift;
-    spec.in = planned.layer.ActivationIn();
-    spec.pool = planned.layer.pool;
-    spec.value_bits = spec.ring_bits = planned.layer.value_bits;
-    spec.batch = batch;
-    if (!planned.Activates()) continue;
-    planned.suite = planned.layer.suite.empty()
-                        ? suite
-                        : mpc::ParseSuiteChoice(planned.layer.suite, "layer " + planned.layer.name);
-    spec.ring_bits = mpc::ActivationRingBits(registry.FindSuite(planned.suite.name), spec);
+    plan.layers[k] = PrepareLayer(network.layers[k], registry, suite, batch);
   }
   const std::vector<unsigned> rings = OutputRings(plan);
   plan.input_bits = rings.front();
   std::vector<bool> dealt{true};  // of what leaves the input and each layer
   for (std::size_t k = 0; k < count; ++k) {
-    auto& planned = plan.layers[k];
-    auto& spec = planned.activation;
-    const auto& shortcut = planned.layer.shortcut;
-    spec.dealt = dealt[k] && (!shortcut || dealt[shortcut->from]);
-    planned.dealt_output = spec.dealt;
-    if (planned.Activates()) {
-      spec.out_bits = rings[k + 1];
-      const auto& chosen = registry.FindSuite(planned.suite.name);
-      mpc::CheckActivation(chosen, spec, planned.suite);
-      planned.dealt_output = chosen.Info().dealt_output;
-      planned.cost = mpc::ActivationCosts(chosen, spec, planned.suite, roles);
-    }
-    dealt.push_back(planned.dealt_output);
+    const auto& shortcut = network.layers[k].shortcut;
+    FinishLayer(plan.layers[k], registry, roles, dealt[k] && (!shortcut || dealt[shortcut->from]),
+                rings[k + 1]);
+    dealt.push_back(plan.layers[k].dealt_output);
   }
   plan.output_bits = rings.back();
   const auto third = ring::PackedBytes(network.input.shape.Size() * batch, plan.input_bits);
