@@ -1,16 +1,17 @@
 #include "query_runs.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
+#include "app/anonymous_file.h"
 #include "app/auto_suite.h"
 #include "app/options.h"
 #include "tercet/mpc/builtin_protocols.h"
@@ -21,11 +22,12 @@ namespace {
 
 using nlohmann::json;
 
-// Runs a program without a shell; false when it did not exit with 0.
-bool RunProgram(const std::vector<std::string>& words) {
+// Runs a program without a shell, which inherits `fd`; false when it did not exit with 0.
+bool RunProgram(const std::vector<std::string>& words, int fd) {
   std::fflush(stdout);  // else the child would print what is buffered once more
   const pid_t child = fork();
   if (child == 0) {
+    ::fcntl(fd, F_SETFD, 0);
     if (std::freopen("/dev/null", "w", stdout) == nullptr) _exit(127);
     if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(127);
     std::vector<char*> arguments;
@@ -46,8 +48,7 @@ std::string Text(const Setting& setting) {
 
 // What `tercet run` reports.
 json RunOnce(const RunOptions& options, const Setting& setting, std::size_t images) {
-  const auto report_file =
-      std::filesystem::temp_directory_path() / fmt::format("tercet-queries-{}.json", getpid());
+  const app::AnonymousFile report_file;
   const auto net = options.nets_dir + "/" + setting.network;
   const bool done = RunProgram({options.tercet,
                                 "run",
@@ -69,10 +70,10 @@ json RunOnce(const RunOptions& options, const Setting& setting, std::size_t imag
                                 "--transport",
                                 options.transport,
                                 "--json",
-                                report_file.string()});
+                                report_file.Path()},
+                               report_file.Fd());
   json report;
-  if (done) std::ifstream(report_file) >> report;
-  std::filesystem::remove(report_file);
+  if (done) std::ifstream(report_file.Path()) >> report;
   if (!done) throw std::runtime_error("tercet run failed for " + Text(setting));
   if (report.at("matches_plain") != true)
     throw std::runtime_error(Text(setting) + ": a logit differs from the plain network's");

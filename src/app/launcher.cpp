@@ -38,6 +38,8 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kGrace = std::chrono::seconds(2);
 constexpr auto kStopTime = std::chrono::seconds(3);
 constexpr auto kReapInterval = std::chrono::milliseconds(5);
+// How long it may take to say that a signal ended the run, if nobody reads it.
+constexpr auto kEndTime = std::chrono::seconds(1);
 
 std::atomic<int> signal_pipe{-1};
 std::atomic<int> signal_caught{0};
@@ -268,7 +270,10 @@ SignalWatch::~SignalWatch() {
 int SignalWatch::Caught() const { return signal_caught; }
 
 void SignalWatch::ThrowIfCaught() const {
-  if (Caught() != 0) throw Error(SignalText(Caught()));
+  if (Caught() == 0) return;
+  const std::string reason = SignalText(Caught());
+  EndSoon(kEndTime, "tercet: error: " + reason);
+  throw Error(reason);
 }
 
 std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,

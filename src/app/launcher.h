@@ -33,7 +33,7 @@ class SignalWatch {
   int Fd() const { return read_.Get(); }
   /// The signal's number, or 0.
   int Caught() const;
-  /// Throws Error "stopped by a signal" when one came.
+  /// Throws Error "stopped by a signal" when one came; the process then ends soon, read or not.
   void ThrowIfCaught() const;
 
  private:

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 #include "app/failure.h"
@@ -42,11 +43,18 @@ std::string SignalText(int number) {
 }
 
 void EndSoon(std::chrono::milliseconds grace, const std::string& line) {
-  std::thread([grace, line] {
-    std::this_thread::sleep_for(grace);
+  const auto end = [line] {
     PrintProgress(line + "\n");
     ::_exit(kExitFailed);
-  }).detach();
+  };
+  try {
+    std::thread([grace, end] {
+      std::this_thread::sleep_for(grace);
+      end();
+    }).detach();
+  } catch (const std::system_error&) {
+    end();  // no thread is to be had
+  }
 }
 
 }  // namespace tercet::app

@@ -218,6 +218,28 @@ TEST(ClosedDescriptors, AreNoneOfTheFilesThatARunOpens) {
   world.ExpectClean();
 }
 
+// While it waits for its parties, and when all that is left is to print.
+TEST(Launcher, ThatNobodyReadsStopsWhenAsked) {
+  const World world;
+  const auto parties = [&] { return ProcessesWith(world.Path().string()).size() - 1; };
+  for (const bool in_the_end : {false, true}) {
+    Pipe pipe;
+    auto process = world.Run("dense", With({"--limit", "3"}, kLongLink), [&] {
+      ::dup2(pipe.write.Get(), STDOUT_FILENO);
+      ::dup2(pipe.write.Get(), STDERR_FILENO);
+    });
+    ASSERT_TRUE(Eventually([&] { return pipe.Drain(); }));
+    pipe.Fill();
+    ASSERT_TRUE(Eventually([&] { return parties() == 3; }));
+    if (in_the_end) {
+      ASSERT_TRUE(Eventually([&] { return parties() == 0; }));
+    }
+    ::kill(process.Pid(), SIGTERM);
+    EXPECT_THAT(process.Wait(std::chrono::seconds(20)).status, testing::AnyOf(1, 128 + SIGTERM));
+    world.ExpectClean();
+  }
+}
+
 class PartyProcess : public Testbed {
  protected:
   // Parties 1 and 2 as usual, and party 0 so that it cannot print. Waits until its peers say that
