@@ -178,9 +178,11 @@ class Temporary {
   void TakePlace(bool replace) {
     if (name_.empty()) {
       if (Link(target_.path)) return;
-      if (errno == EEXIST && replace) {
-        do name_ = TemporaryName(DirectoryOf(target_.path));
-        while (!Link(name_) && errno == EEXIST);
+      while (errno == EEXIST && replace) {
+        const fs::path candidate = TemporaryName(DirectoryOf(target_.path));
+        if (!Link(candidate)) continue;
+        name_ = candidate;
+        break;
       }
     } else if (!descriptor_.Close()) {
       FailToWrite(file_, errno);
@@ -190,7 +192,7 @@ class Temporary {
       return;
     }
     if (!name_.empty() && !replace && ::link(name_.c_str(), target_.path.c_str()) == 0) return;
-    if (errno == EEXIST) throw ConfigError(file_.string(), kExists);
+    if (!replace && errno == EEXIST) throw ConfigError(file_.string(), kExists);
     FailToWrite(file_, errno);
   }
 

@@ -283,6 +283,21 @@ TEST_F(PartyProcess, WithoutOpenDescriptorsKeepsItsLogOutOfTheMaterial) {
   }
 }
 
+TEST_F(PartyProcess, RunsOnWhenItsLogCannotBeWritten) {
+  Pipe pipe;
+  pipe.read.Reset();
+  std::vector<Process> parties;
+  const std::array<std::function<void()>, 3> logs{
+      [] { ::dup2(::open("/dev/full", O_WRONLY), STDERR_FILENO); },
+      [&] { ::dup2(pipe.write.Get(), STDERR_FILENO); }, std::function<void()>()};
+  for (int id = 0; id < 3; ++id)
+    parties.push_back(Start(id, "dense", kLongLink, logs[static_cast<std::size_t>(id)]));
+  for (auto& party : parties) {
+    const auto result = party.Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+  }
+}
+
 TEST_F(PartyProcess, ThatWaitsForItsReaderStopsWhenAsked) {
   for (const int number : {SIGINT, SIGTERM}) {
     Pipe pipe;
