@@ -4,12 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <bit>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "nn/bounds.h"
 #include "nn/input.h"
+#include "nn/quantise.h"
 #include "tercet/base/error.h"
 #include "tercet/nn/architecture.h"
 #include "tercet/nn/auto_plan.h"
@@ -19,6 +19,8 @@ namespace {
 
 using mpc::ActivationKind;
 using nlohmann::json;
+
+static_assert(kMaxLayerBits == kMaxWidth);
 
 constexpr std::int64_t kMaxLayers = 1000;
 constexpr std::size_t kMaxTextLength = 256;
