@@ -135,7 +135,7 @@ void ComparePlans(net::Links& links, const std::string& digest) {
     if (!std::equal(message.payload.begin(), message.payload.end(), digest.begin(), digest.end()))
       throw ProtocolError(
           fmt::format("party {} made another plan than this party; do both run the same version, "
-                      "and did the owners of model and images tell both the same?",
+                      "and were both told the same by the owners of model and images?",
                       link->Peer()));
   }
 }
@@ -419,7 +419,6 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
     task.groups = RotatedPlans(task.plan, registry_, settings_.suite);
     for (const auto& group : task.groups) digest += " " + group.Digest();
   }
-  ComparePlans(links, digest);
   if (to_file) {
     const int owner = settings_.roles.model_owner;
     task.session = Announce(links, owner, kSessionTag, nn::NewMaterialSession(), kSessionDigits,
@@ -428,6 +427,7 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
       throw ProtocolError(
           fmt::format("party {} announced no session of {} hex digits", owner, kSessionDigits));
   }
+  ComparePlans(links, digest + " " + task.session);
   if (from_file) task.first = AgreeOnQueries(links, *settings_.material, task.queries);
   if (settings_.dealer_leaves) RequireIdleHelper(task.plan);
   return task;

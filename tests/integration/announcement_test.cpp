@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -35,7 +36,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr std::uint32_t kNetworkTag = 0xfffe'0000, kImagesTag = 0xfffe'0001, kPlanTag = 0xfffe'0002,
-                        kNextQueryTag = 0xfffe'0004;
+                        kSessionTag = 0xfffe'0003, kNextQueryTag = 0xfffe'0004;
 
 net::Message SetupMessage(std::uint32_t tag, const std::string& text) {
   return {Phase::kSetup, tag, 1, Bytes(text.begin(), text.end())};
@@ -66,7 +67,12 @@ class Liar : public testing::Test {
       settings.roles = roles_;
       settings.batch = 2;
       if (id == roles_.model_owner) settings.model = &model_;
-      if (id == roles_.data_owner) settings.images = &images_;
+      if (queries_ > 0) {
+        settings.material_out = material_ / std::to_string(id);
+        settings.queries = queries_;
+      } else if (id == roles_.data_owner) {
+        settings.images = &images_;
+      }
       try {
         app::PartySession(settings, registry_).Run([&] { return std::move(links[p]); });
         ends[p] = app::Failure{app::FailureKind::kOwn, "it ran"};
@@ -125,6 +131,8 @@ class Liar : public testing::Test {
       nn::LoadCompiled(TERCET_SOURCE_DIR "/nets/mnistnet1.compiled.safetensors", spec_);
   const nn::Images images_ = app::RandomImages(spec_.input.shape, 2);
   mpc::SuiteChoice suite_ = mpc::ParseSuiteChoice("lut", "test");
+  std::size_t queries_ = 0;  // where not 0, material for them is made, in this directory
+  std::filesystem::path material_;
   mpc::Roles roles_{.helper = 0, .data_owner = 1, .model_owner = 2, .receiver = 2};
 };
 
@@ -237,8 +245,28 @@ TEST_F(Liar, CannotTellTheOthersDifferentThings) {
   // They cannot know which of the others it was.
   for (const std::size_t p : {0U, 1U}) {
     EXPECT_EQ(app::ExitCode(ends[p]->kind), app::kExitFailed);
-    EXPECT_THAT(ends[p]->text, HasSubstr("did the owners of model and images tell both the same?"));
+    EXPECT_THAT(ends[p]->text,
+                HasSubstr("were both told the same by the owners of model and images?"));
   }
+}
+
+// Files of two numbers would never fit together.
+TEST_F(Liar, CannotNumberASessionTwice) {
+  queries_ = 1;
+  const World world;
+  material_ = world.Path();
+  const auto ends = Run(2, [&](net::Links& links) {
+    for (const std::size_t p : {0U, 1U}) {
+      links[p]->Send(SetupMessage(kNetworkTag, nn::AnnouncementToJson(Honest())));
+      links[p]->Send(SetupMessage(kSessionTag, std::string(32, p == 0 ? 'a' : 'b')));
+    }
+    for (const std::size_t p : {0U, 1U})
+      links[p]->Send(SetupMessage(kPlanTag, TextOf(links[p]->Receive(Phase::kSetup))));
+    links[1]->Receive(Phase::kSetup);
+  });
+  for (const std::size_t p : {0U, 1U})
+    EXPECT_THAT(ends[p]->text, HasSubstr("made another plan than this party"));
+  EXPECT_FALSE(std::filesystem::exists(material_ / "1"));
 }
 
 TEST_F(Liar, CannotAnnounceAWrongNumberOfImages) {
