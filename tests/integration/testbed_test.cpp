@@ -55,6 +55,10 @@ TEST_F(Testbed, ThreePartiesAgreeAndReport) {
         HasSubstr("10 images in batches of 4; helper 0, data owner 1, model owner 2, receiver 1"));
     const json report = json::parse(std::ifstream(world_.File(fmt::format("p{}.json", p))));
     EXPECT_EQ(report.at("party"), p);
+    // Its own certificate and those of both others are valid for two days.
+    EXPECT_EQ(report.at("warnings").size(), 3u);
+    EXPECT_THAT(report.at("warnings").dump(),
+                HasSubstr("from whoever has the key of \\\"tercet certificate authority"));
     EXPECT_EQ(report.at("images"), 10);
     EXPECT_EQ(report.at("logits").size(), p == 1 ? 40u : 0u);
     if (p == 1) {
