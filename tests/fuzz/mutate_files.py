@@ -155,10 +155,10 @@ def content_digest(tensors, metadata):
     lines = []
     for key in sorted(metadata):
         if key != "tercet.sha256":
-            lines.append(f"{len(key)} {key} {len(metadata[key])} {metadata[key]}\n")
+            lines.append(f"{len(key.encode())} {key} {len(metadata[key].encode())} {metadata[key]}\n")
     for name in sorted(tensors):
         dtype, shape, data = tensors[name]
-        lines.append(f"{len(name)} {name} {dtype} {shape} {hashlib.sha256(data).hexdigest()}\n")
+        lines.append(f"{len(name.encode())} {name} {dtype} {shape} {hashlib.sha256(data).hexdigest()}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
