@@ -4,6 +4,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "app/inputs.h"
 #include "app/output.h"
 #include "tercet/base/error.h"
 #include "tercet/nn/auto_plan.h"
@@ -120,6 +121,17 @@ CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved) {
           "it has been used or will be: the other evaluator learns the difference of two "
           "inputs that were masked by the same query")
       ->group("Offline and online");
+}
+
+void AddCalibration(CLI::App& app, ModelSource& model) {
+  auto* images = app.add_option("--calibrate-images", model.calibration_images,
+                                "Training images to choose the widths of float weights with");
+  app.add_option("--calibrate-labels", model.calibration_labels,
+                 "Their labels, to report accuracies")
+      ->needs(images);
+  app.add_flag("--accept-loss", model.accept_loss,
+               "Go on with warnings where compiling float weights loses a layer or too many "
+               "predictions (see tercet compile)");
 }
 
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {

@@ -15,6 +15,8 @@
 /// option.
 namespace tercet::app {
 
+struct ModelSource;
+
 inline constexpr std::size_t kDefaultBatch = 128;
 using nn::kMaxBatch;
 using nn::kMaxQueries;
@@ -47,6 +49,9 @@ void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, 
 
 /// --material-moved, of both programs.
 CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved);
+
+/// Images to compile float weights with, and --accept-loss.
+void AddCalibration(CLI::App& app, ModelSource& model);
 
 /// --suite: `auto`, or a suite of the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);

@@ -48,6 +48,9 @@ struct Plan {
   std::string Digest() const;
 };
 
+/// What Plan::Warnings says of a layer whose width is not proven.
+std::string NotProvenText(const PublicLayer& layer);
+
 /// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError
 /// naming the layer, and ConfigError for a batch of 0 or a role that is no party.
 Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
