@@ -64,7 +64,8 @@ Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsign
   CheckSize("a mask", mask.size(), own.size());
   XorInto(own, mask);
   ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own).subspan(begin, n), width);  // 1 hop
+    ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own).subspan(begin, n), width,
+             begin > 0);  // 1 hop
   });
   Bits other(own.size());
   ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {

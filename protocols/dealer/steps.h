@@ -73,7 +73,7 @@ void ReceiveAdd(Context& ctx, int from, std::span<W> values, unsigned bits) {
 template <ring::Word W>
 void ExchangeAdd(Context& ctx, const Ends& ends, std::span<W> own, unsigned bits) {
   ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ctx.Send(ends.Peer(), std::span<const W>(own.subspan(begin, n)), bits);
+    ctx.Send(ends.Peer(), std::span<const W>(own.subspan(begin, n)), bits, begin > 0);
   });
   ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
     ReceiveAdd(ctx, ends.Peer(), own.subspan(begin, n), bits);
@@ -134,7 +134,7 @@ void OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
     const W* own = z.data() + begin;
     for (std::size_t i = 0; i < n; ++i) part[i] = static_cast<W>(part[i] + own[i]);
     if (!spec.dealt && ends.IsE1()) ReceiveAdd(ctx, ends.Dealer(), part, spec.value_bits);
-    ctx.Send(ends.Peer(), std::span<const W>(part), spec.value_bits);  // 1 hop, n bits
+    ctx.Send(ends.Peer(), std::span<const W>(part), spec.value_bits, begin > 0);  // 1 hop, n bits
   });
   ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
     ReceiveAdd(ctx, ends.Peer(), b.subspan(begin, n), spec.value_bits);

@@ -9,6 +9,7 @@
 #include "app/options.h"
 #include "base/json.h"
 #include "tercet/base/error.h"
+#include "tercet/nn/memory.h"
 #include "tercet/report/table.h"
 
 namespace tercet::app {
@@ -151,7 +152,12 @@ std::string DescribePlan(const nn::Plan& plan, const Prediction* prediction, boo
          report::FormatBytes(total.OfflineBytes()[p]), report::FormatBytes(total.OnlineBytes()[p])},
         nullptr);
   add("total", "", "", report::FormatCount(macs), "", "", total, total.OnlineHops());
-  return table.Render(utf8);
+  const auto memory = nn::EstimateMemory(plan, 1, plan.batch);
+  return table.Render(utf8) +
+         fmt::format(
+             "Memory, offline and online in turn: {} at party 0, {} at party 1, {} at party "
+             "2.\n",
+             nn::MemoryText(memory[0]), nn::MemoryText(memory[1]), nn::MemoryText(memory[2]));
 }
 
 RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
@@ -208,6 +214,7 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
       {"batch", plan.batch},
       {"hops", {{"offline", total.OfflineHops()}, {"online", total.OnlineHops()}}},
       {"bytes", {{"offline", total.OfflineBytes()}, {"online", total.OnlineBytes()}}},
+      {"memory_bytes", nn::EstimateMemory(plan, 1, plan.batch)},
       {"link",
        {{"name", prediction.link.name},
         {"rtt_ms", prediction.link.rtt_ms},

@@ -28,7 +28,8 @@ Prediction Predict(const nn::Plan& plan, const mpc::SuiteChoice& suite,
                    const std::vector<std::filesystem::path>& reports);
 
 /// A plan as a table: shape, multiplications, width, suite, hops and bytes of one batch for each
-/// layer, and the sums; with a prediction (may be null) the time that each adds.
+/// layer, the sums, and about how much memory each party needs; with a prediction (may be null) the
+/// time that each adds.
 std::string DescribePlan(const nn::Plan& plan, const Prediction* prediction, bool utf8);
 
 /// What a run sends, by party, and the hops of one batch.
@@ -44,7 +45,7 @@ RunTotals RunCost(const nn::Plan& plan, const mpc::Registry& registry,
 /// Whether the run's bytes, party by party, and hops are exactly those of the plan.
 bool MatchesPlan(const report::RunReport& run, const RunTotals& cost);
 
-/// The plan with its prediction as JSON text, for `tercet plan --json`.
+/// The plan with its prediction and its memory as JSON text, for `tercet plan --json`.
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
                        const Prediction& prediction, const std::vector<std::string>& warnings);
 /// The same as lines of CSV, one a step and one for the whole; the head is PlanCsvHead().

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "app/output.h"
@@ -39,6 +40,7 @@ FailureKind FailureKindFromName(std::string_view name) {
 
 Failure Classify(const std::exception& error) {
   auto kind = FailureKind::kOwn;
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return {kind, "out of memory"};
   if (dynamic_cast<const AbortError*>(&error) != nullptr) {
     kind = FailureKind::kAbort;
   } else if (dynamic_cast<const NetworkError*>(&error) != nullptr) {

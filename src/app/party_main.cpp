@@ -70,17 +70,13 @@ class Process {
     if (!std::exchange(asked_, true)) EndSoon(kSignalGrace, kProgram + (": error: " + reason));
     const std::lock_guard lock(mutex_);
     if (done_) return;
-    if (session_ != nullptr && connected_) {
+    if (session_ != nullptr) {
       session_->Stop(reason);
       return;
     }
-    // Nobody is there yet who would have to be told, and waiting for them cannot be cut short.
+    // Nobody is there yet who would have to be told, and reading files cannot be cut short.
     Tell({FailureKind::kOwn, reason});
     ::_exit(kExitFailed);
-  }
-  void Connected() {
-    const std::lock_guard lock(mutex_);
-    connected_ = true;
   }
   void Tell(const Failure& failure) {
     if (launcher_ != nullptr) {
@@ -94,7 +90,7 @@ class Process {
   std::mutex mutex_;
   EventPipe* launcher_;
   PartySession* session_ = nullptr;
-  bool connected_ = false, done_ = false;
+  bool done_ = false;
   bool asked_ = false;  // of the thread that waits for signals
 };
 
@@ -232,13 +228,16 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   tcp.party = id;
   tcp.endpoints = testbed.endpoints;
   tcp.tls = testbed.tls;
+  tcp.listen = testbed.listen;
   tcp.timeout = testbed.timeout;
+  tcp.stall_timeout = settings.stall_timeout = testbed.stall_timeout;
   tcp.connect_timeout = testbed.connect_timeout;
   if (arguments.listen_fd >= 0) tcp.listen_fd = arguments.listen_fd;
   if (!helper_acts) tcp.absent = testbed.roles.helper;
   tcp.agreement = Agreement(settings);
   tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
   tcp.on_peer = [&](int, const crypto::Certificate& certificate) { warn_of_expiry(certificate); };
+  tcp.on_warning = settings.on_warning = warn;
   if (!testbed.tls)
     warn("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
 
@@ -275,11 +274,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   process.Attach(&session);
   report::PartyReport report;
   try {
-    report = session.Run([&] {
-      auto links = net::ConnectTcp(tcp);
-      process.Connected();
-      return links;
-    });
+    tcp.interrupted = [&] { return session.Stopped(); };
+    report = session.Run([&] { return net::ConnectTcp(tcp); });
     report.warnings = std::move(warnings);
   } catch (...) {
     process.Detach();

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <thread>
 
+#include "app/failure.h"
+#include "app/memory_check.h"
 #include "app/options.h"
 #include "app/query_runner.h"
 #include "app/rotated_runner.h"
@@ -358,8 +361,16 @@ void PartySession::AbortAll(const std::string& reason) noexcept {
     const std::lock_guard lock(mutex_);
     links = held_;
   }
-  for (const auto& link : links)
-    if (link) link->Abort(reason);
+  // Side by side: a peer that does not listen any more must not keep the other from being told.
+  std::vector<std::jthread> threads;
+  for (const auto& link : links) {
+    if (!link) continue;
+    try {
+      threads.emplace_back([&link, &reason] { link->Abort(reason); });
+    } catch (const std::exception&) {  // no thread to be had
+      link->Abort(reason);
+    }
+  }
 }
 
 void PartySession::Stop(const std::string& reason) noexcept {
@@ -368,6 +379,12 @@ void PartySession::Stop(const std::string& reason) noexcept {
     stopped_ = reason;
   }
   AbortAll(reason);
+}
+
+std::optional<std::string> PartySession::Stopped() {
+  const std::lock_guard lock(mutex_);
+  if (stopped_.empty()) return std::nullopt;
+  return stopped_;
 }
 
 report::PartyReport PartySession::Run(const std::function<net::Links()>& connect) {
@@ -381,7 +398,7 @@ report::PartyReport PartySession::Run(const std::function<net::Links()>& connect
     }
     return RunOver(std::move(links), connect_s);
   } catch (const std::exception& e) {
-    AbortAll(e.what());
+    AbortAll(Classify(e).text);
     const std::lock_guard lock(mutex_);
     if (!stopped_.empty()) throw NetworkError(stopped_);
     throw;
@@ -439,9 +456,20 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
   return task;
 }
 
+// Too little memory is an error before anything is shared.
+void PartySession::CheckMemory(const Task& task) const {
+  const MaterialHeld held{task.queries, settings_.ahead, settings_.dealer_leaves};
+  const auto needed =
+      RunMemory(task.groups.empty() ? std::vector{task.plan} : task.groups, held, task.images);
+  const auto warning =
+      app::CheckMemory(needed[static_cast<std::size_t>(settings_.id)], task.plan.batch, held);
+  if (warning && settings_.on_warning) settings_.on_warning(*warning);
+}
+
 report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
   const auto start = Clock::now();
   const Task task = Agree(links);
+  CheckMemory(task);
   if (settings_.rotate_dealer) return RunRotated(std::move(links), task, connect_s, start);
   const nn::Plan& plan = task.plan;
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();

@@ -44,6 +44,7 @@ struct PartySettings {
   /// The helper's role goes round within each batch (rotation.h). Not with `ahead`, `dealer_leaves`
   /// or material in files.
   bool rotate_dealer = false;
+  std::chrono::milliseconds stall_timeout{600'000};  ///< TcpOptions::stall_timeout
   /// Where not empty: makes material for `queries` queries, writes it there (but at a helper
   /// without a part in the online phase), and runs none.
   std::filesystem::path material_out;
@@ -57,6 +58,8 @@ struct PartySettings {
   /// Once the parties agree, before the first query; with rotate_dealer once for each group, with
   /// its plan and the images of all groups.
   std::function<void(const nn::Plan& plan, std::size_t images)> on_plan;
+  /// What probably goes wrong, or soon will.
+  std::function<void(const std::string& text)> on_warning;
   /// After each batch.
   std::function<void(std::size_t done, std::size_t total)> on_progress;
 };
@@ -92,12 +95,15 @@ class PartySession {
   /// Stops a run from another thread: the peers are told `reason`, and Run throws NetworkError with
   /// it.
   void Stop(const std::string& reason) noexcept;
+  /// The reason of Stop, once it was called; for TcpOptions::interrupted.
+  std::optional<std::string> Stopped();
 
  private:
   struct Task;
   Task Agree(net::Links& links) const;
   net::Links Hold(net::Links links);
   void AbortAll(const std::string& reason) noexcept;
+  void CheckMemory(const Task& task) const;
   report::PartyReport RunOver(net::Links links, double connect_s);
   report::PartyReport RunRotated(net::Links links, const Task& task, double connect_s,
                                  std::chrono::steady_clock::time_point start);

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "app/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/nn/announcement.h"
 #include "tercet/nn/material.h"
@@ -160,7 +161,7 @@ void QueryRunner::Overlapped(std::size_t first) {
     try {
       body();
     } catch (const std::exception& e) {
-      if (handover.Fail(std::current_exception())) abort_(e.what());
+      if (handover.Fail(std::current_exception())) abort_(Classify(e).text);
     }
   };
   std::thread preparer([&] { guarded([&] { PrepareAll(handover, first); }); });
@@ -273,15 +274,31 @@ void QueryRunner::Await(int peer, std::uint32_t notice, std::size_t times) {
       throw ProtocolError(fmt::format(
           "party {} sent tag {:#x} with {} bytes where a notice of its progress was expected", peer,
           message.tag, message.payload.size()));
-    ++*counted;
+    if (++*counted > Queries())
+      throw ProtocolError(
+          fmt::format("party {} announced more than {} queries as done", peer, Queries()));
   }
 }
 
-// Only as long as somebody waits for it: a helper that has delivered everything may be gone.
+// To those who wait for it: who prepares, as long as there is something to prepare, and afterwards
+// a helper that has delivered everything, which hears that the queries go on.
 void QueryRunner::TellProgress(std::size_t finished) {
-  if (settings_.material != nullptr || finished + ahead_ >= Queries()) return;
+  if (settings_.material != nullptr) return;
   if (IsHelper() && !helper_acts_) return;
-  for (const int peer : {party_.Next(), party_.Prev()}) Tell(peer, kFinishedTag);
+  if (finished + ahead_ < Queries()) {
+    for (const int peer : {party_.Next(), party_.Prev()}) Tell(peer, kFinishedTag);
+  } else {
+    TellIdleHelper(kFinishedTag);
+  }
+}
+
+void QueryRunner::TellIdleHelper(std::uint32_t notice) {
+  if (helper_acts_ || settings_.material != nullptr || settings_.dealer_leaves) return;
+  try {
+    Tell(plan_.roles.helper, notice);
+  } catch (const NetworkError&) {
+    // It has died since it delivered, which does not matter any more.
+  }
 }
 
 void QueryRunner::AwaitProgress(std::size_t finished) {
@@ -307,13 +324,7 @@ void QueryRunner::PartCompany() {
     if (settings_.dealer_leaves) return;
   } else {
     for (const int peer : online_) Tell(peer, kEndTag);
-    if (helper_is_out && settings_.material == nullptr && !settings_.dealer_leaves) {
-      try {
-        Tell(plan_.roles.helper, kEndTag);
-      } catch (const NetworkError&) {
-        // It has died since it delivered, which does not matter any more.
-      }
-    }
+    TellIdleHelper(kEndTag);
   }
   for (const int peer : online_) Await(peer, kEndTag, 1);
 }

@@ -48,6 +48,7 @@ class QueryRunner {
   void Tell(int peer, std::uint32_t notice);
   void Await(int peer, std::uint32_t notice, std::size_t times);
   void TellProgress(std::size_t finished);
+  void TellIdleHelper(std::uint32_t notice);
   void AwaitProgress(std::size_t finished);
   void Deliver();
   void PartCompany();

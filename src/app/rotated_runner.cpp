@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "app/failure.h"
 #include "app/rotation.h"
 #include "tercet/net/split_link.h"
 
@@ -37,7 +38,8 @@ RotatedRunner::RotatedRunner(net::Links links, const std::vector<nn::Plan>& plan
   std::vector<net::Links> parts(plans.size());
   for (std::size_t p = 0; p < links.size(); ++p) {
     if (!links[p]) continue;
-    auto split = net::SplitLink(std::move(links[p]), plans.size());
+    auto split =
+        net::SplitLink(std::move(links[p]), plans.size(), {.patience = settings.stall_timeout});
     for (std::size_t g = 0; g < plans.size(); ++g) parts[g][p] = std::move(split[g]);
   }
   for (std::size_t g = 0; g < plans.size(); ++g)
@@ -101,7 +103,7 @@ void RotatedRunner::InEachGroup(std::size_t images,
         if (cause) return;
         cause = std::current_exception();
       }
-      abort_(e.what());
+      abort_(Classify(e).text);
     }
   };
   std::vector<std::jthread> threads;

@@ -15,6 +15,7 @@
 #include "app/failure.h"
 #include "app/inputs.h"
 #include "app/launcher.h"
+#include "app/memory_check.h"
 #include "app/options.h"
 #include "app/output.h"
 #include "app/party_session.h"
@@ -42,6 +43,7 @@ struct RunArguments {
   std::string suite = "lut", optimise = "online", link = "none", transport = "tls";
   std::size_t batch = kDefaultBatch, limit = 0, show = 0;
   double timeout_s = 30;
+  double stall_timeout_s = std::chrono::duration<double>(kStallTimeout).count();
   RoleOptions roles;
   bool no_check = false;
   std::size_t ahead = 0, queries = 0;
@@ -176,8 +178,10 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
   launch.absent = input.Absent();
   for (int id = 0; id < 3; ++id) {
     const auto p = static_cast<std::size_t>(id);
-    const std::string testbed = TestbedToJson(endpoints, tls[p], input.roles, arguments.timeout_s,
-                                              std::max(arguments.timeout_s, kConnectSeconds));
+    const std::string testbed =
+        TestbedToJson(endpoints, tls[p], input.roles, arguments.timeout_s,
+                      std::max(arguments.timeout_s, arguments.stall_timeout_s),
+                      std::max(arguments.timeout_s, kConnectSeconds));
     auto& list = launch.arguments[p];
     list = {"--testbed", give(id, AnonymousFile(testbed)), "--network", arguments.network.string(),
             "--batch",   std::to_string(arguments.batch),  "--link",    arguments.link};
@@ -282,6 +286,16 @@ std::array<report::PartyReport, 3> RunParties(const RunArguments& arguments,
                                          : RunInProcesses(arguments, input, progress);
 }
 
+// All parties are on this machine.
+std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const RunInput& input,
+                                            const nn::Plan& plan, const MaterialHeld& held,
+                                            std::size_t images) {
+  const auto needed = RunMemory(
+      arguments.rotate_dealer ? RotatedPlans(plan, input.registry, input.suite) : std::vector{plan},
+      held, images);
+  return CheckMemory(needed[0] + needed[1] + needed[2], plan.batch, held);
+}
+
 // Only the offline phase, to files.
 int MakeMaterial(const RunArguments& arguments) {
   if (arguments.queries == 0) throw ConfigError("--queries", "must be given with --material-out");
@@ -293,6 +307,7 @@ int MakeMaterial(const RunArguments& arguments) {
       nn::MakePlan(input.model.net, input.registry, input.suite, input.roles, arguments.batch);
   for (const auto& warning : input.model.warnings) PrintWarning(warning);
   for (const auto& warning : plan.Warnings(input.registry)) PrintWarning(warning);
+  if (const auto warning = CheckMemoryOfAll(arguments, input, plan, {}, 0)) PrintWarning(*warning);
   const auto parties = RunParties(arguments, input);
   double offline_s = 0;
   for (const auto& party : parties) offline_s = std::max(offline_s, party.offline_s);
@@ -329,6 +344,10 @@ int Run(RunArguments arguments) {
   if (arguments.transport == "tcp-insecure")
     warnings.emplace_back(
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
+  const MaterialHeld held{(images.count + batch - 1) / batch, arguments.ahead,
+                          arguments.dealer_leaves};
+  if (const auto warning = CheckMemoryOfAll(arguments, input, plan, held, images.count))
+    warnings.push_back(*warning);
   for (const auto& warning : warnings) PrintWarning(warning);
   Print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
         input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
@@ -395,6 +414,9 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
       ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
       ->capture_default_str();
   AddReal(*command, "--timeout", a->timeout_s, 0.1, 3600, "Seconds that a party may be silent");
+  AddReal(*command, "--stall-timeout", a->stall_timeout_s, 0.1, 86400,
+          "Seconds that a party may send no data that another one waits for, signs of life or not; "
+          "at least the silence");
   AddCalibration(*command, a->model);
   AddNumber(*command, "--show", a->show, 0, 1000,
             "Print the first N images as pictures, with true and predicted class");

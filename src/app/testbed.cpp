@@ -116,6 +116,11 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id) {
           fmt::format("{} /parties/{}", name, p),
           fmt::format("missing key 'port': party {} is connected to, so it needs one", p));
     }
+    if (!party.contains("listen")) continue;
+    if (p == 2)
+      throw ConfigError(fmt::format("{} /parties/2/listen", name),
+                        "party 2 connects to the others and does not listen; leave it out");
+    if (static_cast<int>(p) == id) testbed.listen = party.at("listen").get<std::string>();
   }
   const auto at = [&](const std::string& path) {
     return std::filesystem::absolute(file).parent_path() / path;
@@ -158,6 +163,14 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id) {
                      roles.at("model_owner").get<int>(), roles.at("receiver").get<int>()};
   }
   testbed.timeout = Milliseconds(document.value("timeout_s", 30.0));
+  testbed.stall_timeout = std::max<std::chrono::milliseconds>(kStallTimeout, testbed.timeout);
+  if (document.contains("stall_timeout_s"))
+    testbed.stall_timeout = Milliseconds(document.at("stall_timeout_s").get<double>());
+  if (testbed.stall_timeout < testbed.timeout)
+    throw ConfigError(name + " /stall_timeout_s",
+                      fmt::format("{} found, a number no less than timeout_s, {}, expected",
+                                  document.at("stall_timeout_s").get<double>(),
+                                  document.value("timeout_s", 30.0)));
   testbed.connect_timeout = Milliseconds(document.value("connect_timeout_s", 30.0));
   return testbed;
 }
@@ -192,7 +205,7 @@ crypto::Certificate CheckOwnCertificate(const net::TlsFiles& tls, int id,
 
 std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
                           const std::optional<net::TlsFiles>& tls, const mpc::Roles& roles,
-                          double timeout_s, double connect_timeout_s) {
+                          double timeout_s, double stall_timeout_s, double connect_timeout_s) {
   json parties = json::array();
   for (const auto& endpoint : endpoints) {
     json party{{"host", endpoint.host}};
@@ -207,6 +220,7 @@ std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
                   {"model_owner", roles.model_owner},
                   {"receiver", roles.receiver}}},
                 {"timeout_s", timeout_s},
+                {"stall_timeout_s", stall_timeout_s},
                 {"connect_timeout_s", connect_timeout_s}};
   if (tls)
     document["tls"] = {{"ca", tls->ca.string()},

@@ -11,12 +11,17 @@
 
 namespace tercet::app {
 
+/// How long a peer may send no data that is waited for, unless it is said. No honest step of a
+/// query may take longer.
+inline constexpr std::chrono::minutes kStallTimeout{10};
+
 /// A testbed file (configs/*.json) as one party reads it.
 struct Testbed {
   std::array<net::Endpoint, 3> endpoints;
   std::optional<net::TlsFiles> tls;  ///< nothing: plain TCP, asked for by name
+  std::string listen;                ///< of this party; empty: its host
   mpc::Roles roles;
-  std::chrono::milliseconds timeout{30'000}, connect_timeout{30'000};
+  std::chrono::milliseconds timeout{30'000}, stall_timeout{kStallTimeout}, connect_timeout{30'000};
 };
 
 /// Reads and checks the file for party `id`, and the certificates that it pins. ConfigError "FILE
@@ -35,6 +40,6 @@ crypto::Certificate CheckOwnCertificate(const net::TlsFiles& tls, int id,
 /// TCP.
 std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
                           const std::optional<net::TlsFiles>& tls, const mpc::Roles& roles,
-                          double timeout_s, double connect_timeout_s);
+                          double timeout_s, double stall_timeout_s, double connect_timeout_s);
 
 }  // namespace tercet::app

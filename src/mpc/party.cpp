@@ -1,6 +1,7 @@
 #include "tercet/mpc/party.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tercet/mpc/spec.h"
 
@@ -17,6 +18,8 @@ constexpr std::uint32_t kKeyTag = 0xffff'0000;
 constexpr std::uint32_t kMeetTag = 0xffff'0001;
 // Of a message; no query has a longer chain. Keeps what a peer says from wrapping around.
 constexpr std::uint32_t kMaxDepth = 1U << 24;
+// What a sender fills each part with but the last: whole groups of eight values of up to 64 bits.
+constexpr std::size_t kLeastPart = Context::kPartBytes - 64;
 
 }  // namespace
 
@@ -60,6 +63,16 @@ net::Link& Party::LinkTo(int peer) {
   return *links_[peer];
 }
 
+void Party::EnterLayer(Phase phase, const std::string& layer) {
+  const std::lock_guard lock(mutex_);
+  layers_[static_cast<std::size_t>(phase)] = layer;
+}
+
+std::string Party::LayerOf(Phase phase) const {
+  const std::lock_guard lock(mutex_);
+  return layers_[static_cast<std::size_t>(phase)];
+}
+
 void Party::Abort(const std::string& reason) noexcept {
   for (auto& link : links_)
     if (link) link->Abort(reason);
@@ -77,6 +90,7 @@ std::string Context::Where() const {
 void Context::Enter(std::size_t layer, std::string name) {
   layer_ = layer;
   layer_name_ = std::move(name);
+  party_.EnterLayer(phase_, layer_name_);
   depth_at_enter_ = depth_;
   sent_ = received_ = {};
   entered_ = std::chrono::steady_clock::now();
@@ -87,27 +101,50 @@ void Context::Leave() {
   party_.Meter().AddLayer(phase_, layer_, depth_ - depth_at_enter_, taken.count());
 }
 
-void Context::SendBytes(int to, Bytes payload) {
-  party_.Meter().AddSent(phase_, layer_, to, payload.size());
+// The reason may come from a party that has named a place already, or through one.
+void Context::ThrowWithPlace(const NetworkError& error) const {
+  std::string text = error.what();
+  if (text.find(" phase, layer ") == std::string::npos)
+    text += text.ends_with(')') ? ", " + Where() : " (" + Where() + ")";
+  if (dynamic_cast<const AbortError*>(&error) != nullptr) throw AbortError(text);
+  throw NetworkError(text);
+}
+
+Context::Outgoing Context::Begin(int to, std::size_t bytes, bool continues) {
+  party_.Meter().AddSent(phase_, layer_, to, bytes);
+  return {to, Tag(layer_, sent_[to]++), continues};
+}
+
+void Context::SendPart(Outgoing& message, Bytes part) {
   try {
-    party_.LinkTo(to).Send({phase_, Tag(layer_, sent_[to]++), depth_ + 1, std::move(payload)});
-  } catch (const AbortError& e) {
-    throw AbortError(fmt::format("{} ({})", e.what(), Where()));
+    party_.LinkTo(message.to)
+        .Send(
+            {phase_, message.tag, depth_ + 1, std::move(part), std::exchange(message.begun, true)});
   } catch (const NetworkError& e) {
-    throw NetworkError(fmt::format("{} ({})", e.what(), Where()));
+    ThrowWithPlace(e);
   }
 }
 
-net::Message Context::ReceiveMessage(int from) {
+void Context::SendBytes(int to, Bytes payload) {
+  Outgoing message = Begin(to, payload.size());
+  if (payload.size() <= kPartBytes) {
+    SendPart(message, std::move(payload));
+    return;
+  }
+  for (std::size_t first = 0; first < payload.size(); first += kPartBytes) {
+    const auto part =
+        ByteSpan(payload).subspan(first, std::min(kPartBytes, payload.size() - first));
+    SendPart(message, Bytes(part.begin(), part.end()));
+  }
+}
+
+net::Message Context::ReceivePart(int from, std::uint32_t expected) {
   net::Message message;
   try {
     message = party_.LinkTo(from).Receive(phase_);
-  } catch (const AbortError& e) {
-    throw AbortError(fmt::format("{} ({})", e.what(), Where()));
   } catch (const NetworkError& e) {
-    throw NetworkError(fmt::format("{} ({})", e.what(), Where()));
+    ThrowWithPlace(e);
   }
-  const std::uint32_t expected = Tag(layer_, received_[from]++);
   if (message.tag != expected)
     throw ProtocolError(fmt::format(
         "party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
@@ -120,19 +157,19 @@ net::Message Context::ReceiveMessage(int from) {
 }
 
 Bytes Context::ReceiveBytes(int from, std::size_t expected_bytes) {
-  auto message = ReceiveMessage(from);
-  if (message.payload.size() != expected_bytes)
-    throw ProtocolError(fmt::format("party {} sent {} bytes, expected {} ({})", from,
-                                    message.payload.size(), expected_bytes, Where()));
-  return std::move(message.payload);
-}
-
-Bytes Context::ReceiveAny(int from, std::size_t max_bytes) {
-  auto message = ReceiveMessage(from);
-  if (message.payload.size() > max_bytes)
-    throw ProtocolError(fmt::format("party {} sent {} bytes, expected at most {} ({})", from,
-                                    message.payload.size(), max_bytes, Where()));
-  return std::move(message.payload);
+  const std::uint32_t tag = Tag(layer_, received_[from]++);
+  Bytes payload;
+  while (true) {
+    auto part = ReceivePart(from, tag).payload;
+    const std::size_t rest = expected_bytes - payload.size();
+    if (part.size() > rest || part.size() < std::min(rest, kLeastPart))
+      throw ProtocolError(fmt::format("party {} sent {} bytes, expected {} ({})", from,
+                                      payload.size() + part.size(), expected_bytes, Where()));
+    if (part.size() == rest && payload.empty()) return part;
+    payload.reserve(expected_bytes);
+    payload.insert(payload.end(), part.begin(), part.end());
+    if (part.size() == rest) return payload;
+  }
 }
 
 // The last to come hears at once that the others are here, and they hear of it only when its

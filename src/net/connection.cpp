@@ -12,27 +12,51 @@
 namespace tercet::net {
 namespace {
 
-constexpr std::size_t kSendLimit = std::size_t{256} << 20;
-constexpr std::size_t kUnreadLimit = std::size_t{512} << 20;
-constexpr std::size_t kRecord = std::size_t{16} << 10;  // the most that one TLS record carries
+constexpr QueueLimit kSendLimit{std::size_t{256} << 20, std::size_t{1} << 16};
+constexpr QueueLimit kUnreadLimit{std::size_t{512} << 20,
+                                  std::size_t{1} << 16};  // messages: a lane
+constexpr std::size_t kRecord = std::size_t{16} << 10;    // the most that one TLS record carries
 constexpr std::size_t kSlice = std::size_t{1}
                                << 20;  // of a large payload per write, so that progress shows
-constexpr auto kLinger = std::chrono::seconds(2);
+constexpr Connection::Clock::duration kLinger = std::chrono::seconds(2);
+// For a peer that is silent or sends rubbish: it hardly listens.
+constexpr Connection::Clock::duration kShortLinger = std::chrono::milliseconds(300);
+// Address translators on the way forget links that are idle for longer than a minute or so.
+constexpr Connection::Clock::duration kMaxHeartbeat = std::chrono::seconds(15);
+constexpr Connection::Clock::duration kMaxTick = std::chrono::seconds(1);
 constexpr auto kSpin = std::chrono::microseconds(30);
 
 double Seconds(Connection::Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
+// What a frame counts in the queue: bookkeeping until it is begun, its bytes until they are
+// written.
+std::size_t SizeOf(const Frame& frame) {
+  return kFrameHeaderBytes + QueueLimit::Size(frame.message);
+}
+
 }  // namespace
 
+std::uint8_t WaitBoard::Mask() const {
+  unsigned mask = 0;
+  for (unsigned p = 0; p < waits_.size(); ++p)
+    if (waits_[p] > 0) mask |= 1U << p;
+  return static_cast<std::uint8_t>(mask);
+}
+
 Connection::Connection(asio::io_context& io, std::unique_ptr<Channel> channel, int peer,
-                       std::string where, std::chrono::milliseconds timeout,
+                       std::string where, const Limits& limits, std::shared_ptr<WaitBoard> waits,
                        std::function<void(const Failure&)> on_failure)
     : io_(io),
       channel_(std::move(channel)),
       peer_(peer),
       where_(std::move(where)),
-      timeout_(timeout),
-      tick_(std::max<Clock::duration>(timeout_ / 8, std::chrono::milliseconds(1))),
+      timeout_(limits.timeout),
+      stall_(limits.stall),
+      heartbeat_(std::min<Clock::duration>(timeout_ / 4, kMaxHeartbeat)),
+      tick_(std::clamp<Clock::duration>(std::min(timeout_, stall_) / 8,
+                                        std::chrono::milliseconds(1), kMaxTick)),
+      waits_(std::move(waits)),
+      linger_(kLinger),
       on_failure_(std::move(on_failure)),
       tick_timer_(io),
       linger_timer_(io) {}
@@ -53,15 +77,19 @@ void Connection::Break(const std::string& reason) {
 
 void Connection::Enqueue(Frame frame) {
   if (write_failed_ || finished_) return;
-  queued_bytes_ += kFrameHeaderBytes + frame.message.payload.size();
+  queued_bytes_ += SizeOf(frame);
   queue_.push_back(std::move(frame));
   if (!std::exchange(writing_, true))
     asio::post(io_, [self = shared_from_this()] { self->Pump(); });
 }
 
+void Connection::EnqueueReason(FrameKind how, const std::string& reason) {
+  const std::string text = CleanText(reason, kMaxReasonBytes - 3);
+  Enqueue({how, {.payload = Bytes(text.begin(), text.end())}});
+}
+
 void Connection::DropQueue() {
-  for (const Frame& frame : queue_)
-    queued_bytes_ -= kFrameHeaderBytes + frame.message.payload.size();
+  for (const Frame& frame : queue_) queued_bytes_ -= SizeOf(frame);
   queue_.clear();
 }
 
@@ -70,13 +98,35 @@ void Connection::WakeAll() {
   for (Lane& lane : lanes_) lane.arrived.notify_all();
 }
 
+bool Connection::HasRoom() const {
+  return queued_bytes_ <= kSendLimit.bytes && queue_.size() <= kSendLimit.messages;
+}
+
+bool Connection::UnreadAbove(std::size_t bytes, std::size_t messages) const {
+  return unread_bytes_ > bytes || std::any_of(lanes_.begin(), lanes_.end(), [&](const Lane& lane) {
+           return lane.messages.size() > messages;
+         });
+}
+
+/// Waits until the network thread has made `ready` true; it looks after the stall timeout.
+template <class Ready>
+void Connection::AwaitOutput(std::unique_lock<std::mutex>& lock, Ready ready) {
+  if (!ready() && !failure_) {
+    if (senders_waiting_++ == 0) sending_since_ = Clock::now();
+    waits_->Begin(peer_);
+    out_changed_.wait(lock, [&] { return ready() || failure_; });
+    waits_->End(peer_);
+    --senders_waiting_;
+  }
+  if (failure_) failure_.Throw();
+}
+
 void Connection::Send(Message message) {
-  TERCET_CHECK(message.payload.size() <= kMaxPayloadBytes,
-               "a message carries at most {} bytes, got {}", kMaxPayloadBytes,
+  TERCET_CHECK(message.payload.size() <= kMaxMessageBytes,
+               "a message carries at most {} bytes, got {}", kMaxMessageBytes,
                message.payload.size());
   std::unique_lock lock(mutex_);
-  out_changed_.wait(lock, [&] { return queued_bytes_ <= kSendLimit || failure_; });
-  if (failure_) failure_.Throw();
+  AwaitOutput(lock, [&] { return message.continues || HasRoom(); });
   Enqueue({FrameKind::kData, std::move(message)});
 }
 
@@ -91,24 +141,19 @@ Message Connection::Receive(Phase phase) {
       std::this_thread::yield();
   }
   std::unique_lock lock(mutex_);
-  while (true) {
-    const bool readable = !failure_ || drain_;
-    if (readable && !lane.messages.empty()) break;
-    if (failure_) failure_.Throw();
-    const bool woken =
-        lane.arrived.wait_for(lock, timeout_, [&] { return !lane.messages.empty() || failure_; });
-    if (!woken && read_paused_) {
-      throw NetworkError(
-          fmt::format("{} MiB from party {} wait unread in other phases, so the {} message waited "
-                      "for cannot arrive",
-                      unread_bytes_ >> 20, peer_, PhaseName(phase)));
-    }
+  if (lane.messages.empty() && !failure_) {
+    lane.waiting_since = Clock::now();
+    waits_->Begin(peer_);
+    lane.arrived.wait(lock, [&] { return !lane.messages.empty() || failure_; });
+    waits_->End(peer_);
+    lane.waiting_since.reset();
   }
+  if (lane.messages.empty() || (failure_ && !drain_)) failure_.Throw();
   Message message = std::move(lane.messages.front());
   lane.messages.pop_front();
   lane.count.fetch_sub(1, std::memory_order_relaxed);
-  unread_bytes_ -= message.payload.size();
-  if (read_paused_ && unread_bytes_ <= kUnreadLimit / 2) {
+  unread_bytes_ -= QueueLimit::Size(message);
+  if (read_paused_ && !UnreadAbove(kUnreadLimit.bytes / 2, kUnreadLimit.messages / 2)) {
     read_paused_ = false;
     asio::post(io_, [self = shared_from_this()] {
       self->last_heard_ = Clock::now();
@@ -120,54 +165,58 @@ Message Connection::Receive(Phase phase) {
 
 void Connection::Flush() {
   std::unique_lock lock(mutex_);
-  out_changed_.wait(lock, [&] { return (queued_bytes_ == 0 && !write_failed_) || failure_; });
-  if (failure_) failure_.Throw();
+  AwaitOutput(lock, [&] { return queued_bytes_ == 0 && !write_failed_; });
 }
 
-void Connection::End(FrameKind how, const std::string& reason) {
-  std::unique_lock lock(mutex_);
-  if (!std::exchange(ending_, true)) {
-    if (!failure_) {
-      if (how == FrameKind::kAbort) DropQueue();
-      const std::string text = CleanText(reason, kMaxReasonBytes - 3);
-      Enqueue({how, {.payload = Bytes(text.begin(), text.end())}});
-      failure_ = {Failure::Kind::kNetwork,
-                  fmt::format("the link to party {} was closed here", peer_)};
-    }
-    drain_ = false;
-    for (Lane& lane : lanes_) {
-      lane.messages.clear();
-      lane.count.store(0, std::memory_order_relaxed);
-    }
-    unread_bytes_ = 0;
-    WakeAll();
-    const bool resume = std::exchange(read_paused_, false);
-    asio::post(io_, [self = shared_from_this(), resume, how] {
-      self->last_written_ = Clock::now();
-      if (how == FrameKind::kAbort) self->Linger(kLinger);
-      self->FinishOutput();
-      if (resume) self->ReadMore();
-    });
+void Connection::BeginEnd(FrameKind how, const std::string& reason) {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(ending_, true)) return;
+  if (!failure_) {
+    if (how == FrameKind::kAbort) DropQueue();
+    EnqueueReason(how, reason);
+    failure_ = {Failure::Kind::kNetwork,
+                fmt::format("the link to party {} was closed here", peer_)};
   }
-  // The network thread closes the socket in bounded time: when the peer has closed its side, when
-  // nothing could be written for the timeout, or a short while after the last byte was written.
-  out_changed_.wait(lock, [&] { return finished_; });
+  drain_ = false;
+  for (Lane& lane : lanes_) {
+    lane.messages.clear();
+    lane.count.store(0, std::memory_order_relaxed);
+  }
+  unread_bytes_ = 0;
+  WakeAll();
+  const bool resume = std::exchange(read_paused_, false);
+  asio::post(io_, [self = shared_from_this(), resume, how] {
+    self->last_written_ = Clock::now();
+    if (how == FrameKind::kAbort) self->Linger(self->linger_);
+    self->FinishOutput();
+    if (resume) self->ReadMore();
+  });
 }
 
-void Connection::Abort(const std::string& reason) noexcept {
+void Connection::End(FrameKind how, const std::string& reason) noexcept {
   try {
-    End(FrameKind::kAbort, reason);
+    BeginEnd(how, reason);
+    // The network thread closes the socket in bounded time: when the peer has closed its side, when
+    // nothing could be written for the timeout, or a short while after the last byte was written.
+    std::unique_lock lock(mutex_);
+    out_changed_.wait(lock, [&] { return finished_; });
   } catch (
       ...) {  // NOLINT(bugprone-empty-catch): out of memory; the peer will see the connection close
   }
 }
 
-void Connection::Close() noexcept {
+void Connection::Dismiss(const std::string& reason) noexcept {
   try {
-    End(FrameKind::kGoodbye, {});
+    BeginEnd(FrameKind::kAbort, reason);
   } catch (...) {  // NOLINT(bugprone-empty-catch): as above
   }
 }
+
+void Connection::Abort(const std::string& reason) noexcept { End(FrameKind::kAbort, reason); }
+
+void Connection::Close() noexcept { End(FrameKind::kGoodbye, {}); }
+
+void Connection::Leave(const std::string& reason) noexcept { End(FrameKind::kGoodbye, reason); }
 
 // --- Reading.
 
@@ -190,9 +239,9 @@ void Connection::OnRead(const std::error_code& error, std::size_t count) {
   try {
     reader_.Advance(count, arrived_);
   } catch (const ProtocolError& e) {
-    Fail({Failure::Kind::kNetwork,
-          fmt::format("party {} at {} broke the wire format: {}", peer_, where_, e.what())},
-         true);
+    Disown({Failure::Kind::kNetwork,
+            fmt::format("party {} at {} broke the wire format: {}", peer_, where_, e.what())},
+           kShortLinger);
     return;
   }
   const bool go_on = arrived_.empty() || Deliver();
@@ -210,29 +259,34 @@ bool Connection::Deliver() {
       if (failure_ || end) break;  // what comes after an end is of no interest
       switch (frame.kind) {
         case FrameKind::kHeartbeat:
+          peer_waits_ = frame.message.payload.front();
           break;
         case FrameKind::kData: {
           const auto phase = static_cast<std::size_t>(frame.message.phase);
-          unread_bytes_ += frame.message.payload.size();
+          unread_bytes_ += QueueLimit::Size(frame.message);
           lanes_[phase].messages.push_back(std::move(frame.message));
           lanes_[phase].count.fetch_add(1, std::memory_order_relaxed);
           filled[phase] = true;
           break;
         }
-        case FrameKind::kAbort: {
+        case FrameKind::kAbort:
+        case FrameKind::kGoodbye: {
           const Bytes& reason = frame.message.payload;
-          const std::string_view text(reinterpret_cast<const char*>(reason.data()), reason.size());
-          end = {Failure::Kind::kAbort,
-                 fmt::format("party {} stopped: {}", peer_, CleanText(text, kMaxReasonBytes))};
+          const std::string text = CleanText(
+              {reinterpret_cast<const char*>(reason.data()), reason.size()}, kMaxReasonBytes);
+          drain = frame.kind == FrameKind::kGoodbye;
+          if (!drain) {
+            end = {Failure::Kind::kAbort, fmt::format("party {} stopped: {}", peer_, text)};
+          } else if (text.empty()) {
+            end = {Failure::Kind::kNetwork, fmt::format("party {} closed the link", peer_)};
+          } else {
+            end = {Failure::Kind::kNetwork, fmt::format("party {} left: {}", peer_, text)};
+          }
           break;
         }
-        case FrameKind::kGoodbye:
-          end = {Failure::Kind::kNetwork, fmt::format("party {} closed the link", peer_)};
-          drain = true;
-          break;
       }
     }
-    if (!end && !failure_ && unread_bytes_ > kUnreadLimit) {
+    if (!end && !failure_ && UnreadAbove(kUnreadLimit.bytes, kUnreadLimit.messages)) {
       read_paused_ = true;
       go_on = false;
     }
@@ -285,6 +339,7 @@ void Connection::OnReadEnd(const std::error_code& error) {
 void Connection::Pump() {
   if (closed_) return;
   small_.clear();
+  ending_frames_ = 0;
   std::size_t slice = 0;
   bool idle = false;
   {
@@ -292,6 +347,7 @@ void Connection::Pump() {
     while (large_.empty() && !queue_.empty() && small_.size() + kFrameHeaderBytes <= kRecord) {
       Frame& frame = queue_.front();
       const FrameHeaderBytes header = EncodeFrameHeader(frame);
+      queued_bytes_ -= QueueLimit::kMessageOverhead;
       Bytes& payload = frame.message.payload;
       const std::size_t head = std::min(payload.size(), kRecord - small_.size() - header.size());
       small_.insert(small_.end(), header.begin(), header.end());
@@ -301,12 +357,14 @@ void Connection::Pump() {
       if (head < payload.size()) {
         large_ = std::move(payload);
         large_offset_ = head;
-      } else if (frame.message.phase == Phase::kSetup) {
-        crypto::Wipe(payload);
+      } else {
+        ending_frames_ += frame.kind == FrameKind::kData ? 1 : 0;
+        if (frame.message.phase == Phase::kSetup) crypto::Wipe(payload);
       }
       queue_.pop_front();
     }
     slice = std::min(kSlice, large_.size() - large_offset_);
+    if (slice > 0 && large_offset_ + slice == large_.size()) ++ending_frames_;
     if (small_.empty() && slice == 0) {
       idle = true;
       writing_ = false;
@@ -341,6 +399,7 @@ void Connection::OnWritten(const std::error_code& error, std::size_t count) {
   {
     const std::lock_guard lock(mutex_);
     queued_bytes_ -= count + abandoned;
+    if (ending_frames_ > 0) sending_since_ = Clock::now();
     out_changed_.notify_all();
   }
   Pump();
@@ -377,30 +436,61 @@ void Connection::ScheduleTick() {
 
 void Connection::OnTick() {
   const auto now = Clock::now();
-  // When this process itself was stopped for a while, the peer's signs of life may wait in the
-  // socket.
-  if (now - next_tick_ > tick_) last_heard_ = now;
   bool ended = false;
   bool paused = false;
+  std::string stalled;
   {
     const std::lock_guard lock(mutex_);
+    // When this process itself was stopped for a while, what the peer sent may wait in the socket.
+    if (now - next_tick_ > tick_) {
+      last_heard_ = sending_since_ = now;
+      for (Lane& lane : lanes_)
+        if (lane.waiting_since) lane.waiting_since = now;
+    }
     ended = static_cast<bool>(failure_);
     paused = read_paused_;
-    if (!ended && !writing_ && now - last_written_ >= timeout_ / 4)
-      Enqueue({FrameKind::kHeartbeat, {}});
+    if (!ended) stalled = Stalled(now);
+    if (!ended && stalled.empty() && !writing_ && now - last_written_ >= heartbeat_)
+      Enqueue({FrameKind::kHeartbeat, {.payload = Bytes{waits_->Mask()}}});
   }
   if (ended) {
-    if (now - last_written_ > timeout_) {
+    if (!ended_since_) ended_since_ = now;
+    if (now - last_written_ > timeout_ || now - *ended_since_ > stall_) {
       CloseSocket();
       return;
     }
   } else if (!paused && now - last_heard_ > timeout_) {
-    Fail({Failure::Kind::kNetwork, fmt::format("party {} at {} sent nothing for {:.1f} s", peer_,
-                                               where_, Seconds(timeout_))},
-         true);
-    return;
+    Disown({Failure::Kind::kNetwork, fmt::format("party {} at {} sent nothing for {:.1f} s", peer_,
+                                                 where_, Seconds(timeout_))},
+           kShortLinger);
+  } else if (!stalled.empty()) {
+    Disown({Failure::Kind::kNetwork, std::move(stalled)}, kLinger);
   }
   ScheduleTick();
+}
+
+/// Why waiting for this peer is of no use any more, or nothing. With the lock held.
+std::string Connection::Stalled(Clock::time_point now) const {
+  // A peer that itself waits for the third party gets the time in which that one's end is noticed
+  // there and told here, so that the reason names the party that is stuck.
+  const bool waits_itself = (peer_waits_ >> (3 - waits_->Self() - peer_) & 1) != 0;
+  const auto limit = waits_itself ? stall_ + timeout_ : stall_;
+  for (std::size_t p = 0; p < lanes_.size(); ++p) {
+    const Lane& lane = lanes_[p];
+    if (!lane.waiting_since || !lane.messages.empty() || now - *lane.waiting_since <= limit)
+      continue;
+    if (read_paused_)
+      return fmt::format(
+          "{} MiB from party {} wait unread in other phases, so the {} message waited for cannot "
+          "arrive",
+          unread_bytes_ >> 20, peer_, PhaseName(static_cast<Phase>(p)));
+    return fmt::format("party {} at {} sent heartbeats but no {} data for {:.1f} s", peer_, where_,
+                       PhaseName(static_cast<Phase>(p)), Seconds(limit));
+  }
+  if (senders_waiting_ > 0 && now - sending_since_ > limit)
+    return fmt::format("party {} at {} sent heartbeats but took no data for {:.1f} s", peer_,
+                       where_, Seconds(limit));
+  return {};
 }
 
 // --- Ends.
@@ -417,11 +507,29 @@ void Connection::FinishOutput() {
   if (idle) ShutdownSend();
 }
 
+/// Ends the connection from this side: the peer is told why, as far as it listens.
+void Connection::Disown(const Failure& failure, Clock::duration linger) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) return;
+    failure_ = failure;
+    drain_ = true;
+    DropQueue();
+    EnqueueReason(FrameKind::kAbort, failure.text);
+    WakeAll();
+  }
+  last_written_ = Clock::now();
+  linger_ = linger;
+  Linger(linger_);
+  FinishOutput();
+  if (on_failure_) on_failure_(failure);
+}
+
 void Connection::ShutdownSend() {
   if (std::exchange(sent_end_, true)) return;
   std::error_code ignored;
   channel_->Socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
-  Linger(kLinger);
+  Linger(linger_);
 }
 
 void Connection::Linger(Clock::duration limit) {

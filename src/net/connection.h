@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,22 @@
 
 namespace tercet::net {
 
+/// For which peers threads of this party wait; its connections count here, and tell their peers
+/// with each heartbeat. Thread safe.
+class WaitBoard {
+ public:
+  explicit WaitBoard(int self) : self_(self) {}
+  int Self() const { return self_; }
+  void Begin(int peer) { ++waits_[static_cast<std::size_t>(peer)]; }
+  void End(int peer) { --waits_[static_cast<std::size_t>(peer)]; }
+  /// Bit p is set when something waits for party p.
+  std::uint8_t Mask() const;
+
+ private:
+  const int self_;
+  std::array<std::atomic<int>, 3> waits_{};
+};
+
 /// An established connection to a party: queues for both directions, heartbeats, and the ends it
 /// can come to. The functions of Link may be called from any thread; the rest runs on the thread of
 /// the io_context ("network thread"). Abort and Close wait for the network thread and hence must
@@ -28,21 +45,30 @@ class Connection : public std::enable_shared_from_this<Connection> {
  public:
   using Clock = std::chrono::steady_clock;
 
+  struct Limits {
+    std::chrono::milliseconds timeout;  ///< without a sign of life
+    std::chrono::milliseconds stall;    ///< without data that something waits for
+  };
   /// `where` is the peer's address for messages. `on_failure` is called once, on the network
   /// thread, when the peer or the network ends the connection.
   Connection(asio::io_context& io, std::unique_ptr<Channel> channel, int peer, std::string where,
-             std::chrono::milliseconds timeout, std::function<void(const Failure&)> on_failure);
+             const Limits& limits, std::shared_ptr<WaitBoard> waits,
+             std::function<void(const Failure&)> on_failure);
 
   /// Begins to read and to send heartbeats. Network thread.
   void Start();
   /// Ends the connection because of a fault in the network thread itself. Network thread.
   void Break(const std::string& reason);
+  /// As Abort, without waiting for the end. Any thread.
+  void Dismiss(const std::string& reason) noexcept;
 
   void Send(Message message);
   Message Receive(Phase phase);
   void Flush();
   void Abort(const std::string& reason) noexcept;
   void Close() noexcept;
+  /// As Close; the peer is told why.
+  void Leave(const std::string& reason) noexcept;
   int Peer() const { return peer_; }
 
  private:
@@ -50,15 +76,22 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::deque<Message> messages;
     std::condition_variable arrived;
     std::atomic<std::size_t> count{0};  ///< of messages; lets a receiver look without the lock
+    std::optional<Clock::time_point> waiting_since;  ///< while a receiver waits
   };
 
   // Any thread, with the lock held.
   void Enqueue(Frame frame);
+  void EnqueueReason(FrameKind how, const std::string& reason);
   void DropQueue();
   void WakeAll();
+  bool HasRoom() const;
+  bool UnreadAbove(std::size_t bytes, std::size_t messages) const;
+  template <class Ready>
+  void AwaitOutput(std::unique_lock<std::mutex>& lock, Ready ready);
 
   // Any thread.
-  void End(FrameKind how, const std::string& reason);
+  void BeginEnd(FrameKind how, const std::string& reason);
+  void End(FrameKind how, const std::string& reason) noexcept;
 
   // Network thread.
   void ReadMore();
@@ -71,25 +104,30 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnWriteError(const std::error_code& error);
   void ScheduleTick();
   void OnTick();
+  std::string Stalled(Clock::time_point now) const;
   void FinishOutput();
   void ShutdownSend();
   void Linger(Clock::duration limit);
   void Fail(const Failure& failure, bool drain);
+  void Disown(const Failure& failure, Clock::duration linger);
   void CloseSocket();
 
   asio::io_context& io_;
   const std::unique_ptr<Channel> channel_;
   const int peer_;
   const std::string where_;
-  const Clock::duration timeout_;
-  const Clock::duration tick_;
+  const Clock::duration timeout_, stall_, heartbeat_, tick_;
+  const std::shared_ptr<WaitBoard> waits_;
+  Clock::duration linger_;  ///< how long to wait for the peer's end; network thread
 
   std::mutex mutex_;
   std::condition_variable out_changed_;
   std::deque<Frame> queue_;
-  std::size_t queued_bytes_ = 0;  ///< headers and payloads not yet handed to the system
-  bool writing_ = false;          ///< a write is under way, or a call of Pump is
-  bool write_failed_ = false;     ///< output is dropped until reading tells why
+  std::size_t queued_bytes_ = 0;  ///< of frames not yet handed to the system, as SizeOf counts them
+  int senders_waiting_ = 0;       ///< for room, or for all to be written
+  Clock::time_point sending_since_;  ///< when the first of them began, or a whole frame was written
+  bool writing_ = false;             ///< a write is under way, or a call of Pump is
+  bool write_failed_ = false;        ///< output is dropped until reading tells why
   std::array<Lane, kPhases> lanes_;
   std::size_t unread_bytes_ = 0;
   bool read_paused_ = false;
@@ -107,11 +145,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool small_is_secret_ = false;     ///< small_ holds a message of the setup, perhaps a key
   Bytes large_;                      ///< a payload that is written from where it is
   std::size_t large_offset_ = 0;
+  std::size_t ending_frames_ = 0;  ///< whose last byte is in the write under way
   bool closed_ = false;
   bool abandon_ = false;     ///< the rest of large_ is of no use to anyone
   bool half_close_ = false;  ///< stop sending once the queue is empty
   bool sent_end_ = false;
+  std::uint8_t peer_waits_ = 0;  ///< the mask in its last heartbeat
   Clock::time_point last_heard_, last_written_, next_tick_;
+  std::optional<Clock::time_point> ended_since_;
 };
 
 }  // namespace tercet::net

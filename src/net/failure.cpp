@@ -1,6 +1,7 @@
 #include "net/failure.h"
 
 #include <exception>
+#include <new>
 
 #include "tercet/base/error.h"
 
@@ -24,6 +25,8 @@ Failure Failure::Current() {
     return {Kind::kAbort, e.what()};
   } catch (const NetworkError& e) {
     return {Kind::kNetwork, e.what()};
+  } catch (const std::bad_alloc&) {
+    return {Kind::kOther, "out of memory"};
   } catch (const std::exception& e) {
     return {Kind::kOther, e.what()};
   } catch (...) {

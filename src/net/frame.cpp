@@ -10,6 +10,7 @@
 namespace tercet::net {
 namespace {
 
+constexpr std::size_t kHeartbeatBytes = 1;
 constexpr std::size_t kBufferBytes = std::size_t{64} << 10;
 constexpr std::size_t kFirstGrant = std::size_t{1}
                                     << 20;  // room made for a payload before any of it has arrived
@@ -32,11 +33,11 @@ std::uint32_t GetU32(const std::uint8_t* in) {
 std::size_t LengthLimit(FrameKind kind) {
   switch (kind) {
     case FrameKind::kData:
-      return kMaxPayloadBytes;
-    case FrameKind::kAbort:
-      return kMaxReasonBytes;
+      return kMaxMessageBytes;
+    case FrameKind::kHeartbeat:
+      return kHeartbeatBytes;
     default:
-      return 0;
+      return kMaxReasonBytes;
   }
 }
 
@@ -93,6 +94,8 @@ FrameHeader ParseFrameHeader(std::span<const std::uint8_t, kFrameHeaderBytes> by
     throw ProtocolError(fmt::format("a frame of kind {} may carry {} bytes, this one announces {}",
                                     bytes[4], LengthLimit(header.kind), header.length));
   }
+  if (header.kind == FrameKind::kHeartbeat && header.length != kHeartbeatBytes)
+    throw ProtocolError(fmt::format("a heartbeat of {} bytes", header.length));
   if (header.kind != FrameKind::kData && (bytes[5] != 0 || header.tag != 0 || header.depth != 0)) {
     throw ProtocolError(fmt::format("a frame of kind {} has no phase, tag or depth", bytes[4]));
   }

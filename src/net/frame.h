@@ -13,13 +13,14 @@
 /// What TCP links write. All numbers are little endian.
 ///
 ///   frame: length u32 | kind u8 | phase u8 | tag u32 | depth u32 | payload of `length` bytes
+///          heartbeat: one byte, whose bit p says that the sender waits for data of party p
+///          abort, goodbye: the reason, which may be empty
 ///   hello: "TERCET" | party u8 | pairs u8 | length u32 | body of `length` bytes
 ///          body: for each pair: length u32, name, length u32, value
 ///          with pairs = 255 the hello is a refusal and its body the reason
 namespace tercet::net {
 
 inline constexpr std::size_t kFrameHeaderBytes = 14;
-inline constexpr std::size_t kMaxPayloadBytes = std::size_t{256} << 20;
 inline constexpr std::size_t kMaxReasonBytes = 512;
 
 enum class FrameKind : std::uint8_t { kData = 0, kHeartbeat = 1, kAbort = 2, kGoodbye = 3 };
@@ -34,7 +35,7 @@ struct FrameHeader {
 
 struct Frame {
   FrameKind kind = FrameKind::kData;
-  Message message;  ///< for kAbort the payload is the reason
+  Message message;  ///< for kAbort and kGoodbye the payload is the reason
 };
 
 using FrameHeaderBytes = std::array<std::uint8_t, kFrameHeaderBytes>;

@@ -45,6 +45,8 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
   void Start();
   /// Closes the socket; `done` is not called any more.
   void Cancel();
+  /// Whether the other end has shown which party it is.
+  bool KnowsPeer() const { return certified_.has_value() || peer_ >= 0; }
 
  private:
   void OnHandshake(const std::error_code& error);

@@ -12,12 +12,16 @@
 namespace tercet::net {
 namespace {
 
+constexpr QueueLimit kLimit{std::size_t{512} << 20, std::size_t{1} << 16};  // of each lane
+
 /// What both ends share.
 struct Wire {
   enum class End { kOpen, kClosed, kAborted };
   struct Lane {
     std::deque<Message> messages;
-    std::condition_variable arrived;
+    std::size_t bytes = 0;  ///< of them, as QueueLimit counts
+    std::condition_variable arrived, taken;
+    bool HasRoom() const { return bytes <= kLimit.bytes && messages.size() <= kLimit.messages; }
   };
 
   std::mutex mutex;
@@ -27,7 +31,10 @@ struct Wire {
 
   void WakeAll() {
     for (auto& side : lanes) {
-      for (auto& lane : side) lane.arrived.notify_all();
+      for (auto& lane : side) {
+        lane.arrived.notify_all();
+        lane.taken.notify_all();
+      }
     }
   }
 };
@@ -42,12 +49,20 @@ class MemoryLink final : public Link {
   ~MemoryLink() override { End(Wire::End::kClosed, {}); }
 
   void Send(Message message) override {
-    TERCET_CHECK(message.payload.size() <= kMaxPayloadBytes,
-                 "a message carries at most {} bytes, got {}", kMaxPayloadBytes,
+    TERCET_CHECK(message.payload.size() <= kMaxMessageBytes,
+                 "a message carries at most {} bytes, got {}", kMaxMessageBytes,
                  message.payload.size());
-    const std::lock_guard lock(wire_->mutex);
-    ThrowIfEnded();
     auto& lane = wire_->lanes[1 - side_][static_cast<std::size_t>(message.phase)];
+    std::unique_lock lock(wire_->mutex);
+    const bool room = message.continues || lane.taken.wait_for(lock, timeout_, [&] {
+      return lane.HasRoom() || Ended();
+    });
+    ThrowIfEnded();
+    if (!room)
+      throw NetworkError(fmt::format("party {} took no {} message for {:.1f} s", peer_,
+                                     PhaseName(message.phase),
+                                     std::chrono::duration<double>(timeout_).count()));
+    lane.bytes += QueueLimit::Size(message);
     lane.messages.push_back(std::move(message));
     lane.arrived.notify_one();
   }
@@ -55,10 +70,8 @@ class MemoryLink final : public Link {
   Message Receive(Phase phase) override {
     auto& lane = wire_->lanes[side_][static_cast<std::size_t>(phase)];
     std::unique_lock lock(wire_->mutex);
-    const bool woken = lane.arrived.wait_for(lock, timeout_, [&] {
-      return !lane.messages.empty() || wire_->ends[0] != Wire::End::kOpen ||
-             wire_->ends[1] != Wire::End::kOpen;
-    });
+    const bool woken =
+        lane.arrived.wait_for(lock, timeout_, [&] { return !lane.messages.empty() || Ended(); });
     // What an orderly close left behind may still be read.
     const bool readable =
         wire_->ends[side_] == Wire::End::kOpen && wire_->ends[1 - side_] != Wire::End::kAborted;
@@ -70,6 +83,8 @@ class MemoryLink final : public Link {
     }
     Message message = std::move(lane.messages.front());
     lane.messages.pop_front();
+    lane.bytes -= QueueLimit::Size(message);
+    if (lane.HasRoom()) lane.taken.notify_all();
     return message;
   }
 
@@ -96,6 +111,10 @@ class MemoryLink final : public Link {
     wire_->ends[side_] = how;
     wire_->reasons[side_] = std::move(reason);
     wire_->WakeAll();
+  }
+
+  bool Ended() const {
+    return wire_->ends[0] != Wire::End::kOpen || wire_->ends[1] != Wire::End::kOpen;
   }
 
   void ThrowIfEnded() const {

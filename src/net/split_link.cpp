@@ -20,8 +20,8 @@ static_assert(kMaxLinkParts <= std::size_t{1} << (32 - kPartShift));
 /// the link, and sorts what comes until its own message is there; then another one takes over.
 class SharedLink {
  public:
-  SharedLink(std::unique_ptr<Link> link, std::size_t count)
-      : link_(std::move(link)), count_(count), open_(count) {}
+  SharedLink(std::unique_ptr<Link> link, std::size_t count, const PartLimit& limit)
+      : link_(std::move(link)), count_(count), limit_(limit), open_(count) {}
 
   Link& Whole() { return *link_; }
 
@@ -30,10 +30,12 @@ class SharedLink {
     std::unique_lock lock(lane.mutex);
     auto& mine = lane.arrived[part];
     while (true) {
-      lane.changed.wait(lock, [&] { return !mine.empty() || !lane.is_read; });
-      if (!mine.empty()) {
-        Message message = std::move(mine.front());
-        mine.pop_front();
+      lane.changed.wait(lock, [&] { return !mine.messages.empty() || !lane.is_read; });
+      if (!mine.messages.empty()) {
+        Message message = std::move(mine.messages.front());
+        mine.messages.pop_front();
+        mine.bytes -= QueueLimit::Size(message);
+        lane.changed.notify_all();  // whoever reads may wait for room
         return message;
       }
       lane.is_read = true;
@@ -50,8 +52,10 @@ class SharedLink {
       const std::size_t to = message.depth >> kPartShift;
       message.depth &= kDepthMask;
       lock.lock();
+      AwaitRoom(lock, lane, to, phase);
       lane.is_read = false;
-      lane.arrived[to].push_back(std::move(message));
+      lane.arrived[to].bytes += QueueLimit::Size(message);
+      lane.arrived[to].messages.push_back(std::move(message));
       lane.changed.notify_all();
     }
   }
@@ -61,12 +65,31 @@ class SharedLink {
   }
 
  private:
+  struct Arrived {
+    std::deque<Message> messages;
+    std::size_t bytes = 0;  ///< of them, as QueueLimit counts
+  };
   struct Lane {
     std::mutex mutex;
     std::condition_variable changed;
     bool is_read = false;  ///< by one of the threads that wait
-    std::array<std::deque<Message>, kMaxLinkParts> arrived;
+    std::array<Arrived, kMaxLinkParts> arrived;
   };
+
+  // What is here for `part` has to be received before more is taken from the link.
+  void AwaitRoom(std::unique_lock<std::mutex>& lock, Lane& lane, std::size_t part, Phase phase) {
+    const Arrived& arrived = lane.arrived[part];
+    const bool room = lane.changed.wait_for(lock, limit_.patience, [&] {
+      return arrived.bytes <= limit_.queue.bytes &&
+             arrived.messages.size() <= limit_.queue.messages;
+    });
+    if (room) return;
+    lane.is_read = false;
+    lane.changed.notify_all();
+    throw NetworkError(fmt::format(
+        "{} MiB in {} {} messages from party {} wait unread for part {} of the link",
+        arrived.bytes >> 20, arrived.messages.size(), PhaseName(phase), link_->Peer(), part));
+  }
 
   Message ReceiveAny(Phase phase) {
     Message message = link_->Receive(phase);
@@ -78,6 +101,7 @@ class SharedLink {
 
   std::unique_ptr<Link> link_;
   const std::size_t count_;
+  const PartLimit limit_;
   std::atomic<std::size_t> open_;
   std::array<Lane, kPhases> lanes_;
 };
@@ -117,11 +141,12 @@ class LinkPart final : public Link {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Link>> SplitLink(std::unique_ptr<Link> link, std::size_t count) {
+std::vector<std::unique_ptr<Link>> SplitLink(std::unique_ptr<Link> link, std::size_t count,
+                                             const PartLimit& limit) {
   TERCET_CHECK(link != nullptr, "there is no link to split");
   TERCET_CHECK(count >= 1 && count <= kMaxLinkParts, "a link has 1 to {} parts, not {}",
                kMaxLinkParts, count);
-  const auto shared = std::make_shared<SharedLink>(std::move(link), count);
+  const auto shared = std::make_shared<SharedLink>(std::move(link), count, limit);
   std::vector<std::unique_ptr<Link>> parts;
   for (std::size_t part = 0; part < count; ++part)
     parts.push_back(std::make_unique<LinkPart>(shared, part));

@@ -3,10 +3,10 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <asio/connect.hpp>
 #include <asio/executor_work_guard.hpp>
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
+#include <asio/ip/v6_only.hpp>
 #include <asio/ssl/context.hpp>
 #include <asio/steady_timer.hpp>
 #include <mutex>
@@ -17,6 +17,8 @@
 
 #include "net/channel.h"
 #include "net/connection.h"
+#include "net/dialler.h"
+#include "net/door.h"
 #include "net/failure.h"
 #include "net/greeting.h"
 #include "tercet/base/error.h"
@@ -30,17 +32,20 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kRetry = std::chrono::milliseconds(100);
 constexpr auto kGreetingLimit = std::chrono::seconds(10);
 constexpr auto kGrace = std::chrono::seconds(1);
-constexpr std::size_t kMaxStrangers = 64;
+constexpr auto kPoll = std::chrono::milliseconds(100);
 constexpr int kMaxRefusalLines = 32;
 
 double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
-std::string Name(const Endpoint& e) { return fmt::format("{}:{}", e.host, e.port); }
+std::string Name(const Endpoint& e) {
+  const bool is_v6 = e.host.find(':') != std::string::npos;
+  return is_v6 ? fmt::format("[{}]:{}", e.host, e.port) : fmt::format("{}:{}", e.host, e.port);
+}
 
-std::string Name(const tcp::socket& socket) {
-  std::error_code ec;
-  const auto remote = socket.remote_endpoint(ec);
-  return ec ? "an address that is gone" : Name({remote.address().to_string(), remote.port()});
+std::string Name(const tcp::endpoint& e) { return Name({e.address().to_string(), e.port()}); }
+
+std::string SecondsText(std::chrono::milliseconds d) {
+  return fmt::format("{}", std::chrono::duration<double>(d).count());
 }
 
 /// The network thread of a party, shared by its links; the last one ends it.
@@ -61,10 +66,10 @@ class Network {
         try {
           io_.run();
           return;
-        } catch (
-            const std::exception& e) {  // out of memory; the links are told and the others go on
+        } catch (const std::exception&) {  // out of memory; the links are told, the others go on
+          const std::string reason = Failure::Current().text;
           for (const auto& weak : connections) {
-            if (const auto connection = weak.lock()) connection->Break(e.what());
+            if (const auto connection = weak.lock()) connection->Break(reason);
           }
         }
       }
@@ -102,12 +107,23 @@ class TcpLink final : public Link {
 class Setup : public std::enable_shared_from_this<Setup> {
  public:
   Setup(asio::io_context& io, const TcpOptions& options)
-      : io_(io), options_(options), acceptor_(io), tick_(io), grace_(io), accept_retry_(io) {
+      : io_(io),
+        options_(options),
+        waits_(std::make_shared<WaitBoard>(options.party)),
+        resolver_(io),
+        tick_(io),
+        poll_(io),
+        grace_(io) {
     TERCET_CHECK(options.party >= 0 && options.party < 3, "party {} is not in 0..2", options.party);
-    TERCET_CHECK(options.connect_timeout.count() > 0 && options.timeout.count() > 0,
-                 "timeouts must be positive, got {} ms and {} ms", options.connect_timeout.count(),
-                 options.timeout.count());
-    EncodeHello(options.party, options.agreement);  // checks its size now rather than in a handler
+    TERCET_CHECK(options.connect_timeout.count() > 0 && options.timeout.count() > 0 &&
+                     options.stall_timeout >= options.timeout,
+                 "timeouts must be positive and a stall no shorter than a silence, got {}, {} and "
+                 "{} ms",
+                 options.connect_timeout.count(), options.timeout.count(),
+                 options.stall_timeout.count());
+    options_.agreement.emplace_back("timeout_s", SecondsText(options.timeout));
+    options_.agreement.emplace_back("stall_timeout_s", SecondsText(options.stall_timeout));
+    EncodeHello(options.party, options_.agreement);  // checks its size now rather than in a handler
     if (options.tls) tls_ = MakeTlsContext(*options.tls);
     for (int i = 0; i < 3; ++i)
       peers_[Index(i)].state =
@@ -120,52 +136,51 @@ class Setup : public std::enable_shared_from_this<Setup> {
     const auto awaited = Awaited();
     if (std::find(awaited.begin(), awaited.end(), true) != awaited.end()) Listen();
     for (int peer = 0; peer < options_.party; ++peer) Dial(peer);
+    Poll();
     Tick();
   }
 
   bool Over() const { return over_; }
   const Failure& Result() const { return failure_; }
+  bool Interrupted() const { return interrupted_; }
   std::shared_ptr<Connection> Take(int peer) { return std::move(peers_[Index(peer)].connection); }
 
   /// Drops what is not a connection by now.
   void Finish() {
     over_ = true;
     std::error_code ignored;
-    acceptor_.close(ignored);
+    for (const auto& acceptor : acceptors_) {
+      acceptor->socket.close(ignored);
+      acceptor->retry.cancel();
+    }
+    resolver_.cancel();
     tick_.cancel();
+    poll_.cancel();
     grace_.cancel();
-    accept_retry_.cancel();
     for (auto& peer : peers_) {
-      if (peer.dial) peer.dial->Stop();
-      peer.dial = nullptr;
+      if (peer.dialler) std::exchange(peer.dialler, nullptr)->Cancel();
+      peer.retry.reset();
     }
     for (const auto& greeting : std::exchange(greetings_, {})) greeting->Cancel();
-    options_.on_wait = nullptr;
+    options_.on_wait = options_.on_warning = nullptr;
     options_.on_peer = nullptr;
   }
 
  private:
   enum class State { kNone, kPending, kConnected, kFailed };
 
-  /// What is under way to connect to one peer.
-  struct DialState {
-    explicit DialState(asio::io_context& io) : resolver(io), socket(io), retry(io) {}
-    void Stop() {
-      resolver.cancel();
-      std::error_code ignored;
-      socket.close(ignored);
-      retry.cancel();
-    }
-    tcp::resolver resolver;
-    tcp::socket socket;
-    asio::steady_timer retry;
-  };
-
   struct PeerState {
     State state = State::kNone;
     std::string last_reason;
-    std::shared_ptr<DialState> dial;
+    std::shared_ptr<Dialler> dialler;
+    std::unique_ptr<asio::steady_timer> retry;
     std::shared_ptr<Connection> connection;
+  };
+
+  struct Acceptor {
+    explicit Acceptor(asio::io_context& io) : socket(io), retry(io) {}
+    tcp::acceptor socket;
+    asio::steady_timer retry;
   };
 
   static std::size_t Index(int party) { return static_cast<std::size_t>(party); }
@@ -179,33 +194,68 @@ class Setup : public std::enable_shared_from_this<Setup> {
   // --- Listening.
 
   void Listen() {
-    const Endpoint& here = options_.endpoints[Index(options_.party)];
-    std::error_code ec;
     if (options_.listen_fd) {
-      Adopt(*options_.listen_fd);
+      acceptors_.push_back(std::make_shared<Acceptor>(io_));
+      Adopt(acceptors_.back()->socket, *options_.listen_fd);
     } else {
-      tcp::endpoint local(tcp::v4(), here.port);
-      if (!here.host.empty()) {
-        const auto found = tcp::resolver(io_).resolve(here.host, std::to_string(here.port),
-                                                      tcp::resolver::passive, ec);
-        if (ec || found.empty())
-          Refuse(fmt::format("the own host {} is unknown: {}", here.host, ec.message()));
-        local = found.begin()->endpoint();
-      }
-      acceptor_.open(local.protocol(), ec);
-      if (!ec) acceptor_.set_option(tcp::acceptor::reuse_address(true), ec);
-      if (!ec) acceptor_.bind(local, ec);
-      if (!ec) acceptor_.listen(asio::socket_base::max_listen_connections, ec);
-      if (ec == asio::error::address_in_use) {
-        Refuse(fmt::format("port {} on {} is in use", here.port,
-                           here.host.empty() ? "this machine" : here.host));
-      }
-      if (ec) Refuse(fmt::format("cannot listen on {}: {}", Name(here), ec.message()));
+      for (const auto& local : OwnAddresses()) ListenOn(local);
+      if (acceptors_.empty()) RefuseToListen();
+      std::string where;
+      for (const auto& acceptor : acceptors_)
+        where += (where.empty() ? "" : " and ") + Name(acceptor->socket.local_endpoint());
+      Say("listening on " + where);
     }
-    Accept();
+    for (const auto& acceptor : acceptors_) Accept(acceptor);
+    for (int peer = options_.party + 1; peer < 3; ++peer) Expect(peer);
   }
 
-  void Adopt(int fd) {
+  std::string OwnName() const {
+    return options_.listen.empty() ? options_.endpoints[Index(options_.party)].host
+                                   : options_.listen;
+  }
+
+  std::vector<tcp::endpoint> OwnAddresses() {
+    const std::uint16_t port = options_.endpoints[Index(options_.party)].port;
+    const std::string name = OwnName();
+    if (name.empty()) return {tcp::endpoint(tcp::v4(), port)};
+    std::error_code ec;
+    const auto found = resolver_.resolve(name, std::to_string(port), tcp::resolver::passive, ec);
+    if (ec || found.empty())
+      Refuse(fmt::format("the own host {} is unknown: {}", name, ec.message()));
+    std::set<tcp::endpoint> addresses;
+    for (const auto& entry : found) addresses.insert(entry.endpoint());
+    return {addresses.begin(), addresses.end()};
+  }
+
+  void ListenOn(const tcp::endpoint& local) {
+    auto acceptor = std::make_shared<Acceptor>(io_);
+    tcp::acceptor& socket = acceptor->socket;
+    std::error_code ec;
+    socket.open(local.protocol(), ec);
+    if (!ec) socket.set_option(tcp::acceptor::reuse_address(true), ec);
+    // Where a name stands for both, each family has a socket of its own.
+    if (!ec && local.address().is_v6()) socket.set_option(asio::ip::v6_only(true), ec);
+    if (!ec) socket.bind(local, ec);
+    if (!ec) socket.listen(asio::socket_base::max_listen_connections, ec);
+    if (ec == asio::error::address_in_use)
+      Refuse(fmt::format("port {} on {} is in use", local.port(),
+                         OwnName().empty() ? "this machine" : OwnName()));
+    if (!ec) {
+      acceptors_.push_back(std::move(acceptor));
+      return;
+    }
+    if (!not_listening_.empty()) not_listening_ += "; ";
+    not_listening_ += fmt::format("{}: {}", local.address().to_string(), ec.message());
+  }
+
+  [[noreturn]] void RefuseToListen() const {
+    Refuse(fmt::format(
+        "cannot listen on {} ({}); if the others reach this machine by an address that it does not "
+        "have itself, name one of its own with \"listen\"",
+        Name({OwnName(), options_.endpoints[Index(options_.party)].port}), not_listening_));
+  }
+
+  void Adopt(tcp::acceptor& acceptor, int fd) const {
     std::error_code ec;
     ::sockaddr_storage address{};
     ::socklen_t size = sizeof(address);
@@ -216,7 +266,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
         listening == 0) {
       Refuse(fmt::format("the inherited descriptor {} is no listening socket", fd));
     }
-    acceptor_.assign(address.ss_family == AF_INET6 ? tcp::v6() : tcp::v4(), fd, ec);
+    acceptor.assign(address.ss_family == AF_INET6 ? tcp::v6() : tcp::v4(), fd, ec);
+    // Whoever made it may have left little room for those who have not been accepted yet.
+    if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
     if (ec) Refuse(fmt::format("the inherited descriptor {} cannot be used: {}", fd, ec.message()));
   }
 
@@ -224,37 +276,79 @@ class Setup : public std::enable_shared_from_this<Setup> {
     throw ConfigError(fmt::format("party {}", options_.party), problem);
   }
 
-  void Accept() {
-    acceptor_.async_accept(
-        [self = shared_from_this()](const std::error_code& error, tcp::socket socket) {
+  /// Keeps places for `peer`'s host, and looks whether it can reach this party at all.
+  void Expect(int peer) {
+    const std::string& host = options_.endpoints[Index(peer)].host;
+    if (host.empty()) return;
+    resolver_.async_resolve(
+        host, "",
+        [self = shared_from_this(), peer](const std::error_code& error,
+                                          const tcp::resolver::results_type& found) {
+          if (self->over_ || error) return;
+          bool is_local = true;
+          for (const auto& entry : found) {
+            self->door_.Expect(entry.endpoint().address());
+            is_local &= entry.endpoint().address().is_loopback();
+          }
+          if (!is_local) self->WarnOnLoopback(peer);
+        });
+  }
+
+  void WarnOnLoopback(int peer) const {
+    if (options_.listen_fd || !options_.on_warning) return;
+    std::string where;
+    for (const auto& acceptor : acceptors_) {
+      std::error_code ec;
+      const auto local = acceptor->socket.local_endpoint(ec);
+      if (!local.address().is_loopback()) return;
+      where += (where.empty() ? "" : " and ") + Name(local);
+    }
+    options_.on_warning(
+        fmt::format("party {} listens on {} only, which party {} at {} cannot reach; name another "
+                    "address with \"listen\"",
+                    options_.party, where, peer, options_.endpoints[Index(peer)].host));
+  }
+
+  void Accept(const std::shared_ptr<Acceptor>& acceptor) {
+    acceptor->socket.async_accept(
+        [self = shared_from_this(), acceptor](const std::error_code& error, tcp::socket socket) {
           if (self->over_) return;
           if (!error) {
             self->Welcome(std::move(socket));
-            self->Accept();
+            self->Accept(acceptor);
             return;
           }
           // Out of descriptors, or the stranger is gone: later is better than in a tight loop.
-          self->accept_retry_.expires_after(kRetry);
-          self->accept_retry_.async_wait([self](const std::error_code& cancelled) {
-            if (!cancelled && !self->over_) self->Accept();
+          acceptor->retry.expires_after(kRetry);
+          acceptor->retry.async_wait([self, acceptor](const std::error_code& cancelled) {
+            if (!cancelled && !self->over_) self->Accept(acceptor);
           });
         });
   }
 
   void Welcome(tcp::socket socket) {
-    if (greetings_.size() >= kMaxStrangers) return;  // closes it; the real peer tries again
-    const std::string from = Name(socket);
+    std::error_code gone;
+    const auto remote = socket.remote_endpoint(gone);
+    if (gone) return;
+    const std::string from = Name(remote);
     const auto limit = std::min<Clock::duration>(kGreetingLimit, options_.connect_timeout / 2);
-    Greet(
+    const auto greeting = Greet(
         std::move(socket), false, limit, [this] { return Awaited(); },
         [this, from](Greeting::Outcome outcome) { OnWelcomed(from, std::move(outcome)); });
+    for (const auto& stranger : door_.Enter(greeting, remote.address())) {
+      stranger->Cancel();
+      greetings_.erase(stranger);
+    }
+    greeting->Start();
   }
 
-  /// The parties that have still to connect to this one.
+  /// The parties that may connect to this one: those that have still to come, and those that have,
+  /// whose process may have been restarted without our noticing the end of the old one.
   std::array<bool, 3> Awaited() const {
     std::array<bool, 3> awaited{};
     for (int peer = options_.party + 1; peer < 3; ++peer) {
-      awaited[Index(peer)] = peers_[Index(peer)].state == State::kPending;
+      const State state = peers_[Index(peer)].state;
+      awaited[Index(peer)] = state == State::kPending || state == State::kConnected;
     }
     return awaited;
   }
@@ -285,61 +379,30 @@ class Setup : public std::enable_shared_from_this<Setup> {
   // --- Connecting.
 
   void Dial(int peer) {
-    if (over_ || peers_[Index(peer)].state != State::kPending) return;
-    const Endpoint& there = options_.endpoints[Index(peer)];
-    const auto dial = std::make_shared<DialState>(io_);
-    peers_[Index(peer)].dial = dial;
-    std::error_code ec;
-    const auto address = asio::ip::make_address(there.host, ec);
-    if (!ec) {
-      DialTo(peer, dial, {tcp::endpoint(address, there.port)});
-      return;
-    }
-    dial->resolver.async_resolve(
-        there.host, std::to_string(there.port),
-        [self = shared_from_this(), peer, dial](const std::error_code& error,
-                                                const tcp::resolver::results_type& found) {
-          if (self->over_) return;
-          if (error) {
-            self->Redial(peer, fmt::format("host name not found: {}", error.message()));
-            return;
-          }
-          std::vector<tcp::endpoint> endpoints;
-          for (const auto& entry : found) endpoints.push_back(entry.endpoint());
-          self->DialTo(peer, dial, endpoints);
-        });
-  }
-
-  void DialTo(int peer, const std::shared_ptr<DialState>& dial,
-              const std::vector<tcp::endpoint>& endpoints) {
-    asio::async_connect(dial->socket, endpoints,
-                        [self = shared_from_this(), peer, dial](const std::error_code& error,
-                                                                const tcp::endpoint&) {
-                          if (self->over_) return;
-                          if (error) {
-                            self->Redial(peer, error.message());
-                            return;
-                          }
-                          self->OnDialled(peer, std::move(dial->socket));
-                        });
-  }
-
-  void OnDialled(int peer, tcp::socket socket) {
-    std::string& reason = peers_[Index(peer)].last_reason;
-    if (reason.empty()) reason = "it accepted the connection but did not answer";
-    Greet(
-        std::move(socket), true, Left(),
-        [peer] {
-          std::array<bool, 3> expected{};
-          expected[Index(peer)] = true;
-          return expected;
+    PeerState& state = peers_[Index(peer)];
+    if (over_ || state.state != State::kPending) return;
+    state.dialler = std::make_shared<Dialler>(
+        io_, options_.endpoints[Index(peer)],
+        [this, peer](tcp::socket socket, bool only, Dialler::Done done) {
+          Greet(
+              std::move(socket), true,
+              only ? Left() : std::min<Clock::duration>(kGreetingLimit, Left()),
+              [peer] {
+                std::array<bool, 3> expected{};
+                expected[Index(peer)] = true;
+                return expected;
+              },
+              std::move(done))
+              ->Start();
         },
-        [this, peer](Greeting::Outcome outcome) { OnGreeted(peer, std::move(outcome)); });
+        [this, peer](Greeting::Outcome outcome) { OnDialled(peer, std::move(outcome)); });
+    state.dialler->Start();
   }
 
-  void OnGreeted(int peer, Greeting::Outcome outcome) {
+  void OnDialled(int peer, Greeting::Outcome outcome) {
     using Kind = Greeting::Outcome::Kind;
     const std::string where = Name(options_.endpoints[Index(peer)]);
+    peers_[Index(peer)].dialler = nullptr;
     switch (outcome.kind) {
       case Kind::kAgreed:
         OnConnected(peer, where, std::move(outcome.channel));
@@ -357,18 +420,19 @@ class Setup : public std::enable_shared_from_this<Setup> {
   }
 
   void Redial(int peer, const std::string& reason) {
-    peers_[Index(peer)].last_reason = reason;
-    const auto dial = peers_[Index(peer)].dial;
-    dial->retry.expires_after(kRetry);
-    dial->retry.async_wait([self = shared_from_this(), peer](const std::error_code& cancelled) {
+    PeerState& state = peers_[Index(peer)];
+    state.last_reason = reason;
+    state.retry = std::make_unique<asio::steady_timer>(io_, kRetry);
+    state.retry->async_wait([self = shared_from_this(), peer](const std::error_code& cancelled) {
       if (!cancelled) self->Dial(peer);
     });
   }
 
   // --- Both.
 
-  void Greet(tcp::socket socket, bool client, Clock::duration limit, Greeting::Expected expected,
-             std::function<void(Greeting::Outcome)> done) {
+  std::shared_ptr<Greeting> Greet(tcp::socket socket, bool client, Clock::duration limit,
+                                  Greeting::Expected expected,
+                                  std::function<void(Greeting::Outcome)> done) {
     std::error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     // The greeting's callbacks use `this`, which it keeps alive through `self` until it is over or
@@ -379,13 +443,15 @@ class Setup : public std::enable_shared_from_this<Setup> {
         std::make_shared<Greeting>(io_, MakeChannel(std::move(socket), tls_.get()), client,
                                    options_.party, std::move(expected), options_.agreement, limit,
                                    [self, slot, done = std::move(done)](Greeting::Outcome outcome) {
-                                     if (const auto ended = slot->lock())
+                                     if (const auto ended = slot->lock()) {
+                                       self->door_.Leave(ended.get());
                                        self->greetings_.erase(ended);
+                                     }
                                      if (!self->over_) done(std::move(outcome));
                                    });
     *slot = greeting;
     greetings_.insert(greeting);
-    greeting->Start();
+    return greeting;
   }
 
   void OnConnected(int peer, const std::string& where, std::unique_ptr<Channel> channel) {
@@ -393,22 +459,37 @@ class Setup : public std::enable_shared_from_this<Setup> {
       if (const auto certificate = channel->PeerCertificate()) options_.on_peer(peer, *certificate);
     }
     PeerState& state = peers_[Index(peer)];
+    if (state.connection) {
+      Say(fmt::format("party {} has come again, from {}", peer, where));
+      state.connection->Dismiss(
+          fmt::format("another process has connected as party {} since", peer));
+    }
     state.state = State::kConnected;
-    state.connection =
-        std::make_shared<Connection>(io_, std::move(channel), peer, where, options_.timeout,
-                                     [weak = weak_from_this(), peer](const Failure& failure) {
-                                       if (const auto self = weak.lock(); self && !self->over_)
-                                         self->OnLost(peer, failure);
-                                     });
+    state.connection = std::make_shared<Connection>(
+        io_, std::move(channel), peer, where,
+        Connection::Limits{options_.timeout, options_.stall_timeout}, waits_,
+        [weak = weak_from_this(), peer](const Failure& failure) {
+          if (const auto self = weak.lock(); self && !self->over_) self->OnLost(peer, failure);
+        });
     state.connection->Start();
     CheckOver();
   }
 
-  /// A peer that was connected ends while another is still waited for.
+  /// A peer that was connected ends while another is still waited for. Where it stopped because of
+  /// an error there is no hope; otherwise it may come again.
   void OnLost(int peer, const Failure& failure) {
-    peers_[Index(peer)].state = State::kFailed;
-    if (!failure_) failure_ = failure;
-    Finish();
+    PeerState& state = peers_[Index(peer)];
+    state.connection = nullptr;
+    if (failure.kind == Failure::Kind::kAbort) {
+      state.state = State::kFailed;
+      if (!failure_) failure_ = failure;
+      Finish();
+      return;
+    }
+    state.state = State::kPending;
+    state.last_reason = failure.text;
+    Say(fmt::format("{}; waiting for it to come again", failure.text));
+    if (peer < options_.party) Redial(peer, failure.text);
   }
 
   /// There is no hope for `peer`. The other one gets a moment to connect, so that it can be told
@@ -427,6 +508,20 @@ class Setup : public std::enable_shared_from_this<Setup> {
     const bool pending = std::any_of(peers_.begin(), peers_.end(),
                                      [](const PeerState& p) { return p.state == State::kPending; });
     if (!pending) Finish();
+  }
+
+  /// Whether somebody wants to end this.
+  void Poll() {
+    if (const auto reason = options_.interrupted ? options_.interrupted() : std::nullopt) {
+      interrupted_ = true;
+      failure_ = {Failure::Kind::kNetwork, *reason};
+      Finish();
+      return;
+    }
+    poll_.expires_after(kPoll);
+    poll_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
+      if (!cancelled && !self->over_) self->Poll();
+    });
   }
 
   void Tick() {
@@ -467,7 +562,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
         text += fmt::format("party {} did not connect to party {} within {:.1f} s", peer,
                             options_.party, seconds);
       }
-      if (!state.last_reason.empty()) text += fmt::format(" (last: {})", state.last_reason);
+      const std::string reason =
+          state.last_reason.empty() && state.dialler ? state.dialler->Reasons() : state.last_reason;
+      if (!reason.empty()) text += fmt::format(" (last: {})", reason);
     }
     return text;
   }
@@ -475,13 +572,18 @@ class Setup : public std::enable_shared_from_this<Setup> {
   asio::io_context& io_;
   TcpOptions options_;
   std::shared_ptr<asio::ssl::context> tls_;
-  tcp::acceptor acceptor_;
-  asio::steady_timer tick_, grace_, accept_retry_;
+  const std::shared_ptr<WaitBoard> waits_;
+  std::vector<std::shared_ptr<Acceptor>> acceptors_;
+  std::string not_listening_;  ///< the own addresses that cannot be listened on, with reasons
+  Door door_;
+  tcp::resolver resolver_;
+  asio::steady_timer tick_, poll_, grace_;
   std::array<PeerState, 3> peers_;
   std::set<std::shared_ptr<Greeting>> greetings_;
   Clock::time_point begun_, deadline_;
   int refusals_ = 0;
   Failure failure_;
+  bool interrupted_ = false;
   bool over_ = false;
 };
 
@@ -499,7 +601,7 @@ Links ConnectTcp(const TcpOptions& options) {
   }
 
   Links links;
-  std::vector<std::weak_ptr<Connection>> connections;
+  std::vector<std::shared_ptr<Connection>> connections;
   for (int peer = 0; peer < 3; ++peer) {
     if (auto connection = setup->Take(peer)) {
       connections.push_back(connection);
@@ -509,10 +611,15 @@ Links ConnectTcp(const TcpOptions& options) {
   }
   // The result is read before the thread starts to share what setup holds.
   const Failure failure = setup->Result();
-  network->Start(std::move(connections));
+  const bool interrupted = setup->Interrupted();
+  network->Start({connections.begin(), connections.end()});
   if (!failure) return links;
-  for (const auto& link : links) {
-    if (link) link->Abort(failure.text);
+  for (const auto& connection : connections) {
+    if (interrupted) {
+      connection->Leave(failure.text);
+    } else {
+      connection->Abort(failure.text);
+    }
   }
   failure.Throw();
 }

@@ -24,7 +24,7 @@ constexpr std::string_view kRtt = "rtt_ms=";
 constexpr std::string_view kRate = "mbit=";
 constexpr double kMaxRttMs = 60'000;
 constexpr double kMaxMbit = 1e6;
-constexpr std::size_t kSendLimit = std::size_t{256} << 20;
+constexpr QueueLimit kSendLimit{std::size_t{256} << 20, std::size_t{1} << 16};
 // A thread that waits for a time wakes up some time after it. That much is learnt and taken off the
 // next wait, at most this, so that delays are right on average.
 constexpr Clock::duration kMaxEarly = std::chrono::microseconds(200);
@@ -91,12 +91,12 @@ class ShapedLink final : public Wrapper {
 
   void Send(Message message) override {
     std::unique_lock lock(mutex_);
-    drained_.wait(lock, [&] { return queued_bytes_ <= kSendLimit || failure_ || stop_; });
+    drained_.wait(lock, [&] { return message.continues || HasRoom() || failure_ || stop_; });
     ThrowIfFailed();
     const auto now = Clock::now();
     free_ = std::max(now, free_) + std::chrono::duration_cast<Clock::duration>(
                                        us_per_byte_ * static_cast<double>(message.payload.size()));
-    queued_bytes_ += message.payload.size();
+    queued_bytes_ += QueueLimit::Size(message);
     queue_.push_back({free_ + delay_, std::move(message)});
     if (queue_.size() == 1) changed_.notify_one();  // else the thread waits for an earlier message
   }
@@ -140,6 +140,10 @@ class ShapedLink final : public Wrapper {
     Message message;
   };
 
+  bool HasRoom() const {
+    return queued_bytes_ <= kSendLimit.bytes && queue_.size() <= kSendLimit.messages;
+  }
+
   void ThrowIfFailed() const {
     if (failure_) failure_.Throw();
     if (closing_ || stop_)
@@ -170,7 +174,7 @@ class ShapedLink final : public Wrapper {
       if (!WaitUntil(queue_.front().when, lock)) return;
       Message message = std::move(queue_.front().message);
       queue_.pop_front();
-      queued_bytes_ -= message.payload.size();
+      queued_bytes_ -= QueueLimit::Size(message);
       handing_over_ = true;
       lock.unlock();
       Failure failure;
@@ -182,7 +186,7 @@ class ShapedLink final : public Wrapper {
       lock.lock();
       handing_over_ = false;
       if (failure) failure_ = std::move(failure);
-      if (failure_ || queue_.empty() || queued_bytes_ <= kSendLimit) drained_.notify_all();
+      if (failure_ || queue_.empty() || HasRoom()) drained_.notify_all();
       if (failure_) return;
     }
   }

@@ -1,7 +1,10 @@
 #include "tercet/nn/secure_network.h"
 
+#include <new>
+
 #include "nn/sum_windows.h"
 #include "tercet/mpc/activation.h"
+#include "tercet/nn/memory.h"
 
 namespace tercet::nn {
 namespace {
@@ -162,6 +165,13 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
   }
 }
 
+void SecureNetwork::ThrowOutOfMemory(mpc::Phase phase) const {
+  const auto needed = EstimateMemory(plan_, 1, 0)[static_cast<std::size_t>(party_.Id())];
+  throw Error(fmt::format("out of memory in layer {} ({} phase); a query of {} images needs {}",
+                          party_.LayerOf(phase), net::PhaseName(phase), plan_.batch,
+                          MemoryText(needed)));
+}
+
 void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
   const auto& layer = plan_.layers[k].layer;
   layers_[k].linear = make_linear_(layer.linear, shares.weight, shares.bias);
@@ -173,7 +183,7 @@ void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) 
                             : make_linear_(own, Repeated(shares.shortcut, own.out_channels), zero);
 }
 
-SecureNetwork::ModelShares SecureNetwork::ShareModel(const IntegerNetwork* owned) {
+SecureNetwork::ModelShares SecureNetwork::ShareModel(const IntegerNetwork* owned) try {
   const int owner = plan_.roles.model_owner;
   TERCET_CHECK((owned != nullptr) == (party_.Id() == owner),
                "the model's owner, and it alone, passes the weights");
@@ -202,6 +212,8 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const IntegerNetwork* owned
     ctx.Leave();
   }
   return shares;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kSetup);
 }
 
 void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place) {
@@ -222,7 +234,7 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
   for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);
 }
 
-SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
+SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
   Context ctx(party_, Phase::kOffline);
   const bool helper = ctx.Is(plan_.roles.helper);
   Query query;
@@ -271,6 +283,8 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) {
       layer.partial = AnyMatrix();
   }
   return query;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kOffline);
 }
 
 void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
@@ -320,7 +334,8 @@ void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
   if (!fits) archive.Refuse("material of another shape than the plan's");
 }
 
-std::vector<std::int64_t> SecureNetwork::Run(Query query, const std::vector<std::int64_t>* input) {
+std::vector<std::int64_t> SecureNetwork::Run(Query query,
+                                             const std::vector<std::int64_t>* input) try {
   Context ctx(party_, Phase::kOnline);
   const std::size_t features = plan_.network.input.shape.Size(), batch = query.batch;
   ctx.Enter(0, "input");
@@ -374,6 +389,8 @@ std::vector<std::int64_t> SecureNetwork::Run(Query query, const std::vector<std:
       logits[b * classes + c] = only_class ? 1 - value : value;
     }
   return logits;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kOnline);
 }
 
 }  // namespace tercet::nn

@@ -117,7 +117,7 @@ class TestbedFile : public testing::Test {
  protected:
   TestbedFile() {
     const std::array<net::Endpoint, 3> endpoints{{{"a", 1}, {"b", 2}, {"c", 0}}};
-    config_ = json::parse(TestbedToJson(endpoints, std::nullopt, {1, 2, 0, 0}, 3.5, 7));
+    config_ = json::parse(TestbedToJson(endpoints, std::nullopt, {1, 2, 0, 0}, 3.5, 90, 7));
     config_["transport"] = "tls";
     config_["certificates"] = "keys";
   }

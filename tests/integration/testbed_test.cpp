@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,15 +14,20 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "app/inputs.h"
 #include "app/launcher.h"
 #include "integration/testbed.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/nn/network.h"
+#include "tercet/nn/tensor_file.h"
 
 namespace tercet::integration {
 namespace {
 
 using nlohmann::json;
+using testing::AnyOf;
 using testing::HasSubstr;
+using testing::Not;
 
 class RawClient {
  public:
@@ -187,11 +193,109 @@ TEST_F(Testbed, ASignalledPartyTellsTheOthers) {
   for (std::size_t p = 0; p < 3; ++p) {
     const auto result = parties[p].Wait();
     EXPECT_EQ(result.status, 1);
-    EXPECT_THAT(result.err, HasSubstr("stopped by a signal"));
+    EXPECT_THAT(result.err, HasSubstr("stopped by a signal (Interrupt)"));
     if (p > 0) {
-      EXPECT_THAT(result.err, HasSubstr("party "));
+      EXPECT_THAT(result.err, HasSubstr("party 0 stopped: stopped by a signal (Interrupt)"));
+      EXPECT_THAT(result.err, HasSubstr("phase, layer "));
     }
+    EXPECT_THAT(result.err, Not(HasSubstr(") (")));
   }
+}
+
+// The third party hears who was given up by whom, and so does that party when it goes on.
+TEST_F(Testbed, AStoppedPartyIsNamedToAll) {
+  const std::vector<std::string> slow{"--link", "rtt_ms=100", "--batch", "1"};
+  auto parties = StartAll({"dense", "dense", "dense"}, {slow, slow, slow});
+  ASSERT_TRUE(Eventually([&] {
+    return parties[1].ErrSoFar().find("images done") != std::string::npos;
+  })) << parties[1].ErrSoFar();
+  ::kill(parties[2].Pid(), SIGSTOP);
+  for (std::size_t p = 0; p < 2; ++p) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, 1);
+    EXPECT_THAT(result.err, HasSubstr("party 2 at 127.0.0.1"));
+    EXPECT_THAT(result.err, HasSubstr("sent nothing for 3.0 s"));
+    EXPECT_THAT(result.err, Not(HasSubstr(") (")));
+  }
+  ::kill(parties[2].Pid(), SIGCONT);
+  const auto result = parties[2].Wait();
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, AnyOf(HasSubstr("party 0 stopped: party 2 at 127.0.0.1"),
+                                HasSubstr("party 1 stopped: party 2 at 127.0.0.1")));
+}
+
+// Its peers, connected already, hear why it goes while it waits for another one.
+TEST_F(Testbed, APartyThatLeavesWhileItWaitsSaysWhy) {
+  config_["connect_timeout_s"] = 6;
+  auto zero = Start(0, "dense");
+  auto two = Start(2, "dense");
+  ASSERT_TRUE(Eventually([&] {
+    const auto text = zero.ErrSoFar();
+    return text.find("waiting for party 1") != std::string::npos &&
+           text.rfind("waiting for party 2") < text.rfind("waiting for party 1");
+  })) << zero.ErrSoFar();
+  ::kill(two.Pid(), SIGTERM);
+  EXPECT_THAT(two.Wait().err, HasSubstr("error: stopped by a signal (Terminated)"));
+  const auto result = zero.Wait();
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.err, HasSubstr("party 2 did not connect"));
+  EXPECT_THAT(result.err, HasSubstr("party 2 left: stopped by a signal (Terminated)"));
+}
+
+TEST_F(Testbed, RefusesOtherTimeouts) {
+  auto zero = Start(0, "dense");
+  config_["timeout_s"] = 7;
+  std::vector<Process> parties;
+  parties.push_back(Start(1, "dense"));
+  config_["timeout_s"] = 3;
+  parties.push_back(Start(2, "dense"));
+  parties.push_back(std::move(zero));
+  ExpectAllFail(std::move(parties), "timeout_s: here 7, there 3");
+}
+
+// A limit that no estimate keeps: refused before anything is shared, and the others are told.
+TEST_F(Testbed, SaysThatMemoryDoesNotSuffice) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer takes more address space than any limit leaves";
+#endif
+  // Address space is taken by libraries and threads long before it is used.
+  const auto limit = [] {
+    const rlimit space{700'000'000, 700'000'000};
+    ::setrlimit(RLIMIT_AS, &space);
+  };
+  std::vector<Process> parties;
+  world_.Write("large.json", R"({
+    "name": "Large",
+    "input": {"shape": [3, 120, 120], "scale": 255, "mean": 0.0, "std": 1.0, "bits": 4},
+    "layers": [
+      {"name": "conv1", "type": "conv2d", "out_channels": 8, "kernel": 5, "stride": 2},
+      {"name": "act1", "type": "sign"},
+      {"name": "pool1", "type": "max_pool2d", "kernel": 2, "stride": 2},
+      {"name": "fc1", "type": "linear", "out_features": 4}
+    ],
+    "output": "logits"
+  })");
+  const auto spec = nn::LoadNetwork(world_.File("large.json"));
+  nn::SaveTensors(app::PlaceholderWeights(spec, 11), world_.File("large.safetensors"));
+  const auto images = app::RandomImages(spec.input.shape, 1024);
+  world_.Write("large.npy", app::ImagesToNpy(images));
+  const std::vector<std::string> batch{"--batch", "1024"};
+  std::vector<std::string> more = batch;
+  more.insert(more.end(), {"--images", world_.File("large.npy")});
+  parties.push_back(StartBare(1, "large", more, limit));
+  more = batch;
+  more.insert(more.end(), {"--model", world_.File("large.safetensors")});
+  parties.push_back(StartBare(2, "large", more));
+  parties.push_back(StartBare(0, "large", batch));
+  std::string told;
+  for (auto& party : parties) {
+    const auto result = party.Wait();
+    EXPECT_EQ(result.status, 1) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("batches of 1024 images"));
+    EXPECT_THAT(result.err, HasSubstr("the limit of its address space (ulimit -v) leaves"));
+    told += result.err;
+  }
+  EXPECT_THAT(told, HasSubstr("party 1 stopped: batches of 1024 images"));
 }
 
 TEST_F(Testbed, FilesBelongToTheirOwners) {

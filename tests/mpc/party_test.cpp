@@ -96,6 +96,60 @@ TEST(Context, RefusesADepthThatWrapsAround) {
   EXPECT_THAT(text, HasSubstr("party 0 sent a message of depth 4294967295"));
 }
 
+TEST(Context, LongMessagesTravelInParts) {
+  // As large as a batch's activations may get, with a width that no power of two divides.
+  constexpr std::size_t kCount = 1'500'007;
+  constexpr unsigned kBits = 13;
+  RunParties([&](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "ring");
+    std::vector<std::uint16_t> values(kCount), got(kCount);
+    for (std::size_t i = 0; i < kCount; ++i) values[i] = (i * 77 + 5) & 0x1fff;
+    ctx.Send(party.Next(), std::span<const std::uint16_t>(values), kBits);
+    ctx.Receive(party.Prev(), std::span<std::uint16_t>(got), kBits);
+    EXPECT_EQ(got, values);
+    Bytes bytes(3 * Context::kPartBytes + 1, 9);
+    bytes[2 * Context::kPartBytes] = 4;
+    ctx.SendBytes(party.Next(), bytes);
+    EXPECT_EQ(ctx.ReceiveBytes(party.Prev(), bytes.size()), bytes);
+    EXPECT_EQ(ctx.Depth(), 2u);
+    ctx.Leave();
+    const auto sent = party.Meter().Layers(Phase::kOnline).at(1);
+    const auto next = static_cast<std::size_t>(party.Next());
+    EXPECT_EQ(sent.sent_messages[next], 2u);
+    EXPECT_EQ(sent.sent_bytes[next], ring::PackedBytes(kCount, kBits) + bytes.size());
+  });
+}
+
+std::string ErrorOfParts(const std::vector<std::size_t>& parts) {
+  return ErrorOf([&](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "conv1");
+    if (party.Id() == 0)
+      for (const std::size_t size : parts)
+        party.LinkTo(1).Send({Phase::kOnline, 1U << 16, 1, Bytes(size)});
+    if (party.Id() == 1) ctx.ReceiveBytes(0, 3 * Context::kPartBytes);
+  });
+}
+
+TEST(Context, PartsMustBeFullAndAddUp) {
+  constexpr std::size_t kFull = Context::kPartBytes;
+  EXPECT_EQ(ErrorOfParts({kFull, kFull, kFull}), "no error");
+  EXPECT_THAT(ErrorOfParts({kFull, 0}), HasSubstr("party 0 sent 1048576 bytes, expected 3145728"));
+  EXPECT_THAT(ErrorOfParts({kFull, kFull / 2}), HasSubstr("expected 3145728"));
+  EXPECT_THAT(ErrorOfParts({kFull, kFull, kFull + 1}), HasSubstr("sent 3145729 bytes"));
+}
+
+TEST(Context, NamesAPlaceOnce) {
+  const auto text = ErrorOf([](Party& party) {
+    Context ctx(party, Phase::kOnline);
+    ctx.Enter(1, "conv2");
+    if (party.Id() == 0) party.Abort("party 2 is gone (online phase, layer conv1)");
+    if (party.Id() == 1) ctx.ReceiveBytes(0, 1);
+  });
+  EXPECT_EQ(text, "party 0 stopped: party 2 is gone (online phase, layer conv1)");
+}
+
 TEST(RunParties, RethrowsTheFirstErrorAndAbortsTheOthers) {
   const auto text = ErrorOf([](Party& party) {
     if (party.Id() == 2) throw ProtocolError("the reason");

@@ -79,13 +79,15 @@ TEST(FrameTest, SurvivesAnyCutting) {
 }
 
 TEST(FrameTest, ChecksEveryField) {
-  EXPECT_NO_THROW(ParseFrameHeader(Header(kMaxPayloadBytes, 0, 2, 9)));
+  EXPECT_NO_THROW(ParseFrameHeader(Header(kMaxMessageBytes, 0, 2, 9)));
   EXPECT_THAT([] { ParseFrameHeader(Header(0, 4, 0)); },
               ThrowsMessage<ProtocolError>(HasSubstr("kind 4")));
   EXPECT_THAT([] { ParseFrameHeader(Header(0, 0, 3)); },
               ThrowsMessage<ProtocolError>(HasSubstr("phase 3")));
-  EXPECT_THROW(ParseFrameHeader(Header(kMaxPayloadBytes + 1, 0, 0)), ProtocolError);
-  EXPECT_THROW(ParseFrameHeader(Header(1, 1, 0)), ProtocolError);
+  EXPECT_THROW(ParseFrameHeader(Header(kMaxMessageBytes + 1, 0, 0)), ProtocolError);
+  EXPECT_NO_THROW(ParseFrameHeader(Header(1, 1, 0)));
+  EXPECT_THROW(ParseFrameHeader(Header(0, 1, 0)), ProtocolError);
+  EXPECT_THROW(ParseFrameHeader(Header(2, 1, 0)), ProtocolError);
   EXPECT_THROW(ParseFrameHeader(Header(kMaxReasonBytes + 1, 2, 0)), ProtocolError);
   EXPECT_THROW(ParseFrameHeader(Header(0, 3, 1)), ProtocolError);
   EXPECT_THROW(ParseFrameHeader(Header(0, 3, 0, 1)), ProtocolError);
@@ -93,7 +95,7 @@ TEST(FrameTest, ChecksEveryField) {
 
 TEST(FrameTest, MemoryGrowsWithWhatArrives) {
   FrameReader reader;
-  const auto header = Header(kMaxPayloadBytes, 0, 1);
+  const auto header = Header(kMaxMessageBytes, 0, 1);
   EXPECT_TRUE(Decode(reader, header, header.size()).empty());
   EXPECT_LE(reader.Space().size(), std::size_t{1} << 20);
   EXPECT_FALSE(reader.AtBoundary());

@@ -39,6 +39,23 @@ TEST(MemoryLinkTest, TimesOut) {
               ThrowsMessage<NetworkError>(HasSubstr("party 0 sent no online message")));
 }
 
+TEST(MemoryLinkTest, EmptyMessagesDoNotGrow) {
+  auto [a, b] = MakeMemoryPair(0, 1, 20ms);
+  std::size_t sent = 0;
+  const auto flood = [&, &a = a] {
+    for (; sent < 10'000'000; ++sent) a->Send(Make(Phase::kOffline, 1, 0));
+  };
+  EXPECT_THAT(flood, ThrowsMessage<NetworkError>(HasSubstr("party 1 took no offline message")));
+  EXPECT_LE(sent, 70'000U);
+  a->Send(Make(Phase::kOnline, 2));  // another lane
+  Message rest = Make(Phase::kOffline, 1);
+  rest.continues = true;
+  a->Send(std::move(rest));  // what has been begun
+  EXPECT_EQ(b->Receive(Phase::kOnline).tag, 2U);
+  for (std::size_t i = 0; i < 100; ++i) b->Receive(Phase::kOffline);
+  a->Send(Make(Phase::kOffline, 3));
+}
+
 TEST(MemoryLinkTest, AbortWakesBothSides) {
   auto [a, b] = MakeMemoryPair(0, 1, 60s);
   b->Send(Make(Phase::kSetup, 1));  // an abort does not wait for what is queued

@@ -121,6 +121,30 @@ TEST(SplitLinkTest, RefusesPartsThatThereAreNot) {
     EXPECT_THROW(SplitLink(std::move(MakeMemoryPair(0, 1, 1s).first), count), InternalError);
 }
 
+// A slow part makes the others wait, but not for ever, and what waits for it is bounded.
+TEST(SplitLinkTest, ASlowPartDoesNotGrow) {
+  auto [whole_a, whole_b] = MakeMemoryPair(0, 2, 60s);
+  Parts a = SplitLink(std::move(whole_a), 2);
+  Parts b = SplitLink(std::move(whole_b), 2, {.queue = {1 << 20, 5}, .patience = 50ms});
+  for (std::uint32_t i = 0; i < 20; ++i) a[0]->Send({Phase::kOnline, i, 0, {}});
+  a[1]->Send(Make(Phase::kOnline, 100));
+  EXPECT_THAT([&] { b[1]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>(
+                  HasSubstr("online messages from party 0 wait unread for part 0 of the link")));
+  EXPECT_EQ(b[0]->Receive(Phase::kOnline).tag, 0U);  // what waited is still there
+}
+
+TEST(SplitLinkTest, APartThatCatchesUpLetsTheOthersGoOn) {
+  auto [whole_a, whole_b] = MakeMemoryPair(0, 2, 60s);
+  Parts a = SplitLink(std::move(whole_a), 2);
+  Parts b = SplitLink(std::move(whole_b), 2, {.queue = {1 << 20, 5}, .patience = 60s});
+  for (std::uint32_t i = 0; i < 50; ++i) a[0]->Send({Phase::kOnline, i, 0, {}});
+  a[1]->Send(Make(Phase::kOnline, 100));
+  auto other = std::async(std::launch::async, [&] { return b[1]->Receive(Phase::kOnline).tag; });
+  for (std::uint32_t i = 0; i < 50; ++i) EXPECT_EQ(b[0]->Receive(Phase::kOnline).tag, i);
+  EXPECT_EQ(other.get(), 100U);
+}
+
 TEST(SplitLinkTest, SilenceIsNoticed) {
   auto [a, b] = MakeParts(2, 20ms);
   a[0]->Send(Make(Phase::kOnline, 1));

@@ -11,12 +11,17 @@
 #include <atomic>
 #include <fstream>
 #include <future>
+#include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <variant>
 
-#include "crypto/certificates_internal.h"
 #include "base/temp_directory.h"
+#include "crypto/certificates_internal.h"
+#include "net/dialler.h"
+#include "net/door.h"
 #include "net/frame.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
@@ -128,10 +133,14 @@ class TcpLinkTest : public testing::Test {
   }
 
   /// A raw party without TLS that says hello and leaves the rest to the test.
-  tcp::socket DialWithHello(int party, int self) {
+  tcp::socket DialWithHello(int party, int self, const std::string& timeout_s = "20",
+                            const std::string& stall_s = "600") {
     tcp::socket socket = Dial(party);
-    asio::write(socket, asio::buffer(EncodeHello(self, kAgreement)));
-    std::vector<char> hello(EncodeHello(party, kAgreement).size());
+    Agreement agreement = kAgreement;
+    agreement.emplace_back("timeout_s", timeout_s);
+    agreement.emplace_back("stall_timeout_s", stall_s);
+    asio::write(socket, asio::buffer(EncodeHello(self, agreement)));
+    std::vector<char> hello(EncodeHello(party, agreement).size());
     asio::read(socket, asio::buffer(hello));
     return socket;
   }
@@ -228,7 +237,7 @@ TEST_F(TcpLinkTest, LargeMessagesBothWaysAtOnce) {
 
 TEST_F(TcpLinkTest, RefusesMessagesThatAreTooLarge) {
   auto links = Connected(AllOptions(false));
-  EXPECT_THROW(links[0][1]->Send({Phase::kOnline, 0, 0, Bytes(kMaxPayloadBytes + 1)}),
+  EXPECT_THROW(links[0][1]->Send({Phase::kOnline, 0, 0, Bytes(kMaxMessageBytes + 1)}),
                InternalError);
   links[0][1]->Send(Make(Phase::kOnline, 1, 1));
   EXPECT_EQ(links[1][0]->Receive(Phase::kOnline).tag, 1U);
@@ -496,6 +505,22 @@ TEST_F(TcpLinkTest, AgreementDiffers) {
   EXPECT_THAT(ErrorOf(results[2]), HasSubstr("network digest: here cd34, there ab12"));
 }
 
+// A party that sends heartbeats for a longer timeout would be silent for too long.
+TEST_F(TcpLinkTest, TimeoutsDiffer) {
+  auto options = AllOptions();
+  options[1].timeout = 90s;
+  auto results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[1]), HasSubstr("timeout_s: here 90, there 20"));
+  EXPECT_THAT(ErrorOf(results[2]),
+              AnyOf(HasSubstr("timeout_s: here 20, there 90"), HasSubstr("party 0 stopped")));
+  options = AllOptions();
+  options[2].stall_timeout = 25500ms;
+  results = ConnectAll(options);
+  EXPECT_THAT(ErrorOf(results[2]), HasSubstr("stall_timeout_s: here 25.5, there 600"));
+  options[2].stall_timeout = 10s;
+  EXPECT_THROW(ConnectTcp(options[2]), InternalError);  // shorter than a silence
+}
+
 TEST_F(TcpLinkTest, StrangersDoNotDisturb) {
   auto options = AllOptions();
   std::promise<void> refused;
@@ -515,6 +540,87 @@ TEST_F(TcpLinkTest, StrangersDoNotDisturb) {
   EXPECT_TRUE(std::holds_alternative<Links>(two));
   EXPECT_TRUE(std::holds_alternative<Links>(zero.get()));
   EXPECT_TRUE(std::holds_alternative<Links>(one.get()));
+}
+
+// So many idle connections, opened before the parties come and while they come, that neither all
+// nor the first of them can be kept.
+TEST_F(TcpLinkTest, ManyIdleStrangersDoNotKeepPartiesApart) {
+  auto options = AllOptions();
+  std::vector<tcp::socket> strangers;
+  auto zero = std::async(std::launch::async, [&] { return Connect(options[0]); });
+  for (int i = 0; i < 1000; ++i) strangers.push_back(Dial(i % 2));
+  auto one = std::async(std::launch::async, [&] { return Connect(options[1]); });
+  for (int i = 0; i < 200; ++i) strangers.push_back(Dial(i % 2));
+  const Result two = Connect(options[2]);
+  for (const auto& result : {zero.get(), one.get()})
+    EXPECT_TRUE(std::holds_alternative<Links>(result)) << std::get<std::string>(result);
+  EXPECT_TRUE(std::holds_alternative<Links>(two)) << std::get<std::string>(two);
+}
+
+TEST_F(TcpLinkTest, ARestartedPartyIsLetInAgain) {
+  auto options = AllOptions();
+  std::promise<void> gone, lost;
+  options[0].on_wait = [&](const std::string& line) {
+    if (line.find("party 2 left: stopped by hand; waiting for it") != std::string::npos)
+      lost.set_value();
+  };
+  auto zero = std::async(std::launch::async, [&] { return Connect(options[0]); });
+  // Party 2 reaches party 0 but not party 1, and is stopped.
+  std::atomic<int> asked{0};
+  auto first = options[2];
+  first.interrupted = [&]() -> std::optional<std::string> {
+    if (++asked < 10) return std::nullopt;
+    return "stopped by hand";
+  };
+  EXPECT_EQ(ErrorOf(Connect(first)), "stopped by hand");
+  lost.get_future().wait();
+  auto two = std::async(std::launch::async, [&] { return Connect(options[2]); });
+  const Result one = Connect(options[1]);
+  for (const auto& result : {zero.get(), two.get()})
+    EXPECT_TRUE(std::holds_alternative<Links>(result)) << std::get<std::string>(result);
+  EXPECT_TRUE(std::holds_alternative<Links>(one)) << std::get<std::string>(one);
+}
+
+// A process that came back without the end of the one before having been noticed.
+TEST_F(TcpLinkTest, TheLaterOfTwoProcessesCounts) {
+  auto options = AllOptions(false);
+  auto zero = std::async(std::launch::async, [&] { return Connect(options[0]); });
+  tcp::socket before = DialWithHello(0, 2);
+  auto two = std::async(std::launch::async, [&] { return Connect(options[2]); });
+  std::vector<std::uint8_t> said(4096);
+  std::error_code ec;
+  const std::size_t count = asio::read(before, asio::buffer(said), ec);  // until it is closed
+  EXPECT_THAT(std::string(said.begin(), said.begin() + static_cast<std::ptrdiff_t>(count)),
+              HasSubstr("another process has connected as party 2"));
+  before.close();
+  const Result one = Connect(options[1]);
+  for (const auto& result : {zero.get(), two.get()})
+    EXPECT_TRUE(std::holds_alternative<Links>(result)) << std::get<std::string>(result);
+  EXPECT_TRUE(std::holds_alternative<Links>(one)) << std::get<std::string>(one);
+}
+
+TEST_F(TcpLinkTest, ListensWhereItIsTold) {
+  auto options = AllOptions();
+  ::close(*options[0].listen_fd);
+  options[0].listen_fd.reset();
+  const auto port = listeners_[0].Port();
+  listeners_[0].acceptor.close();
+  options[0].endpoints[0].host = "203.0.113.7";  // by which the others reach it, through a router
+  EXPECT_THAT([&] { ConnectTcp(options[0]); },
+              ThrowsMessage<ConfigError>(
+                  AllOf(HasSubstr("cannot listen on 203.0.113.7"), HasSubstr("\"listen\""))));
+  options[0].listen = "localhost";
+  options[0].endpoints[2].host = "203.0.113.9";
+  std::vector<std::string> lines, warnings;
+  options[0].on_wait = [&](const std::string& line) { lines.push_back(line); };
+  options[0].on_warning = [&](const std::string& line) { warnings.push_back(line); };
+  const auto results = ConnectAll(options);
+  for (const auto& result : results)
+    EXPECT_TRUE(std::holds_alternative<Links>(result)) << std::get<std::string>(result);
+  EXPECT_THAT(lines, testing::Contains(AllOf(HasSubstr("listening on "),
+                                             HasSubstr(fmt::format("127.0.0.1:{}", port)))));
+  EXPECT_THAT(warnings, testing::ElementsAre(AllOf(HasSubstr("listens on "),
+                                                   HasSubstr("which party 2 at 203.0.113.9"))));
 }
 
 TEST_F(TcpLinkTest, FinalErrorNamesTheRefusals) {
@@ -617,19 +723,156 @@ TEST_F(TcpLinkTest, BadConfiguration) {
               ThrowsMessage<ConfigError>(HasSubstr("no listening socket")));
 }
 
+/// Strangers from elsewhere take no place of a host where a party is expected.
+TEST(DoorTest, TheOldestGo) {
+  asio::io_context io;
+  const Agreement agreement;
+  Door door;
+  const auto address = [](int a, int b) {
+    return asio::ip::make_address(fmt::format("10.0.{}.{}", a, b));
+  };
+  const auto come = [&] {
+    return std::make_shared<Greeting>(
+        io, MakeChannel(tcp::socket(io), nullptr), false, 0, [] { return std::array<bool, 3>{}; },
+        agreement, 1s, [](Greeting::Outcome) {});
+  };
+  door.Expect(address(0, 1));
+  std::vector<std::shared_ptr<Greeting>> guests{come()};
+  EXPECT_TRUE(door.Enter(guests[0], address(0, 1)).empty());
+  // Of one address the oldest, of many the oldest of all strangers.
+  for (std::size_t i = 0; i < 2 * Door::kStrangers; ++i) {
+    guests.push_back(come());
+    const auto gone = door.Enter(guests.back(), address(1, static_cast<int>(i / 4)));
+    ASSERT_EQ(gone.size(), i < Door::kStrangers ? 0U : 1U);
+    if (!gone.empty()) {
+      EXPECT_EQ(gone[0], guests[1 + i - Door::kStrangers]);
+    }
+  }
+  Door other;
+  for (std::size_t i = 0; i < Door::kOfOneAddress; ++i) {
+    guests.push_back(come());
+    EXPECT_TRUE(other.Enter(guests.back(), address(2, 2)).empty());
+  }
+  const auto newcomer = come();
+  EXPECT_EQ(other.Enter(newcomer, address(2, 2)).at(0),
+            guests[guests.size() - Door::kOfOneAddress]);
+  other.Leave(newcomer.get());
+  EXPECT_TRUE(other.Enter(newcomer, address(2, 2)).empty());
+}
+
+/// A host with several addresses; those of the loopback network stand for them.
+class DiallerTest : public testing::Test {
+ protected:
+  using Kind = Greeting::Outcome::Kind;
+  tcp::endpoint Address(int last) const {
+    return {asio::ip::make_address(fmt::format("127.0.0.{}", last)), port_};
+  }
+  void Listen(int last, int backlog = 8) {
+    tcp::acceptor acceptor(io_);
+    acceptor.open(tcp::v4());
+    acceptor.bind(port_ == 0 ? tcp::endpoint(Address(last).address(), 0) : Address(last));
+    acceptor.listen(backlog);
+    port_ = acceptor.local_endpoint().port();
+    listening_.push_back(std::move(acceptor));
+  }
+  // Dials and greets with the outcomes that are given, by address.
+  Greeting::Outcome Dial(const std::vector<int>& addresses, std::map<int, Kind> outcomes) {
+    io_.restart();
+    std::optional<Greeting::Outcome> result;
+    std::vector<tcp::endpoint> endpoints;
+    for (const int last : addresses) endpoints.push_back(Address(last));
+    dialler_ = std::make_shared<Dialler>(
+        io_, Endpoint{"host.example", port_},
+        [&](tcp::socket socket, bool only, const Dialler::Done& done) {
+          EXPECT_EQ(only, addresses.size() == 1);
+          const int last = socket.remote_endpoint().address().to_v4().to_bytes()[3];
+          asio::post(io_, [&, last, done] {
+            done({.kind = outcomes.at(last), .reason = fmt::format("reason {}", last)});
+          });
+        },
+        [&](Greeting::Outcome outcome) { result = std::move(outcome); });
+    dialler_->StartWith(endpoints);
+    while (!result && io_.run_one_for(1s) > 0) {
+    }
+    if (result) return std::move(*result);
+    Greeting::Outcome pending{.reason = dialler_->Reasons()};
+    dialler_->Cancel();
+    io_.poll();
+    return pending;
+  }
+
+  asio::io_context io_;
+  std::uint16_t port_ = 0;
+  std::vector<tcp::acceptor> listening_;
+  std::shared_ptr<Dialler> dialler_;
+};
+
+TEST_F(DiallerTest, AnyAddressWillDo) {
+  Listen(3);
+  Listen(5);
+  EXPECT_EQ(Dial({2, 3, 4}, {{3, Kind::kAgreed}}).kind, Kind::kAgreed);
+  EXPECT_EQ(Dial({3, 2, 5}, {{3, Kind::kDefinite}, {5, Kind::kAgreed}}).kind, Kind::kAgreed);
+  EXPECT_EQ(Dial({5, 3}, {{3, Kind::kDiffers}, {5, Kind::kFailed}}).kind, Kind::kDiffers);
+}
+
+TEST_F(DiallerTest, TellsOfEachAddress) {
+  Listen(3);
+  auto outcome = Dial({2, 3}, {{3, Kind::kDefinite}});
+  EXPECT_EQ(outcome.kind, Kind::kFailed);  // the refusal may pass
+  EXPECT_EQ(outcome.reason, "127.0.0.2: refused; 127.0.0.3: reason 3");
+  outcome = Dial({3}, {{3, Kind::kDefinite}});
+  EXPECT_EQ(outcome.kind, Kind::kDefinite);
+  // One that takes no more connections, and one that is not there.
+  Listen(4, 0);
+  std::vector<tcp::socket> waiting;
+  for (int i = 0; i < 8; ++i) {
+    waiting.emplace_back(io_);
+    waiting.back().async_connect(Address(4), [](const std::error_code&) {});
+  }
+  EXPECT_EQ(Dial({2, 4}, {}).reason, "127.0.0.2: refused; 127.0.0.4: no answer");
+}
+
 /// Parties 0 and 1 without TLS, party 2 is played by the test.
 class RawPeerTest : public TcpLinkTest {
  protected:
   void SetUp() override {
     std::array<TcpOptions, 2> options{Options(0, false), Options(1, false)};
-    for (auto& o : options) o.timeout = 2s;
+    for (auto& o : options) {
+      o.timeout = timeout_;
+      o.stall_timeout = stall_;
+    }
     std::array<std::future<Links>, 2> futures;
     for (std::size_t i = 0; i < 2; ++i) {
       futures[i] = std::async(std::launch::async, [o = options[i]] { return ConnectTcp(o); });
     }
-    for (int i = 0; i < 2; ++i) raw_.push_back(DialWithHello(i, 2));
+    for (int i = 0; i < 2; ++i)
+      raw_.push_back(DialWithHello(i, 2, fmt::format("{}", timeout_.count()),
+                                   fmt::format("{}", stall_.count())));
     for (std::size_t i = 0; i < 2; ++i) links_[i] = futures[i].get();
   }
+  // Writes to party 0 every 50 ms until told to stop: `bytes` again and again, or a byte at a time.
+  std::thread Keep(std::string bytes, bool slowly) {
+    return std::thread([this, bytes = std::move(bytes), slowly] {
+      std::error_code ec;
+      for (std::size_t i = 0; !stop_ && !ec; ++i) {
+        const std::string_view part =
+            slowly ? std::string_view(bytes).substr(i % bytes.size(), 1) : bytes;
+        asio::write(raw_[0], asio::buffer(part), ec);
+        std::this_thread::sleep_for(50ms);
+      }
+    });
+  }
+  static std::string Encoded(const Frame& frame) {
+    const auto header = EncodeFrameHeader(frame);
+    std::string text(header.begin(), header.end());
+    return text.append(frame.message.payload.begin(), frame.message.payload.end());
+  }
+  static std::string Heartbeat(std::uint8_t waits_for = 0) {
+    return Encoded({FrameKind::kHeartbeat, {.payload = Bytes{waits_for}}});
+  }
+
+  std::chrono::seconds timeout_{2}, stall_{600};
+  std::atomic<bool> stop_{false};
   std::array<Links, 2> links_;
   std::vector<tcp::socket> raw_;  // closed before the links, which then need not wait for it
 };
@@ -654,6 +897,98 @@ TEST_F(RawPeerTest, IsSilent) {
   EXPECT_THROW(links_[0][2]->Send(Make(Phase::kOnline, 1, 1)), NetworkError);
   links_[0][1]->Send(Make(Phase::kOnline, 9, 1));
   EXPECT_EQ(links_[1][0]->Receive(Phase::kOnline).tag, 9U);
+}
+
+/// The same with short timeouts.
+class StallTest : public RawPeerTest {
+ protected:
+  StallTest() {
+    timeout_ = 1s;
+    stall_ = 2s;
+  }
+  // What party 0 says of party 2 while this goes on.
+  void Expect(const std::string& bytes, bool slowly, const std::string& message) {
+    std::thread sender = Keep(bytes, slowly);
+    EXPECT_THAT(
+        [&] { links_[0][2]->Receive(Phase::kOnline); },
+        ThrowsMessage<NetworkError>(AllOf(HasSubstr("party 2 at 127.0.0.1:"), HasSubstr(message))));
+    stop_ = true;
+    sender.join();
+  }
+};
+
+TEST_F(StallTest, HeartbeatsAreNoProgress) {
+  Expect(Heartbeat(), false, "sent heartbeats but no online data for 2.0 s");
+  // The peer is told, too.
+  std::vector<char> said(4096);
+  std::error_code ec;
+  const std::size_t count = asio::read(raw_[0], asio::buffer(said), ec);
+  EXPECT_THAT(std::string(said.data(), count), HasSubstr("sent heartbeats but no online data"));
+}
+
+TEST_F(StallTest, ByteAfterByteIsNoProgress) {
+  Expect(Encoded({FrameKind::kData, {Phase::kOnline, 1, 0, Bytes(200)}}), true,
+         "no online data for 2.0 s");
+}
+
+TEST_F(StallTest, DataOfAnotherPhaseIsNoProgress) {
+  Expect(Encoded({FrameKind::kData, {Phase::kOffline, 1, 0, Bytes(1)}}), false,
+         "no online data for 2.0 s");
+}
+
+// It gets the time in which whoever waits for the third party names that one.
+TEST_F(StallTest, APeerThatWaitsItselfGetsMoreTime) {
+  Expect(Heartbeat(1U << 1), false, "no online data for 3.0 s");
+}
+
+TEST_F(StallTest, ComputingForLongIsNoStall) {
+  std::thread sender = Keep(Heartbeat(), false);
+  asio::steady_timer timer(io_, 3s);
+  timer.wait();  // nobody waits for data meanwhile
+  asio::write(raw_[0], asio::buffer(Encoded({FrameKind::kData, {Phase::kOnline, 7, 0, {}}})));
+  EXPECT_EQ(links_[0][2]->Receive(Phase::kOnline).tag, 7U);
+  stop_ = true;
+  sender.join();
+}
+
+TEST_F(StallTest, APeerThatDoesNotReadIsNoticed) {
+  std::thread sender = Keep(Heartbeat(), false);
+  EXPECT_THAT(
+      [&] {
+        for (int i = 0; i < 40; ++i)
+          links_[0][2]->Send({Phase::kOnline, 1, 0, Bytes(std::size_t{16} << 20)});
+      },
+      ThrowsMessage<NetworkError>(
+          AllOf(HasSubstr("party 2"), HasSubstr("took no data for 2.0 s"))));
+  stop_ = true;
+  sender.join();
+}
+
+std::size_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  std::size_t total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(StallTest, EmptyMessagesDoNotGrow) {
+  constexpr std::size_t kMessages = 10'000'000, kAtOnce = 10'000;
+  std::string bytes;
+  for (std::size_t i = 0; i < kAtOnce; ++i)
+    bytes += Encoded({FrameKind::kData, {Phase::kOffline, 1, 0, {}}});
+  std::atomic<std::size_t> sent{0};
+  const std::size_t before = ResidentBytes();
+  std::thread sender([&] {
+    std::error_code ec;
+    for (; sent < kMessages && !ec; sent += kAtOnce) asio::write(raw_[0], asio::buffer(bytes), ec);
+  });
+  // What waits is unread, so the message that is waited for cannot come, and the link ends.
+  EXPECT_THAT([&] { links_[0][2]->Receive(Phase::kOnline); },
+              ThrowsMessage<NetworkError>(HasSubstr("from party 2 wait unread in other phases")));
+  EXPECT_LT(ResidentBytes() - before, std::size_t{64} << 20);
+  EXPECT_LT(sent, kMessages / 2);
+  links_[0][2].reset();
+  sender.join();
 }
 
 TEST_F(RawPeerTest, DoesNotReadAndIsClosedInTime) {

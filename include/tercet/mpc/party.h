@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 
@@ -36,6 +38,9 @@ class Party {
   crypto::KeyRing& Keys() { return *keys_; }
   net::Link& LinkTo(int peer);
   net::Meter& Meter() { return meter_; }
+  /// The layer that a context of this phase entered last; for errors. Thread safe.
+  void EnterLayer(Phase phase, const std::string& layer);
+  std::string LayerOf(Phase phase) const;
 
   /// Tells both neighbours why this party stops and closes the links. Never throws.
   void Abort(const std::string& reason) noexcept;
@@ -47,6 +52,8 @@ class Party {
   net::Links links_;
   std::unique_ptr<crypto::KeyRing> keys_;
   net::Meter meter_;
+  mutable std::mutex mutex_;
+  std::array<std::string, net::kPhases> layers_;
 };
 
 /// One party's view of one phase of one query: sends and receives, counts bytes, follows the depth
@@ -69,11 +76,19 @@ class Context {
   void Leave();
 
   /// Sends values packed to `bits` bits each: PackedBytes(values.size(), bits) bytes, one message.
+  /// What is longer than kPartBytes travels in parts, so that no queue holds it twice and whoever
+  /// waits sees it come. Where messages are pieces of one that both ends send before they receive,
+  /// those after the first `continue` it: they never wait for room (net::Message::continues).
   template <Word W>
-  void Send(int to, std::span<const W> values, unsigned bits) {
-    Bytes payload(ring::PackedBytes(values.size(), bits));
-    ring::Pack(values, bits, std::span<std::uint8_t>(payload));
-    SendBytes(to, std::move(payload));
+  void Send(int to, std::span<const W> values, unsigned bits, bool continues = false) {
+    Outgoing message = Begin(to, ring::PackedBytes(values.size(), bits), continues);
+    const std::size_t step = kPartBytes / bits * 8;  // a whole number of bytes
+    for (std::size_t first = 0; first == 0 || first < values.size(); first += step) {
+      const auto part = values.subspan(first, std::min(step, values.size() - first));
+      Bytes payload(ring::PackedBytes(part.size(), bits));
+      ring::Pack(part, bits, std::span<std::uint8_t>(payload));
+      SendPart(message, std::move(payload));
+    }
   }
   template <Word W>
   void Send(int to, const Matrix<W>& values, unsigned bits) {
@@ -93,16 +108,26 @@ class Context {
     return m;
   }
   void SendBytes(int to, Bytes payload);
+  /// Takes no more memory than is expected. A part but the last that is much smaller than
+  /// kPartBytes is an error: a peer must not make this party wait by sending a little at a time.
   Bytes ReceiveBytes(int from, std::size_t expected_bytes);
-  /// A message of any length up to `max_bytes` (setup only: descriptions, not shares).
-  Bytes ReceiveAny(int from, std::size_t max_bytes);
+  static constexpr std::size_t kPartBytes = std::size_t{1} << 20;
 
   /// Depth reached so far: the hops of this phase of the query.
   std::uint32_t Depth() const { return depth_; }
 
  private:
-  net::Message ReceiveMessage(int from);
+  // A message that is being sent.
+  struct Outgoing {
+    int to;
+    std::uint32_t tag;
+    bool begun;
+  };
+  Outgoing Begin(int to, std::size_t bytes, bool continues = false);
+  void SendPart(Outgoing& message, Bytes part);
+  net::Message ReceivePart(int from, std::uint32_t expected);
   std::string Where() const;
+  [[noreturn]] void ThrowWithPlace(const NetworkError& error) const;
 
   Party& party_;
   Phase phase_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -22,6 +23,24 @@ struct Message {
   std::uint32_t depth =
       0;  ///< length of the longest chain of dependent messages that ends with this one
   Bytes payload;
+  /// Goes on with the message before it in its lane: what has been begun is queued without waiting
+  /// for room, so that parties that send to each other before they receive do not wait in a circle.
+  /// Known to the sender alone.
+  bool continues = false;
+};
+
+/// The most that one message carries; what is longer is sent in parts (mpc::Context does so).
+inline constexpr std::size_t kMaxMessageBytes = std::size_t{256} << 20;
+
+/// What a queue of messages may hold before whoever fills it has to wait. Besides its payload each
+/// message counts `kMessageOverhead` bytes for header and bookkeeping, so that empty ones count.
+struct QueueLimit {
+  static constexpr std::size_t kMessageOverhead = 128;
+  std::size_t bytes = 0;
+  std::size_t messages = 0;
+  static std::size_t Size(const Message& message) {
+    return message.payload.size() + kMessageOverhead;
+  }
 };
 
 /// A two-way, ordered, reliable channel between two parties. Implementations: in-memory pair
@@ -30,14 +49,15 @@ struct Message {
 class Link {
  public:
   virtual ~Link() = default;
-  /// Queues the message and returns; blocks only while more than the link's send limit is queued.
-  /// Throws NetworkError when the link has failed (the reason names the peer).
+  /// Queues the message and returns; blocks only while more than the link's send limit is queued
+  /// and the message does not continue another. Throws NetworkError when the link has failed (the
+  /// reason names the peer) or when the peer has taken nothing for the stall timeout.
   virtual void Send(Message message) = 0;
-  /// The next message of `phase`. Blocks at most as long as the peer shows signs of life; throws
-  /// NetworkError when it died or fell silent for longer than the timeout, AbortError when it said
-  /// why it stopped.
+  /// The next message of `phase`. Throws NetworkError when the peer died, fell silent for longer
+  /// than the timeout, or sent no message of this phase for the stall timeout, signs of life or
+  /// not; AbortError when it said why it stopped.
   virtual Message Receive(Phase phase) = 0;
-  /// Blocks until everything queued has been handed to the system.
+  /// Blocks until everything queued has been handed to the system; throws as Send does.
   virtual void Flush() = 0;
   /// Tells the peer why this party stops, then closes. Never throws. Receivers on both sides wake
   /// up.

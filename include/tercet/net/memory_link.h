@@ -14,7 +14,8 @@ namespace tercet::net {
 using Links = std::array<std::unique_ptr<Link>, 3>;
 
 /// A connected pair of in-process links: first is party `a`'s end, second party `b`'s. Receive
-/// throws NetworkError after `timeout` without a message.
+/// throws NetworkError after `timeout` without a message, Send after `timeout` without room: a lane
+/// holds at most 512 MiB and 65536 messages.
 std::pair<std::unique_ptr<Link>, std::unique_ptr<Link>> MakeMemoryPair(
     int a, int b, std::chrono::milliseconds timeout);
 

@@ -38,6 +38,9 @@ struct TlsFiles {
 struct TcpOptions {
   int party = 0;
   std::array<Endpoint, 3> endpoints;
+  /// The name or address to listen on, where it is not endpoints[party].host. All addresses of a
+  /// name that this machine has are listened on.
+  std::string listen;
   /// A socket that already listens (inherited from a launcher); used instead of binding
   /// endpoints[party].
   std::optional<int> listen_fd;
@@ -46,9 +49,14 @@ struct TcpOptions {
   /// How long to keep trying to connect, and how long a peer may be silent afterwards.
   std::chrono::milliseconds connect_timeout{30'000};
   std::chrono::milliseconds timeout{30'000};
+  /// How long a peer may send no data that is waited for (or take none), heartbeats or not: a
+  /// thread that is stuck ends the run, a long computation must not. A peer that itself waits for
+  /// the third party gets `timeout` on top, so that the right one is named.
+  std::chrono::milliseconds stall_timeout{600'000};
   /// What both ends must agree on; compared before anything else is exchanged. Pairs of name and
   /// value, e.g. {"protocol version", "1"}, {"network digest", "ab12..."}; a difference is reported
-  /// by name with both values.
+  /// by name with both values. Both timeouts are added: a party with a longer one would send
+  /// heartbeats too seldom for the others.
   std::vector<std::pair<std::string, std::string>> agreement;
   /// A party that takes no part in this session: it is not waited for, and its link is null.
   std::optional<int> absent;
@@ -57,9 +65,16 @@ struct TcpOptions {
   std::function<void(const std::string&)> on_wait;
   /// Called for each peer that is connected by TLS, with its certificate; within ConnectTcp.
   std::function<void(int peer, const crypto::Certificate&)> on_peer;
+  /// Called with what probably is a mistake, such as listening where the peers cannot reach.
+  std::function<void(const std::string&)> on_warning;
+  /// Asked several times a second while waiting; a reason ends the attempt with a NetworkError, and
+  /// the parties that are connected by then are told.
+  std::function<std::optional<std::string>()> interrupted;
 };
 
-/// Connects to the other parties and compares the agreements. The links share one network thread
+/// Connects to the other parties and compares the agreements. A party that leaves or is lost while
+/// another one is still waited for may come again until the deadline; when two processes come as
+/// the same party, the later one counts. The links share one network thread
 /// that encrypts, sends heartbeats and watches the peers. Throws NetworkError (peer, what was
 /// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA or
 /// not pinned, garbage instead of a handshake, half a handshake, agreement differs) or ConfigError

@@ -10,7 +10,8 @@ namespace tercet::nn {
 
 /// One party's part of secure inference: shares the model once, then prepares (offline) and runs
 /// (online) queries. All three parties make the same calls with the same batch sizes in the same
-/// order; Prepare and Run may run in different threads, one of each at a time.
+/// order; Prepare and Run may run in different threads, one of each at a time. Where memory runs out
+/// they throw Error, with the layer and about how much the query needs.
 ///
 ///     nn::SecureNetwork net(party, plan, registry);
 ///     net.ShareModel(owned);                       // owned: only at the model's owner, else null
@@ -69,6 +70,7 @@ class SecureNetwork {
     std::unique_ptr<mpc::Linear> shortcut;        // null without a shortcut
     std::unique_ptr<mpc::Activation> activation;  // null for logits
   };
+  [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
 
   mpc::Party& party_;

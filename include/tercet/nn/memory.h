@@ -1,0 +1,31 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "tercet/nn/plan.h"
+
+namespace tercet::nn {
+
+/// About how many bytes each party's process needs at most: shares of the model, material of
+/// `queries` queries at once, one query's activations and messages, and `images` images at their
+/// owner. Within a factor of two of what is measured (README), public like the plan.
+std::array<std::uint64_t, 3> EstimateMemory(const Plan& plan, std::size_t queries,
+                                            std::size_t images);
+
+/// What this process may still take, and what says so: "the machine's available memory", "the
+/// limit of its control group", "the limit of its address space (ulimit -v)".
+struct AvailableMemory {
+  std::uint64_t bytes = 0;
+  std::string limit;
+};
+/// The least of the limits that this system tells; nothing where it tells none.
+std::optional<AvailableMemory> MemoryAvailable();
+
+/// "about 1.2 GB": for messages.
+std::string MemoryText(std::uint64_t bytes);
+
+}  // namespace tercet::nn
