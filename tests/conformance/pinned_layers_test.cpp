@@ -1,0 +1,76 @@
+// Pinned keys: what a party receives in one activation layer is uniform over the key that it lacks.
+#include "conformance/pinned_layers.h"
+
+#include <gmock/gmock.h>
+
+#include "conformance/mutants.h"
+
+namespace tercet::conformance {
+namespace {
+
+constexpr auto kRelu = ActivationKind::kRelu;
+constexpr auto kSquare = ActivationKind::kSquare;
+
+class PinnedLayers : public testing::TestWithParam<LayerCase> {};
+INSTANTIATE_TEST_SUITE_P(Suites, PinnedLayers, testing::ValuesIn(LayerCases()));
+
+TEST_P(PinnedLayers, ViewsAreUniform) {
+  EXPECT_THAT(LayerFindings(GetParam(), UsualHelper(GetParam())), testing::IsEmpty());
+}
+
+/// What must be caught: suites that leak, and those whose masks are wrong.
+class Leaks : public testing::TestWithParam<LayerCase> {};
+INSTANTIATE_TEST_SUITE_P(Suites, Leaks,
+                         testing::Values(LayerCase{.choice = "insecure_open"},
+                                         LayerCase{.choice = "cbnn", .out_bits = 8},
+                                         LayerCase{.choice = "own_key:chunks=2"},
+                                         LayerCase{.choice = "bare_bits:chunks=2"},
+                                         LayerCase{.choice = "bare_share:chunks=2"},
+                                         LayerCase{.choice = "mask_twice:chunks=2"},
+                                         LayerCase{.choice = "bare_top:chunks=2"},
+                                         LayerCase{.choice = "own_key", .kind = kRelu},
+                                         LayerCase{.choice = "bare_bits", .pool = 2},
+                                         LayerCase{.choice = "bare_share", .dealt = false},
+                                         LayerCase{.choice = "bare_top", .kind = kSquare}));
+
+TEST_P(Leaks, AreFound) {
+  for (const int helper : {0, 1, 2})
+    EXPECT_THAT(LayerFindings(GetParam(), helper), testing::Not(testing::IsEmpty()))
+        << "helper " << helper;
+}
+
+// A mutant that computed something else would be found by the function tests: it is no mask that is
+// wrong.
+TEST(MutantTest, ComputeTheRightFunctionAtTheSameCost) {
+  for (const auto& name : MutantNames())
+    for (const int helper : {0, 1, 2})
+      for (const bool dealt : {true, false}) {
+        SCOPED_TRACE(fmt::format("{}, helper {}", name, helper));
+        const auto layer = MakeLayer(
+            LayerCase{.choice = name + ":chunks=2", .value_bits = 6, .batch = 64, .dealt = dealt},
+            helper);
+        ASSERT_TRUE(layer.has_value());
+        CheckAgainstOracle(*layer, WholeRing(6), 1);
+        const auto pooled =
+            MakeLayer(LayerCase{.choice = name + ":chunks=2", .pool = 2, .batch = 16}, helper);
+        ASSERT_TRUE(pooled.has_value());
+        CheckAgainstOracle(*pooled, Repeat(WholeRing(5), pooled->spec.Elements()), 2);
+      }
+}
+
+// What is independent is so under the affine relations that there are.
+TEST(DependentBitsTest, AreThoseThatFollowFromOthers) {
+  std::vector<Bytes> views(200, Bytes(4));
+  std::uint64_t seed = 0;
+  for (auto& view : views) {
+    FillFrom(++seed, view);
+    view[3] = static_cast<std::uint8_t>((view[0] & 7) | (view[1] ^ view[2]) << 4 | 8);
+  }
+  // Bits 0..2 are copies, 3 is constant, 4..7 are sums.
+  EXPECT_THAT(DependentBits(views), testing::ElementsAre(24, 25, 26, 27, 28, 29, 30, 31));
+  for (auto& view : views) FillFrom(++seed, view);
+  EXPECT_THAT(DependentBits(views), testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace tercet::conformance
