@@ -142,20 +142,18 @@ void RunCommand(const Arguments& arguments) {
   chart.replace_extension(".svg");
   if (!config.log.empty())
     for (const auto& file : {config.log, chart}) CheckWritable(file, "--log");
-  std::string curves;
-  const auto write_log = [&] {
+  // Rewritten after every epoch, so that an interrupted run has its log too.
+  const auto write_log = [&](const std::vector<EpochRecord>& history) {
     if (config.log.empty()) return;
-    const std::string text = log.dump(2) + '\n';
+    log["epochs"] = Describe(history);
+    const std::string text = log.dump(2) + '\n',
+                      curves = Curves(options.out.stem().string(), history);
     const std::array outputs{Output{config.log, text}, Output{chart, curves}};
     WriteFiles(outputs);
   };
-  // The log is rewritten after every epoch, so that an interrupted run has one too.
   const auto on_progress = [&](const TrainProgress& progress) {
     Print(progress, terminal);
-    if (!progress.epoch_done || config.log.empty()) return;
-    log["epochs"] = Describe(progress.history);
-    curves = Curves(options.out.stem().string(), progress.history);
-    write_log();
+    if (progress.epoch_done) write_log(progress.history);
   };
   const TrainResult result = Train(options, on_progress);
   app::Print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
@@ -166,7 +164,7 @@ void RunCommand(const Arguments& arguments) {
   log["validation_accuracy"] = result.validation_accuracy;
   if (result.test_accuracy) log["test_accuracy"] = *result.test_accuracy;
   log["seconds"] = result.seconds;
-  write_log();
+  write_log(result.epochs);
 }
 
 template <class T>

@@ -459,6 +459,11 @@ TEST_F(TrainTest, CommandRejectsIncompleteArguments) {
     app.parse(arguments);
   };
   EXPECT_THROW(parse("train"), CLI::RequiredError);
+  // Before anything is trained, or even read.
+  EXPECT_THAT(
+      [&] { parse("train net.json --images i --out o --log " + (folder_ / "no/l").string()); },
+      testing::ThrowsMessage<ConfigError>(
+          AllOf(testing::StartsWith("--log: "), HasSubstr("no: No such file"))));
   EXPECT_THROW(parse("train net.json --images i --labels l --out o --test-labels t"),
                CLI::RequiresError);
   EXPECT_THROW(parse("train net.json --images i --teacher t"), CLI::RequiresError);
