@@ -14,6 +14,7 @@
 #include "app/anonymous_file.h"
 #include "app/auto_suite.h"
 #include "app/options.h"
+#include "app/output.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/nn/integer_network.h"
 
@@ -24,7 +25,7 @@ using nlohmann::json;
 
 // Runs a program without a shell, which inherits `fd`; false when it did not exit with 0.
 bool RunProgram(const std::vector<std::string>& words, int fd) {
-  std::fflush(stdout);  // else the child would print what is buffered once more
+  app::FlushOutput();  // else the child would print what is buffered once more
   const pid_t child = fork();
   if (child == 0) {
     ::fcntl(fd, F_SETFD, 0);
