@@ -7,6 +7,7 @@
 #include <string>
 
 #include "nn/scratch.h"
+#include "tercet/base/file_reader.h"
 #include "tercet/nn/architecture.h"
 #include "tercet/nn/tensor_file.h"
 
