@@ -26,6 +26,7 @@ Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string
   const std::string purpose = spec.layer + "/" + suite;
   if (!IsE2()) with_e1_ = party.Keys().Open(e1_, purpose);
   if (!IsE1()) with_e2_ = party.Keys().Open(dealer_, purpose);
+  if (IsDealer()) coins_ = party.Keys().OpenCoins(purpose);
   if (!spec.dealt && IsDealer()) unshared_ = party.Keys().Open(dealer_, purpose + "/redeal");
 }
 

@@ -25,7 +25,7 @@ using mpc::Matrix;
 class Ends {
  public:
   /// Opens the streams "<layer>/<suite>" of k_{D+1} (held by D and E1) and of k_D (held by D and
-  /// E2). Throws InternalError when they were opened before.
+  /// E2), and at D its coins. Throws InternalError when they were opened before.
   Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
        const mpc::Roles& roles);
 
@@ -44,10 +44,12 @@ class Ends {
   crypto::PrfStream& WithDealer() { return IsE1() ? *with_e1_ : *with_e2_; }
   /// At D, where its share of the layer's input is not known offline: draws that nobody follows.
   crypto::PrfStream& Unshared() { return *unshared_; }
+  /// At D: public coins.
+  crypto::PrfStream& Coins() { return *coins_; }
 
  private:
   int id_, dealer_, e1_, e2_;
-  std::optional<crypto::PrfStream> with_e1_, with_e2_, unshared_;
+  std::optional<crypto::PrfStream> with_e1_, with_e2_, unshared_, coins_;
 };
 
 // ------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
     ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t size) {
       // E1's message is how E2's begins: hash keys, what both need, what only E2 needs.
       Bytes piece(layout_.SharedBytes(size) + layout_.FirstBytes(size));
-      crypto::RandomBytes(std::span<std::uint8_t>(piece).first(kHashKeyBytes));
+      ends.Coins().Fill(std::span<std::uint8_t>(piece).first(kHashKeyBytes));
       auto rest = std::span<std::uint8_t>(piece).subspan(kHashKeyBytes);
       auto first = rest.subspan(layout_.RestBytes(size));
       auto functions = Functions<V>(layout_, piece);

@@ -67,7 +67,7 @@ PrfKey& PrfKey::operator=(PrfKey&& other) noexcept {
 
 PrfKey::~PrfKey() { sodium_memzero(bytes_.data(), kBytes); }
 
-void PrfLedger::Record(PrfUse use) {
+void PrfLedger::OnDraw(PrfUse use, std::span<std::uint8_t> /*drawn*/) {
   const std::lock_guard lock(mutex_);
   uses_.push_back(std::move(use));
 }
@@ -82,14 +82,15 @@ struct PrfStream::State {
   std::string purpose;
   std::uint64_t nonce;
   std::uint64_t next_block = 0;
-  PrfLedger* ledger;
+  DrawObserver* observer;
   CipherHandle cipher;
 };
 
-PrfStream::PrfStream(int key_index, const PrfKey& key, std::string purpose, PrfLedger* ledger) {
+PrfStream::PrfStream(int key_index, const PrfKey& key, std::string purpose,
+                     DrawObserver* observer) {
   const std::uint64_t nonce = NonceOf(purpose);
   state_ = std::make_unique<State>(
-      State{key_index, std::move(purpose), nonce, 0, ledger, CipherHandle(EVP_CIPHER_CTX_new())});
+      State{key_index, std::move(purpose), nonce, 0, observer, CipherHandle(EVP_CIPHER_CTX_new())});
   TERCET_CHECK(state_->cipher != nullptr, "OpenSSL could not make a cipher context");
   TERCET_CHECK(EVP_EncryptInit_ex(state_->cipher.get(), EVP_aes_128_ctr(), nullptr,
                                   key.Data().data(), nullptr) == 1,
@@ -115,8 +116,7 @@ void PrfStream::Fill(std::span<std::uint8_t> out) {
   }
   TERCET_CHECK(EVP_EncryptInit_ex(s.cipher.get(), nullptr, nullptr, nullptr, iv.data()) == 1,
                "OpenSSL refused a counter");
-  if (s.ledger != nullptr)
-    s.ledger->Record({s.key_index, s.purpose, s.nonce, s.next_block, blocks});
+  const std::uint64_t first_block = s.next_block;
   s.next_block += blocks;
 
   for (std::size_t at = 0; at < out.size(); at += kChunk) {
@@ -128,10 +128,16 @@ void PrfStream::Fill(std::span<std::uint8_t> out) {
                      static_cast<std::size_t>(written) == piece.size(),
                  "OpenSSL could not encrypt");
   }
+  if (s.observer != nullptr)
+    s.observer->OnDraw({s.key_index, s.purpose, s.nonce, first_block, blocks}, out);
 }
 
-KeyRing::KeyRing(int party, PrfKey mine, PrfKey next, PrfLedger* ledger)
-    : party_(party), mine_(std::move(mine)), next_(std::move(next)), ledger_(ledger) {
+KeyRing::KeyRing(int party, PrfKey mine, PrfKey next, DrawObserver* observer)
+    : party_(party),
+      mine_(std::move(mine)),
+      next_(std::move(next)),
+      own_(PrfKey::Random()),
+      observer_(observer) {
   TERCET_CHECK(party >= 0 && party < 3, "party {} is not in 0..2", party);
 }
 
@@ -139,13 +145,17 @@ bool KeyRing::Holds(int key) const { return key == party_ || key == (party_ + 1)
 
 PrfStream KeyRing::Open(int key, std::string_view purpose) {
   TERCET_CHECK(Holds(key), "party {} does not hold key {} (asked for {})", party_, key, purpose);
+  return Open(key, key == party_ ? mine_ : next_, purpose);
+}
+
+PrfStream KeyRing::OpenCoins(std::string_view purpose) { return Open(3 + party_, own_, purpose); }
+
+PrfStream KeyRing::Open(int index, const PrfKey& key, std::string_view purpose) {
   const std::uint64_t nonce = NonceOf(purpose);
-  {
-    const std::lock_guard lock(mutex_);
-    TERCET_CHECK(opened_.emplace(key, nonce).second, "the stream {} of key {} was opened before",
-                 purpose, key);
-  }
-  return PrfStream(key, key == party_ ? mine_ : next_, std::string(purpose), ledger_);
+  const std::lock_guard lock(mutex_);
+  TERCET_CHECK(opened_.emplace(index, nonce).second, "the stream {} of key {} was opened before",
+               purpose, index);
+  return PrfStream(index, key, std::string(purpose), observer_);
 }
 
 }  // namespace tercet::crypto

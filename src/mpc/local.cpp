@@ -16,7 +16,9 @@ void RunParties(const std::function<void(Party&)>& body, const LocalOptions& opt
       if (options.wrap)
         for (auto& link : all[id])
           if (link) link = options.wrap(std::move(link), id);
-      party = std::make_unique<Party>(id, std::move(all[id]), options.layers, options.ledger);
+      party = options.make
+                  ? options.make(id, std::move(all[id]))
+                  : std::make_unique<Party>(id, std::move(all[id]), options.layers, options.ledger);
       body(*party);
       party->Close();
     } catch (const std::exception& e) {

@@ -33,16 +33,20 @@ const char* ActivationName(ActivationKind kind) {
   }
 }
 
-Party::Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* ledger)
-    : id_(id), links_(std::move(links)), meter_(layers + 2) {
+Party::Party(int id, net::Links links, std::size_t layers, std::unique_ptr<crypto::KeyRing> keys)
+    : id_(id), links_(std::move(links)), keys_(std::move(keys)), meter_(layers + 2) {
   TERCET_CHECK(id >= 0 && id < 3, "party number {} is not 0, 1 or 2", id);
+}
+
+Party::Party(int id, net::Links links, std::size_t layers, crypto::DrawObserver* observer)
+    : Party(id, std::move(links), layers, std::unique_ptr<crypto::KeyRing>()) {
   auto mine = crypto::PrfKey::Random();
   const auto data = mine.Data();
   if (links_[Prev()])
     links_[Prev()]->Send({Phase::kSetup, kKeyTag, 1, Bytes(data.begin(), data.end())});
   if (!links_[Next()]) {
     keys_ =
-        std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey::Random(), ledger);
+        std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey::Random(), observer);
     return;
   }
   auto message = links_[Next()]->Receive(Phase::kSetup);
@@ -51,7 +55,7 @@ Party::Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* le
         fmt::format("party {} sent {} bytes with tag {:#x} where its PRF key was expected", Next(),
                     message.payload.size(), message.tag));
   keys_ = std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey(message.payload),
-                                            ledger);
+                                            observer);
   crypto::Wipe(message.payload);
 }
 

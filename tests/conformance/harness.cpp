@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "conformance/mutants.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet {
@@ -63,6 +64,21 @@ const mpc::Registry& AllProtocols() {
   return registry;
 }
 
+const mpc::Registry& Mutants() {
+  static const mpc::Registry registry = [] {
+    mpc::Registry all = BuiltinProtocols();
+    RegisterMutants(all, AllProtocols().FindSuite("lut"));
+    return all;
+  }();
+  return registry;
+}
+
+const mpc::Suite& FindSuite(const std::string& name) {
+  const auto names = AllProtocols().SuiteNames();
+  const bool listed = std::find(names.begin(), names.end(), name) != names.end();
+  return (listed ? AllProtocols() : Mutants()).FindSuite(name);
+}
+
 std::vector<Subject> Subjects() {
   std::vector<std::string> choices = AllProtocols().SuiteNames();
   choices.insert(choices.end(), FurtherChoices().begin(), FurtherChoices().end());
@@ -81,7 +97,7 @@ mpc::Roles RolesWith(int helper) {
 
 std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec) {
   const auto choice = mpc::ParseSuiteChoice(subject.choice, "conformance test");
-  const auto& suite = AllProtocols().FindSuite(choice.name);
+  const auto& suite = FindSuite(choice.name);
   try {
     spec.ring_bits = mpc::ActivationRingBits(suite, spec);
   } catch (const UnsupportedError&) {
@@ -145,7 +161,9 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
   Session session;
   session.queries.resize(queries.size());
   std::array<std::shared_ptr<net::Recorder>, 3> recorders;
-  mpc::LocalOptions local{.layers = 1, .ledger = options.ledger, .wrap = nullptr};
+  mpc::LocalOptions local;
+  if (options.pinned != nullptr) local = options.pinned->Options(1);
+  local.ledger = options.ledger;
   if (options.record) {
     for (auto& recorder : recorders) recorder = std::make_shared<net::Recorder>();
     local.wrap = [&](std::unique_ptr<net::Link> link, int owner) {

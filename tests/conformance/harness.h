@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "conformance/pinned.h"
 #include "tercet/mpc/activation.h"
 #include "tercet/mpc/local.h"
 #include "tercet/mpc/suite.h"
@@ -35,6 +36,10 @@ std::string SubjectName(const testing::TestParamInfo<Subject>& info);
 
 /// Built-in protocols and the example outside protocols/.
 const mpc::Registry& AllProtocols();
+/// Built-in protocols and suites with faulty masks (mutants.h).
+const mpc::Registry& Mutants();
+/// Of all of them.
+const mpc::Suite& FindSuite(const std::string& name);
 /// Every suite by its name, and the further choices listed in harness.cpp, for each helper.
 std::vector<Subject> Subjects();
 mpc::Roles RolesWith(int helper);
@@ -78,9 +83,10 @@ struct Session {
       views;  ///< by party, setup left out; empty unless recorded
 };
 struct Options {
-  bool record = false;
+  bool record = false;  ///< not together with `pinned`
   crypto::PrfLedger* ledger = nullptr;
   bool archive = false;  ///< correlations pass through an archive between Prepare and Run
+  PinnedSession* pinned = nullptr;  ///< gives the parties their keys
 };
 /// Prepares all queries, then runs them.
 Session RunLayer(const Layer& layer, const std::vector<Shares>& queries,

@@ -123,6 +123,34 @@ TEST(PrfTest, NoCounterIsUsedTwice) {
   for (const auto& [id, blocks] : next) EXPECT_EQ(blocks, 1U + 1U + 2U + 63U);
 }
 
+TEST(PrfTest, CoinsAreOfAKeyOfTheirOwn) {
+  PrfLedger ledger;
+  KeyRing ring(1, KeyOf(1), KeyOf(2), &ledger), same(1, KeyOf(1), KeyOf(2));
+  std::vector<std::vector<std::uint8_t>> drawn(4, std::vector<std::uint8_t>(32));
+  ring.OpenCoins("a").Fill(drawn[0]);
+  same.OpenCoins("a").Fill(drawn[1]);
+  ring.Open(1, "a").Fill(drawn[2]);
+  ring.Open(2, "a").Fill(drawn[3]);
+  for (std::size_t i = 0; i < drawn.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(drawn[i], drawn[j]) << i << ", " << j;
+  EXPECT_EQ(ledger.Uses().at(0).key, 4);  // 3 + party
+  EXPECT_THROW(ring.OpenCoins("a"), InternalError);
+}
+
+TEST(PrfTest, AnObserverSeesAndChangesWhatIsDrawn) {
+  struct Flip final : DrawObserver {
+    void OnDraw(PrfUse use, std::span<std::uint8_t> drawn) override {
+      EXPECT_EQ(use.purpose, "a");
+      for (auto& byte : drawn) byte ^= 0xff;
+    }
+  } flip;
+  KeyRing watched(0, KeyOf(1), KeyOf(2), &flip), plain(0, KeyOf(1), KeyOf(2));
+  std::vector<std::uint8_t> seen(50), expected(50);
+  watched.Open(0, "a").Fill(seen);
+  plain.Open(0, "a").Fill(expected);
+  for (std::size_t i = 0; i < seen.size(); ++i) EXPECT_EQ(seen[i], expected[i] ^ 0xff);
+}
+
 TEST(PrfTest, MovedKeysAreWiped) {
   PrfKey key = KeyOf(5);
   const PrfKey moved = std::move(key);

@@ -13,6 +13,10 @@
 #include "tercet/ring/matrix.h"
 #include "tercet/ring/word.h"
 
+namespace tercet {
+struct TestAccess;  // sets keys and watches draws; defined by tests alone
+}  // namespace tercet
+
 namespace tercet::crypto {
 
 /// Fills `out` from libsodium's generator (the operating system's). Thread safe.
@@ -39,19 +43,28 @@ class PrfKey {
   std::array<std::uint8_t, kBytes> bytes_{};
 };
 
-/// One range of blocks that a stream has drawn: for the test that no (key, counter) is used twice.
+/// One range of blocks that a stream has drawn.
 struct PrfUse {
-  int key;  ///< share index of the key, 0..2
+  int key;  ///< share index of the key, 0..2; 3 + i for the coins of party i
   std::string purpose;
   std::uint64_t nonce;
   std::uint64_t first_block;
   std::uint64_t blocks;
 };
 
-/// Collects what streams have drawn (tests attach one to a KeyRing). Thread safe.
-class PrfLedger {
+/// Sees every draw of a KeyRing's streams; tests alone attach one. Thread safe.
+class DrawObserver {
  public:
-  void Record(PrfUse use);
+  virtual ~DrawObserver() = default;
+  /// `drawn` is what the stream gives its holder for `use`. A test that plays a faulty
+  /// implementation changes it.
+  virtual void OnDraw(PrfUse use, std::span<std::uint8_t> drawn) = 0;
+};
+
+/// Collects what streams have drawn: for the test that no (key, counter) is used twice.
+class PrfLedger final : public DrawObserver {
+ public:
+  void OnDraw(PrfUse use, std::span<std::uint8_t> drawn) override;
   std::vector<PrfUse> Uses() const;
 
  private:
@@ -65,7 +78,7 @@ class PrfLedger {
 /// fresh block. Not thread safe; different streams may be used at the same time.
 class PrfStream {
  public:
-  PrfStream(int key_index, const PrfKey& key, std::string purpose, PrfLedger* ledger);
+  PrfStream(int key_index, const PrfKey& key, std::string purpose, DrawObserver* observer);
   ~PrfStream();
   PrfStream(PrfStream&&) noexcept;
   PrfStream& operator=(PrfStream&&) noexcept;
@@ -93,23 +106,29 @@ class PrfStream {
 };
 
 /// The two keys of a party: k_i, held with party i-1, and k_{i+1}, held with party i+1 (the keys
-/// are indexed like the shares). Hands out streams; a purpose can be opened once per key, so that
-/// no counter is used twice. Thread safe.
+/// are indexed like the shares), and one of its own. Hands out streams; a purpose can be opened
+/// once per key, so that no counter is used twice. Thread safe.
 class KeyRing {
  public:
-  /// @param party 0..2; `mine` is k_party, `next` is k_{party+1}.
-  KeyRing(int party, PrfKey mine, PrfKey next, PrfLedger* ledger = nullptr);
+  /// @param party 0..2; `mine` is k_party, `next` is k_{party+1}. Draws the key of its own.
+  KeyRing(int party, PrfKey mine, PrfKey next, DrawObserver* observer = nullptr);
 
   /// The stream of key `key` (0..2) for `purpose`, e.g. "conv1/lut/open_masked". Throws
   /// InternalError when this party does not hold the key, or the purpose (or its 64-bit nonce) was
   /// opened before.
   PrfStream Open(int key, std::string_view purpose);
+  /// Public coins: a stream of the key that this party has drawn for itself. What comes out of it
+  /// is sent to others as it is and masks nothing. Throws as Open.
+  PrfStream OpenCoins(std::string_view purpose);
   bool Holds(int key) const;
 
  private:
+  friend struct tercet::TestAccess;
+  PrfStream Open(int index, const PrfKey& key, std::string_view purpose);
+
   int party_;
-  PrfKey mine_, next_;
-  PrfLedger* ledger_;
+  PrfKey mine_, next_, own_;
+  DrawObserver* observer_;
   std::mutex mutex_;
   std::set<std::pair<int, std::uint64_t>> opened_;
 };

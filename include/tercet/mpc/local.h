@@ -10,9 +10,11 @@ namespace tercet::mpc {
 
 struct LocalOptions {
   std::size_t layers = 1;
-  crypto::PrfLedger* ledger = nullptr;
+  crypto::DrawObserver* ledger = nullptr;  ///< of all draws; where `make` is null
   /// Wraps each link before use, e.g. to record: (link, owner of this end).
   std::function<std::unique_ptr<net::Link>(std::unique_ptr<net::Link>, int)> wrap;
+  /// Makes a party from its links; null for Party's constructor.
+  std::function<std::unique_ptr<Party>(int, net::Links)> make;
   std::chrono::milliseconds timeout{60'000};
 };
 

@@ -28,7 +28,7 @@ class Party {
   /// 1 hop, 16 B). `layers` counts the plan's layers; the meter gets two more, for input and
   /// output. A link may be null where nothing will be said to that party: the key in common with it
   /// is then known to nobody else.
-  Party(int id, net::Links links, std::size_t layers, crypto::PrfLedger* ledger = nullptr);
+  Party(int id, net::Links links, std::size_t layers, crypto::DrawObserver* observer = nullptr);
 
   int Id() const { return id_; }
   int Next() const { return (id_ + 1) % 3; }
@@ -43,6 +43,10 @@ class Party {
   void Close() noexcept;
 
  private:
+  friend struct tercet::TestAccess;
+  /// Keys that a test has chosen; nothing is sent.
+  Party(int id, net::Links links, std::size_t layers, std::unique_ptr<crypto::KeyRing> keys);
+
   int id_;
   net::Links links_;
   std::unique_ptr<crypto::KeyRing> keys_;
