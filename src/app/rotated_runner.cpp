@@ -22,17 +22,21 @@ double SecondsSince(Clock::time_point start) {
 
 }  // namespace
 
-RotatedRunner::Group::Group(const nn::Plan& its_plan, net::Links links,
+RotatedRunner::Group::Group(const nn::Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
                             const PartySettings& settings, const mpc::Registry& registry)
-    : plan(its_plan),
-      party(settings.id, std::move(links), plan.layers.size()),
-      secure(party, plan, registry) {
+    : plan(its_plan), party(std::move(its_party)), secure(*party, plan, registry) {
   secure.ShareModel(settings.model);
+}
+
+std::unique_ptr<mpc::Party> RotatedRunner::AgreeKeys(std::size_t /*group*/, int id,
+                                                     net::Links links, std::size_t layers) {
+  return std::make_unique<mpc::Party>(id, std::move(links), layers);
 }
 
 RotatedRunner::RotatedRunner(net::Links links, const std::vector<nn::Plan>& plans,
                              const mpc::Registry& registry, const PartySettings& settings,
-                             std::function<void(const std::string& reason)> abort)
+                             std::function<void(const std::string& reason)> abort,
+                             const MakeParty& make_party)
     : settings_(settings), abort_(std::move(abort)) {
   std::vector<net::Links> parts(plans.size());
   for (std::size_t p = 0; p < links.size(); ++p) {
@@ -41,12 +45,14 @@ RotatedRunner::RotatedRunner(net::Links links, const std::vector<nn::Plan>& plan
     for (std::size_t g = 0; g < plans.size(); ++g) parts[g][p] = std::move(split[g]);
   }
   for (std::size_t g = 0; g < plans.size(); ++g)
-    groups_.push_back(std::make_unique<Group>(plans[g], std::move(parts[g]), settings, registry));
+    groups_.push_back(std::make_unique<Group>(
+        plans[g], make_party(g, settings.id, std::move(parts[g]), plans[g].layers.size()), settings,
+        registry));
 }
 
 QueryRunner::Outcome RotatedRunner::Run(std::size_t images, std::size_t batch) {
   QueryRunner::Outcome outcome;
-  mpc::Party& meeting = groups_.front()->party;  // the others have nothing to do meanwhile
+  mpc::Party& meeting = *groups_.front()->party;  // the others have nothing to do meanwhile
   mpc::Meet(meeting);
   const auto start = Clock::now();
   for (std::size_t first = 0; first < images; first += batch) {
@@ -71,7 +77,7 @@ QueryRunner::Outcome RotatedRunner::Run(std::size_t images, std::size_t batch) {
   }
   outcome.wall_s = SecondsSince(start);
   mpc::Meet(meeting);  // nobody leaves before all have everything
-  for (auto& group : groups_) group->party.Close();
+  for (auto& group : groups_) group->party->Close();
   return outcome;
 }
 

@@ -21,8 +21,15 @@ class RotatedRunner {
   /// model's bytes each. `plans`: see RotatedPlans. `abort` closes all links, so that whatever
   /// waits for a message stops; from any thread.
   RotatedRunner(net::Links links, const std::vector<nn::Plan>& plans, const mpc::Registry& registry,
-                const PartySettings& settings,
-                std::function<void(const std::string& reason)> abort);
+                const PartySettings& settings, std::function<void(const std::string& reason)> abort)
+      : RotatedRunner(std::move(links), plans, registry, settings, std::move(abort), AgreeKeys) {}
+
+  /// Makes the party of a group, with that group's part of the links.
+  using MakeParty = std::function<std::unique_ptr<mpc::Party>(
+      std::size_t group, int id, net::Links links, std::size_t layers)>;
+  RotatedRunner(net::Links links, const std::vector<nn::Plan>& plans, const mpc::Registry& registry,
+                const PartySettings& settings, std::function<void(const std::string& reason)> abort,
+                const MakeParty& make_party);
 
   /// Classifies `images` images in batches of `batch`, and closes the links. A group without an
   /// image in the last batch waits for the others. The logits are in the images' order; hops are
@@ -31,20 +38,22 @@ class RotatedRunner {
 
   std::size_t Groups() const { return groups_.size(); }
   const nn::Plan& PlanOf(std::size_t group) const { return groups_[group]->plan; }
-  const net::Meter& MeterOf(std::size_t group) const { return groups_[group]->party.Meter(); }
+  const net::Meter& MeterOf(std::size_t group) const { return groups_[group]->party->Meter(); }
 
  private:
   struct Group {
-    Group(const nn::Plan& its_plan, net::Links links, const PartySettings& settings,
-          const mpc::Registry& registry);
+    Group(const nn::Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
+          const PartySettings& settings, const mpc::Registry& registry);
 
     nn::Plan plan;
-    mpc::Party party;
+    std::unique_ptr<mpc::Party> party;
     nn::SecureNetwork secure;
     std::optional<nn::SecureNetwork::Query> query;  // prepared, not yet run
     std::vector<std::int64_t> logits;               // of one batch
   };
 
+  static std::unique_ptr<mpc::Party> AgreeKeys(std::size_t group, int id, net::Links links,
+                                               std::size_t layers);
   void InEachGroup(std::size_t images, const std::function<void(std::size_t group)>& work);
   void RunGroup(std::size_t group, std::size_t first, std::size_t images);
 

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "conformance/harness.h"
+#include "conformance/pinned.h"
+
+namespace tercet::conformance {
+
+/// Small, so that runs are many; messages are whole bytes, so that no bit of them is padding.
+struct LayerCase {
+  std::string choice;
+  ActivationKind kind = ActivationKind::kSign;
+  std::size_t pool = 0;  ///< kernel and stride
+  unsigned shift = 0;
+  unsigned value_bits = 5, out_bits = 6;
+  std::size_t batch = 8;
+  bool dealt = true;
+};
+void PrintTo(const LayerCase& c, std::ostream* out);
+
+std::optional<Layer> MakeLayer(const LayerCase& c, int helper);
+
+/// One query of the layer. The receiver's share is the same for both inputs, and the others' are
+/// what a missing mask shows at once: zeros, ones, the ends of the range, for half of the elements
+/// each.
+Scenario LayerScenario(const Layer& layer, int receiver);
+
+/// Every kind of layer of every private suite, in each of its forms.
+std::vector<LayerCase> LayerCases();
+/// The helper of the everyday tests.
+int UsualHelper(const LayerCase& c);
+
+/// What the views tell, of all three parties.
+std::vector<std::string> LayerFindings(const LayerCase& c, int helper);
+
+}  // namespace tercet::conformance

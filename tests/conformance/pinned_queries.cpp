@@ -1,0 +1,233 @@
+#include "conformance/pinned_queries.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "app/rotated_runner.h"
+#include "app/rotation.h"
+#include "conformance/harness.h"
+#include "tercet/nn/run_plain.h"
+#include "tercet/nn/secure_network.h"
+
+namespace tercet::conformance {
+namespace {
+
+constexpr std::size_t kChannels = 8;
+constexpr std::size_t kClasses = 4;  // where only the class leaves
+constexpr unsigned kBits = 5, kClassBits = 8;
+
+mpc::LinearShape OneWeightAChannel(const mpc::Shape3& in) {
+  return {.in = in, .out_channels = in.channels, .groups = in.channels};
+}
+
+nn::PublicNetwork Network(const QueryCase& c) {
+  nn::PublicNetwork net;
+  net.name = "pinned";
+  net.input.shape = {kChannels, c.side, c.side};
+  net.input.bits = 1;
+  mpc::Shape3 in = net.input.shape;
+  for (std::size_t k = 0; k <= c.layers.size(); ++k) {
+    nn::PublicLayer layer;
+    layer.name = fmt::format("layer{}", k + 1);
+    layer.type = "conv2d";
+    layer.linear = OneWeightAChannel(in);
+    layer.value_bits = kBits;
+    const bool last = k == c.layers.size();
+    if (!last) {
+      layer.activation = c.layers[k].kind;
+      layer.shift = c.layers[k].shift;
+      layer.suite = c.layers[k].suite;
+      if (c.layers[k].pool > 0) layer.pool = mpc::PoolShape{c.layers[k].pool, c.layers[k].pool};
+    } else if (c.ends == QueryCase::Ends::kClass) {
+      // Differences of four classes, of each class a window of 2 x 2.
+      layer.linear = {.in = in, .out_channels = 4 * kClasses};
+      layer.value_bits = kClassBits;
+      layer.activation = ActivationKind::kSign;
+      layer.pool = mpc::PoolShape{2, 2};
+      layer.compared_classes = kClasses;
+    }
+    if (last && c.shortcut) {
+      layer.shortcut.emplace();
+      layer.shortcut->linear = OneWeightAChannel(net.input.shape);
+    }
+    in = layer.Out();
+    net.layers.push_back(std::move(layer));
+  }
+  return net;
+}
+
+std::vector<std::int64_t> Small(std::size_t count, std::uint64_t seed, std::int64_t most) {
+  std::vector<std::uint8_t> random(count);
+  FillFrom(seed, random);
+  std::vector<std::int64_t> values(count);
+  for (std::size_t i = 0; i < count; ++i) values[i] = random[i] % (2 * most + 1) - most;
+  return values;
+}
+
+/// Weights that differ in all they can: zeros for the one, random ones for the other.
+nn::IntegerNetwork Model(const QueryCase& c, int which) {
+  nn::IntegerNetwork model{Network(c), {}};
+  for (const auto& layer : model.net.layers) {
+    const std::uint64_t seed = 10 * model.weights.size();
+    auto& weights = model.weights.emplace_back();
+    const std::int64_t most = layer.linear.Depth() == 1 ? 2 : 3;  // so that values fit
+    weights.weight = Small(layer.linear.WeightCount(), seed + 1, most);
+    weights.bias = Small(layer.linear.BiasCount(), seed + 2, most);
+    if (layer.shortcut)
+      weights.shortcut = Small(layer.shortcut->linear->WeightCount(), seed + 3, 2);
+    if (which == 1) continue;
+    for (auto* values : {&weights.weight, &weights.bias, &weights.shortcut})
+      std::fill(values->begin(), values->end(), 0);
+  }
+  return model;
+}
+
+nn::Images Pictures(const QueryCase& c, std::size_t count, int which) {
+  nn::Images images{{kChannels, c.side, c.side}, count, {}};
+  images.pixels.resize(count * images.shape.Size());
+  for (std::size_t i = 0; i < images.pixels.size(); ++i)
+    images.pixels[i] = which == 1 ? 255 : i % 3 == 0 ? 255 : 0;
+  return images;
+}
+
+/// What is secret, for one of the inputs, and what must come out.
+struct Secrets {
+  Secrets(const QueryCase& c, int receiver, int input, std::size_t count)
+      : model(Model(c, receiver == c.roles.model_owner ? 0 : input)),
+        images(Pictures(c, count, receiver == c.roles.data_owner ? 0 : input)),
+        expected(nn::RunPlain(model, AllProtocols().PlainOracle(), images, 0, count)) {}
+
+  nn::IntegerNetwork model;
+  nn::Images images;
+  std::vector<std::int64_t> expected;
+};
+
+/// Both inputs, made once: runs are many.
+using Pair = std::array<Secrets, 2>;
+
+std::function<bool(const Received&)> Result(const QueryCase& c, int receiver) {
+  if (receiver != c.roles.receiver) return nullptr;
+  return
+      [output = c.layers.size() + 2](const Received& message) { return message.Layer() == output; };
+}
+
+mpc::SuiteChoice Choice(const QueryCase& c) { return mpc::ParseSuiteChoice(c.suite, "test"); }
+
+}  // namespace
+
+void PrintTo(const QueryCase& c, std::ostream* out) {
+  *out << c.suite << ", roles " << c.roles.helper << c.roles.data_owner << c.roles.model_owner
+       << c.roles.receiver;
+  for (const auto& layer : c.layers)
+    *out << ", " << mpc::ActivationName(layer.kind)
+         << (layer.shift > 0 ? fmt::format(" >> {}", layer.shift) : "")
+         << (layer.pool > 0 ? fmt::format(" pool {}", layer.pool) : "")
+         << (layer.suite.empty() ? "" : " by " + layer.suite);
+  if (c.ends == QueryCase::Ends::kClass) *out << ", class";
+  if (c.shortcut) *out << ", shortcut";
+}
+
+Scenario QueryScenario(const QueryCase& c, int receiver) {
+  const std::size_t count = c.batch * c.queries;
+  auto secrets = std::make_shared<const Pair>(
+      Pair{Secrets(c, receiver, 0, count), Secrets(c, receiver, 1, count)});
+  auto plan = std::make_shared<const nn::Plan>(
+      nn::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch));
+  const auto run = [c, secrets, plan](PinnedSession& session, int input) {
+    const Secrets& secret = (*secrets)[static_cast<std::size_t>(input)];
+    mpc::RunParties(
+        [&](mpc::Party& party) {
+          nn::SecureNetwork net(party, *plan, Mutants());
+          net.ShareModel(party.Id() == c.roles.model_owner ? &secret.model : nullptr);
+          std::vector<nn::SecureNetwork::Query> prepared;
+          for (std::size_t q = 0; q < c.queries; ++q) prepared.push_back(net.Prepare(c.batch));
+          std::vector<std::int64_t> logits;
+          for (std::size_t q = 0; q < c.queries; ++q) {
+            const auto pixels =
+                nn::QuantiseInput(plan->network.input, secret.images, q * c.batch, c.batch);
+            const auto part = net.Run(std::move(prepared[q]),
+                                      party.Id() == c.roles.data_owner ? &pixels : nullptr);
+            logits.insert(logits.end(), part.begin(), part.end());
+          }
+          if (party.Id() == c.roles.receiver)
+            TERCET_CHECK(logits == secret.expected, "the result is wrong");
+        },
+        session.Options(plan->layers.size()));
+  };
+  return {run, Result(c, receiver)};
+}
+
+namespace {
+
+// Three parties over `links`, with parties from `make` (null: as the programs make them).
+void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<nn::Plan>& plans,
+                std::array<net::Links, 3> links, const app::RotatedRunner::MakeParty& make) {
+  std::array<std::jthread, 3> threads;
+  std::array<std::exception_ptr, 3> errors;
+  for (std::size_t at = 0; at < 3; ++at)
+    threads[at] = std::jthread([&, at] {
+      try {
+        const int id = static_cast<int>(at);
+        app::PartySettings settings;
+        settings.id = id;
+        settings.roles = c.roles;
+        settings.model = id == c.roles.model_owner ? &secret.model : nullptr;
+        settings.images = id == c.roles.data_owner ? &secret.images : nullptr;
+        const auto abort = [](const std::string&) {};
+        const auto runner = make
+                                ? std::make_unique<app::RotatedRunner>(
+                                      std::move(links[at]), plans, Mutants(), settings, abort, make)
+                                : std::make_unique<app::RotatedRunner>(std::move(links[at]), plans,
+                                                                       Mutants(), settings, abort);
+        const auto outcome = runner->Run(secret.images.count, c.batch);
+        if (id == c.roles.receiver)
+          TERCET_CHECK(outcome.logits == secret.expected, "the result is wrong");
+      } catch (const std::exception&) {
+        errors[at] = std::current_exception();
+      }
+    });
+  for (auto& thread : threads) thread.join();
+  for (const auto& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+std::vector<nn::Plan> RotatedPlans(const QueryCase& c) {
+  return app::RotatedPlans(nn::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
+                           Mutants(), Choice(c));
+}
+
+}  // namespace
+
+Scenario RotatedScenario(const QueryCase& c, int receiver) {
+  const std::size_t count = c.batch * c.queries;
+  auto secrets = std::make_shared<const Pair>(
+      Pair{Secrets(c, receiver, 0, count), Secrets(c, receiver, 1, count)});
+  auto plans = std::make_shared<const std::vector<nn::Plan>>(RotatedPlans(c));
+  const auto run = [c, secrets, plans](PinnedSession& session, int input) {
+    RunRotated(c, (*secrets)[static_cast<std::size_t>(input)], *plans, net::MakeMemoryLinks(),
+               [&](std::size_t group, int id, net::Links links, std::size_t layers) {
+                 return session.MakeParty(id, std::move(links), layers, group);
+               });
+  };
+  return {run, Result(c, receiver)};
+}
+
+std::vector<Bytes> FirstMessagesOfRotation(const QueryCase& c) {
+  const auto recorder = std::make_shared<net::Recorder>();
+  auto links = net::MakeMemoryLinks();
+  for (auto& own : links)
+    for (auto& link : own)
+      if (link) link = net::MakeRecordingLink(std::move(link), recorder);
+  RunRotated(c, Secrets(c, 0, 1, c.batch), RotatedPlans(c), std::move(links), nullptr);
+  std::vector<Bytes> keys;
+  for (auto& seen : recorder->Take())
+    if (seen.sent && seen.message.phase == net::Phase::kSetup &&
+        seen.message.payload.size() == crypto::PrfKey::kBytes)
+      keys.push_back(std::move(seen.message.payload));
+  return keys;
+}
+
+}  // namespace tercet::conformance

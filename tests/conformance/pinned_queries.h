@@ -1,0 +1,41 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "conformance/pinned.h"
+#include "tercet/mpc/suite.h"
+#include "tercet/nn/plan.h"
+
+namespace tercet::conformance {
+
+/// A small network, for queries under pinned keys: each layer has one weight a channel, so that
+/// runs are many, and all messages are whole bytes.
+struct QueryLayer {
+  mpc::ActivationKind kind = mpc::ActivationKind::kSign;
+  std::string suite;  ///< empty for the query's
+  std::size_t pool = 0;
+  unsigned shift = 0;
+};
+struct QueryCase {
+  std::string suite = "lut";
+  std::vector<QueryLayer> layers{{}};  ///< before the one that gives the logits
+  mpc::Roles roles;
+  std::size_t side = 1;  ///< of the input's maps, of which there are 8
+  std::size_t batch = 1;
+  std::size_t queries = 1;
+  enum class Ends { kLogits, kClass } ends = Ends::kLogits;
+  bool shortcut = false;  ///< from the input to the last layer, with weights
+};
+void PrintTo(const QueryCase& c, std::ostream* out);
+
+/// The whole of it after the keys' agreement: model, material, queries, result. Checks the result.
+/// Image and weights differ between the two inputs, but for what the receiver owns.
+Scenario QueryScenario(const QueryCase& c, int receiver);
+
+/// With the dealer's role going round over three images.
+Scenario RotatedScenario(const QueryCase& c, int receiver);
+/// The same without pinned keys: what is sent in setup that is as long as a key.
+std::vector<Bytes> FirstMessagesOfRotation(const QueryCase& c);
+
+}  // namespace tercet::conformance
