@@ -45,6 +45,7 @@ struct Received {
   /// The layer: 0 input, 1..L, L+1 output.
   std::size_t Layer() const { return tag >> 16; }
   std::string Describe() const;
+  bool operator==(const Received&) const = default;
 };
 
 /// A draw from the key that the receiver lacks: group, purpose, first block.
