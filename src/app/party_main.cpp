@@ -287,8 +287,6 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     launcher->Send(ReportEvent{report::ToJson(report)});
     return kExitOk;
   }
-  if (!arguments.json.empty())
-    WriteFile(arguments.json, report::ToJson(report), FileRights::kOwner);
   Print("{}", report::Describe(report, report::Utf8Locale()));
   if (receives && !makes_material) {
     const auto predictions = nn::Predictions(report.logits, report.classes);
@@ -301,6 +299,10 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
             labels.size());
     }
   }
+  // Last, so that a disk that is full does not lose what has been computed.
+  FlushOutput();
+  if (!arguments.json.empty())
+    WriteFile(arguments.json, report::ToJson(report), FileRights::kOwner);
   return kExitOk;
 }
 

@@ -24,7 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMaxPemBytes = std::size_t{1} << 20;
 constexpr std::size_t kMaxNameLength = 100;
 constexpr std::string_view kFingerprintPrefix = "sha256:";
 constexpr const char* kAuthority = "tercet certificate authority";

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -143,6 +144,25 @@ TEST(Results, GoDownAPipeThatIsNamed) {
           .Wait();
   EXPECT_EQ(both.status, 0) << both.err;
   EXPECT_LT(both.out.find("On link none"), both.out.find("network,suite,batch"));
+}
+
+// What was computed is not lost with the file that does not take it.
+TEST(Results, ArePrintedWhenTheirFileIsFull) {
+  const World world;
+  std::string full = "/dev/full";
+  if (::geteuid() == 0) {  // who could destroy it
+    full = world.File("full");
+    if (::mknod(full.c_str(), S_IFCHR | 0666, ::makedev(1, 7)) != 0 ||
+        !std::ofstream(full).is_open())
+      GTEST_SKIP() << "no devices can be made";
+  }
+  const auto result = world.Run("dense", {"--json", full}).Wait();
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.out, HasSubstr("accuracy"));
+  EXPECT_EQ(result.err, fmt::format("tercet: error: {}: cannot be written: No space left on "
+                                    "device\n",
+                                    full));
+  EXPECT_TRUE(std::filesystem::is_character_file(full));
 }
 
 TEST(Limits, OfAFilesSizeAreErrors) {
@@ -315,10 +335,10 @@ TEST_F(PartyProcess, ThatWaitsForItsReaderInTheEndStopsWhenAsked) {
                                [&] { ::dup2(pipe.write.Get(), STDOUT_FILENO); });
   ASSERT_TRUE(Eventually([&] { return pipe.Drain(); }));
   pipe.Fill();
-  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(world_.File("out.json")); }));
+  for (std::size_t p = 1; p < 3; ++p) EXPECT_EQ(parties[p].Wait().status, 0);
   ::kill(parties[0].Pid(), SIGTERM);
   ExpectToldOfSignal(parties[0]);
-  for (std::size_t p = 1; p < 3; ++p) EXPECT_EQ(parties[p].Wait().status, 0);
+  EXPECT_FALSE(std::filesystem::exists(world_.File("out.json")));
 }
 
 }  // namespace
