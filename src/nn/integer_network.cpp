@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 
 #include "nn/bounds.h"
@@ -25,6 +26,8 @@ using nlohmann::json;
 constexpr char kNetworkKey[] = "tercet.network";
 constexpr char kFormatKey[] = "tercet.format";
 constexpr char kFormat[] = "2";
+constexpr char kDigestKey[] = "tercet.sha256";
+constexpr std::string_view kKeyPrefix = "tercet.";  // of all three
 
 json ShapeToJson(const Shape3& shape) { return {shape.channels, shape.height, shape.width}; }
 
@@ -173,6 +176,7 @@ void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& fi
           ShortcutShape(layer), weights.shortcut, SmallestType(weights.shortcut));
     }
   }
+  data.metadata[kDigestKey] = ContentDigest(data, kDigestKey);
   SaveTensors(data, file);
 }
 
@@ -189,6 +193,17 @@ IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec
   if (format->second != kFormat) {
     throw ConfigError(header, fmt::format("found {} '{}', expected '{}'; compile the model again",
                                           kFormatKey, Printable(format->second), kFormat));
+  }
+  const auto digest = data.metadata.find(kDigestKey);
+  if (digest == data.metadata.end()) {
+    throw ConfigError(header, fmt::format("has no {}, which would show damage; compile the model "
+                                          "again",
+                                          kDigestKey));
+  }
+  if (digest->second != ContentDigest(data, kDigestKey)) {
+    throw ConfigError(name, fmt::format("is damaged: what it holds has another SHA-256 than it "
+                                        "states ({})",
+                                        kDigestKey));
   }
   IntegerNetwork network;
   const std::string place = fmt::format("{} metadata {}", name, kNetworkKey);
@@ -213,7 +228,10 @@ IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec
 }
 
 bool IsCompiled(const std::filesystem::path& file) {
-  return LoadTensorMetadata(file).contains(kNetworkKey);
+  // By any of the keys, so that damage to one does not make float weights of the rest.
+  const auto metadata = LoadTensorMetadata(file);
+  return std::any_of(metadata.begin(), metadata.end(),
+                     [](const auto& entry) { return entry.first.starts_with(kKeyPrefix); });
 }
 
 void ProveWidths(const IntegerNetwork& network, const std::string& place) {

@@ -1,6 +1,7 @@
 #include "tercet/nn/tensor_file.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +17,7 @@
 #include "nn/input.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/crypto/certificates.h"
 
 namespace tercet::nn {
 namespace {
@@ -433,6 +435,19 @@ TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::strin
     return std::vector<std::uint8_t>(begin, begin + static_cast<std::ptrdiff_t>(count));
   };
   return TensorReader(bytes.size(), read, name).All();
+}
+
+std::string ContentDigest(const TensorFile& data, const std::string& left_out) {
+  std::string text;
+  for (const auto& [key, value] : data.metadata)
+    if (key != left_out) text += fmt::format("{} {} {} {}\n", key.size(), key, value.size(), value);
+  for (const auto& [name, tensor] : data.tensors) {
+    const std::string_view bytes(reinterpret_cast<const char*>(tensor.bytes.data()),
+                                 tensor.bytes.size());
+    text += fmt::format("{} {} {} [{}] {}\n", name.size(), name, Info(tensor.dtype).name,
+                        fmt::join(tensor.shape, ", "), crypto::Sha256Hex(bytes));
+  }
+  return crypto::Sha256Hex(text);
 }
 
 std::vector<std::uint8_t> SerializeTensors(const TensorFile& data) {

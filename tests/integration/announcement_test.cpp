@@ -379,6 +379,7 @@ class ModelFile : public Testbed {
     change(file, announcement);
     if (file.metadata["tercet.network"].empty())
       file.metadata["tercet.network"] = announcement.dump();
+    file.metadata["tercet.sha256"] = nn::ContentDigest(file, "tercet.sha256");
     nn::SaveTensors(file, File());
   }
   // By `run`, `plan` and `plain`, with status 2; by a party, whose peers end with 1.

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "nn/scratch.h"
+#include "tercet/base/file_reader.h"
 #include "tercet/nn/architecture.h"
 #include "tercet/nn/tensor_file.h"
 
@@ -126,12 +127,14 @@ TEST(ProveWidthsTest, ReluPassesItsRangeOn) {
 
 class CompiledFileTest : public testing::Test {
  protected:
-  /// Saves the small network, changes the file and expects it to be refused.
+  /// Saves the small network, changes the file, whose digest is right again, and expects it to be
+  /// refused.
   void ExpectRefusedFile(const std::function<void(TensorFile&)>& change, const std::string& place,
                          const std::string& text) const {
     SaveCompiled(SmallNetwork(), file_);
     TensorFile data = LoadTensors(file_);
     change(data);
+    data.metadata["tercet.sha256"] = ContentDigest(data, "tercet.sha256");
     SaveTensors(data, file_);
     ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_.string() + place, text);
   }
@@ -163,6 +166,36 @@ TEST_F(CompiledFileTest, FloatWeightsAreNotCompiled) {
   EXPECT_FALSE(IsCompiled(file_));
   ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_.string() + " header",
                     "compiled model");
+}
+
+TEST_F(CompiledFileTest, RefusesEveryFlippedBit) {
+  SaveCompiled(SmallNetwork(), file_);
+  auto bytes = ReadFile(file_, {"a test's file", 1 << 20});
+  for (std::size_t bit = 0; bit < 8 * bytes.size(); bit += 3) {
+    bytes[bit / 8] ^= static_cast<std::uint8_t>(1U << bit % 8);
+    directory_.Write("model.safetensors", bytes);
+    EXPECT_THROW(LoadCompiled(file_, SmallSpec()), ConfigError) << "bit " << bit;
+    bytes[bit / 8] ^= static_cast<std::uint8_t>(1U << bit % 8);
+  }
+}
+
+TEST_F(CompiledFileTest, RefusesFilesWhoseDataHaveNoDigestOrAnotherOne) {
+  SaveCompiled(SmallNetwork(), file_);
+  const TensorFile good = LoadTensors(file_);
+  TensorFile data = good;
+  data.tensors.at("conv1.weight").bytes[0] ^= 1;
+  SaveTensors(data, file_);
+  ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_,
+                    "is damaged: what it holds has another SHA-256 than it states");
+  data = good;
+  data.metadata.erase("tercet.sha256");
+  SaveTensors(data, file_);
+  ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_.string() + " header",
+                    "has no tercet.sha256, which would show damage; compile the model again");
+  // What has one of the keys is no file of float weights.
+  data.metadata = {{"tercet.format", "2"}};
+  SaveTensors(data, file_);
+  EXPECT_TRUE(IsCompiled(file_));
 }
 
 TEST_F(CompiledFileTest, RefusesTruncatedFiles) {

@@ -102,12 +102,14 @@ struct IntegerNetwork {
 
 /// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" (and
 /// "conv1.shortcut") in the smallest signed type that holds them, and the model's Announcement as
-/// JSON in the metadata ("tercet.network", "tercet.format" = "2"). All else follows from the
-/// architecture that it is loaded for. Loading proves the widths again: ConfigError names the layer
-/// whose bound does not hold, a missing tensor or a wrong shape, and what NetworkOf refuses.
+/// JSON in the metadata ("tercet.network", "tercet.format" = "2"), with the ContentDigest of all of
+/// it ("tercet.sha256"). All else follows from the architecture that it is loaded for. Loading
+/// compares the digest and proves the widths again: ConfigError says that the file is damaged, and
+/// names the layer whose bound does not hold, a missing tensor or a wrong shape, and what NetworkOf
+/// refuses.
 void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file);
 IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec& spec);
-/// Whether the file is a compiled model (has the metadata above) rather than float weights.
+/// Whether the file is a compiled model (has any of the metadata above) rather than float weights.
 bool IsCompiled(const std::filesystem::path& file);
 
 /// Throws ConfigError unless every layer's interval of values, over all inputs in range, fits its

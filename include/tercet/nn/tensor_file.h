@@ -50,6 +50,11 @@ TensorFile LoadTensors(const std::filesystem::path& file);
 std::map<std::string, std::string> LoadTensorMetadata(const std::filesystem::path& file);
 /// The same from memory; `name` stands for the file in messages.
 TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::string& name);
+/// SHA-256 in hex of all that a file holds but its metadata `left_out` (where the digest itself may
+/// stand): that of "<length> <key> <length> <text>\n" for each piece of metadata, in the order of
+/// keys, followed by "<length> <name> <dtype> [<size>, ...] <SHA-256 of the bytes in hex>\n" for each
+/// tensor, in the order of names; lengths in bytes.
+std::string ContentDigest(const TensorFile& data, const std::string& left_out);
 /// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's
 /// bytes do not fit its shape or it is named "__metadata__".
 std::vector<std::uint8_t> SerializeTensors(const TensorFile& data);
