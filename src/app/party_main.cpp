@@ -191,6 +191,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (makes_material && !arguments.images.empty())
     throw ConfigError("--images", "material is made without images; leave it out");
   CheckOwner(!arguments.images.empty(), owns_images, "--images", id, "the images");
+  if (makes_material && !arguments.labels.empty())
+    throw ConfigError("--labels", "material is made without images; leave it out");
   if (!arguments.labels.empty() && !receives)
     throw ConfigError(
         "--labels",
@@ -211,8 +213,10 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     images = nn::LoadImages(arguments.images, arguments.limit, settings.spec.input.shape);
     settings.images = &*images;
   }
-  if (!arguments.labels.empty())
+  if (!arguments.labels.empty()) {
     labels = nn::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
+    settings.labels = labels.size();
+  }
 
   net::TcpOptions tcp;
   tcp.party = id;
@@ -280,9 +284,6 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     const auto predictions = nn::Predictions(report.logits, report.classes);
     if (labels.empty()) {
       Print("\npredictions: {}\n", fmt::join(predictions, " "));
-    } else if (labels.size() != predictions.size()) {
-      throw ConfigError("--labels", fmt::format("{} labels found, {} expected, one for each image",
-                                                labels.size(), predictions.size()));
     } else {
       const std::size_t correct = CountCorrect(predictions, labels);
       Print("\naccuracy: {:.2f} % ({} of {} images)\n",

@@ -404,6 +404,10 @@ PartySession::Task PartySession::Agree(net::Links& links) const {
                  settings_.images != nullptr ? std::to_string(settings_.images->count) : "", 16,
                  "the number of images");
     task.images = ParseImageCount(announced, settings_.roles.data_owner);
+    if (settings_.labels && *settings_.labels != task.images)
+      throw ConfigError("--labels",
+                        fmt::format("{} labels found, {} expected, one for each image of party {}",
+                                    *settings_.labels, task.images, settings_.roles.data_owner));
   }
   std::size_t batch = settings_.batch;
   if (from_file) {

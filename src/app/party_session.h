@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,6 +33,8 @@ struct PartySettings {
   net::LinkProfile link;
   const nn::IntegerNetwork* model = nullptr;  ///< at the model's owner only; not with `material`
   const nn::Images* images = nullptr;  ///< at the owner of the images only; not with `material_out`
+  /// How many labels the receiver has, if any: as many images are expected before any is queried.
+  std::optional<std::size_t> labels;
   /// For how many queries material is made beside the one that runs. 0: each query's offline and
   /// online phase in turn, with a meeting before each, so that they are timed apart.
   std::size_t ahead = 0;

@@ -67,6 +67,21 @@ TEST_F(Testbed, ThreePartiesAgreeAndReport) {
   }
 }
 
+// The receiver need not have the images; it compares as soon as their number is announced.
+TEST_F(Testbed, RefusesLabelsOfAnotherCountBeforeTheFirstQuery) {
+  config_["roles"] = {{"helper", 0}, {"data_owner", 1}, {"model_owner", 2}, {"receiver", 2}};
+  world_.Write("few.idx", IdxLabels({0, 1, 2}));
+  auto parties =
+      StartAll({"dense", "dense", "dense"}, {{{}, {}, {"--labels", world_.File("few.idx")}}});
+  for (std::size_t p = 0; p < 3; ++p) {
+    const auto result = parties[p].Wait();
+    EXPECT_EQ(result.status, p == 2 ? 2 : 1) << result.err;
+    EXPECT_THAT(result.err,
+                HasSubstr("--labels: 3 labels found, 10 expected, one for each image of party 1"));
+    EXPECT_THAT(result.out, testing::Not(HasSubstr("10 images in batches")));
+  }
+}
+
 TEST_F(Testbed, RefusesAnotherNetwork) {
   ExpectAllFail(StartAll({"dense", "dense", "conv"}, {}), "network digest");
 }
