@@ -149,6 +149,24 @@ TEST(Auto, IsAsGoodAsTheBestOfAllCombinations) {
 
 // Where evaluators' messages cross, a hop more in one layer lengthens nothing: then the suite that
 // computes less is taken there, though layer by layer the one with fewer hops would win.
+// A minute's work where the effort grows with the square of the layers or faster, well below a
+// second where it grows with them.
+TEST(Auto, ChoosesForHundredsOfLayers) {
+  const std::size_t count = 330;
+  auto network = Dense(std::vector<unsigned>(count + 1, 9));
+  // Shortcuts, whose outputs stay open, near and far.
+  for (std::size_t k = 10; k < count; k += 10)
+    network.layers[k].shortcut = Shortcut{.from = k % 20 == 0 ? k - 9 : k / 2};
+  const AutoSettings settings{Candidates(), Link(1, 1000), Objective::kOnline};
+  const auto chosen = ChooseSuites(network, Protocols(), settings, {}, 1);
+  const auto value = ValueOf(chosen, settings, 1);
+  for (const auto& candidate : Candidates()) {
+    auto same = network;
+    for (std::size_t k = 0; k < count; ++k) same.layers[k].suite = candidate.suite.Text();
+    EXPECT_LE(value, ValueOf(same, settings, 1)) << candidate.suite.Text();
+  }
+}
+
 TEST(Auto, ComparesWholePlansOnALongLink) {
   const auto network = Dense({12, 12, 12});
   const AutoSettings settings{Candidates(), Link(80, 0)};
