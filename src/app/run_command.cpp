@@ -258,6 +258,9 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
       reports[p] = PartySession(settings, input.registry).Run([&] { return std::move(links[p]); });
     } catch (const std::exception& e) {
       failures[p] = Classify(e);
+      // One that fails before its session has its links would leave the others waiting for it.
+      for (const auto& link : links[p])
+        if (link) link->Abort(e.what());
     }
   };
   if (const auto absent = input.Absent()) {

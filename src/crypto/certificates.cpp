@@ -241,6 +241,12 @@ CertificateHandle LoadCertificate(const fs::path& file) {
   CertificateHandle certificate(PEM_read_bio_X509(Pem(bytes).get(), nullptr, nullptr, nullptr));
   if (certificate == nullptr)
     throw ConfigError(file.string(), "holds no certificate in PEM format");
+  for (const ASN1_TIME* time :
+       {X509_get0_notBefore(certificate.get()), X509_get0_notAfter(certificate.get())}) {
+    std::tm unused{};
+    if (ASN1_TIME_to_tm(time, &unused) != 1)
+      throw ConfigError(file.string(), "holds a certificate with a date that is none");
+  }
   return certificate;
 }
 
