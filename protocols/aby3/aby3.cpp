@@ -162,8 +162,11 @@ class Aby3Activation final : public Activation {
     TERCET_CHECK(correlation->mask.Count() == spec_.Out().Size() * z.Cols(),
                  "layer {}: prepared for {} outputs, got {}", spec_.layer,
                  correlation->mask.Count(), spec_.Out().Size() * z.Cols());
+    const auto fits = [&](const AnyMatrix& half) {
+      return half.Rows() == layout_.RandomBits() * spec_.Out().Size() && half.Cols() == z.Cols();
+    };
     TERCET_CHECK(correlation->mask.Rows() == layout_.carries.size() &&
-                     correlation->arith.mine.Rows() == layout_.RandomBits() * spec_.Out().Size(),
+                     fits(correlation->arith.mine) && fits(correlation->arith.next),
                  "layer {}: prepared for another activation", spec_.layer);
     const std::size_t batch = z.Cols(), count = z.Rows() * batch;
 

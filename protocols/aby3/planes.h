@@ -25,7 +25,13 @@ class Planes {
   const std::uint64_t* operator[](std::size_t row) const { return data_.data() + row * words_; }
   std::span<std::uint64_t> All() { return data_; }
 
-  void Visit(mpc::Archive& archive) { archive(rows_)(count_)(words_)(data_); }
+  void Visit(mpc::Archive& archive) {
+    archive(rows_)(count_)(words_)(data_);
+    if (words_ != count_ / 64 + (count_ % 64 != 0) ||
+        (words_ == 0 ? !data_.empty()
+                     : data_.size() / words_ != rows_ || data_.size() % words_ != 0))
+      archive.Refuse("planes of another size than their bits");
+  }
 
   Planes& operator^=(const Planes& other);  ///< Throws InternalError when sizes differ.
 

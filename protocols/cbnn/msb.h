@@ -52,6 +52,13 @@ class MsbExtraction {
   template <Word W>
   BitShare Run(Context& ctx, const SignMask& mask, const ArithShare<W>& x) {
     const ArithShare<W> odd = AddPublic(ctx.Id(), Scale(x, W{2}), W{1});  // 2x + 1: never zero
+    TERCET_CHECK(mask.beta.mine.size() == odd.mine.size() &&
+                     mask.beta.next.size() == odd.mine.size() &&
+                     mask.product.mine.Rows() == odd.mine.shape()[0] &&
+                     mask.product.mine.Cols() == odd.mine.shape()[1] &&
+                     mask.product.next.Rows() == odd.mine.shape()[0] &&
+                     mask.product.next.Cols() == odd.mine.shape()[1],
+                 "a sign was prepared for another number of elements");
     const ArithShare<W> product{mask.product.mine.As<W>(), mask.product.next.As<W>(), ring_bits_};
     const ArithShare<W> u = Multiply(ctx, online_zero_, product, odd);  // 1 hop, 3 * ring_bits
     const Matrix<W> opened = Reveal(ctx, u);                            // 1 hop, 3 * ring_bits

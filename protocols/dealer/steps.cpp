@@ -62,6 +62,7 @@ Bits DrawRho(Ends& ends, std::size_t count, unsigned width) {
 }
 
 Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width) {
+  CheckSize("a mask", mask.size(), own.size());
   XorInto(own, mask);
   ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
     ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own).subspan(begin, n), width);  // 1 hop
@@ -204,6 +205,7 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
                        window, std::span<V>(out.data(), out.size()));
       return out;
     }
+    CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
     bits.assign(window.size(), 0);
     ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
                                       window.size(), step.width, 0);

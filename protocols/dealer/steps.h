@@ -58,6 +58,12 @@ class Ends {
 // one message. Sending them all before any is received is one hop.
 /// Elements of a message between the evaluators.
 inline constexpr std::size_t kExchangeElements = std::size_t{1} << 17;
+/// Material may come from a file: throws InternalError unless what an evaluator kept is as large as
+/// the layer needs.
+inline void CheckSize(const char* what, std::size_t found, std::size_t expected) {
+  TERCET_CHECK(found == expected, "material with {} of size {}, expected {}", what, found,
+               expected);
+}
 /// Adds to `values` what `from` sent, which fits in one piece.
 template <ring::Word W>
 void ReceiveAdd(Context& ctx, int from, std::span<W> values, unsigned bits) {
@@ -123,6 +129,7 @@ AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t 
 template <ring::Word W>
 void OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec, Matrix<W>& mask,
                 const Matrix<W>& z) {
+  TERCET_CHECK(mask.shape() == z.shape(), "layer {}: prepared for another batch", spec.layer);
   const std::span<W> b(mask.data(), mask.size());
   ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
     const std::span<W> part = b.subspan(begin, n);
@@ -173,6 +180,10 @@ void DealTables(Context& ctx, Ends& ends, const ArithTable& table, F&& fill) {
 template <ring::Word V>
 void SelectEntries(const Ends& ends, const ArithTable& table, const Entries& entries, const Bits& e,
                    std::span<V> out) {
+  const std::size_t found = ends.IsE2() ? entries.dealt.size() : entries.masks.As<V>().size();
+  const std::size_t values = table.count * table.Dealt();
+  CheckSize("a table's entries", found,
+            ends.IsE2() ? ring::PackedBytes(values, table.out_bits) : values);
   if (ends.IsE2()) {
     SelectDealt<V>(table, entries.dealt, e, out);
   } else {

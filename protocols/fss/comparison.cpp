@@ -107,9 +107,13 @@ void Comparison::Evaluate(const Ends& ends, const Formula& formula, const Materi
   Buffer<std::uint64_t> x(kChunk);
   Buffer<V> shares(kChunk * layout_.shapes[0].outputs);
   std::span<const Block> roots(material.roots);
+  dealer::CheckSize("roots", roots.size(), b.size() * layout_.shapes.size());
   auto next_piece = material.pieces.begin();
   ForRanges(b.size(), layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t size) {
+    TERCET_CHECK(next_piece != material.pieces.end(), "material with too few keys");
     const Bytes& piece = *next_piece++;
+    dealer::CheckSize("keys", piece.size(),
+                      layout_.SharedBytes(size) + (ends.IsE2() ? layout_.FirstBytes(size) : 0));
     ByteSpan rest = ByteSpan(piece).subspan(kHashKeyBytes);
     ByteSpan first = rest.subspan(layout_.RestBytes(size));
     auto functions = Functions<V>(layout_, piece);

@@ -159,6 +159,7 @@ Bits Comparison::OpenFlags(Context& ctx, const Ends& ends, const Formula& formul
   std::fill(flags.begin(), flags.end(), std::uint8_t{0});
   std::array<std::uint8_t, kBlock> index;
   const W complement = formula.Complement<W>();
+  dealer::CheckSize("tables", material.tables.size(), layout_.CompareBytes(b.size()));
   ForBlocks(layout_, b.size(), [&](std::size_t begin, std::size_t n, std::size_t at) {
     const std::uint8_t* table = material.tables.data() + at;
     unsigned flag = 0;

@@ -6,6 +6,10 @@ namespace tercet::mpc {
 
 void Cost::Add(Phase phase, Round round) {
   TERCET_CHECK(phase != Phase::kSetup, "a query's cost is offline or online");
+  for (const auto& message : round)
+    TERCET_CHECK(IsParty(message.from) && IsParty(message.to) && message.from != message.to,
+                 "a message from party {} to party {}, expected two of 0, 1 and 2", message.from,
+                 message.to);
   Part& part = phase == Phase::kOffline ? offline_ : online_;
   for (const auto& message : round)
     part.bytes[static_cast<std::size_t>(message.from)] += message.bytes;
@@ -22,6 +26,18 @@ std::uint32_t Cost::Hops(const Part& part) {
   HopCounter counter;
   for (const auto& round : part.rounds) counter.Add(round);
   return counter.Hops();
+}
+
+void CheckRoles(const Roles& roles, const std::string& place) {
+  const auto check = [&](const char* role, int party) {
+    if (!IsParty(party))
+      throw ConfigError(
+          place, fmt::format("{} {} found, a party's number, 0, 1 or 2, expected", role, party));
+  };
+  check("helper", roles.helper);
+  check("data owner", roles.data_owner);
+  check("model owner", roles.model_owner);
+  check("receiver", roles.receiver);
 }
 
 std::string SuiteChoice::Text() const {

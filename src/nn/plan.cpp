@@ -125,6 +125,7 @@ void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc
 Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
               const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch) {
   if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
+  mpc::CheckRoles(roles, "roles");
   Plan plan;
   plan.network = network;
   plan.roles = roles;

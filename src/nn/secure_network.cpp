@@ -304,6 +304,8 @@ void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
   if (!archive.Reading()) return;
   archive.Finish();
   const std::size_t batch = query.batch;
+  if (batch == 0 || batch > plan_.batch)
+    archive.Refuse(fmt::format("material for {} images, expected 1 to {},", batch, plan_.batch));
   bool fits = MayBeShare(query.input, plan_.network.input.shape.Size(), batch, plan_.input_bits) &&
               MayBeShare({query.output->mask, query.output->dealt}, plan_.network.Classes(), batch,
                          plan_.output_bits);

@@ -373,6 +373,78 @@ TEST(LaterSessions, RefuseWhatDoesNotFit) {
   EXPECT_TRUE(other.HelperActsOnline());
 }
 
+// Material that was made for another form of the suite, or another batch, can be read, since its
+// fields are the same; none of it is taken for what is needed.
+class OtherMaterial
+    : public testing::TestWithParam<std::tuple<const char*, std::pair<const char*, const char*>>> {
+};
+
+TEST_P(OtherMaterial, IsRefusedWhenItRuns) {
+  const auto [name, suites] = GetParam();
+  const auto network = RandomWeights(name, 8, 12);
+  constexpr std::size_t kBatch = 3;
+  const auto plan_for = [&](const char* suite) {
+    return MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice(suite, "test"), {}, kBatch);
+  };
+  const auto made = plan_for(suites.first), used = plan_for(suites.second);
+  std::array<Bytes, 3> queries;
+  const auto prepare = [&](const Plan& plan, std::size_t batch) {
+    mpc::RunParties(
+        [&](mpc::Party& party) {
+          SecureNetwork net(party, plan, Protocols());
+          net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+          auto query = net.Prepare(batch);
+          mpc::Archive archive;
+          net.Visit(archive, query);
+          queries[static_cast<std::size_t>(party.Id())] =
+              Bytes(archive.Written().begin(), archive.Written().end());
+        },
+        {.layers = plan.layers.size()});
+  };
+  // `victim` alone has the other material.
+  const auto run = [&](int victim, const std::array<Bytes, 3>& right) {
+    mpc::RunParties(
+        [&](mpc::Party& party) {
+          const auto p = static_cast<std::size_t>(party.Id());
+          SecureNetwork net(party, used, Protocols());
+          net.ShareModel(party.Id() == used.roles.model_owner ? &network : nullptr);
+          SecureNetwork::Query query;
+          mpc::Archive archive(party.Id() == victim ? queries[p] : right[p], "query");
+          net.Visit(archive, query);
+          const std::vector<std::int64_t> input(network.net.input.shape.Size() * kBatch, 3);
+          net.Run(std::move(query), party.Id() == used.roles.data_owner ? &input : nullptr);
+        },
+        {.layers = used.layers.size()});
+  };
+  prepare(used, kBatch);
+  const auto right = queries;
+  run(-1, right);
+  if (suites.first != suites.second) {
+    prepare(made, kBatch);
+    for (const int victim : {used.roles.Evaluator1(), used.roles.Evaluator2()})
+      EXPECT_THROW(run(victim, right), Error) << "party " << victim;
+  }
+  prepare(used, kBatch - 1);
+  for (int victim = 0; victim < 3; ++victim)
+    if (victim != used.roles.helper || used.HelperActsOnline()) {
+      EXPECT_THROW(run(victim, right), Error) << "party " << victim;
+    }
+}
+using Suites = std::pair<const char*, const char*>;
+INSTANTIATE_TEST_SUITE_P(
+    Forms, OtherMaterial,
+    testing::Combine(testing::Values("mnistnet1"),
+                     testing::Values(Suites{"lut:chunks=2,form=bit", "lut:chunks=3,form=bit"},
+                                     Suites{"lut:chunks=3,form=bit", "lut:chunks=2,form=bit"},
+                                     Suites{"lut:form=bit", "lut:form=arith"},
+                                     Suites{"fss:form=arith", "fss:form=bit"},
+                                     Suites{"fss:form=bit", "fss:form=arith"},
+                                     Suites{"aby3", "aby3"}, Suites{"cbnn", "cbnn"})));
+INSTANTIATE_TEST_SUITE_P(Pools, OtherMaterial,
+                         testing::Combine(testing::Values("mnistnet2"),
+                                          testing::Values(Suites{"lut:chunks=2", "lut:chunks=3"},
+                                                          Suites{"lut:chunks=3", "lut:chunks=2"})));
+
 TEST(Plan, RefusesBatchZero) {
   const auto network = RandomWeights("mnistnet1", 2, 11);
   EXPECT_THROW(MakePlan(network.net, Protocols(), {"lut", {}}, {}, 0), ConfigError);

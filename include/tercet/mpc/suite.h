@@ -15,6 +15,9 @@
 /// The interfaces that protocols implement and the executor uses.
 namespace tercet::mpc {
 
+/// Whether it is a party's number.
+constexpr bool IsParty(int party) { return party >= 0 && party < 3; }
+
 /// Who does what; public. The helper deals correlated randomness. It may have the other roles too;
 /// where it owns the input or receives the result it has to be there online.
 struct Roles {
@@ -27,6 +30,9 @@ struct Roles {
   int Evaluator2() const { return (helper + 2) % 3; }
   bool operator==(const Roles&) const = default;
 };
+/// Throws ConfigError (place `place`) that names the role, unless each is a party's number. One
+/// party may have any of them, or all.
+void CheckRoles(const Roles& roles, const std::string& place);
 
 /// One message of a cost.
 struct Transmission {
@@ -42,6 +48,7 @@ using Round = std::vector<Transmission>;
 /// sends the next, two parts together take fewer than the sum.
 class Cost {
  public:
+  /// Throws InternalError unless each message goes from one party to another.
   void Add(Phase phase, Round round);
   Cost& operator+=(const Cost& other);
 

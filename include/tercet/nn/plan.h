@@ -8,6 +8,8 @@
 
 namespace tercet::nn {
 
+inline constexpr std::size_t kMaxBatch = 4096;  ///< images a query, in the programs and in files
+
 /// How one layer is computed securely, and what that costs for one query (one batch).
 struct PlannedLayer {
   PublicLayer layer;
@@ -47,7 +49,7 @@ struct Plan {
 };
 
 /// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError
-/// naming the layer.
+/// naming the layer, and ConfigError for a batch of 0 or a role that is no party.
 Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,
               const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch);
 
