@@ -3,14 +3,10 @@
 #include <algorithm>
 #include <array>
 
-#include "tercet/crypto/prf.h"
-
 namespace tercet::mpc {
 
 Archive::Archive(ByteSpan data, std::string place)
     : reading_(true), place_(std::move(place)), data_(data) {}
-
-Archive::~Archive() { crypto::Wipe(written_); }
 
 Archive& Archive::operator()(AnyMatrix& matrix) {
   // 0 bits: nothing known.
@@ -55,14 +51,6 @@ void Archive::Number(std::uint64_t& value) {
 
 void Archive::Raw(std::span<std::uint8_t> bytes) {
   if (!reading_) {
-    if (written_.capacity() - written_.size() < bytes.size()) {
-      // Grown by hand: what a vector leaves behind when it grows would not be wiped.
-      Bytes larger;
-      larger.reserve(std::max(2 * written_.capacity(), written_.size() + bytes.size()));
-      larger.insert(larger.end(), written_.begin(), written_.end());
-      written_.swap(larger);
-      crypto::Wipe(larger);
-    }
     written_.insert(written_.end(), bytes.begin(), bytes.end());
     return;
   }

@@ -56,7 +56,6 @@ Party::Party(int id, net::Links links, std::size_t layers, crypto::DrawObserver*
                     message.payload.size(), message.tag));
   keys_ = std::make_unique<crypto::KeyRing>(id, std::move(mine), crypto::PrfKey(message.payload),
                                             observer);
-  crypto::Wipe(message.payload);
 }
 
 net::Link& Party::LinkTo(int peer) {

@@ -14,7 +14,7 @@ namespace tercet::mpc {
 /// Writes fields one after the other, or fills them from what was written: one function that names
 /// the fields serves both directions. Fields are in the machine's byte order (lengths
 /// little-endian), each array with its length before it, so an archive is for the machine that
-/// wrote it. What is written is secret and wiped with the archive. Not thread safe.
+/// wrote it. Not thread safe.
 ///
 ///     void Visit(Archive& archive) override { archive(mask)(tables); }
 class Archive {
@@ -23,7 +23,6 @@ class Archive {
   Archive() = default;
   /// An archive to read `data` from, which must outlive it; `place` is for errors.
   Archive(ByteSpan data, std::string place);
-  ~Archive();
   Archive(const Archive&) = delete;
   Archive& operator=(const Archive&) = delete;
 

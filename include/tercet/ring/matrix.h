@@ -5,14 +5,16 @@
 #include <variant>
 #include <xtensor/xtensor.hpp>
 
+#include "tercet/base/bytes.h"
 #include "tercet/ring/word.h"
 
 namespace tercet::ring {
 
 /// Values of one layer for a whole batch, row-major: rows = features (C*H*W, in that order),
 /// columns = images of the batch. The batch runs innermost, so every kernel vectorises over it.
+/// Wiped when it is freed.
 template <Word W>
-using Matrix = xt::xtensor<W, 2, xt::layout_type::row_major>;
+using Matrix = xt::xtensor<W, 2, xt::layout_type::row_major, SecretAllocator<W>>;
 
 /// An uninitialised matrix.
 template <Word W>
