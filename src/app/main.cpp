@@ -65,7 +65,9 @@ int Main(int argc, char** argv) {
       "t10k-images-idx3-ubyte.gz\n"
       "         --labels t10k-labels-idx1-ubyte.gz --limit 1000\n"
       "`tercet COMMAND --help` explains a command. Exit status: 0 done, 1 the run failed, 2 wrong "
-      "usage or input, 141 done, but the reader of the output left.");
+      "usage or input, 141 done, but the reader of the output left.\n"
+      "Neither program leaves a core dump or lets a debugger in, since its memory holds keys and "
+      "shares; TERCET_CORE_DUMPS=1 in the environment allows both.");
   app::Chosen chosen;
   app::AddRunCommand(cli, chosen);
   app::AddPlanCommand(cli, chosen);

@@ -8,6 +8,7 @@
 #include <system_error>
 #include <thread>
 
+#include "app/core_dumps.h"
 #include "app/failure.h"
 #include "app/output.h"
 #include "tercet/base/error.h"
@@ -15,6 +16,7 @@
 namespace tercet::app {
 
 void PrepareProcess() {
+  ForbidCoreDumps();
   for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
     if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
     // The lowest free number is this one.

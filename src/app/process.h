@@ -11,7 +11,8 @@ namespace tercet::app {
 /// First thing in every program (GuardedMain does it). Opens descriptors 0 to 2 on /dev/null where
 /// they are closed, so that no file or socket gets their number and what is printed. A reader that
 /// goes away, or a file that reaches the limit of its size, becomes an error of that write instead
-/// of a death; children are waited for though the parent ignored its own. Throws Error without
+/// of a death; children are waited for though the parent ignored its own. Core dumps are forbidden
+/// (core_dumps.h). Throws Error without
 /// /dev/null.
 void PrepareProcess();
 

@@ -3,8 +3,12 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -14,6 +18,7 @@
 
 #include "app/anonymous_file.h"
 #include "app/auto_suite.h"
+#include "app/core_dumps.h"
 #include "app/cost_table.h"
 #include "app/events.h"
 #include "app/failure.h"
@@ -27,12 +32,48 @@
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/builtin_protocols.h"
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
 namespace tercet::app {
 namespace {
 
 using integration::World;
 using nlohmann::json;
 using testing::HasSubstr;
+
+#ifdef __linux__
+// In a child, so that this process stays as it is: whether it may be dumped, and with a limit of 0.
+TEST(CoreDumps, AreForbiddenUnlessAskedFor) {
+  const auto dumpable = [](const char* asked) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::setenv("TERCET_CORE_DUMPS", asked, 1);
+      ::prctl(PR_SET_DUMPABLE, 1);
+      rlimit limit{};
+      ::getrlimit(RLIMIT_CORE, &limit);
+      limit.rlim_cur = limit.rlim_max;
+      ::setrlimit(RLIMIT_CORE, &limit);
+      const auto before = limit.rlim_cur;
+      ForbidCoreDumps();
+      ::getrlimit(RLIMIT_CORE, &limit);
+      const bool lowered = limit.rlim_cur == 0, kept = limit.rlim_cur == before;
+      ::_exit(::prctl(PR_GET_DUMPABLE) * 4 + lowered * 2 + kept);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+  };
+#ifdef __SANITIZE_ADDRESS__
+  constexpr int kDumpable = 4;  // its leak checker needs that
+#else
+  constexpr int kDumpable = 0;
+#endif
+  for (const char* asked : {"", "0", "yes"}) EXPECT_EQ(dumpable(asked) & ~1, kDumpable + 2);
+  EXPECT_EQ(dumpable("1") & ~2, 4 + 1);
+}
+#endif
 
 TEST(Events, ComeBackFromTheirLines) {
   const auto progress =

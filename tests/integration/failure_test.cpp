@@ -3,9 +3,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -211,6 +213,31 @@ TEST_F(LongRun, CleansUpWhenTheLauncherIsAskedToStop) {
     ::kill(process.Pid(), number);
     ExpectFailed(process, HasSubstr("stopped by a signal"));
   }
+}
+
+// Both programs take the limit down that this process has, unless they are asked not to.
+TEST_F(LongRun, LeavesNoCoreDumps) {
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_CORE, &limit), 0);
+  if (limit.rlim_max == 0) GTEST_SKIP() << "no core dumps are allowed here";
+  const rlimit raised{limit.rlim_max, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_CORE, &raised), 0);
+  for (const bool asked : {false, true}) {
+    if (asked) ::setenv("TERCET_CORE_DUMPS", "1", 1);
+    {
+      const Process process = Start({});
+      const pid_t party = Party(1);
+      ASSERT_GT(party, 0);
+      for (const pid_t pid : {process.Pid(), party}) {
+        rlimit found{};
+        ASSERT_EQ(::prlimit(pid, RLIMIT_CORE, nullptr, &found), 0);
+        EXPECT_EQ(found.rlim_cur, asked ? limit.rlim_max : 0);
+      }
+    }
+    EXPECT_TRUE(Eventually([&] { return ProcessesWith(world_.Path().string()).empty(); }));
+    ::unsetenv("TERCET_CORE_DUMPS");
+  }
+  ::setrlimit(RLIMIT_CORE, &limit);
 }
 
 TEST_F(LongRun, LeavesNoPartyWhenTheLauncherIsKilled) {
