@@ -112,6 +112,16 @@ void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, 
       ->group(kGroup);
 }
 
+CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved) {
+  return app
+      .add_flag(
+          "--material-moved", moved,
+          "The material was moved here and is bound to here from now on. Only where no copy of "
+          "it has been used or will be: the other evaluator learns the difference of two "
+          "inputs that were masked by the same query")
+      ->group("Offline and online");
+}
+
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
   mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
   if (choice.name != nn::kAutoSuite) {

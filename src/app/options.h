@@ -9,14 +9,15 @@
 
 #include "tercet/mpc/suite.h"
 #include "tercet/net/wrappers.h"
+#include "tercet/nn/material.h"
 
 /// What the commands' options have in common. Every wrong value is a ConfigError whose place is the
 /// option.
 namespace tercet::app {
 
 inline constexpr std::size_t kDefaultBatch = 128;
-inline constexpr std::size_t kMaxBatch = 4096;
-inline constexpr std::size_t kMaxQueries = 1'000'000;
+using nn::kMaxBatch;
+using nn::kMaxQueries;
 inline constexpr std::size_t kMaxImages = 1'000'000'000;
 
 /// A whole number from `min` to `max`; `value` holds the default and is written when the option is
@@ -43,6 +44,9 @@ std::string RolesText(const mpc::Roles& roles);
 /// exclude each other.
 void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
                         std::size_t& queries);
+
+/// --material-moved, of both programs.
+CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved);
 
 /// --suite: `auto`, or a suite of the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);

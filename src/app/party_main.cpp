@@ -44,6 +44,7 @@ struct Arguments {
   bool dealer_leaves = false, rotate_dealer = false;
   bool suite_given = false, batch_given = false;
   std::filesystem::path material, material_out;
+  bool material_moved = false;
   int listen_fd = -1, report_fd = -1;
 };
 
@@ -169,7 +170,15 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   std::optional<nn::MaterialFile> material;
   bool helper_acts = true;
   if (!arguments.material.empty()) {
-    material.emplace(arguments.material);
+    if (id == testbed.roles.helper && !std::filesystem::exists(arguments.material))
+      throw ConfigError(
+          "--material",
+          fmt::format(
+              "{} is not there; where party {}, the helper, has no part in the online phase, "
+              "it has no material: start the other two alone",
+              arguments.material.string(), id));
+    material.emplace(arguments.material, arguments.material_moved ? nn::MaterialPlace::kMoved
+                                                                  : nn::MaterialPlace::kWhereMade);
     helper_acts = UseMaterial(arguments, *material, settings, registry);
     if (!arguments.model.file.empty())
       throw ConfigError("--model", "the material holds the shares of its model; leave it out");
@@ -237,6 +246,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
           rotates ? "groups" : "batches", plan.batch, RolesText(plan.roles),
           rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
+    if (makes_material && id == plan.roles.helper && !plan.HelperActsOnline())
+      Print("This party, the helper, has no part online: it writes no file.\n");
     FlushOutput();
   };
   settings.on_delivered = [](std::size_t queries) {
@@ -325,14 +336,21 @@ void AddOptions(CLI::App& app, Arguments& a) {
   AddObjective(app, a.optimise);
   AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.rotate_dealer, a.queries);
   auto* out = app.add_option("--material-out", a.material_out,
-                             "Make material for --queries queries, write it here, and stop")
+                             "Make material for --queries queries, write it here, and stop; a "
+                             "helper without a part online has none. As secret as a key, and never "
+                             "to be copied: see --material")
                   ->excludes("--rotate-dealer")
                   ->group("Offline and online");
-  app.add_option("--material", a.material, "Use this material; no offline messages, and no --model")
-      ->excludes(out)
-      ->excludes("--dealer-leaves")
-      ->excludes("--rotate-dealer")
-      ->group("Offline and online");
+  auto* use =
+      app.add_option("--material", a.material,
+                     "Use this material; no offline messages, and no --model. Each query is "
+                     "used once; a copy is refused, since a query used from two copies gives "
+                     "the difference of the two inputs away")
+          ->excludes(out)
+          ->excludes("--dealer-leaves")
+          ->excludes("--rotate-dealer")
+          ->group("Offline and online");
+  AddMaterialMoved(app, a.material_moved)->needs(use);
   app.parse_complete_callback([&a, batch, suite] {
     a.batch_given = batch->count() > 0;
     a.suite_given = suite->count() > 0;
@@ -350,7 +368,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
       "  tercet-party --id 1 --testbed configs/loopback.json --network nets/mnistnet1.json "
       "--images t10k-images-idx3-ubyte.gz\n"
       "  tercet-party --id 2 --testbed configs/loopback.json --network nets/mnistnet1.json --model "
-      "nets/mnistnet1.safetensors");
+      "nets/mnistnet1.safetensors\n"
+      "No core dump is left and no debugger let in, since the memory holds keys and shares; "
+      "TERCET_CORE_DUMPS=1 in the environment allows both.");
 }
 
 int Main(int argc, char** argv) {

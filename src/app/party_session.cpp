@@ -9,7 +9,6 @@
 #include "app/query_runner.h"
 #include "app/rotated_runner.h"
 #include "app/rotation.h"
-#include "tercet/crypto/prf.h"
 #include "tercet/nn/announcement.h"
 #include "tercet/nn/secure_network.h"
 #include "tercet/ring/kernels.h"
@@ -147,8 +146,7 @@ bool IsSession(const std::string& text) {
 
 // The query from which on all parties' material is unused. A party that stopped in the middle may
 // be ahead of the others, whose queries up to there are of no use without its.
-std::size_t AgreeOnQueries(net::Links& links, const nn::MaterialFile& material,
-                           std::size_t needed) {
+std::size_t AgreeOnQueries(net::Links& links, nn::MaterialFile& material, std::size_t needed) {
   const auto& header = material.Header();
   const auto text = fmt::format("{} {}", header.session, material.Next());
   for (auto& link : links)
@@ -180,6 +178,8 @@ std::size_t AgreeOnQueries(net::Links& links, const nn::MaterialFile& material,
                                       link->Peer(), session, material.File().string(),
                                       header.session));
     const std::size_t next = std::stoul(number);
+    // Also where this run comes to nothing: a message of such a query may be known somewhere.
+    if (next <= header.queries) material.Skip(next);
     if (next > header.queries || header.queries - next < needed)
       throw ProtocolError(
           fmt::format("party {} has used {} queries of the {} of session {}, {} more are needed",
@@ -325,6 +325,8 @@ std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& 
 PartySession::PartySession(PartySettings settings, const mpc::Registry& registry)
     : settings_(std::move(settings)), registry_(registry) {
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
+  mpc::CheckRoles(settings_.roles, "roles");
+  TERCET_CHECK(mpc::IsParty(settings_.id), "party number {} is not 0, 1 or 2", settings_.id);
   TERCET_CHECK(!from_file || !to_file, "material is made or used, not both");
   TERCET_CHECK(!settings_.rotate_dealer ||
                    (!from_file && !to_file && settings_.ahead == 0 && !settings_.dealer_leaves),
@@ -446,13 +448,12 @@ report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
   nn::SecureNetwork secure(party, plan, registry_);
   nn::SecureNetwork::ModelShares model;
   if (from_file) {
-    Bytes bytes = settings_.material->Model();
+    const Bytes bytes = settings_.material->Model();
     const std::string place = settings_.material->File().string() + " model";
     mpc::Archive archive(bytes, place);
     archive(model);
     archive.Finish();
     secure.UseModel(model, place);
-    crypto::Wipe(bytes);
   } else {
     model = secure.ShareModel(settings_.model);
   }

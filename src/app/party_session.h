@@ -41,7 +41,8 @@ struct PartySettings {
   /// The helper's role goes round within each batch (rotation.h). Not with `ahead`, `dealer_leaves`
   /// or material in files.
   bool rotate_dealer = false;
-  /// Where not empty: makes material for `queries` queries, writes it there, and runs none.
+  /// Where not empty: makes material for `queries` queries, writes it there (but at a helper
+  /// without a part in the online phase), and runs none.
   std::filesystem::path material_out;
   std::size_t queries = 0;
   /// Material made before, for the same suite, roles and batch. Where the helper has no part in the

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "tercet/base/error.h"
-#include "tercet/crypto/prf.h"
 #include "tercet/nn/announcement.h"
 #include "tercet/nn/material.h"
 
@@ -188,11 +187,10 @@ void QueryRunner::PrepareAll(Handover& handover, std::size_t first) {
     const auto start = Clock::now();
     Query query;
     if (settings_.material != nullptr) {
-      Bytes bytes = settings_.material->Take(first + q);
+      const Bytes bytes = settings_.material->Take(first + q);
       mpc::Archive archive(
           bytes, fmt::format("{} query {}", settings_.material->File().string(), first + q));
       secure_.Visit(archive, query);
-      crypto::Wipe(bytes);
     } else {
       query = secure_.Prepare(ImagesOf(q));
     }
@@ -202,6 +200,8 @@ void QueryRunner::PrepareAll(Handover& handover, std::size_t first) {
   if (settings_.material == nullptr) Deliver();
 }
 
+// A helper without a part online has no use for its part of a query, but it would tell the input to
+// whoever has it and a message of that query: it keeps nothing, and has no file.
 QueryRunner::Outcome QueryRunner::MakeMaterial(const nn::SecureNetwork::ModelShares& model,
                                                const std::string& session) {
   nn::MaterialHeader header;
@@ -214,12 +214,13 @@ QueryRunner::Outcome QueryRunner::MakeMaterial(const nn::SecureNetwork::ModelSha
   header.party = party_.Id();
   header.plan_digest = plan_.Digest();
   header.session = session;
-  nn::MaterialWriter writer(settings_.material_out, header);
-  {
+  std::optional<nn::MaterialWriter> writer;
+  if (helper_acts_ || !IsHelper()) {
+    writer.emplace(settings_.material_out, header);
     mpc::Archive archive;
     auto shares = model;
     archive(shares);
-    writer.AddModel(archive.Written());
+    writer->AddModel(archive.Written());
   }
   mpc::Meet(party_);
   const auto start = Clock::now();
@@ -227,16 +228,21 @@ QueryRunner::Outcome QueryRunner::MakeMaterial(const nn::SecureNetwork::ModelSha
     const auto begin = Clock::now();
     auto query = secure_.Prepare(plan_.batch);
     outcome_.offline_s += SecondsSince(begin);
-    mpc::Archive archive;
-    secure_.Visit(archive, query);
-    writer.AddQuery(archive.Written());
+    if (writer) {
+      mpc::Archive archive;
+      secure_.Visit(archive, query);
+      writer->AddQuery(archive.Written());
+    }
     if (settings_.on_progress)
       settings_.on_progress((q + 1) * plan_.batch, settings_.queries * plan_.batch);
   }
-  mpc::Meet(party_);  // no file is finished before all are there
-  writer.Finish();
+  // No file is finished before all are on the disks, and none is kept before all are finished.
+  if (writer) writer->Flush();
+  mpc::Meet(party_);
+  if (writer) writer->Finish();
   outcome_.wall_s = SecondsSince(start);
   mpc::Meet(party_);
+  if (writer) writer->Keep();
   return std::move(outcome_);
 }
 

@@ -30,7 +30,8 @@ class QueryRunner {
   /// Classifies `images` images in batches of plan.batch. Material from a file is used from query
   /// `first` on.
   Outcome Run(std::size_t images, std::size_t first);
-  /// Makes settings.queries queries and writes them to settings.material_out.
+  /// Makes settings.queries queries and writes them to settings.material_out; a helper without a
+  /// part online writes nothing. Unless all parties have finished theirs, no file is left.
   Outcome MakeMaterial(const nn::SecureNetwork::ModelShares& model, const std::string& session);
 
  private:

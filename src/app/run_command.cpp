@@ -48,9 +48,13 @@ struct RunArguments {
   bool dealer_leaves = false, rotate_dealer = false;
   bool suite_given = false, batch_given = false;
   std::filesystem::path material, material_out;  // directories
+  bool material_moved = false;
 
   bool MakesMaterial() const { return !material_out.empty(); }
   bool UsesMaterial() const { return !material.empty(); }
+  nn::MaterialPlace Place() const {
+    return material_moved ? nn::MaterialPlace::kMoved : nn::MaterialPlace::kWhereMade;
+  }
 };
 
 // All that a run needs, loaded and checked.
@@ -79,9 +83,9 @@ std::filesystem::path MaterialOf(const std::filesystem::path& directory, int par
 // The plan that the material in a directory was made for. The suite becomes the material's, which
 // one that was given must amount to, and so does a batch that was not given.
 nn::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registry) {
-  // That of an evaluator: the helper's need not be there.
+  // That of an evaluator: the helper may have none.
   const int party = arguments.roles.Resolve().Evaluator1();
-  const nn::MaterialFile material(MaterialOf(arguments.material, party));
+  const nn::MaterialFile material(MaterialOf(arguments.material, party), arguments.Place());
   const auto spec = nn::LoadNetwork(arguments.network);
   if (arguments.suite_given)
     CheckMaterialSuite(material, spec, registry, ParseSuite(arguments.suite, registry),
@@ -193,6 +197,7 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
     if (id == input.roles.model_owner) list.insert(list.end(), {"--optimise", arguments.optimise});
     if (arguments.UsesMaterial()) {
       list.insert(list.end(), {"--material", MaterialOf(arguments.material, id).string()});
+      if (arguments.material_moved) list.emplace_back("--material-moved");
     } else {
       list.insert(list.end(), {"--suite", arguments.suite});
     }
@@ -253,7 +258,8 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
     try {
       std::optional<nn::MaterialFile> material;
       if (arguments.UsesMaterial())
-        settings.material = &material.emplace(MaterialOf(arguments.material, id));
+        settings.material =
+            &material.emplace(MaterialOf(arguments.material, id), arguments.Place());
       if (arguments.MakesMaterial()) settings.material_out = MaterialOf(arguments.material_out, id);
       reports[p] = PartySession(settings, input.registry).Run([&] { return std::move(links[p]); });
     } catch (const std::exception& e) {
@@ -302,14 +308,16 @@ int MakeMaterial(const RunArguments& arguments) {
   Print("material for {} queries of {} images each, suite {}, made in {}:\n", arguments.queries,
         arguments.batch, input.suite.Text(), report::FormatSeconds(offline_s));
   for (const auto& party : parties) {
+    if (party.party == input.roles.helper && !plan.HelperActsOnline()) {
+      Print("  no file for party {}, the helper: it has no part in what follows; it sent {}\n",
+            party.party, report::FormatBytes(party.OfflineBytes()));
+      continue;
+    }
     const auto file = MaterialOf(arguments.material_out, party.party);
     Print("  {}: {}; party {} sent {}\n", file.string(),
           report::FormatBytes(std::filesystem::file_size(file)), party.party,
           report::FormatBytes(party.OfflineBytes()));
   }
-  if (!plan.HelperActsOnline())
-    Print("The helper, party {}, has no part in what follows; its file is not needed.\n",
-          input.roles.helper);
   return kExitOk;
 }
 
@@ -411,17 +419,22 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   auto* out = command
                   ->add_option("--material-out", a->material_out,
                                "Make material for --queries queries, a file a party in this "
-                               "directory, and stop")
+                               "directory, and stop. As secret as keys, and never to be copied: "
+                               "see --material")
                   ->excludes(images)
                   ->excludes("--rotate-dealer")
                   ->group("Offline and online");
-  command
-      ->add_option("--material", a->material,
-                   "Use the material in this directory: no offline messages")
-      ->excludes(out)
-      ->excludes("--dealer-leaves")
-      ->excludes("--rotate-dealer")
-      ->group("Offline and online");
+  auto* use =
+      command
+          ->add_option("--material", a->material,
+                       "Use the material in this directory: no offline messages. Each query "
+                       "is used once; copies are refused, since a query used from two "
+                       "copies gives the difference of the two inputs away")
+          ->excludes(out)
+          ->excludes("--dealer-leaves")
+          ->excludes("--rotate-dealer")
+          ->group("Offline and online");
+  AddMaterialMoved(*command, a->material_moved)->needs(use);
   command->footer(
       "Example:\n"
       "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "

@@ -9,11 +9,13 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "base/json.h"
+#include "nn/disk.h"
+#include "nn/material_record.h"
+#include "nn/schema_check.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/crypto/prf.h"
@@ -24,13 +26,38 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kMagic = "TERCETQ1";
+constexpr std::string_view kMagic = "TERCETQ2";
 constexpr std::string_view kUnfinished = "unready.";  // in place of the magic
 constexpr std::size_t kDigestBytes = 64;
-constexpr std::size_t kMaxHeaderBytes = std::size_t{64} << 20;
-constexpr std::size_t kMaxQueries = std::size_t{1} << 32;
+constexpr std::size_t kMaxNetworkBytes = std::size_t{16} << 20;
+constexpr std::size_t kMaxHeaderBytes = 2 * kMaxNetworkBytes;  // quotes within quotes
 constexpr std::size_t kWipeBytes = std::size_t{1} << 20;
-constexpr std::uint64_t kFresh = 0, kUsed = 1;
+// Of a part: fresh; used, but perhaps not overwritten yet; overwritten.
+constexpr std::uint64_t kFresh = 0, kUsed = 1, kErased = 2;
+
+constexpr const char* kHeaderSchema = R"({
+  "title": "a header", "description": "an object", "type": "object",
+  "required": ["network", "suite", "roles", "batch", "queries", "party", "plan_digest", "session"],
+  "additionalProperties": false,
+  "properties": {
+    "network": {"type": "string", "description": "a network, as text"},
+    "suite": {"type": "string", "minLength": 1, "maxLength": 1024,
+              "description": "a suite of 1 to 1024 characters"},
+    "roles": {"type": "array", "minItems": 4, "maxItems": 4,
+              "items": {"enum": [0, 1, 2], "description": "a party's number: 0, 1 or 2"},
+              "description": "four parties: helper, data owner, model owner, receiver"},
+    "batch": {"type": "integer", "minimum": 1, "maximum": 4096,
+              "description": "a number of images from 1 to 4096"},
+    "queries": {"type": "integer", "minimum": 1, "maximum": 1000000,
+                "description": "a number of queries from 1 to 1000000"},
+    "party": {"enum": [0, 1, 2], "description": "a party's number: 0, 1 or 2"},
+    "plan_digest": {"type": "string", "minLength": 64, "maxLength": 64,
+                    "description": "a SHA-256 of 64 characters"},
+    "session": {"type": "string", "minLength": 32, "maxLength": 32, "pattern": "^[0-9a-f]+$",
+                "description": "32 hex digits"}
+  }
+})";
+static_assert(kMaxBatch == 4096 && kMaxQueries == 1'000'000, "as in the schema");
 
 std::string_view Text(ByteSpan bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -44,18 +71,6 @@ std::array<std::uint8_t, 8> Encode(std::uint64_t value) {
   std::array<std::uint8_t, 8> bytes{};
   for (std::size_t i = 0; i < 8; ++i) bytes[i] = static_cast<std::uint8_t>(value >> 8 * i);
   return bytes;
-}
-
-// Whether all of it could be written; errno says why not.
-bool WriteAt(int fd, std::uint64_t at, ByteSpan bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(at));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return false;
-    at += static_cast<std::uint64_t>(count);
-    bytes = bytes.subspan(static_cast<std::size_t>(count));
-  }
-  return true;
 }
 
 std::string HeaderText(const MaterialHeader& header) {
@@ -73,6 +88,7 @@ std::string HeaderText(const MaterialHeader& header) {
 
 MaterialHeader ParseHeader(std::string_view text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
+  CheckSchema(json::parse(kHeaderSchema), document, place);
   MaterialHeader header;
   document.at("network").get_to(header.network);
   document.at("suite").get_to(header.suite);
@@ -86,6 +102,20 @@ MaterialHeader ParseHeader(std::string_view text, const std::string& place) {
   return header;
 }
 
+// The digest of the parts so far and one more.
+std::string Chain(const std::string& content, std::string_view digest) {
+  return crypto::Sha256Hex(content + std::string(digest));
+}
+
+// Whether the file of this name is the one that `identity` was told from.
+bool IsAt(const std::filesystem::path& file, const std::string& identity) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool same = FileIdentity(fd) == identity;
+  ::close(fd);
+  return same;
+}
+
 }  // namespace
 
 std::string NewMaterialSession() {
@@ -96,14 +126,19 @@ std::string NewMaterialSession() {
   return text;
 }
 
+// --- Writing.
+
 MaterialWriter::MaterialWriter(std::filesystem::path file, MaterialHeader header)
-    : file_(std::move(file)), header_(std::move(header)) {
+    : file_(std::move(file)),
+      header_(std::move(header)),
+      record_(std::make_unique<MaterialRecord>(header_.session, header_.party)) {
   fd_ = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd_ < 0)
-    throw ConfigError(file_.string(),
-                      errno == EEXIST
-                          ? "exists already; material is never overwritten, so remove it first"
-                          : fmt::format("cannot be written: {}", std::strerror(errno)));
+  if (fd_ < 0) {
+    if (errno == EEXIST)
+      throw ConfigError(file_.string(),
+                        "exists already; material is never overwritten, so remove it first");
+    Fail();
+  }
   try {
     Put(Raw(kUnfinished));
     PutPart(Raw(HeaderText(header_)));
@@ -115,23 +150,38 @@ MaterialWriter::MaterialWriter(std::filesystem::path file, MaterialHeader header
 }
 
 MaterialWriter::~MaterialWriter() {
+  if (!kept_) {
+    // Should the name be all that can be removed, what is left is no material.
+    WriteAt(fd_, 0, Raw(kUnfinished));
+    ::unlink(file_.c_str());
+    record_->Remove();
+  }
   ::close(fd_);
-  if (!finished_) ::unlink(file_.c_str());
+}
+
+void MaterialWriter::Fail() const {
+  throw ConfigError(file_.string(), fmt::format("cannot be written: {}", std::strerror(errno)));
 }
 
 void MaterialWriter::Put(ByteSpan bytes) {
   const auto at = ::lseek(fd_, 0, SEEK_END);
-  if (at < 0 || !WriteAt(fd_, static_cast<std::uint64_t>(at), bytes))
-    throw ConfigError(file_.string(), fmt::format("cannot be written: {}", std::strerror(errno)));
+  if (at < 0 || !WriteAt(fd_, static_cast<std::uint64_t>(at), bytes)) Fail();
 }
 
 void MaterialWriter::PutPart(ByteSpan part) {
+  const std::string digest = crypto::Sha256Hex(Text(part));
+  content_ = Chain(content_, digest);
   Put(Encode(part.size()));
   Put(part);
-  Put(Raw(crypto::Sha256Hex(Text(part))));
+  Put(Raw(digest));
 }
 
-void MaterialWriter::AddModel(ByteSpan shares) { PutPart(shares); }
+void MaterialWriter::AddModel(ByteSpan shares) {
+  TERCET_CHECK(!has_model_ && added_ == 0, "the model comes once and before the queries");
+  has_model_ = true;
+  Put(Encode(kFresh));
+  PutPart(shares);
+}
 
 void MaterialWriter::AddQuery(ByteSpan material) {
   Put(Encode(kFresh));
@@ -139,20 +189,29 @@ void MaterialWriter::AddQuery(ByteSpan material) {
   ++added_;
 }
 
-void MaterialWriter::Finish() {
-  TERCET_CHECK(added_ == header_.queries, "{} queries added to a file for {}", added_,
+void MaterialWriter::Flush() {
+  TERCET_CHECK(has_model_ && added_ == header_.queries, "{} queries added to a file for {}", added_,
                header_.queries);
-  // The magic goes in once the rest is on the disk.
-  if (::fsync(fd_) != 0 || !WriteAt(fd_, 0, Raw(kMagic)) || ::fsync(fd_) != 0)
-    throw ConfigError(file_.string(), fmt::format("cannot be written: {}", std::strerror(errno)));
-  finished_ = true;
+  if (::fsync(fd_) != 0 || !SyncDirectoryOf(file_)) Fail();
+  flushed_ = true;
 }
 
-MaterialFile::MaterialFile(std::filesystem::path file) : file_(std::move(file)) {
+void MaterialWriter::Finish() {
+  TERCET_CHECK(flushed_, "a file is flushed before it is finished");
+  record_->Set({FileIdentity(fd_), content_, std::filesystem::absolute(file_), 0});
+  // The magic goes in once all else is on the disk.
+  if (!WriteAt(fd_, 0, Raw(kMagic)) || ::fsync(fd_) != 0) Fail();
+}
+
+// --- Using.
+
+MaterialFile::MaterialFile(std::filesystem::path file, MaterialPlace place)
+    : file_(std::move(file)) {
   fd_ = ::open(file_.c_str(), O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   if (fd_ < 0) Refuse(fmt::format("cannot be opened for use: {}", std::strerror(errno)));
   try {
     Scan();
+    Bind(place);
   } catch (...) {
     ::close(fd_);
     throw;
@@ -184,13 +243,36 @@ std::uint64_t MaterialFile::GetNumber(std::uint64_t at) const {
   return value;
 }
 
+std::string MaterialFile::GetDigest(const Part& part) const {
+  std::string digest(kDigestBytes, ' ');
+  Get(part.at + part.length, {reinterpret_cast<std::uint8_t*>(digest.data()), digest.size()});
+  return digest;
+}
+
 // The part whose length is at `at`, which moves behind the part's digest.
-MaterialFile::Part MaterialFile::FindPart(std::uint64_t& at, const std::string& what) const {
-  Part part{0, at + 8, GetNumber(at)};
+MaterialFile::Part MaterialFile::FindPart(std::uint64_t& at, const std::string& what) {
+  Part part;
+  part.at = at + 8;
+  part.length = GetNumber(at);
   if (part.length > size_ || part.at + kDigestBytes > size_ - part.length)
     Refuse(fmt::format("is truncated or damaged: {} of {} bytes begins at byte {} of {}", what,
                        part.length, part.at, size_));
   at = part.at + part.length + kDigestBytes;
+  content_ = Chain(content_, GetDigest(part));
+  return part;
+}
+
+// A part with a state before it.
+MaterialFile::Part MaterialFile::FindSecret(std::uint64_t& at, const std::string& what) {
+  const std::uint64_t state_at = at, state = GetNumber(at);
+  at += 8;
+  Part part = FindPart(at, what);
+  if (state > kErased)
+    Refuse(fmt::format("is damaged: {} has state {}, expected {} to {}", what, state, kFresh,
+                       kErased));
+  part.state_at = state_at;
+  part.used = state != kFresh;
+  part.erased = state == kErased;
   return part;
 }
 
@@ -201,9 +283,7 @@ Bytes MaterialFile::ReadPart(const Part& part) const {
 }
 
 bool MaterialFile::IsWhole(const Part& part, ByteSpan bytes) const {
-  std::array<std::uint8_t, kDigestBytes> digest{};
-  Get(part.at + part.length, digest);
-  return Text(digest) == crypto::Sha256Hex(Text(bytes));
+  return GetDigest(part) == crypto::Sha256Hex(Text(bytes));
 }
 
 void MaterialFile::Scan() {
@@ -227,28 +307,49 @@ void MaterialFile::Scan() {
                        kMaxHeaderBytes));
   const Bytes text = ReadPart(head);
   if (!IsWhole(head, text)) Refuse("is damaged: the header's digest is wrong");
-  try {
-    header_ = ParseHeader(Text(text), file_.string() + " header");
-  } catch (const json::exception& e) {
-    Refuse(fmt::format("has no valid header: {}", e.what()));
-  }
-  if (header_.queries == 0 || header_.queries > kMaxQueries || header_.party < 0 ||
-      header_.party > 2 || header_.batch == 0)
-    Refuse("has no valid header");
-  model_ = FindPart(at, "the model");
+  header_ = ParseHeader(Text(text), file_.string() + " header");
+  model_ = FindSecret(at, "the model");
   for (std::size_t q = 0; q < header_.queries; ++q) {
-    const std::uint64_t state_at = at;
-    const std::uint64_t state = GetNumber(at);
-    at += 8;
-    Part query = FindPart(at, fmt::format("query {}", q));
-    query.state_at = state_at;
-    if (state != kFresh && state != kUsed)
-      Refuse(fmt::format("is damaged: query {} has state {}, expected {} or {}", q, state, kFresh,
-                         kUsed));
-    if (state == kUsed) next_ = q + 1;
-    queries_.push_back(query);
+    queries_.push_back(FindSecret(at, fmt::format("query {}", q)));
+    if (queries_.back().used) next_ = q + 1;
   }
   if (at != size_) Refuse(fmt::format("is damaged: {} bytes after its end", size_ - at));
+}
+
+// The record is what says that this is the file, and how far it has been used.
+void MaterialFile::Bind(MaterialPlace place) {
+  record_ = std::make_unique<MaterialRecord>(header_.session, header_.party);
+  const auto& known = record_->Known();
+  MaterialRecord::Entry here{FileIdentity(fd_), content_, std::filesystem::absolute(file_),
+                             std::max(next_, known ? known->next : 0)};
+  constexpr const char* kRemedy =
+      "a query that is used from two copies gives the difference of the two inputs away, so if "
+      "this is the only copy and stays it, bind it to here with --material-moved";
+  const bool elsewhere = known && known->identity != here.identity;
+  if (place == MaterialPlace::kMoved) {
+    if (elsewhere && IsAt(known->path, known->identity))
+      Refuse(
+          fmt::format("is a copy: the material that was bound to {} is still there; use that, or "
+                      "remove it",
+                      known->path.string()));
+  } else {
+    if (!known)
+      Refuse(
+          fmt::format("is not known to this machine: it was made on another one, or the record "
+                      "{} is lost; {}",
+                      record_->File().string(), kRemedy));
+    if (elsewhere)
+      Refuse(
+          fmt::format("is a copy, or was moved: the material of this session was bound to {}; {}",
+                      known->path.string(), kRemedy));
+    if (known->content != content_)
+      Refuse("is not what was made here: its parts differ from those in this machine's record");
+  }
+  if (here.next > header_.queries)
+    Refuse(fmt::format("holds {} queries, of which {} are used by this machine's record",
+                       header_.queries, here.next));
+  if (place == MaterialPlace::kMoved) record_->Set(here);
+  Skip(here.next);
 }
 
 Plan MaterialFile::MakePlan(const NetworkSpec& spec, const mpc::Registry& registry) const {
@@ -266,6 +367,7 @@ Plan MaterialFile::MakePlan(const NetworkSpec& spec, const mpc::Registry& regist
 }
 
 Bytes MaterialFile::Model() const {
+  if (model_.used) Refuse(fmt::format("all of its {} queries are used up", queries_.size()));
   Bytes shares = ReadPart(model_);
   if (!IsWhole(model_, shares)) Refuse("is damaged: the digest of the model's shares is wrong");
   return shares;
@@ -277,32 +379,47 @@ Bytes MaterialFile::Take(std::size_t number) {
   if (number < next_) Refuse(fmt::format("query {} is used already", number));
   const Part& query = queries_[number];
   Bytes material = ReadPart(query);
-  for (; next_ <= number; ++next_) Overwrite(queries_[next_]);
-  if (::fsync(fd_) != 0) {
-    crypto::Wipe(material);
-    Refuse(fmt::format("query {} cannot be marked as used: {}", number, std::strerror(errno)));
-  }
-  if (!IsWhole(query, material)) {
-    crypto::Wipe(material);
+  Skip(number + 1);
+  if (!IsWhole(query, material))
     Refuse(
         fmt::format("is damaged: the digest of query {} is wrong; the query is skipped from "
                     "now on",
                     number));
-  }
   return material;
 }
 
+// The record goes first: what it counts as used is erased whenever the file is opened again.
+void MaterialFile::Skip(std::size_t number) {
+  TERCET_CHECK(number <= queries_.size(), "query {} of {}", number, queries_.size());
+  if (auto entry = *record_->Known(); entry.next < number) {
+    entry.next = number;
+    record_->Set(std::move(entry));
+  }
+  next_ = std::max(next_, number);
+  std::vector<Part*> parts;
+  for (std::size_t q = erased_; q < number; ++q) parts.push_back(&queries_[q]);
+  if (number == queries_.size()) parts.push_back(&model_);
+  std::erase_if(parts, [](const Part* part) { return part->erased; });
+  for (Part* part : parts) Overwrite(*part);
+  bool good = parts.empty() || ::fsync(fd_) == 0;
+  for (const Part* part : parts) good = good && WriteAt(fd_, part->state_at, Encode(kErased));
+  if (!good) Refuse(fmt::format("cannot be overwritten: {}", std::strerror(errno)));
+  for (Part* part : parts) part->erased = true;
+  erased_ = std::max(erased_, number);
+}
+
 // The mark goes first: a crash in between must not leave half a query that counts as fresh.
-void MaterialFile::Overwrite(const Part& query) {
+void MaterialFile::Overwrite(Part& part) {
+  part.used = true;
   const Bytes zeros = [] {
     Bytes bytes(kWipeBytes);
     std::fill(bytes.begin(), bytes.end(), std::uint8_t{0});
     return bytes;
   }();
-  bool good = WriteAt(fd_, query.state_at, Encode(kUsed));
-  for (std::uint64_t done = 0; good && done < query.length; done += kWipeBytes)
-    good = WriteAt(fd_, query.at + done,
-                   ByteSpan(zeros).first(std::min<std::uint64_t>(kWipeBytes, query.length - done)));
+  bool good = WriteAt(fd_, part.state_at, Encode(kUsed));
+  for (std::uint64_t done = 0; good && done < part.length; done += kWipeBytes)
+    good = WriteAt(fd_, part.at + done,
+                   ByteSpan(zeros).first(std::min<std::uint64_t>(kWipeBytes, part.length - done)));
   if (!good) Refuse(fmt::format("cannot be overwritten: {}", std::strerror(errno)));
 }
 

@@ -3,29 +3,69 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <csignal>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <tuple>
 
 #include "app/inputs.h"
+#include "app/party_session.h"
 #include "integration/testbed.h"
+#include "net/failing_link.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/nn/material.h"
 
 namespace tercet::integration {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
 json ReadJson(const std::string& file) { return json::parse(std::ifstream(file)); }
+
+std::string Content(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+// The secret parts of a file, shares of the model first.
+std::vector<std::string> SecretParts(const fs::path& file) {
+  const std::string content = Content(file);
+  const auto number = [&](std::size_t at) {
+    std::size_t value = 0;
+    for (std::size_t i = 0; i < 8; ++i)
+      value |= static_cast<std::size_t>(static_cast<std::uint8_t>(content.at(at + i))) << 8 * i;
+    return value;
+  };
+  std::vector<std::string> parts;
+  for (std::size_t at = 8 + 8 + number(8) + 64; at < content.size();) {
+    const std::size_t length = number(at + 8);
+    parts.push_back(content.substr(at + 16, length));
+    at += 16 + length + 64;
+  }
+  return parts;
+}
+
+// Every byte that was a secret is zero.
+void ExpectErased(const fs::path& file) {
+  const auto parts = SecretParts(file);
+  EXPECT_GT(parts.size(), 1u);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    EXPECT_FALSE(parts[i].empty());
+    EXPECT_EQ(parts[i].find_first_not_of('\0'), std::string::npos)
+        << file << " part " << i << " of " << parts.size();
+  }
+}
 
 // The logits of the ten images, in the clear.
 std::vector<std::int64_t> PlainLogits(const World& world, const std::string& network) {
@@ -68,7 +108,8 @@ INSTANTIATE_TEST_SUITE_P(Grid, MaterialFiles,
                                          Case{"tls", "fss", "1"}, Case{"tls", "aby3", "0"},
                                          Case{"memory", "cbnn", "1"}));
 
-// Ten images in batches of 4 use up three queries, the last one in part.
+// Ten images in batches of 4 use up three queries, the last one in part. A helper without a part
+// online has no file: what it would hold gives every image to who has seen a message.
 TEST_P(MaterialFiles, AreUsedOnce) {
   const auto& [transport, suite, helper] = GetParam();
   const World world;
@@ -79,10 +120,21 @@ TEST_P(MaterialFiles, AreUsedOnce) {
                    "--material-out", world.File("material"), "--queries", "4"})
           .Wait();
   ASSERT_EQ(made.status, 0) << made.err;
+  const bool dealt = suite == std::string("lut") || suite == std::string("fss");
+  const auto file = [&](int p) { return world.File(fmt::format("material/party{}.material", p)); };
+  std::vector<int> holders;
   for (int p = 0; p < 3; ++p) {
     struct stat status {};
-    ASSERT_EQ(::stat(world.File(fmt::format("material/party{}.material", p)).c_str(), &status), 0);
+    if (dealt && p == std::stoi(helper)) {
+      EXPECT_FALSE(fs::exists(file(p)));
+      EXPECT_THAT(made.out, HasSubstr(fmt::format("no file for party {}, the helper", p)));
+      continue;
+    }
+    holders.push_back(p);
+    ASSERT_EQ(::stat(file(p).c_str(), &status), 0);
     EXPECT_EQ(status.st_mode & 0777, 0600u);
+    for (const auto& part : SecretParts(file(p)))
+      EXPECT_NE(part.find_first_not_of('\0'), std::string::npos);
   }
   const auto use = [&] {
     return world
@@ -99,7 +151,6 @@ TEST_P(MaterialFiles, AreUsedOnce) {
   EXPECT_EQ(report.at("hops").at("offline"), 0);
   EXPECT_EQ(report.at("suite"), suite);
   EXPECT_EQ(report.at("batch"), 4);
-  const bool dealt = suite == std::string("lut") || suite == std::string("fss");
   EXPECT_EQ(report.at("presence").at(std::stoul(helper)),
             dealt ? "not started" : "stayed to the end");
   // One is left, three are needed.
@@ -114,7 +165,133 @@ TEST_P(MaterialFiles, AreUsedOnce) {
   const auto none = use();
   EXPECT_EQ(none.status, 2);
   EXPECT_THAT(none.err, HasSubstr("all of its 4 queries are used up"));
+  for (const int p : holders) ExpectErased(file(p));
   world.ExpectClean();
+}
+
+class MaterialDirectory : public testing::Test {
+ protected:
+  Result Make() const {
+    return world_
+        .Tercet({"run", world_.File("conv.json"), "--model", world_.File("conv.safetensors"),
+                 "--transport", "memory", "--batch", "10", "--material-out",
+                 world_.File("material"), "--queries", "3"})
+        .Wait();
+  }
+  Result Use(const std::string& directory, std::vector<std::string> more = {}) const {
+    more.insert(more.end(), {"--material", world_.File(directory)});
+    return world_.Run("conv", more).Wait();
+  }
+  static void ExpectRefused(const Result& result, const std::string& text) {
+    EXPECT_EQ(result.status, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(text));
+  }
+  const World world_;
+};
+
+TEST_F(MaterialDirectory, ACopyIsRefusedUntilItIsTheOnlyOne) {
+  ASSERT_EQ(Make().status, 0);
+  fs::copy(world_.File("material"), world_.File("copy"));
+  for (const char* transport : {"tls", "memory"}) {
+    ExpectRefused(Use("copy", {"--transport", transport}), "is a copy, or was moved");
+    ExpectRefused(Use("copy", {"--transport", transport, "--material-moved"}),
+                  "is a copy: the material that was bound to");
+  }
+  EXPECT_EQ(Use("material").status, 0);
+  fs::remove_all(world_.File("material"));
+  ExpectRefused(Use("copy"), "--material-moved");
+  const auto moved = Use("copy", {"--material-moved"});
+  EXPECT_EQ(moved.status, 0) << moved.err;
+  EXPECT_EQ(Use("copy").status, 0) << "bound to its new place";
+  ExpectRefused(Use("copy"), "all of its 3 queries are used up");
+}
+
+// A header that says nonsense, with the digest that fits.
+TEST_F(MaterialDirectory, RolesOutOfRangeAreRefused) {
+  ASSERT_EQ(Make().status, 0);
+  const auto file = world_.File("material/party1.material");
+  std::string content = Content(file);
+  const auto at = content.find("\"roles\":[0,1,2,1]");
+  ASSERT_NE(at, std::string::npos);
+  content[at + 9] = '9';
+  const std::size_t end = content.find('}', content.find("\"suite\":\"lut\"", at)) + 1;
+  content.replace(end, 64, crypto::Sha256Hex(content.substr(16, end - 16)));
+  std::ofstream(file, std::ios::binary) << content;
+  ExpectRefused(Use("material"),
+                "party1.material header /roles/0: found 9, expected a party's number");
+}
+
+// Three parties of one process make material, and one of them fails with each of its messages.
+class MaterialFaults : public testing::Test {
+ protected:
+  MaterialFaults() {
+    spec_ = nn::LoadNetwork(world_.File("conv.json"));
+    model_ = app::LoadModel(spec_, {world_.File("conv.safetensors"), {}, {}}, registry_,
+                            [](const std::string&) {});
+  }
+  fs::path File(int party) const { return world_.File(fmt::format("party{}.material", party)); }
+  // How many parties failed.
+  int Make(const char* suite, int failing, std::atomic<int>& left) const {
+    auto links = net::MakeMemoryLinks();
+    for (auto& link : links[static_cast<std::size_t>(failing)])
+      if (link) link = std::make_unique<net::FailingLink>(std::move(link), left);
+    std::atomic<int> failed = 0;
+    {
+      std::vector<std::jthread> threads;
+      for (int id = 0; id < 3; ++id)
+        threads.emplace_back([&, id] {
+          app::PartySettings settings;
+          settings.id = id;
+          settings.spec = spec_;
+          settings.suite.name = suite;
+          settings.batch = 2;
+          settings.queries = 2;
+          settings.material_out = File(id);
+          if (id == settings.roles.model_owner) settings.model = &model_;
+          try {
+            app::PartySession(settings, registry_).Run([&] {
+              return std::move(links[static_cast<std::size_t>(id)]);
+            });
+          } catch (const Error&) {
+            ++failed;
+          }
+        });
+    }
+    return failed;
+  }
+  bool Exists(int party) const { return fs::exists(File(party)); }
+  World world_;
+  mpc::Registry registry_ = BuiltinProtocols();
+  nn::NetworkSpec spec_;
+  nn::IntegerNetwork model_;
+};
+
+TEST_F(MaterialFaults, NoFileIsLeftWhereverAPartyFails) {
+  constexpr int kMany = 1 << 20;
+  // A party that has sent all of the last meeting knows that all have their files.
+  constexpr int kLastMeeting = 4;
+  for (const char* suite : {"lut", "aby3"}) {
+    for (int party = 0; party < 3; ++party) {
+      std::atomic<int> left = kMany;
+      ASSERT_EQ(Make(suite, party, left), 0);
+      const int messages = kMany - left;
+      for (int p = 0; p < 3; ++p) {
+        EXPECT_EQ(Exists(p), p != 0 || suite == std::string("aby3"));
+        fs::remove(File(p));
+      }
+      for (int n = 0; n < messages; ++n) {
+        left = n;
+        EXPECT_GE(Make(suite, party, left), 1);
+        EXPECT_FALSE(Exists(party)) << suite << " party " << party << " message " << n;
+        for (int p = 0; p < 3; ++p) {
+          EXPECT_TRUE(!Exists(p) || n >= messages - kLastMeeting)
+              << suite << " party " << p << " has a file, and party " << party
+              << " failed with message " << n << " of " << messages;
+          fs::remove(File(p));
+        }
+      }
+    }
+  }
 }
 
 // What counts is what auto chose, layer by layer: lut and fss for a long link, aby3 for one of low
@@ -271,13 +448,13 @@ TEST_F(MaterialTestbed, IsRefusedByWhatDiffers) {
   config_.erase("roles");
   ExpectRefused(Use(1, "conv", {"--material-out", world_.File("x"), "--queries", "1"}),
                 "--material-out");
-  ExpectRefused(StartBare(0, "conv", {"--material-out", File(0), "--queries", "1"}),
+  ExpectRefused(StartBare(0, "conv", {"--material-out", File(1), "--queries", "1"}),
                 "exists already");
 
   // Party 2's file of another session.
-  std::filesystem::copy_file(File(2), world_.File("old"));
+  fs::rename(File(2), world_.File("old"));
   Make("conv", "5", {"--batch", "2"});
-  std::filesystem::rename(world_.File("old"), File(2));
+  fs::rename(world_.File("old"), File(2));
   std::vector<Process> parties;
   parties.push_back(Use(1, "conv"));
   parties.push_back(Use(2, "conv"));
@@ -317,28 +494,111 @@ TEST_F(MaterialTestbed, NoQueryIsUsedTwiceAfterAFailure) {
   }
 }
 
+// Party 2 comes from another machine, with a copy of its file that is older than party 1's.
+TEST_F(MaterialTestbed, AnOldCopyFromElsewhereIsSkippedForward) {
+  Make("conv", "2", {"--batch", "10"});
+  const auto old = world_.File("old");
+  fs::copy_file(File(2), old);
+  const auto query = SecretParts(old).at(1);
+  const auto use = [&](const std::vector<std::string>& more) {
+    std::vector<Process> parties;
+    parties.push_back(Use(1, "conv"));
+    parties.push_back(Use(2, "conv", more));
+    return parties;
+  };
+  for (auto& party : use({})) EXPECT_EQ(party.Wait().status, 0);
+  fs::remove_all(world_.File("state/tercet/material") /
+                 fs::path(nn::MaterialFile(File(2)).Header().session + "-party2.json"));
+  fs::remove(File(2));
+  fs::rename(old, File(2));
+  ExpectRefused(Use(2, "conv"), "is not known to this machine");
+  EXPECT_EQ(SecretParts(File(2)).at(1), query);
+  for (auto& party : use({"--material-moved"})) {
+    const auto result = party.Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+  }
+  ExpectRightLogits("conv");
+  ExpectErased(File(1));
+  ExpectErased(File(2));
+}
+
+// Where the other party has used everything, what is left here is erased as well.
+TEST_F(MaterialTestbed, WhatOnlyTheOtherHasUsedIsErased) {
+  Make("conv", "1", {"--batch", "10"});
+  const auto old = world_.File("old");
+  fs::copy_file(File(2), old);
+  {
+    auto first = Use(1, "conv"), second = Use(2, "conv");
+    EXPECT_EQ(first.Wait().status, 0);
+    EXPECT_EQ(second.Wait().status, 0);
+  }
+  fs::remove_all(world_.File("state"));
+  fs::remove(File(2));
+  fs::rename(old, File(2));
+  std::vector<Process> parties;
+  parties.push_back(Use(1, "conv", {"--material-moved"}));
+  parties.push_back(Use(2, "conv", {"--material-moved"}));
+  ExpectAllFail(std::move(parties), "all of its 1 queries are used up");
+  ExpectErased(File(2));
+}
+
+TEST_F(MaterialTestbed, NoFileIsLeftWhenADiskIsFull) {
+  std::vector<Process> parties;
+  for (int id = 0; id < 3; ++id) {
+    std::vector<std::string> arguments{"--batch",        "10",     "--suite",   "aby3",
+                                       "--material-out", File(id), "--queries", "20"};
+    if (id == 2) arguments.insert(arguments.end(), {"--model", world_.File("conv.safetensors")});
+    const auto limit = [] {
+      const rlimit bytes{32 << 10, 32 << 10};
+      ::setrlimit(RLIMIT_FSIZE, &bytes);
+    };
+    parties.push_back(
+        StartBare(id, "conv", arguments, id == 1 ? std::function<void()>(limit) : nullptr));
+  }
+  ExpectAllFail(std::move(parties), "party1.material: cannot be written");
+  for (int id = 0; id < 3; ++id) EXPECT_FALSE(fs::exists(File(id))) << id;
+}
+
 TEST_F(MaterialTestbed, NoFileIsLeftOfAFailedRun) {
   std::vector<Process> parties;
   config_["connect_timeout_s"] = 2;
   for (int id = 0; id < 2; ++id)
     parties.push_back(StartBare(id, "conv", {"--material-out", File(id), "--queries", "3"}));
   ExpectAllFail(std::move(parties), "party 2");
-  // And when a party dies while it is made.
-  config_["connect_timeout_s"] = 20;
+  for (int id = 0; id < 2; ++id) EXPECT_FALSE(fs::exists(File(id)));
+}
+
+// A party is stopped or killed while material is made.
+class MaterialStopped : public MaterialTestbed,
+                        public testing::WithParamInterface<std::tuple<int, int>> {};
+
+INSTANTIATE_TEST_SUITE_P(Grid, MaterialStopped,
+                         testing::Combine(testing::Values(0, 1, 2),
+                                          testing::Values(SIGTERM, SIGKILL)));
+
+TEST_P(MaterialStopped, LeavesNoFile) {
+  const auto& [party, signal] = GetParam();
   const std::vector<std::string> slow{"--suite", "aby3", "--link", "rtt_ms=200"};
-  std::vector<Process> others;
+  std::vector<Process> parties;
   for (int id = 0; id < 3; ++id) {
     auto arguments = slow;
     arguments.insert(arguments.end(), {"--material-out", File(id), "--queries", "1000"});
     if (id == 2) arguments.insert(arguments.end(), {"--model", world_.File("conv.safetensors")});
-    others.push_back(StartBare(id, "conv", arguments));
+    parties.push_back(StartBare(id, "conv", arguments));
   }
-  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(File(0)); }));
-  ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(File(1)); }));
-  ::kill(others[2].Pid(), SIGKILL);
-  for (int id = 0; id < 2; ++id) {
-    EXPECT_EQ(others[static_cast<std::size_t>(id)].Wait().status, 1);
-    EXPECT_FALSE(std::filesystem::exists(File(id)));
+  for (int id = 0; id < 3; ++id) ASSERT_TRUE(Eventually([&] { return fs::exists(File(id)); }));
+  ::kill(parties[static_cast<std::size_t>(party)].Pid(), signal);
+  for (int id = 0; id < 3; ++id) {
+    const auto result = parties[static_cast<std::size_t>(id)].Wait();
+    if (id == party && signal == SIGKILL) {
+      // Nothing could be done there, but what is left is not taken for material.
+      EXPECT_EQ(result.status, 128 + SIGKILL);
+      EXPECT_TRUE(fs::exists(File(id)));
+      EXPECT_THROW(nn::MaterialFile{File(id)}, ConfigError);
+      continue;
+    }
+    EXPECT_EQ(result.status, 1) << result.err;
+    EXPECT_FALSE(fs::exists(File(id))) << id;
   }
 }
 

@@ -47,8 +47,7 @@ TEST(Groups, HaveAHelperEachAndTheOtherRolesInCommon) {
   const World world;
   const auto registry = BuiltinProtocols();
   const mpc::SuiteChoice suite{"lut", {}};
-  const auto network =
-      app::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 14);
+  const auto network = app::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 14);
   const auto plan = nn::MakePlan(network, registry, suite, {2, 0, 1, 0}, 8);
   const auto plans = app::RotatedPlans(plan, registry, suite);
   ASSERT_EQ(plans.size(), 3u);

@@ -172,6 +172,8 @@ World::World() {
   TERCET_CHECK(::mkdtemp(pattern.data()) != nullptr, "cannot make {}", pattern);
   path_ = pattern;
   fs::create_directory(path_ / "tmp");
+  // Of this process and of those that it starts.
+  ::setenv("XDG_STATE_HOME", (path_ / "state").c_str(), 1);
   for (const auto& [name, text] : {std::pair{"dense", kDense}, {"conv", kConv}}) {
     Write(fmt::format("{}.json", name), text);
     const auto spec = nn::ParseNetwork(text, name);

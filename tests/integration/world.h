@@ -14,7 +14,7 @@
 #include "tercet/nn/images.h"
 
 /// What the tests of whole processes share: a scratch directory with small networks, weights and
-/// images, and processes with a deadline.
+/// images, where programs keep their state too, and processes with a deadline.
 namespace tercet::integration {
 
 /// How a process ended.
