@@ -22,8 +22,8 @@ using mpc::ActivationKind;
 constexpr char kSupported[] =
     "it supports layers of conv2d, linear, batch_norm and avg_pool2d in any order (those with "
     "nothing between are multiplied out), perhaps an add, then sign, relu or square with one "
-    "max_pool2d (before sign or relu, or after any) and one avg_pool2d, and at the end a linear "
-    "map without activation";
+    "max_pool2d (before or after sign or relu) and one avg_pool2d, and at the end a linear map, "
+    "perhaps with relu or square";
 
 /// A linear map of what leaves the input (0) or a block (its number, from 1).
 struct Term {
@@ -50,11 +50,10 @@ ActivationKind KindOf(LayerType type) {
   return type == LayerType::kRelu ? ActivationKind::kRelu : ActivationKind::kSquare;
 }
 
-/// How the integers of what leaves the input or a layer stand for real numbers: beta + alpha q,
-/// where beta is public.
+/// Of what leaves a source, as the architecture alone says.
 struct OffsetKind {
-  bool zero = true;     ///< beta is zero everywhere
-  bool uneven = false;  ///< beta differs within a channel
+  bool zero = true;
+  bool uneven = false;
 };
 
 OffsetKind OffsetKindOf(const NetworkSpec& spec, const std::vector<Block>& blocks,
@@ -65,23 +64,23 @@ OffsetKind OffsetKindOf(const NetworkSpec& spec, const std::vector<Block>& block
   return {false, layer.sum_pool && layer.sum_pool->padding > 0};
 }
 
-/// beta, one value an element; only where it is not zero.
-std::vector<double> OffsetOf(const NetworkSpec& spec, const std::vector<Block>& blocks,
-                             std::size_t source) {
+Offset OffsetOf(const NetworkSpec& spec, const std::vector<Block>& blocks, std::size_t source) {
+  const OffsetKind kind = OffsetKindOf(spec, blocks, source);
+  if (kind.zero) return {};
   if (source == 0)
-    return std::vector<double>(spec.input.shape.Size(), -spec.input.mean / spec.input.std);
+    return {std::vector<double>(spec.input.shape.Size(), -spec.input.mean / spec.input.std), false};
   const PublicLayer& layer = blocks[source - 1].layer;
   // -1 and +1 as 0 and 1.
-  if (!layer.sum_pool) return std::vector<double>(layer.Out().Size(), -1);
+  if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), -1), false};
   PublicLayer before = layer;
   before.sum_pool.reset();
   const Shape3 in = before.Out();
   const std::vector<double> ones(in.Size(), 1);
-  std::vector<double> beta(layer.Out().Size());
-  SumWindows(in, *layer.sum_pool, ones.data(), 1, beta.data());
+  Offset offset{std::vector<double>(layer.Out().Size()), kind.uneven};
+  SumWindows(in, *layer.sum_pool, ones.data(), 1, offset.beta.data());
   const auto area = static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
-  for (double& value : beta) value /= -area;
-  return beta;
+  for (double& value : offset.beta) value /= -area;
+  return offset;
 }
 
 class BlockMaker {
@@ -101,11 +100,13 @@ class BlockMaker {
     }
     const LayerSpec& last = spec_.layers.back();
     if (value_.pool != nullptr) Refuse(*value_.pool, "without sign or relu after it");
-    const bool sums = value_.terms[0].source > 0 && blocks_.back().layer.sum_pool.has_value();
-    if (value_.Untouched() && !sums) Refuse(last, "as what leaves the network");
-    if (last.type == LayerType::kSign || last.type == LayerType::kRelu ||
-        last.type == LayerType::kSquare)
-      Refuse(last, "as what leaves the network");
+    if (value_.Untouched()) {
+      // What leaves an activation is the output as it is; only, signs order no classes.
+      const bool signs = blocks_.empty() || (blocks_.back().layer.activation == ActivationKind::kSign &&
+                                             !blocks_.back().layer.sum_pool);
+      if (signs) Refuse(last, "as what leaves the network");
+      Output();
+    }
     Close(last, ActivationKind::kNone);
     return std::move(blocks_);
   }
@@ -269,10 +270,25 @@ class BlockMaker {
     if (!FollowsBlock(layer)) Refuse(layer, "that follows no activation and no linear map");
     PublicLayer& last = blocks_.back().layer;
     if (last.pool || last.sum_pool) Refuse(layer, "after another pool");
+    if (last.activation == ActivationKind::kSquare) Refuse(layer, "after square");
     last.pool = mpc::PoolShape{layer.kernel, layer.stride};
     SetSuite(blocks_.back(), layer);
     AppendType(last.type, layer);
     value_.terms[0].stage = ++stage_.back();
+  }
+
+  /// A linear map that changes nothing, for a network without one at its end: one dense matrix
+  /// where there may be classes to compare.
+  void Output() {
+    Term& term = value_.terms[0];
+    const std::size_t size = ShapeOf(term).Size();
+    if (size <= kMostOutputs) {
+      MapShape map;
+      map.shape = {.in = {size, 1, 1}, .out_channels = size};
+      term.map = map;
+    }
+    term.name = "output";
+    open_type_ = "output";
   }
 
   /// Whether it became the sums of the last block, instead of a linear map of the next one.
@@ -394,9 +410,9 @@ class MapMaker {
   BlockMaps Make(std::size_t b) const {
     const Block& block = blocks_[b];
     BlockMaps maps;
-    maps.map = block.steps.empty() ? DepthwiseMap(block.layer.linear.in, 1, 1, 0, 1)
-                                   : Product(block.steps);
-    AddOffset(b, maps.map);
+    maps.map = block.steps.empty() ? Identity(block.layer.linear) : Product(block.steps);
+    maps.offset = OffsetOf(spec_, blocks_, b);
+    MakeRoom(maps.offset, maps.map);
     if (block.layer.shortcut) AddShortcut(block, maps);
     TERCET_CHECK(maps.map.shape == block.layer.linear, "layer {}: the map has another shape",
                  block.layer.name);
@@ -404,6 +420,15 @@ class MapMaker {
   }
 
  private:
+  static RealMap Identity(const mpc::LinearShape& shape) {
+    if (shape.groups == shape.in.channels) return DepthwiseMap(shape.in, 1, 1, 0, 1);
+    const std::size_t size = shape.out_channels;
+    RealMap map{{shape, false}, std::vector<double>(size * size), std::vector<double>(size)};
+    map.shape.bias_per_element = false;
+    for (std::size_t i = 0; i < size; ++i) map.weight[i * size + i] = 1;
+    return map;
+  }
+
   RealMap Product(const std::vector<Step>& steps) const {
     std::optional<RealMap> map;
     for (const Step& step : steps) {
@@ -447,27 +472,25 @@ class MapMaker {
     ScaleChannels(map, factor, shift);
   }
 
-  void AddOffset(std::size_t source, RealMap& map) const {
-    const OffsetKind offset = OffsetKindOf(spec_, blocks_, source);
-    if (!offset.zero) AddToBias(map, OffsetOf(spec_, blocks_, source), offset.uneven);
+  /// In a map's bias, for what the offset of its input adds.
+  static void MakeRoom(const Offset& offset, RealMap& map) {
+    if (!offset.beta.empty())
+      AddToBias(map, std::vector<double>(offset.beta.size()), offset.uneven);
   }
 
   void AddShortcut(const Block& block, BlockMaps& maps) const {
     const Shortcut& shortcut = *block.layer.shortcut;
+    maps.shortcut_offset = OffsetOf(spec_, blocks_, shortcut.from);
     if (shortcut.linear) {
       RealMap map = Product(block.shortcut_steps);
-      AddOffset(shortcut.from, map);
+      MakeRoom(maps.shortcut_offset, map);
       AddBias(maps.map, map.bias, map.shape.bias_per_element);
       map.shape.bias_per_element = false;
       map.bias.assign(map.shape.out_channels, 0);
       maps.shortcut = std::move(map);
-      return;
+    } else if (maps.shortcut_offset.uneven) {
+      AddBias(maps.map, std::vector<double>(maps.map.shape.Out().Size()), true);
     }
-    const OffsetKind offset = OffsetKindOf(spec_, blocks_, shortcut.from);
-    if (offset.zero) return;
-    std::vector<double> beta = OffsetOf(spec_, blocks_, shortcut.from);
-    if (!offset.uneven) beta.assign(maps.map.shape.out_channels, beta[0]);
-    AddBias(maps.map, beta, offset.uneven);
   }
 
   const NetworkSpec& spec_;

@@ -32,12 +32,21 @@ struct Block {
   std::size_t macs_before = 0;
 };
 
-/// A block in real numbers. All maps are on differences from the zero of their input's integers: an
-/// activation a = alpha q + beta enters as alpha q, and the part of beta is in the bias.
+/// How the integers of what leaves the input or a layer stand for real numbers: beta + alpha q,
+/// where beta is public.
+struct Offset {
+  std::vector<double> beta;  ///< one value an element; empty for zero everywhere
+  bool uneven = false;       ///< beta differs within a channel
+};
+
+/// A block in real numbers. What the offsets add to the sum is in no bias here, but the shapes leave
+/// room for it.
 struct BlockMaps {
-  RealMap map;  ///< bias of the whole sum
+  RealMap map;    ///< bias of the whole sum
+  Offset offset;  ///< of what enters it
   /// The shortcut's map, without bias; where there is none the summand comes as it is.
   std::optional<RealMap> shortcut;
+  Offset shortcut_offset;
 };
 
 /// Sorts a network's layers into blocks. UnsupportedError names the layer that cannot be computed

@@ -10,8 +10,10 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <utility>
 
+#include "nn/agreement.h"
 #include "nn/blocks.h"
 #include "nn/compare_classes.h"
 #include "nn/evaluate.h"
@@ -31,11 +33,18 @@ using mpc::ActivationKind;
 /// that chance decides.
 constexpr std::size_t kMostImages = 10'000, kFewestImages = 1'000;
 constexpr std::size_t kMacsPerPass = 20'000'000'000;
+/// Synthetic images, which are run once.
+constexpr std::size_t kMostSynthetic = 512, kFewestSynthetic = 16;
 /// Images whose logits the oracle confirms after calibration.
 constexpr std::size_t kConfirmed = 256;
 constexpr std::size_t kConfirmedMacs = 5'000'000'000;
-/// Of the largest weight of a layer as wide as can be; with fewer nothing sensible is computed.
-constexpr unsigned kFewestWeightBits = 4;
+/// What the roundings of a layer may add to its sums, as a part of their size, where widths are
+/// chosen without images, and where the search begins.
+constexpr double kPrecision = 1.0 / 1024;
+/// The same beyond which next to nothing of the weights is left.
+constexpr double kMostError = 0.25;
+/// Widths that are given, where only one is.
+constexpr unsigned kDefaultBits = 14, kDefaultFixedBits = 28;
 
 /// Real numbers as integers 0..max: value = alpha * q, up to what the blocks have in their biases.
 struct Encoding {
@@ -43,53 +52,34 @@ struct Encoding {
   Int128 max;
 };
 
-Sample TakeSample(const Images& images, const std::vector<std::uint8_t>& labels, std::size_t macs) {
-  const std::size_t affordable = kMacsPerPass / std::max<std::size_t>(macs, 1);
-  const std::size_t count =
-      std::min(images.count, std::clamp(affordable, kFewestImages, kMostImages));
-  Sample sample{{images.shape, count, {}}, {}};
-  const std::size_t size = images.shape.Size();
-  for (std::size_t i = 0; i < count; ++i) {
-    // Spread over the whole set, which may be sorted.
-    const std::size_t from = i * images.count / count;
-    const auto* pixels = images.pixels.data() + from * size;
-    sample.images.pixels.insert(sample.images.pixels.end(), pixels, pixels + size);
-    sample.labels.push_back(labels[from]);
-  }
-  return sample;
+std::size_t Affordable(std::size_t macs, std::size_t fewest, std::size_t most) {
+  return std::clamp(kMacsPerPass / std::max<std::size_t>(macs, 1), fewest, most);
 }
 
 void CheckOptions(const CompileOptions& options, const InputSpec& input, std::size_t classes) {
-  const bool ordered = kMinWidth <= options.min_bits && options.min_bits <= options.max_bits &&
-                       options.max_bits <= kMaxWidth;
-  if (!ordered || options.default_bits < kMinWidth || options.default_bits > kMaxWidth) {
-    throw ConfigError(
-        "compile widths",
-        fmt::format(
-            "found min_bits {}, max_bits {} and default_bits {}, expected {} <= min_bits <= "
-            "max_bits <= {} and default_bits in the same range",
-            options.min_bits, options.max_bits, options.default_bits, kMinWidth, kMaxWidth));
-  }
-  if (options.max_fixed_bits < options.min_bits || options.max_fixed_bits > kMaxWidth ||
-      options.default_fixed_bits < kMinWidth || options.default_fixed_bits > kMaxWidth) {
+  const auto check = [](const char* what, double found, double low, double high,
+                        const char* unit) {
+    if (!(found >= low && found <= high))
+      throw ConfigError(fmt::format("compile {}", what),
+                        fmt::format("found {}, expected {} to {}{}", found, low, high, unit));
+  };
+  if (options.min_bits < kMinWidth || options.min_bits > options.max_bits ||
+      options.max_bits > kMaxWidth) {
     throw ConfigError("compile widths",
-                      fmt::format("found max_fixed_bits {} and default_fixed_bits {}, expected "
-                                  "min_bits, {}, and {} to {}",
-                                  options.max_fixed_bits, options.default_fixed_bits,
-                                  options.min_bits, kMinWidth, kMaxWidth));
+                      fmt::format("found min_bits {} and max_bits {}, expected {} <= min_bits <= "
+                                  "max_bits <= {}",
+                                  options.min_bits, options.max_bits, kMinWidth, kMaxWidth));
   }
-  if (options.activation_bits < 2 || options.activation_bits > 16)
-    throw ConfigError("compile activation_bits",
-                      fmt::format("found {}, expected 2 to 16", options.activation_bits));
-  if (options.head_room > 16)
-    throw ConfigError("compile head_room",
-                      fmt::format("found {}, expected 0 to 16 bits", options.head_room));
+  for (const unsigned bits : {options.default_bits, options.default_fixed_bits})
+    if (bits != 0) check("default_bits", bits, kMinWidth, kMaxWidth, "");
+  check("activation_bits", options.activation_bits, 2, 16, "");
+  check("head_room", options.head_room, 0, 16, " bits");
+  check("max_loss", options.max_loss, 0, 100, " percent");
+  check("max_noise", options.max_noise, 0, 1, "");
+  check("min_agreement", options.min_agreement, 0, 100, " percent");
   if (options.measured && options.calibration == nullptr)
     throw ConfigError("compile widths",
                       "found measured widths without calibration images, expected images");
-  if (!(options.max_loss >= 0 && options.max_loss <= 100))
-    throw ConfigError("compile max_loss",
-                      fmt::format("found {}, expected 0 to 100 points", options.max_loss));
   if (options.calibration == nullptr) return;
   const Images& images = *options.calibration;
   if (images.shape != input.shape || images.count == 0) {
@@ -97,26 +87,14 @@ void CheckOptions(const CompileOptions& options, const InputSpec& input, std::si
                       fmt::format("found {} of {}, expected at least one of {}", images.count,
                                   ShapeText(images.shape), ShapeText(input.shape)));
   }
-  const std::size_t labels = options.labels == nullptr ? 0 : options.labels->size();
-  if (labels != images.count)
-    throw ConfigError(
-        "calibration labels",
-        fmt::format("found {}, expected one for each of {} images", labels, images.count));
+  if (options.labels == nullptr) return;
+  if (options.labels->size() != images.count)
+    throw ConfigError("calibration labels", fmt::format("found {}, expected one for each of {} images",
+                                                        options.labels->size(), images.count));
   const auto worst = std::max_element(options.labels->begin(), options.labels->end());
   if (*worst >= classes)
     throw ConfigError("calibration labels",
                       fmt::format("found {}, expected 0 to {}", *worst, classes - 1));
-}
-
-/// Index of the largest logit of each image.
-std::vector<std::uint8_t> FloatPredictions(const std::vector<float>& logits, std::size_t classes) {
-  std::vector<std::uint8_t> predictions(logits.size() / classes);
-  for (std::size_t i = 0; i < predictions.size(); ++i) {
-    const auto first = logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
-    predictions[i] = static_cast<std::uint8_t>(
-        std::max_element(first, first + static_cast<std::ptrdiff_t>(classes)) - first);
-  }
-  return predictions;
 }
 
 double Percent(const std::vector<std::uint8_t>& predictions,
@@ -124,6 +102,11 @@ double Percent(const std::vector<std::uint8_t>& predictions,
   std::size_t correct = 0;
   for (std::size_t i = 0; i < labels.size(); ++i) correct += predictions[i] == labels[i] ? 1 : 0;
   return 100.0 * static_cast<double>(correct) / static_cast<double>(labels.size());
+}
+
+std::string AgreementText(const Agreement& agreement) {
+  return fmt::format("{:.2f} % predicted alike ({:.2f} % otherwise beyond near ties), noise {:.2g} %",
+                     agreement.same, agreement.apart, 100 * agreement.noise);
 }
 
 }  // namespace
@@ -148,32 +131,28 @@ class Compiler {
     maps_ = MakeMaps(spec, blocks_, network_.state_->layers);
     layers_ = Architecture(spec, false).layers;
     for (const Block& block : blocks_) ReportProduct(block);
-    Sample sample;
-    if (options_.calibration != nullptr) {
-      sample = TakeSample(*options_.calibration, *options_.labels, Macs());
-      RunFloat(sample);
-    }
-    for (std::size_t l = 0; l < layers_.size(); ++l) widths_.push_back(WidestBits(l));
+    for (const std::string& remark : Remarks(spec)) Warn(remark);
+    TakeImages();
     QuantiseAll();
     if (options_.calibration != nullptr) {
-      ChooseWidths(sample);
+      ChooseWidths();
     } else {
       CapLogits();
       for (std::size_t l = 0; l < layers_.size(); ++l) ReportLayer(l, BoundText(l));
-      Report(fmt::format(
-          "no calibration images: every layer has {} bits{}", options_.default_bits,
-          AnyFixedPoint() ? fmt::format(", in fixed point {}", options_.default_fixed_bits) : ""));
     }
+    CheckWeights();
+    if (reference_) CheckAgreement();
     IntegerNetwork result = Assemble();
     report_.logit_scale = 1 / quantised_.back().scale;
     ProveWidths(result, spec.name);
-    if (options_.calibration != nullptr) Confirm(result, sample);
+    if (options_.calibration != nullptr) Confirm(result);
     if (only_class) {
       CompareClasses(result);
       ProveWidths(result, spec.name);
       Report(fmt::format("{}: {} bits for the differences of {} logits; only the class is left",
                          layers_.back().name, result.net.layers.back().value_bits, spec.Classes()));
     }
+    result.warnings = warnings_;
     return result;
   }
 
@@ -185,17 +164,26 @@ class Compiler {
   void Progress(const std::string& line) const {
     if (options_.progress) options_.progress(line);
   }
+  void Warn(const std::string& text) {
+    warnings_.push_back(text);
+    Report("warning: " + text);
+  }
+  /// What the network may lose only where that is asked for.
+  void Lose(const std::string& place, const std::string& problem, const std::string& remedy) {
+    if (!options_.accept_loss)
+      throw ConfigError(fmt::format("network {}{}", network_.Spec().name, place),
+                        fmt::format("{}; {}, or accept the loss (--accept-loss)", problem, remedy));
+    Warn(fmt::format("{}{}", place.empty() ? "" : place.substr(1) + ": ", problem));
+  }
   void ReportLayer(std::size_t l, const std::string& more) {
     Report(fmt::format("{}: {} bits, {}", layers_[l].name, widths_[l], more));
-    if (quantised_[l].weight_bits == 0)
-      Report(
-          fmt::format("warning: layer {}: all weights round to zero; give it more bits, or "
-                      "measure its width",
-                      layers_[l].name));
   }
   std::string BoundText(std::size_t l) const {
     const Interval& values = quantised_[l].values;
-    return fmt::format("values from {} to {}", IntegerText(values.low), IntegerText(values.high));
+    return fmt::format("values from {} to {}{}", IntegerText(values.low), IntegerText(values.high),
+                       quantised_[l].error == 0 ? ", exact weights"
+                                                : fmt::format(", rounding {:.2g} % of the sums",
+                                                              100 * quantised_[l].error));
   }
   void ReportProduct(const Block& block) {
     if (block.multiplied.empty()) return;
@@ -228,33 +216,70 @@ class Compiler {
     return false;
   }
   bool IsMeasured(std::size_t l) const { return options_.measured && IsFixedPoint(l); }
-
-  unsigned LimitBits(std::size_t l) const {
-    return IsFixedPoint(l) ? options_.max_fixed_bits : options_.max_bits;
+  /// Whether no image is asked what width a layer needs.
+  bool WidthsGiven() const {
+    return options_.calibration == nullptr &&
+           (options_.default_bits != 0 || options_.default_fixed_bits != 0);
   }
-  unsigned WidestBits(std::size_t l) const {
-    if (options_.calibration != nullptr) return LimitBits(l);
-    return IsFixedPoint(l) ? options_.default_fixed_bits : options_.default_bits;
+  unsigned GivenBits(std::size_t l) const {
+    const unsigned bits = IsFixedPoint(l) ? options_.default_fixed_bits : options_.default_bits;
+    return bits != 0 ? bits : IsFixedPoint(l) ? kDefaultFixedBits : kDefaultBits;
   }
 
-  /// Accuracy and ranges of the float network on the sample.
-  void RunFloat(const Sample& sample) {
+  /// Images to measure on, and what the float network makes of them.
+  void TakeImages() {
+    if (WidthsGiven()) return;
+    if (const Images* given = options_.calibration; given != nullptr) {
+      const std::vector<std::size_t> drawn =
+          Draw(given->count, Affordable(Macs(), kFewestImages, kMostImages));
+      images_ = Chosen(*given, drawn);
+      report_.images = images_.count;
+      if (options_.labels != nullptr)
+        for (const std::size_t index : drawn) labels_.push_back((*options_.labels)[index]);
+      Report(images_.count == given->count
+                 ? fmt::format("{} calibration images, all of them used", images_.count)
+                 : fmt::format("{} of {} calibration images used, drawn at random", images_.count,
+                               given->count));
+    } else {
+      images_ = SyntheticImages(network_.Spec().input.shape,
+                                Affordable(8 * Macs(), kFewestSynthetic, kMostSynthetic));
+      Report(fmt::format("no calibration images: each layer gets the width that its weights and "
+                         "inputs need, compared on {} synthetic images",
+                         images_.count));
+    }
+    RunFloat();
+    WarnOfMissingClasses();
+  }
+
+  void RunFloat() {
     std::map<std::size_t, std::size_t> block_of;  // layer of the JSON -> block with those values
     for (std::size_t l = 0; l < blocks_.size(); ++l) block_of[blocks_[l].value_layer] = l;
-    seen_.resize(blocks_.size());
+    float_seen_.resize(blocks_.size());
     const auto observe = [&](std::size_t layer, const std::vector<float>& values) {
       const auto block = block_of.find(layer);
       if (block == block_of.end()) return;
-      RealRange& range = seen_[block->second];
-      const auto [low, high] = std::minmax_element(values.begin(), values.end());
-      range = {std::min<double>(range.low, *low), std::max<double>(range.high, *high)};
+      const std::size_t elements = layers_[block->second].linear.Out().Size();
+      float_seen_[block->second].Add(values, values.size() / elements);
     };
-    const std::vector<float> logits =
-        network_.state_->Run(sample.images, 0, sample.images.count, observe);
-    report_.float_accuracy =
-        Percent(FloatPredictions(logits, network_.Spec().Classes()), sample.labels);
+    const std::vector<float> logits = network_.state_->Run(images_, 0, images_.count, observe);
+    reference_.emplace(logits, network_.Spec().Classes());
+    if (labels_.empty()) return;
+    report_.float_accuracy = Percent(reference_->Predictions(), labels_);
     Report(fmt::format("float network: {:.2f} % of {} calibration images", report_.float_accuracy,
-                       sample.images.count));
+                       images_.count));
+  }
+
+  /// Of what classes there is no example.
+  void WarnOfMissingClasses() {
+    if (options_.calibration == nullptr || network_.Spec().Classes() < 2) return;
+    const std::vector<std::uint8_t>& classes = labels_.empty() ? reference_->Predictions() : labels_;
+    std::vector<std::size_t> missing;
+    for (std::size_t c = 0; c < network_.Spec().Classes(); ++c)
+      if (std::find(classes.begin(), classes.end(), c) == classes.end()) missing.push_back(c);
+    if (missing.empty()) return;
+    Warn(fmt::format("no calibration image is {} class{} {}: the widths were chosen without any",
+                     labels_.empty() ? "predicted as" : "of", missing.size() > 1 ? "es" : "",
+                     fmt::join(missing, ", ")));
   }
 
   /// How what leaves the input or a layer of `network` stands for real numbers.
@@ -285,13 +310,23 @@ class Compiler {
       return values;
     };
     const Encoding input = EncodingOf(network, l);
-    RealLayer real{maps.map.shape, scaled(maps.map.weight, input.alpha), maps.map.bias, input.max,
+    const auto zero_of = [](const Offset& offset, double alpha) {
+      Zero zero{offset.beta, offset.uneven};
+      for (double& v : zero.at) v /= -alpha;
+      return zero;
+    };
+    RealLayer real{maps.map.shape,
+                   scaled(maps.map.weight, input.alpha),
+                   maps.map.bias,
+                   input.max,
+                   zero_of(maps.offset, input.alpha),
                    std::nullopt};
     if (const auto& shortcut = layers_[l].shortcut) {
       const Encoding from = EncodingOf(network, shortcut->from);
       RealSummand summand;
       summand.input_max = from.max;
       summand.factor = from.alpha;
+      summand.zero = zero_of(maps.shortcut_offset, from.alpha);
       if (maps.shortcut) {
         summand.shape = maps.shortcut->shape;
         summand.weight = scaled(maps.shortcut->weight, from.alpha);
@@ -312,7 +347,7 @@ class Compiler {
     FixedPointTarget target;
     target.activation = layers_[l].activation;
     target.activation_bits = options_.activation_bits;
-    if (!seen_.empty()) target.seen = seen_[l];
+    if (!float_seen_.empty()) target.seen = {float_seen_[l].low, float_seen_[l].high};
     target.proven = !IsMeasured(l);
     target.head_room = options_.head_room;
     std::optional<QuantisedLayer> found = QuantiseFixedPoint(real, bits, target);
@@ -337,17 +372,75 @@ class Compiler {
     return trial;
   }
 
+  /// The widest that the layers may be, each with the width that it is given or that it needs.
   void QuantiseAll() {
     quantised_.resize(layers_.size());
     for (std::size_t l = 0; l < layers_.size(); ++l) {
+      widths_.push_back(WidthsGiven() ? GivenBits(l) : NeededBits(l));
       while (!Quantise(quantised_, l, widths_[l])) {
         if (widths_[l] == kMaxWidth) Refuse(l, "no factor of its residual");
         ++widths_[l];
       }
-      if (widths_[l] == kMaxWidth &&
-          quantised_[l].weight_bits.value_or(kFewestWeightBits) < kFewestWeightBits)
-        Refuse(l, "next to nothing of its weights");
     }
+    CheckWeights();
+  }
+
+  /// The fewest bits with which a layer's sums are precise, as far as there are.
+  unsigned NeededBits(std::size_t l) {
+    unsigned low = options_.min_bits, high = options_.max_bits;
+    while (low < high) {
+      const unsigned middle = (low + high) / 2;
+      const bool enough = Quantise(quantised_, l, middle) &&
+                          quantised_[l].error <= kPrecision && LostChannels(l).empty();
+      (enough ? high : low) = enough ? middle : middle + 1;
+    }
+    return high;
+  }
+
+  /// Output channels without weights that the float network has a use for.
+  std::vector<std::size_t> LostChannels(std::size_t l) const { return LostChannels(quantised_, l); }
+  std::vector<std::size_t> LostChannels(const std::vector<QuantisedLayer>& network,
+                                        std::size_t l) const {
+    std::vector<std::size_t> lost = network[l].lost;
+    if (!float_seen_.empty())
+      std::erase_if(lost, [&](std::size_t channel) {
+        return !ChannelMatters(l, channel, network[l].scale);
+      });
+    return lost;
+  }
+  bool ChannelMatters(std::size_t l, std::size_t channel, double scale) const {
+    const Seen& seen = float_seen_[l];
+    const std::size_t channels = layers_[l].linear.out_channels;
+    if (!seen.ChannelVaries(layers_[l].activation, channel, channels)) return false;
+    // What does not come to half an integer could not be seen either.
+    if (layers_[l].activation == ActivationKind::kSign) return true;
+    const std::size_t area = seen.lows.size() / channels;
+    for (std::size_t e = channel * area; e < (channel + 1) * area; ++e)
+      if ((seen.highs[e] - seen.lows[e]) * scale >= 0.5) return true;
+    return false;
+  }
+
+  void CheckWeights() {
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      const std::vector<std::size_t> lost = LostChannels(l);
+      const std::size_t channels = layers_[l].linear.out_channels;
+      const bool little = quantised_[l].error > kMostError && !chosen_;
+      if (lost.empty() && !little) continue;
+      if (!complained_.insert(l).second) continue;
+      Lose(" layer " + layers_[l].name,
+           lost.size() == channels ? fmt::format("all weights round to zero with {} bits", widths_[l])
+           : !lost.empty()
+               ? fmt::format("all weights of {} of {} output channels round to zero with {} bits",
+                             lost.size(), channels, widths_[l])
+               : fmt::format("next to nothing of its weights is left with {} bits", widths_[l]),
+           Remedy(l));
+    }
+  }
+  std::string Remedy(std::size_t l) const {
+    if (widths_[l] < kMaxWidth) return "allow it more bits (--max-bits)";
+    return options_.measured ? "the layers have too different scales"
+                             : "its values have too large a bound: measure the widths on images "
+                               "instead of proving them (--widths measured)";
   }
   [[noreturn]] void Refuse(std::size_t l, const std::string& what) const {
     throw ConfigError(
@@ -356,6 +449,54 @@ class Compiler {
                     kMaxWidth,
                     options_.measured ? "the layers have too different scales"
                                       : "measure the widths instead of proving them"));
+  }
+
+  /// What the chosen integers make of the images, beside the float network.
+  void CheckAgreement() {
+    const Evaluator evaluator(layers_, network_.Spec().input, images_);
+    std::vector<Seen> seen;
+    const std::vector<double> logits = evaluator.Logits(quantised_, evaluator.Input(), &seen);
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      const ActivationKind activation = layers_[l].activation;
+      if (seen[l].Varies(activation, quantised_[l].shift) || !float_seen_[l].Varies(activation))
+        continue;
+      if (complained_.insert(l).second)
+        Lose(" layer " + layers_[l].name,
+             fmt::format("with {} bits its output is the same for all {} images", widths_[l],
+                         images_.count),
+             Remedy(l));
+    }
+    const Agreement found = reference_->Compare(logits);
+    report_.agreement = found.same;
+    report_.noise = found.noise;
+    const char* what = options_.calibration != nullptr ? "calibration" : "synthetic";
+    if (!labels_.empty()) {
+      report_.integer_accuracy = Percent(Largest(logits, network_.Spec().Classes()), labels_);
+      Report(fmt::format("accuracy on the {} calibration images: float network {:.2f} %, integer "
+                         "network {:.2f} %",
+                         images_.count, report_.float_accuracy, report_.integer_accuracy));
+    }
+    Report(fmt::format("integer and float network on {} {} images: {}", images_.count, what,
+                       AgreementText(found)));
+    if (100 - found.apart >= options_.min_agreement) return;
+    const std::size_t worst = static_cast<std::size_t>(
+        std::max_element(quantised_.begin(), quantised_.end(),
+                         [](const auto& a, const auto& b) { return a.error < b.error; }) -
+        quantised_.begin());
+    const bool rounded = quantised_[worst].error > 2 * kPrecision;
+    Lose(rounded ? " layer " + layers_[worst].name : "",
+         fmt::format("the integer network predicts {:.1f} % of {} {} images otherwise than the "
+                     "float network (near ties not counted), expected at most {:.1f} %{}",
+                     found.apart, images_.count, what, 100 - options_.min_agreement,
+                     rounded ? fmt::format("; most is lost in this layer of {} bits, whose sums "
+                                           "are {:.1f} % off",
+                                           widths_[worst], 100 * quantised_[worst].error)
+                             : ""),
+         options_.calibration == nullptr ? "give training images to choose the widths with"
+         : rounded && widths_[worst] == options_.max_bits && options_.max_bits < kMaxWidth
+             ? "allow more bits (--max-bits)"
+             : fmt::format("keep more of the float network (--max-noise, --max-loss{})",
+                           AnyFixedPoint() ? ", --activation-bits" : ""));
   }
 
   /// All layers but the last, those with most activations first: their widths cost most, so they
@@ -369,37 +510,44 @@ class Compiler {
     return order;
   }
 
-  void ChooseWidths(const Sample& sample) {
-    const Evaluator evaluator(layers_, network_.Spec().input, sample);
-    const double widest = evaluator.Accuracy(quantised_, evaluator.Input());
-    const std::string widths =
-        AnyFixedPoint()
-            ? fmt::format("{} bits (in fixed point {})", options_.max_bits, options_.max_fixed_bits)
-            : fmt::format("{} bits", options_.max_bits);
-    Report(fmt::format("{} in every layer: {:.2f} %", widths, widest));
+  /// What a network may be off when the layers with `share` of the activations are chosen: errors
+  /// of independent roundings add up in squares.
+  struct Limits {
+    Agreement widest;
+    double max_noise = 0, max_loss = 0;
+    bool Allow(const Agreement& found, double share) const {
+      const double noise = std::sqrt(widest.noise * widest.noise + share * max_noise * max_noise);
+      // Sums of doubles must not decide: one image weighs far more than this.
+      return found.noise <= noise + 1e-12 && found.apart <= widest.apart + share * max_loss + 1e-9;
+    }
+  };
 
+  void ChooseWidths() {
+    const Evaluator evaluator(layers_, network_.Spec().input, images_);
+    chosen_ = true;
+    const Limits limits{
+        reference_->Compare(evaluator.Logits(quantised_, evaluator.Input())), options_.max_noise,
+        options_.max_loss};
+    Report(fmt::format("widest, {} bits: {}", fmt::join(widths_, ", "), AgreementText(limits.widest)));
+
+    chosen_agreement_.assign(layers_.size(), limits.widest);
     double elements = 0, share = 0;
     for (const std::size_t l : SearchOrder())
       elements += static_cast<double>(layers_[l].linear.Out().Size());
-    double accuracy = widest;
     for (const std::size_t l : SearchOrder()) {
       share += static_cast<double>(layers_[l].linear.Out().Size()) / elements;
-      accuracy = ChooseWidth(evaluator, l, widest - options_.max_loss * share, accuracy);
+      ChooseWidth(evaluator, l, limits, share);
     }
     const std::size_t last = layers_.size() - 1;
-    accuracy = ChooseWidth(evaluator, last, widest - options_.max_loss, accuracy);
+    ChooseWidth(evaluator, last, limits, 1);
     // There are only a few logits, so some room costs next to nothing.
-    accuracy = Widen(evaluator, last, 2, widest - options_.max_loss, accuracy);
-    if (CapLogits()) accuracy = evaluator.Accuracy(quantised_, evaluator.Input());
+    Widen(evaluator, last, 2, limits);
+    CapLogits();
 
-    std::vector<ValueRange> ranges;
-    evaluator.Accuracy(quantised_, evaluator.Input(), &ranges);
-    for (std::size_t l = 0; l < layers_.size(); ++l) ReportRange(l, ranges[l]);
-    report_.integer_accuracy = accuracy;
-    Report(fmt::format(
-        "chosen widths: {:.2f} %, a loss of {:.2f} points against {} and of {:.2f} against the "
-        "float network",
-        accuracy, widest - accuracy, widths, report_.float_accuracy - accuracy));
+    std::vector<Seen> seen;
+    evaluator.Logits(quantised_, evaluator.Input(), &seen);
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      ReportRange(l, {static_cast<std::int64_t>(seen[l].low), static_cast<std::int64_t>(seen[l].high)});
   }
 
   /// Reports the range seen; a measured width is that of the range, with head-room.
@@ -413,55 +561,43 @@ class Compiler {
                                       widths_[l], kMaxWidth));
     }
     const double room = range.HeadRoom(widths_[l]);
-    ReportLayer(l,
-                fmt::format("{}, seen from {} to {}, head-room {:.1f} bits, {:.2f} % when chosen",
-                            IsMeasured(l) ? "measured" : BoundText(l), range.low, range.high, room,
-                            chosen_accuracy_[l]));
+    ReportLayer(l, fmt::format("{}, seen from {} to {}, head-room {:.1f} bits; when chosen {}",
+                               IsMeasured(l) ? "measured" : BoundText(l), range.low, range.high,
+                               room, AgreementText(chosen_agreement_[l])));
     if (IsMeasured(l) && room < 1)
-      Report(
-          fmt::format("warning: layer {}: values not seen in calibration may not fit; ask for "
-                      "more head-room",
-                      layers_[l].name));
+      Warn(fmt::format("layer {}: values not seen in calibration may not fit; ask for more "
+                       "head-room",
+                       layers_[l].name));
   }
 
-  // Comparing with `floor`, sums of doubles must not decide: one image weighs far more than this.
-  static bool Reaches(double accuracy, double floor) { return accuracy >= floor - 1e-9; }
+  /// Layer l with other bits, if those are enough.
+  bool Try(const Evaluator& evaluator, const Activations& before, std::size_t l, unsigned bits,
+           const Limits& limits, double share) {
+    auto trial = Trial(l, bits);
+    if (!trial || !LostChannels(*trial, l).empty()) return false;
+    const Agreement found = reference_->Compare(evaluator.Logits(*trial, before));
+    Progress(fmt::format("{}: with {} bits {}", layers_[l].name, bits, AgreementText(found)));
+    if (!limits.Allow(found, share)) return false;
+    widths_[l] = bits;
+    quantised_ = std::move(*trial);
+    chosen_agreement_[l] = found;
+    return true;
+  }
 
-  /// Finds a small width of layer l, those of the others fixed, with at least the accuracy `floor`,
-  /// which the present one has. The accuracy then.
-  double ChooseWidth(const Evaluator& evaluator, std::size_t l, double floor, double accuracy) {
+  /// Finds a small width of layer l, those of the others fixed, that `limits` allow, as they do the
+  /// present one.
+  void ChooseWidth(const Evaluator& evaluator, std::size_t l, const Limits& limits, double share) {
     const Activations before = evaluator.Advance(quantised_, evaluator.Input(), l);
     unsigned low = options_.min_bits;  // widths below are not asked for; widths_[l] is known to do
     while (low < widths_[l]) {
       const unsigned middle = (low + widths_[l]) / 2;
-      auto trial = Trial(l, middle);
-      const double found = trial ? evaluator.Accuracy(*trial, before) : 0;
-      Progress(fmt::format("{}: {} bits would give {:.2f} %", layers_[l].name, middle, found));
-      if (trial && Reaches(found, floor)) {
-        widths_[l] = middle;
-        quantised_ = std::move(*trial);
-        accuracy = found;
-      } else {
-        low = middle + 1;
-      }
+      if (!Try(evaluator, before, l, middle, limits, share)) low = middle + 1;
     }
-    chosen_accuracy_.resize(layers_.size());
-    chosen_accuracy_[l] = accuracy;
-    return accuracy;
   }
 
-  double Widen(const Evaluator& evaluator, std::size_t l, unsigned more, double floor,
-               double accuracy) {
-    const unsigned bits = std::min(widths_[l] + more, LimitBits(l));
-    auto trial = Trial(l, bits);
-    if (!trial) return accuracy;
-    const double found =
-        evaluator.Accuracy(*trial, evaluator.Advance(quantised_, evaluator.Input(), l));
-    if (!Reaches(found, floor)) return accuracy;
-    widths_[l] = bits;
-    quantised_ = std::move(*trial);
-    chosen_accuracy_[l] = found;
-    return found;
+  void Widen(const Evaluator& evaluator, std::size_t l, unsigned more, const Limits& limits) {
+    const unsigned bits = std::min(widths_[l] + more, std::max(options_.max_bits, widths_[l]));
+    Try(evaluator, evaluator.Advance(quantised_, evaluator.Input(), l), l, bits, limits, 1);
   }
 
   /// Narrows logits that are wider than the architecture can need, which no other party would
@@ -495,21 +631,17 @@ class Compiler {
   }
 
   /// The calibration computed with floating point; the oracle must agree.
-  void Confirm(const IntegerNetwork& result, const Sample& sample) const {
+  void Confirm(const IntegerNetwork& result) const {
     const std::size_t affordable =
         std::clamp<std::size_t>(kConfirmedMacs / std::max<std::size_t>(Macs(), 1), 1, kConfirmed);
-    const std::size_t count = std::min(affordable, sample.images.count);
-    Sample part{{sample.images.shape, count, {}}, {}};
-    part.images.pixels.assign(sample.images.pixels.begin(),
-                              sample.images.pixels.begin() +
-                                  static_cast<std::ptrdiff_t>(count * sample.images.shape.Size()));
-    // Taking the oracle's predictions as labels, all must be found again.
-    part.labels =
-        Predictions(RunPlain(result, oracle_, part.images, 0, count), result.net.Classes());
+    std::vector<std::size_t> first(std::min(affordable, images_.count));
+    std::iota(first.begin(), first.end(), std::size_t{0});
+    const Images part = Chosen(images_, first);
+    const std::size_t classes = network_.Spec().Classes();
     const Evaluator evaluator(layers_, network_.Spec().input, part);
-    const double agreement = evaluator.Accuracy(quantised_, evaluator.Input());
-    TERCET_CHECK(agreement == 100, "calibration and oracle agree on {} % of {} images only",
-                 agreement, count);
+    TERCET_CHECK(Largest(evaluator.Logits(quantised_, evaluator.Input()), classes) ==
+                     Predictions(RunPlain(result, oracle_, part, 0, part.count), classes),
+                 "calibration and oracle do not agree on {} images", part.count);
   }
 
   const FloatNetwork& network_;
@@ -519,11 +651,16 @@ class Compiler {
   std::vector<Block> blocks_;
   std::vector<BlockMaps> maps_;
   std::vector<PublicLayer> layers_;
-  std::vector<RealRange>
-      seen_;  // of each layer's values in the float network; empty without sample
+  Images images_;                      // to measure on; none where the widths are given
+  std::vector<std::uint8_t> labels_;   // of those images, or none
+  std::optional<Reference> reference_; // the float network on them
+  std::vector<Seen> float_seen_;       // each layer's values in it
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;
-  std::vector<double> chosen_accuracy_;
+  bool chosen_ = false;  // the images have had their say on the widths
+  std::vector<Agreement> chosen_agreement_;
+  std::vector<std::string> warnings_;
+  std::set<std::size_t> complained_;  // layers that have their warning
 };
 
 IntegerNetwork Compile(const FloatNetwork& network, const mpc::Oracle& oracle,

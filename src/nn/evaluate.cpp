@@ -101,14 +101,48 @@ Outputs<T> Unpack(const Activations& from, std::size_t chunk) {
   return outputs;
 }
 
+}  // namespace
+
 template <class T>
-void Widen(ValueRange& range, const std::vector<T>& values, bool first) {
-  const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  const auto l = static_cast<std::int64_t>(*low), h = static_cast<std::int64_t>(*high);
-  range = first ? ValueRange{l, h} : ValueRange{std::min(range.low, l), std::max(range.high, h)};
+void Seen::Add(const std::vector<T>& values, std::size_t batch) {
+  const bool first = lows.empty();
+  const std::size_t elements = values.size() / batch;
+  lows.resize(elements);
+  highs.resize(elements);
+  for (std::size_t e = 0; e < elements; ++e) {
+    const T* row = values.data() + e * batch;
+    const auto [least, most] = std::minmax_element(row, row + batch);
+    lows[e] = first ? *least : std::min<double>(lows[e], *least);
+    highs[e] = first ? *most : std::max<double>(highs[e], *most);
+  }
+  low = *std::min_element(lows.begin(), lows.end());
+  high = *std::max_element(highs.begin(), highs.end());
+}
+template void Seen::Add(const std::vector<float>& values, std::size_t batch);
+template void Seen::Add(const std::vector<double>& values, std::size_t batch);
+
+bool Seen::ElementVaries(ActivationKind activation, unsigned shift, std::size_t element) const {
+  const double divisor = std::ldexp(1.0, -static_cast<int>(shift));
+  double least = lows[element], most = highs[element];
+  if (activation == ActivationKind::kSign) return least < 0 && most >= 0;
+  if (activation == ActivationKind::kRelu) least = std::max(least, 0.0), most = std::max(most, 0.0);
+  if (shift > 0) least = std::floor(least * divisor), most = std::floor(most * divisor);
+  return least != most;
 }
 
-}  // namespace
+bool Seen::Varies(ActivationKind activation, unsigned shift) const {
+  for (std::size_t e = 0; e < lows.size(); ++e)
+    if (ElementVaries(activation, shift, e)) return true;
+  return false;
+}
+
+bool Seen::ChannelVaries(ActivationKind activation, std::size_t channel,
+                         std::size_t channels) const {
+  const std::size_t area = lows.size() / channels;
+  for (std::size_t e = channel * area; e < (channel + 1) * area; ++e)
+    if (ElementVaries(activation, 0, e)) return true;
+  return false;
+}
 
 template <class T>
 PackedValues::PackedValues(const std::vector<T>& values) {
@@ -128,16 +162,15 @@ std::vector<T> PackedValues::Unpack() const {
 }
 
 Evaluator::Evaluator(const std::vector<PublicLayer>& layers, const InputSpec& input,
-                     const Sample& sample)
-    : layers_(layers), sample_(sample) {
-  const std::size_t count = sample.images.count;
-  for (std::size_t first = 0; first < count; first += kBatch)
+                     const Images& images)
+    : layers_(layers), images_(images.count) {
+  for (std::size_t first = 0; first < images_; first += kBatch)
     input_.outputs[0].emplace_back(
-        QuantiseInput(input, sample.images, first, std::min(kBatch, count - first)));
+        QuantiseInput(input, images, first, std::min(kBatch, images_ - first)));
 }
 
 std::size_t Evaluator::BatchOf(std::size_t chunk) const {
-  return std::min(kBatch, sample_.images.count - chunk * kBatch);
+  return std::min(kBatch, images_ - chunk * kBatch);
 }
 
 bool Evaluator::UsedFrom(std::size_t output, std::size_t layer) const {
@@ -147,10 +180,10 @@ bool Evaluator::UsedFrom(std::size_t output, std::size_t layer) const {
   return false;
 }
 
-double Evaluator::Accuracy(const std::vector<QuantisedLayer>& network, const Activations& from,
-                           std::vector<ValueRange>* ranges) const {
-  return Single(network, from.layer) ? AccuracyWith<float>(network, from, ranges)
-                                     : AccuracyWith<double>(network, from, ranges);
+std::vector<double> Evaluator::Logits(const std::vector<QuantisedLayer>& network,
+                                     const Activations& from, std::vector<Seen>* seen) const {
+  return Single(network, from.layer) ? LogitsWith<float>(network, from, seen)
+                                     : LogitsWith<double>(network, from, seen);
 }
 
 Activations Evaluator::Advance(const std::vector<QuantisedLayer>& network, const Activations& from,
@@ -160,31 +193,29 @@ Activations Evaluator::Advance(const std::vector<QuantisedLayer>& network, const
 }
 
 template <class T>
-double Evaluator::AccuracyWith(const std::vector<QuantisedLayer>& network, const Activations& from,
-                               std::vector<ValueRange>* ranges) const {
+std::vector<double> Evaluator::LogitsWith(const std::vector<QuantisedLayer>& network,
+                                         const Activations& from, std::vector<Seen>* seen) const {
   const auto fast = Prepare<T>(layers_, network, from.layer, layers_.size());
-  if (ranges != nullptr) ranges->resize(layers_.size());
+  if (seen != nullptr) seen->resize(layers_.size());
   const std::size_t classes = layers_.back().linear.Out().Size();
-  std::size_t correct = 0;
-  for (std::size_t chunk = 0; chunk * kBatch < sample_.images.count; ++chunk) {
+  std::vector<double> logits(images_ * classes);
+  for (std::size_t chunk = 0; chunk * kBatch < images_; ++chunk) {
     const std::size_t batch = BatchOf(chunk);
     Outputs<T> outputs = Unpack<T>(from, chunk);
     for (std::size_t i = 0; i < fast.size(); ++i) {
       const std::size_t l = from.layer + i;
       std::vector<T> z = fast[i].Values(outputs, l, batch);
-      if (ranges != nullptr) Widen((*ranges)[l], z, chunk == 0);
+      if (seen != nullptr) (*seen)[l].Add(z, batch);
       if (!UsedFrom(l, l + 1)) outputs.erase(l);
       outputs[l + 1] = fast[i].Output(std::move(z), batch);
     }
     const std::vector<T>& x = outputs.at(layers_.size());
-    for (std::size_t b = 0; b < batch; ++b) {
-      std::size_t best = 0;
-      for (std::size_t c = 1; c < classes; ++c)
-        if (x[c * batch + b] > x[best * batch + b]) best = c;
-      correct += best == sample_.labels[chunk * kBatch + b] ? 1 : 0;
-    }
+    for (std::size_t b = 0; b < batch; ++b)
+      for (std::size_t c = 0; c < classes; ++c)
+        logits[(chunk * kBatch + b) * classes + c] =
+            static_cast<double>(x[c * batch + b]) / network.back().scale;
   }
-  return 100.0 * static_cast<double>(correct) / static_cast<double>(sample_.images.count);
+  return logits;
 }
 
 template <class T>
@@ -193,7 +224,7 @@ Activations Evaluator::AdvanceWith(const std::vector<QuantisedLayer>& network,
   const auto fast = Prepare<T>(layers_, network, from.layer, to);
   Activations result;
   result.layer = to;
-  for (std::size_t chunk = 0; chunk * kBatch < sample_.images.count; ++chunk) {
+  for (std::size_t chunk = 0; chunk * kBatch < images_; ++chunk) {
     const std::size_t batch = BatchOf(chunk);
     Outputs<T> outputs = Unpack<T>(from, chunk);
     for (std::size_t i = 0; i < fast.size(); ++i) {

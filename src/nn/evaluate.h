@@ -11,10 +11,22 @@
 /// Integer networks evaluated fast, with floating-point arithmetic that is exact for them.
 namespace tercet::nn {
 
-/// Images with labels.
-struct Sample {
-  Images images;
-  std::vector<std::uint8_t> labels;
+/// What a layer's values were on some images, before the activation: of all elements, and the
+/// smallest and largest of each.
+struct Seen {
+  double low = 0, high = 0;
+  std::vector<double> lows, highs;
+  /// `values` are features x batch.
+  template <class T>
+  void Add(const std::vector<T>& values, std::size_t batch);
+  /// Whether what leaves the activation (with `shift`) depends on the image, in `channel` of
+  /// `channels` or anywhere.
+  bool Varies(mpc::ActivationKind activation, unsigned shift = 0) const;
+  bool ChannelVaries(mpc::ActivationKind activation, std::size_t channel,
+                     std::size_t channels) const;
+
+ private:
+  bool ElementVaries(mpc::ActivationKind activation, unsigned shift, std::size_t element) const;
 };
 
 /// Integers, features x batch, in bytes where they fit.
@@ -37,18 +49,18 @@ struct Activations {
   std::map<std::size_t, std::vector<PackedValues>> outputs;
 };
 
-/// Thread safe. Layers and sample must outlive it.
+/// Thread safe. Layers must outlive it.
 class Evaluator {
  public:
   /// `layers` without widths, shifts and factors: those are in the quantised layers.
-  Evaluator(const std::vector<PublicLayer>& layers, const InputSpec& input, const Sample& sample);
+  Evaluator(const std::vector<PublicLayer>& layers, const InputSpec& input, const Images& images);
 
   const Activations& Input() const { return input_; }
 
-  /// Percent of the sample classified correctly, continuing from `from`. `ranges` (may be null)
-  /// takes the range of values of each layer from `from` on.
-  double Accuracy(const std::vector<QuantisedLayer>& network, const Activations& from,
-                  std::vector<ValueRange>* ranges = nullptr) const;
+  /// Logits as real numbers (integers over the last layer's scale), image after image, continuing
+  /// from `from`. `seen` (may be null) takes each layer's values from `from` on.
+  std::vector<double> Logits(const std::vector<QuantisedLayer>& network, const Activations& from,
+                            std::vector<Seen>* seen = nullptr) const;
 
   /// What the layers from `to` on take.
   Activations Advance(const std::vector<QuantisedLayer>& network, const Activations& from,
@@ -57,15 +69,15 @@ class Evaluator {
  private:
   std::size_t BatchOf(std::size_t chunk) const;
   template <class T>
-  double AccuracyWith(const std::vector<QuantisedLayer>& network, const Activations& from,
-                      std::vector<ValueRange>* ranges) const;
+  std::vector<double> LogitsWith(const std::vector<QuantisedLayer>& network, const Activations& from,
+                                std::vector<Seen>* seen) const;
   template <class T>
   Activations AdvanceWith(const std::vector<QuantisedLayer>& network, const Activations& from,
                           std::size_t to) const;
   bool UsedFrom(std::size_t output, std::size_t layer) const;
 
   const std::vector<PublicLayer>& layers_;
-  const Sample& sample_;
+  std::size_t images_;
   Activations input_;
 };
 

@@ -25,6 +25,8 @@ using nlohmann::json;
 constexpr char kNetworkKey[] = "tercet.network";
 constexpr char kFormatKey[] = "tercet.format";
 constexpr char kFormat[] = "2";
+constexpr char kWarningsKey[] = "tercet.warnings";
+constexpr std::size_t kMostWarnings = 1000, kLongestWarning = 1024;
 
 json ShapeToJson(const Shape3& shape) { return {shape.channels, shape.height, shape.width}; }
 
@@ -36,6 +38,21 @@ json LinearToJson(const LinearShape& linear) {
           {"padding", linear.padding},
           {"groups", linear.groups},
           {"bias_per_element", linear.bias_per_element}};
+}
+
+std::vector<std::string> ReadWarnings(const std::string& text, const std::string& place) {
+  const json document = ReadJson(text, place, JsonLimits{.string_length = kLongestWarning});
+  const auto is_text = [](const json& value) {
+    return value.is_string() &&
+           std::all_of(value.get_ref<const std::string&>().begin(),
+                       value.get_ref<const std::string&>().end(),
+                       [](char c) { return c >= ' ' && c <= '~'; });
+  };
+  if (!document.is_array() || document.size() > kMostWarnings ||
+      !std::all_of(document.begin(), document.end(), is_text))
+    throw ConfigError(place, fmt::format("found {}, expected an array of at most {} printable texts",
+                                         ValueText(document), kMostWarnings));
+  return document.get<std::vector<std::string>>();
 }
 
 /// The name of the smallest signed type that holds the values.
@@ -160,6 +177,9 @@ void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& fi
   TensorFile data;
   data.metadata[kFormatKey] = kFormat;
   data.metadata[kNetworkKey] = AnnouncementToJson(AnnouncementOf(network.net));
+  if (!network.warnings.empty())
+    data.metadata[kWarningsKey] =
+        json(network.warnings).dump(-1, ' ', true, json::error_handler_t::replace);
   for (std::size_t l = 0; l < network.weights.size(); ++l) {
     const PublicLayer& layer = network.net.layers[l];
     const LayerWeights& weights = network.weights[l];
@@ -193,6 +213,9 @@ IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec
   IntegerNetwork network;
   const std::string place = fmt::format("{} metadata {}", name, kNetworkKey);
   network.net = NetworkOf(spec, AnnouncementFromJson(network_text->second, place), place);
+  if (const auto warnings = data.metadata.find(kWarningsKey); warnings != data.metadata.end())
+    network.warnings =
+        ReadWarnings(warnings->second, fmt::format("{} metadata {}", name, kWarningsKey));
   for (const PublicLayer& layer : network.net.layers) {
     const LinearShape& linear = layer.linear;
     LayerWeights weights;

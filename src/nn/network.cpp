@@ -337,6 +337,30 @@ std::string NetworkSpec::Digest() const {
   return crypto::Sha256Hex(canonical.dump(-1, ' ', true, json::error_handler_t::replace));
 }
 
+std::vector<std::string> Remarks(const NetworkSpec& spec) {
+  std::vector<std::string> pairs;
+  const LayerSpec* before = nullptr;  // the last linear map since an activation
+  for (const LayerSpec& layer : spec.layers) {
+    const bool linear = layer.type == LayerType::kConv2d || layer.type == LayerType::kLinear;
+    if (linear) {
+      const bool separable = before != nullptr && before->type == LayerType::kConv2d &&
+                             layer.type == LayerType::kConv2d && layer.kernel == 1 &&
+                             before->groups == before->in.channels && before->groups > 1;
+      if (before != nullptr && layer.from.empty() && !separable)
+        pairs.push_back(fmt::format("{} and {}", before->name, layer.name));
+      before = &layer;
+    } else if (layer.type == LayerType::kSign || layer.type == LayerType::kRelu ||
+               layer.type == LayerType::kSquare || layer.type == LayerType::kMaxPool2d) {
+      before = nullptr;
+    }
+  }
+  if (pairs.empty()) return {};
+  return {fmt::format("linear layers follow each other with no activation between: {}. They are "
+                      "multiplied out to one; if the network was trained with a sign or relu "
+                      "there, the export has lost it",
+                      fmt::join(pairs, ", "))};
+}
+
 NetworkSpec LoadNetwork(const std::filesystem::path& file) {
   return ParseNetwork(ReadTextFile(file, kNetworkFile), file.string());
 }

@@ -98,11 +98,15 @@ struct LayerWeights {
 struct IntegerNetwork {
   PublicNetwork net;
   std::vector<LayerWeights> weights;  ///< one per layer
+  /// What was lost when it was compiled, and other remarks for whoever uses it. For the model's
+  /// owner: they depend on weights and are in its file, but in no message.
+  std::vector<std::string> warnings;
 };
 
 /// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" (and
 /// "conv1.shortcut") in the smallest signed type that holds them, and the model's Announcement as
-/// JSON in the metadata ("tercet.network", "tercet.format" = "2"). All else follows from the
+/// JSON in the metadata ("tercet.network", "tercet.format" = "2"); "tercet.warnings" is an array of
+/// texts, if there are any. All else follows from the
 /// architecture that it is loaded for. Loading proves the widths again: ConfigError names the layer
 /// whose bound does not hold, a missing tensor or a wrong shape, and what NetworkOf refuses.
 void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file);

@@ -68,6 +68,11 @@ struct NetworkSpec {
   std::string Digest() const;
 };
 
+/// What may be a mistake in an architecture, in words: a conv2d or linear directly on what another
+/// one gives, with no activation between, where that is not the depthwise and pointwise half of a
+/// separable convolution. They are multiplied out; but exporters are known to drop a sign.
+std::vector<std::string> Remarks(const NetworkSpec& spec);
+
 /// Reads and checks a network. Every error is a ConfigError whose place is "FILE POINTER", e.g.
 /// "nets/a.json /layers/3/kernel", and whose text says what was found and what was expected:
 /// unreadable file, JSON syntax (line and column), schema violation (unknown key, wrong type,
