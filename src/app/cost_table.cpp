@@ -177,7 +177,7 @@ bool MatchesPlan(const report::RunReport& run, const RunTotals& cost) {
 }
 
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
-                       const Prediction& prediction) {
+                       const Prediction& prediction, const std::vector<std::string>& warnings) {
   using nlohmann::ordered_json;
   ordered_json layers = ordered_json::array();
   const auto hops = plan.OnlineHops();
@@ -216,7 +216,8 @@ std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
        {{"offline_s", Seconds(prediction.steps.back().offline_ns)},
         {"online_s", Seconds(prediction.steps.back().online_ns)},
         {"computation", prediction.measured ? "measured" : "by the built-in model"}}},
-      {"layers", std::move(layers)}};
+      {"layers", std::move(layers)},
+      {"warnings", warnings}};
   return document.dump(2);
 }
 

@@ -46,7 +46,7 @@ bool MatchesPlan(const report::RunReport& run, const RunTotals& cost);
 
 /// The plan with its prediction as JSON text, for `tercet plan --json`.
 std::string PlanToJson(const nn::Plan& plan, const mpc::SuiteChoice& suite,
-                       const Prediction& prediction);
+                       const Prediction& prediction, const std::vector<std::string>& warnings);
 /// The same as lines of CSV, one a step and one for the whole; the head is PlanCsvHead().
 std::string PlanToCsv(const nn::Plan& plan, const mpc::SuiteChoice& suite,
                       const Prediction& prediction);

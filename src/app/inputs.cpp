@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -37,13 +38,15 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
   }
   const nn::FloatNetwork network(spec, nn::LoadTensors(source.file), source.file.string());
   nn::CompileOptions options;
-  options.default_bits = kDefaultBits;
-  options.progress = say;
+  options.accept_loss = source.accept_loss;
+  options.progress = [&](const std::string& line) {
+    if (!line.starts_with(nn::kWarningLine)) say(line);
+  };
   LabelledImages calibration;
   if (!source.calibration_images.empty()) {
     calibration = LoadLabelledImages(source.calibration_images, source.calibration_labels, 0, spec);
     options.calibration = &calibration.images;
-    options.labels = &calibration.labels;
+    if (!calibration.labels.empty()) options.labels = &calibration.labels;
   }
   return nn::Compile(network, registry.PlainOracle(), options, nullptr);
 }
@@ -103,6 +106,19 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits)
       layer.shift = bits - 1 - std::min(kept, bits - 1);
   }
   return network;
+}
+
+std::string MachineText() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string processor = "unknown processor";
+  for (std::string line; std::getline(info, line);) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      processor = line.substr(colon + 2);
+      break;
+    }
+  }
+  return fmt::format("{}, {} threads", processor, std::thread::hardware_concurrency());
 }
 
 nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count) {

@@ -21,11 +21,12 @@ inline constexpr unsigned kDefaultBits = 14;
 struct ModelSource {
   std::filesystem::path file;  ///< compiled model or float weights
   std::filesystem::path calibration_images,
-      calibration_labels;  ///< for float weights; both or neither
+      calibration_labels;  ///< for float weights; labels only with images
+  bool accept_loss = false;  ///< nn::CompileOptions
 };
 
 /// The integer network of `source`, for the architecture `spec`. Float weights are compiled, with
-/// what was chosen given to `say` line by line. ConfigError when a compiled model belongs to
+/// what was chosen given to `say` line by line; warnings are in the network alone. ConfigError when a compiled model belongs to
 /// another architecture, and as nn says.
 nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
                              const mpc::Registry& registry,
@@ -43,6 +44,8 @@ nn::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t see
 /// The public network with the same width for every layer, and the shifts that leave as
 /// many bits as Compile does by default.
 nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits);
+/// The processor and its threads, for reports.
+std::string MachineText();
 /// Random pixels from a fixed seed.
 nn::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
 /// The bytes of a .npy file that LoadImages reads back.

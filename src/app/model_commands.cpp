@@ -1,6 +1,7 @@
 // The commands that look at a network without running it securely: plan, plain, compile.
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <optional>
 
@@ -51,11 +52,15 @@ int ShowPlan(PlanArguments arguments) {
   const auto roles = arguments.roles.Resolve();
   const auto spec = nn::LoadNetwork(arguments.network);
   nn::PublicNetwork network;
+  std::vector<std::string> model_warnings;
   if (arguments.model.file.empty()) {
     network = PlaceholderNetwork(spec, static_cast<unsigned>(arguments.bits));
     Print("No model given: every layer is taken to need {} bits.\n", arguments.bits);
   } else {
-    network = LoadModel(spec, arguments.model, registry, Say).net;
+    auto model = LoadModel(spec, arguments.model, registry, Say);
+    network = std::move(model.net);
+    model_warnings = std::move(model.warnings);
+    for (const auto& warning : model_warnings) PrintWarning(warning);
   }
   std::string plans;
   std::string csv = PlanCsvHead();
@@ -74,7 +79,9 @@ int ShowPlan(PlanArguments arguments) {
     ResolveAuto(named, registry, suite, link, nn::ParseObjective(arguments.optimise, "--optimise"),
                 roles, arguments.batch);
     const auto plan = nn::MakePlan(named, registry, suite, roles, arguments.batch);
-    for (const auto& warning : plan.Warnings(registry)) PrintWarning(warning);
+    auto warnings = plan.Warnings(registry);
+    for (const auto& warning : warnings) PrintWarning(warning);
+    warnings.insert(warnings.begin(), model_warnings.begin(), model_warnings.end());
     const auto prediction = Predict(plan, suite, registry, link, arguments.measured);
     all_measured = all_measured && prediction.measured;
     Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(),
@@ -89,7 +96,7 @@ int ShowPlan(PlanArguments arguments) {
                        report::FormatSeconds(static_cast<double>(time.online_ns) / 1e9),
                        prediction.measured ? "measured" : "model"});
     csv += PlanToCsv(plan, suite, prediction);
-    plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, prediction);
+    plans += (plans.empty() ? "" : ",\n") + PlanToJson(plan, suite, prediction, warnings);
   }
   Print("\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link.name,
         link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited", arguments.batch,
@@ -108,7 +115,7 @@ int ShowPlan(PlanArguments arguments) {
 }
 
 struct PlainArguments {
-  std::filesystem::path network, images, labels, check;
+  std::filesystem::path network, images, labels, check, json;
   ModelSource model;
   std::size_t limit = 0;
   double tolerance = 1e-4;
@@ -150,6 +157,7 @@ void PrintRanges(const nn::PublicNetwork& network, const std::vector<nn::ValueRa
 
 int RunPlainNetwork(const PlainArguments& arguments) {
   const auto registry = BuiltinProtocols();
+  if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   const auto spec = nn::LoadNetwork(arguments.network);
   const auto data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
   if (!arguments.check.empty()) {
@@ -158,36 +166,63 @@ int RunPlainNetwork(const PlainArguments& arguments) {
                        arguments.check.string(), arguments.tolerance);
   }
   const auto model = LoadModel(spec, arguments.model, registry, Say);
-  const std::size_t count = data.images.count;
-  auto show = [&](const char* what, std::size_t part) {
-    Print("{}: {:.2f} % ({} of {} images)\n", what,
-          100.0 * static_cast<double>(part) / static_cast<double>(count), part, count);
-  };
+  report::PlainReport report;
+  report.network = spec.name;
+  report.images = data.images.count;
+  report.classes = spec.Classes();
+  report.machine = MachineText();
+  report.warnings = model.warnings;
+  for (const auto& layer : model.net.layers)
+    if (!layer.proven) report.warnings.push_back(nn::NotProvenText(layer));
+  for (const auto& warning : report.warnings) PrintWarning(warning);
+
+  const auto start = std::chrono::steady_clock::now();
   std::vector<nn::ValueRange> ranges;
   std::optional<ProgressLine> progress(std::in_place);
-  const auto integer = nn::Predictions(
-      PlainLogits(model, registry.PlainOracle(), data.images, &ranges,
-                  [&](std::size_t done, std::size_t total) { progress->Show(done, total); }),
-      spec.Classes());
+  report.logits = PlainLogits(
+      model, registry.PlainOracle(), data.images, &ranges,
+      [&](std::size_t done, std::size_t total) { progress->Show(done, total); });
   progress.reset();
-  PrintRanges(model.net, ranges);
-  if (!data.labels.empty()) show("integer network, accuracy", CountCorrect(integer, data.labels));
-  if (nn::IsCompiled(arguments.model.file)) {
-    if (data.labels.empty()) Print("predictions: {}\n", fmt::join(integer, " "));
-    return kExitOk;
+  report.total_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.predictions = nn::Predictions(report.logits, report.classes);
+  for (std::size_t l = 0; l < ranges.size(); ++l) {
+    const auto& layer = model.net.layers[l];
+    report.layers.push_back({layer.name, layer.type, layer.value_bits, layer.proven, ranges[l].low,
+                             ranges[l].high});
   }
-  const nn::FloatNetwork network(spec, nn::LoadTensors(arguments.model.file),
-                                 arguments.model.file.string());
-  const auto exact = FloatPredictions(network, data.images);
-  if (!data.labels.empty()) show("float network, accuracy", CountCorrect(exact, data.labels));
-  show("both predict the same", CountCorrect(integer, exact));
+  PrintRanges(model.net, ranges);
+  if (!data.labels.empty()) report.correct = CountCorrect(report.predictions, data.labels);
+  if (!nn::IsCompiled(arguments.model.file)) {
+    const nn::FloatNetwork network(spec, nn::LoadTensors(arguments.model.file),
+                                   arguments.model.file.string());
+    const auto exact = FloatPredictions(network, data.images);
+    if (!data.labels.empty()) report.float_correct = CountCorrect(exact, data.labels);
+    report.same_as_float = CountCorrect(report.predictions, exact);
+  }
+  const auto show = [&](const char* what, const std::optional<std::size_t>& part) {
+    if (part)
+      Print("{}: {:.2f} % ({} of {} images)\n", what,
+                 100.0 * static_cast<double>(*part) / static_cast<double>(report.images), *part,
+                 report.images);
+  };
+  show("integer network, accuracy", report.correct);
+  show("float network, accuracy", report.float_correct);
+  show("both predict the same", report.same_as_float);
+  if (data.labels.empty() && !report.same_as_float)
+    Print("predictions: {}\n", fmt::join(report.predictions, " "));
+  if (!arguments.json.empty())
+    WriteFile(arguments.json, report::ToJson(report), FileRights::kOwner);
   return kExitOk;
 }
 
 struct CompileArguments {
   std::filesystem::path network, model, out, images, labels;
   std::size_t limit = 0;
-  double max_loss = 0.1;
+  double max_loss = nn::CompileOptions{}.max_loss;
+  double max_noise = 100 * nn::CompileOptions{}.max_noise;
+  double min_agreement = nn::CompileOptions{}.min_agreement;
+  bool accept_loss = false;
+  std::size_t max_bits = nn::CompileOptions{}.max_bits;
   std::size_t activation_bits = nn::CompileOptions{}.activation_bits;
   std::size_t head_room = nn::CompileOptions{}.head_room;
   std::string widths = "proven", output;
@@ -202,8 +237,12 @@ int RunCompile(const CompileArguments& arguments) {
                                              arguments.model.string()));
   const nn::FloatNetwork network(spec, nn::LoadTensors(arguments.model), arguments.model.string());
   nn::CompileOptions options;
-  options.default_bits = kDefaultBits;
+  options.max_bits = static_cast<unsigned>(arguments.max_bits);
+  options.min_bits = std::min(options.min_bits, options.max_bits);
   options.max_loss = arguments.max_loss;
+  options.max_noise = arguments.max_noise / 100;
+  options.min_agreement = arguments.min_agreement;
+  options.accept_loss = arguments.accept_loss;
   options.activation_bits = static_cast<unsigned>(arguments.activation_bits);
   options.measured = arguments.widths == "measured";
   options.head_room = static_cast<unsigned>(arguments.head_room);
@@ -213,25 +252,12 @@ int RunCompile(const CompileArguments& arguments) {
   if (!arguments.images.empty()) {
     calibration = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
     options.calibration = &calibration.images;
-    options.labels = &calibration.labels;
+    if (!calibration.labels.empty()) options.labels = &calibration.labels;
   }
-  nn::CompileReport report;
-  const auto compiled = nn::Compile(network, registry.PlainOracle(), options, &report);
+  const auto compiled = nn::Compile(network, registry.PlainOracle(), options, nullptr);
   nn::SaveCompiled(compiled, arguments.out);
-  if (options.calibration != nullptr)
-    Print(
-        "accuracy on the {} calibration images: float network {:.2f} %, integer network {:.2f} %\n",
-        calibration.images.count, report.float_accuracy, report.integer_accuracy);
   Print("{} written\n", arguments.out.string());
   return kExitOk;
-}
-
-void AddCalibration(CLI::App& command, ModelSource& model) {
-  auto* images = command.add_option("--calibrate-images", model.calibration_images,
-                                    "Training images to choose the widths of float weights with");
-  auto* labels = command.add_option("--calibrate-labels", model.calibration_labels, "Their labels");
-  images->needs(labels);
-  labels->needs(images);
 }
 
 }  // namespace
@@ -277,6 +303,7 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("--labels", a->labels, "Their labels, for the accuracy");
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   AddCalibration(*command, a->model);
+  command->add_option("--json", a->json, "Write the report");
   auto* check = command->add_option("--check", a->check,
                                     "Only compare the float network's layers with this reference "
                                     "(scripts/export-pytorch.py writes one)");
@@ -302,12 +329,23 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
       ->required();
   command->add_option("--out", a->out, "Compiled model to write (.safetensors)")->required();
   auto* images =
-      command->add_option("--images", a->images, "Training images to choose the widths with");
-  auto* labels = command->add_option("--labels", a->labels, "Their labels");
-  images->needs(labels);
-  labels->needs(images);
+      command->add_option("--images", a->images,
+                          "Training images to choose the widths with (at most 10,000 of them, drawn "
+                          "at random, are used); without any, widths keep what the weights need");
+  command->add_option("--labels", a->labels, "Their labels, to report accuracies")->needs(images);
   AddReal(*command, "--max-loss", a->max_loss, 0, 100,
-          "Accuracy that narrower layers may cost, in percentage points");
+          "Predictions that narrower layers may change, in percent of the images; near ties are not "
+          "counted");
+  AddReal(*command, "--max-noise", a->max_noise, 0, 100,
+          "By how much narrower layers may change the margin between an image's two largest logits, "
+          "in percent of it (median image)");
+  AddNumber(*command, "--max-bits", a->max_bits, 2, 32, "Width that no layer may exceed");
+  AddReal(*command, "--min-agreement", a->min_agreement, 0, 100,
+          "Predictions that integer and float network must have in common, in percent; fewer are an "
+          "error");
+  command->add_flag("--accept-loss", a->accept_loss,
+                    "Write the model even if it loses more than that, or a whole layer; its reports "
+                    "warn of it");
   AddNumber(*command, "--activation-bits", a->activation_bits, 2, 16,
             "Bits of the largest value that leaves a ReLU; before a square 3/4 of them");
   command

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <sstream>
 
+#include "app/inputs.h"
 #include "app/output.h"
 #include "tercet/base/error.h"
 #include "tercet/nn/auto_plan.h"
@@ -110,6 +111,17 @@ void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, 
       ->group(kGroup);
   AddNumber(app, "--queries", queries, 1, kMaxQueries, "How many queries to make material for")
       ->group(kGroup);
+}
+
+void AddCalibration(CLI::App& app, ModelSource& model) {
+  auto* images = app.add_option("--calibrate-images", model.calibration_images,
+                                "Training images to choose the widths of float weights with");
+  app.add_option("--calibrate-labels", model.calibration_labels,
+                 "Their labels, to report accuracies")
+      ->needs(images);
+  app.add_flag("--accept-loss", model.accept_loss,
+               "Go on with warnings where compiling float weights loses a layer or too many "
+               "predictions (see tercet compile)");
 }
 
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {

@@ -14,6 +14,8 @@
 /// option.
 namespace tercet::app {
 
+struct ModelSource;
+
 inline constexpr std::size_t kDefaultBatch = 128;
 inline constexpr std::size_t kMaxBatch = 4096;
 inline constexpr std::size_t kMaxQueries = 1'000'000;
@@ -43,6 +45,9 @@ std::string RolesText(const mpc::Roles& roles);
 /// exclude each other.
 void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
                         std::size_t& queries);
+
+/// Images to compile float weights with, and --accept-loss.
+void AddCalibration(CLI::App& app, ModelSource& model);
 
 /// --suite: `auto`, or a suite of the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);

@@ -202,6 +202,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (owns_model) {
     model = LoadModel(settings.spec, arguments.model, registry,
                       [](const std::string& line) { spdlog::info(line); });
+    for (const auto& warning : model->warnings) spdlog::warn(warning);
     ResolveAuto(model->net, registry, settings.suite, settings.link,
                 nn::ParseObjective(arguments.optimise, "--optimise"), settings.roles,
                 settings.batch);
@@ -304,12 +305,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       ->required();
   app.add_option("--model", a.model.file,
                  "Compiled model or float weights; at the model's owner only");
-  auto* images = app.add_option(
-      "--calibrate-images", a.model.calibration_images,
-      "Training images to choose the widths of float weights with; at the model's owner only");
-  auto* labels = app.add_option("--calibrate-labels", a.model.calibration_labels, "Their labels");
-  images->needs(labels);
-  labels->needs(images);
+  AddCalibration(app, a.model);
   app.add_option(
       "--images", a.images,
       "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; at the images' owner only");

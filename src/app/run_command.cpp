@@ -108,19 +108,6 @@ RunTotals ExpectedCost(const RunArguments& arguments, const RunInput& input, con
   return RunCost(plan, input.registry, input.suite, images);
 }
 
-std::string MachineText() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string processor = "unknown processor";
-  for (std::string line; std::getline(info, line);) {
-    const auto colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      processor = line.substr(colon + 2);
-      break;
-    }
-  }
-  return fmt::format("{}, {} threads", processor, std::thread::hardware_concurrency());
-}
-
 RunInput LoadInput(const RunArguments& arguments) {
   RunInput input;
   input.suite = ParseSuite(arguments.suite, input.registry);
@@ -295,6 +282,7 @@ int MakeMaterial(const RunArguments& arguments) {
     std::filesystem::permissions(arguments.material_out, std::filesystem::perms::owner_all);
   const auto plan =
       nn::MakePlan(input.model.net, input.registry, input.suite, input.roles, arguments.batch);
+  for (const auto& warning : input.model.warnings) PrintWarning(warning);
   for (const auto& warning : plan.Warnings(input.registry)) PrintWarning(warning);
   const auto parties = RunParties(arguments, input);
   double offline_s = 0;
@@ -325,7 +313,8 @@ int Run(RunArguments arguments) {
                         : nn::MakePlan(input.model.net, input.registry, input.suite, input.roles,
                                        std::min(arguments.batch, images.count));
   const std::size_t batch = plan.batch;
-  auto warnings = plan.Warnings(input.registry);
+  auto warnings = input.model.warnings;
+  for (auto& warning : plan.Warnings(input.registry)) warnings.push_back(std::move(warning));
   if (arguments.transport == "tcp-insecure")
     warnings.emplace_back(
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
@@ -395,13 +384,7 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
       ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
       ->capture_default_str();
   AddReal(*command, "--timeout", a->timeout_s, 0.1, 3600, "Seconds that a party may be silent");
-  auto* calibrate_images =
-      command->add_option("--calibrate-images", a->model.calibration_images,
-                          "Training images to choose the widths of float weights with");
-  auto* calibrate_labels =
-      command->add_option("--calibrate-labels", a->model.calibration_labels, "Their labels");
-  calibrate_images->needs(calibrate_labels);
-  calibrate_labels->needs(calibrate_images);
+  AddCalibration(*command, a->model);
   AddNumber(*command, "--show", a->show, 0, 1000,
             "Print the first N images as pictures, with true and predicted class");
   command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");

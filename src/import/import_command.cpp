@@ -52,6 +52,7 @@ int RunImport(Arguments arguments) {
              spec.input.shape.height, spec.input.shape.width, spec.Classes(),
              arguments.weights.string());
   for (const std::string& note : network.notes) app::Print("note: {}\n", note);
+  for (const std::string& remark : nn::Remarks(spec)) app::PrintWarning(remark);
   return app::kExitOk;
 }
 

@@ -25,6 +25,9 @@ constexpr char kSupported[] =
     "max_pool2d (before or after sign or relu) and one avg_pool2d, and at the end a linear map, "
     "perhaps with relu or square";
 
+/// Outputs that may be classes.
+constexpr std::size_t kMostOutputs = 256;
+
 /// A linear map of what leaves the input (0) or a block (its number, from 1).
 struct Term {
   std::size_t source = 0;

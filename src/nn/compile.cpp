@@ -166,7 +166,7 @@ class Compiler {
   }
   void Warn(const std::string& text) {
     warnings_.push_back(text);
-    Report("warning: " + text);
+    Report(kWarningLine + text);
   }
   /// What the network may lose only where that is asked for.
   void Lose(const std::string& place, const std::string& problem, const std::string& remedy) {
@@ -478,7 +478,8 @@ class Compiler {
     }
     Report(fmt::format("integer and float network on {} {} images: {}", images_.count, what,
                        AgreementText(found)));
-    if (100 - found.apart >= options_.min_agreement) return;
+    const double most = std::max(100 - options_.min_agreement, options_.max_loss);
+    if (found.apart <= most) return;
     const std::size_t worst = static_cast<std::size_t>(
         std::max_element(quantised_.begin(), quantised_.end(),
                          [](const auto& a, const auto& b) { return a.error < b.error; }) -
@@ -487,7 +488,7 @@ class Compiler {
     Lose(rounded ? " layer " + layers_[worst].name : "",
          fmt::format("the integer network predicts {:.1f} % of {} {} images otherwise than the "
                      "float network (near ties not counted), expected at most {:.1f} %{}",
-                     found.apart, images_.count, what, 100 - options_.min_agreement,
+                     found.apart, images_.count, what, most,
                      rounded ? fmt::format("; most is lost in this layer of {} bits, whose sums "
                                            "are {:.1f} % off",
                                            widths_[worst], 100 * quantised_[worst].error)

@@ -56,11 +56,7 @@ std::vector<std::uint32_t> Plan::OnlineHops() const {
 std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
   std::vector<std::string> warnings;
   for (const auto& layer : layers) {
-    if (!layer.layer.proven)
-      warnings.push_back(
-          fmt::format("layer {}: its width of {} bits was seen on calibration images, with "
-                      "head-room, but is not proven: an unusual input can give a wrong result",
-                      layer.layer.name, layer.layer.value_bits));
+    if (!layer.layer.proven) warnings.push_back(NotProvenText(layer.layer));
     if (layer.suite.name.empty()) continue;
     const auto& info = registry.FindSuite(layer.suite.name).Info();
     if (!info.is_private)
@@ -68,6 +64,13 @@ std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
                                      layer.layer.name, info.name, info.leaks));
   }
   return warnings;
+}
+
+std::string NotProvenText(const PublicLayer& layer) {
+  return fmt::format(
+      "layer {}: its width of {} bits was seen on calibration images, with head-room, but is not "
+      "proven: an unusual input can give a wrong result",
+      layer.name, layer.value_bits);
 }
 
 bool Plan::DealtResult() const {

@@ -33,6 +33,24 @@ void RequireEqual(int party, const char* what, const auto& found, const auto& ex
                     party, what, found, expected));
 }
 
+double Percent(std::size_t part, std::size_t whole) {
+  return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
+
+ordered_json PercentOrNull(const std::optional<std::size_t>& part, std::size_t whole) {
+  return part ? ordered_json(Percent(*part, whole)) : ordered_json(nullptr);
+}
+
+// A row for each image.
+ordered_json Rows(const std::vector<std::int64_t>& logits, std::size_t classes) {
+  ordered_json rows = ordered_json::array();
+  for (std::size_t i = 0; i + classes <= logits.size() && classes > 0; i += classes) {
+    const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(i);
+    rows.push_back(std::vector<std::int64_t>(begin, begin + static_cast<std::ptrdiff_t>(classes)));
+  }
+  return rows;
+}
+
 // One value a line becomes long with thousands of images, so arrays of numbers stay on one line.
 std::string Layout(const ordered_json& document) {
   std::string text = "{\n";
@@ -99,8 +117,7 @@ std::uint64_t PartyReport::OfflineBytes() const {
 std::uint64_t PartyReport::OnlineBytes() const { return SumOf(layers, &PartyLayer::online_bytes); }
 
 double RunReport::Accuracy() const {
-  return correct && images > 0 ? 100.0 * static_cast<double>(*correct) / static_cast<double>(images)
-                               : 0.0;
+  return Percent(correct.value_or(0), images);
 }
 
 std::optional<bool> RunReport::MatchesPlain() const {
@@ -263,8 +280,7 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
 }
 
 std::string ToJson(const RunReport& report) {
-  ordered_json layers = ordered_json::array(), suites = ordered_json::object(),
-               logits = ordered_json::array();
+  ordered_json layers = ordered_json::array(), suites = ordered_json::object();
   for (const RunLayer& layer : report.layers) {
     if (!layer.suite.empty()) suites[layer.name] = layer.suite;
     layers.push_back({{"name", layer.name},
@@ -278,12 +294,6 @@ std::string ToJson(const RunReport& report) {
                       {"offline_s", layer.offline_s},
                       {"online_s", layer.online_s}});
   }
-  for (std::size_t i = 0; i + report.classes <= report.logits.size() && report.classes > 0;
-       i += report.classes) {
-    const auto begin = report.logits.begin() + static_cast<std::ptrdiff_t>(i);
-    logits.push_back(
-        std::vector<std::int64_t>(begin, begin + static_cast<std::ptrdiff_t>(report.classes)));
-  }
   return Layout(
       {{"network", report.network},
        {"suite", report.suite},
@@ -293,7 +303,7 @@ std::string ToJson(const RunReport& report) {
        {"batch", report.batch},
        {"images", report.images},
        {"correct", OrNull(report.correct)},
-       {"accuracy", report.correct ? ordered_json(report.Accuracy()) : ordered_json(nullptr)},
+       {"accuracy", PercentOrNull(report.correct, report.images)},
        {"matches_plain", OrNull(report.MatchesPlain())},
        {"matches_plan", OrNull(report.matches_plan)},
        {"time",
@@ -306,13 +316,38 @@ std::string ToJson(const RunReport& report) {
        {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
        {"layers", std::move(layers)},
        {"predictions", report.predictions},
-       {"logits", std::move(logits)},
+       {"logits", Rows(report.logits, report.classes)},
        {"warnings", report.warnings},
        {"peak_memory_mb", report.peak_memory_mb},
        {"machine", report.machine},
        {"kernels", report.kernels},
        {"material", report.material},
        {"presence", report.presence}});
+}
+
+std::string ToJson(const PlainReport& report) {
+  ordered_json layers = ordered_json::array();
+  for (const PlainLayer& layer : report.layers) {
+    layers.push_back({{"name", layer.name},
+                      {"type", layer.type},
+                      {"width", layer.width},
+                      {"proven", layer.proven},
+                      {"low", layer.low},
+                      {"high", layer.high}});
+  }
+  return Layout({{"network", report.network},
+                 {"images", report.images},
+                 {"correct", OrNull(report.correct)},
+                 {"accuracy", PercentOrNull(report.correct, report.images)},
+                 {"float_correct", OrNull(report.float_correct)},
+                 {"float_accuracy", PercentOrNull(report.float_correct, report.images)},
+                 {"same_as_float", OrNull(report.same_as_float)},
+                 {"time", {{"total_s", report.total_s}}},
+                 {"layers", std::move(layers)},
+                 {"predictions", report.predictions},
+                 {"logits", Rows(report.logits, report.classes)},
+                 {"warnings", report.warnings},
+                 {"machine", report.machine}});
 }
 
 std::string Describe(const RunReport& report, bool utf8) {

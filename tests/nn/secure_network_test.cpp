@@ -54,6 +54,7 @@ IntegerNetwork RandomWeights(const std::string& name, std::uint64_t seed, unsign
   }
   CompileOptions options;
   options.default_bits = bits;
+  options.accept_loss = true;  // narrow on purpose
   return Compile(FloatNetwork(spec, file, "random"), Protocols().PlainOracle(), options, nullptr);
 }
 

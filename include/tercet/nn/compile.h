@@ -63,7 +63,8 @@ struct CompileOptions {
   double max_loss = 0.1;
   /// The noise that narrower widths may add.
   double max_noise = 0.1;
-  /// Percent of the images, near ties not counted, with the float network's prediction: fewer, or
+  /// Percent of the images, near ties not counted, with the float network's prediction: fewer (or,
+  /// where that allows more, over `max_loss` of others), or
   /// a layer without weights or with constant output, is an error, or with `accept_loss` a warning.
   double min_agreement = 98;
   bool accept_loss = false;
@@ -82,6 +83,9 @@ struct CompileOptions {
   std::function<void(const std::string&)> progress;
 };
 
+/// What the lines of warnings begin with.
+inline constexpr const char* kWarningLine = "warning: ";
+
 struct CompileReport {
   /// Used of the calibration images; 0 without them.
   std::size_t images = 0;
@@ -94,7 +98,7 @@ struct CompileReport {
   /// alone; it is in no file and no message.
   double logit_scale = 1;
   /// What was chosen and why, for the user: what was multiplied out, and each layer's width, bound,
-  /// range on the images and head-room. Warnings are among them, as "warning: ...".
+  /// range on the images and head-room. Warnings are among them, after kWarningLine.
   std::vector<std::string> lines;
 };
 

@@ -46,6 +46,9 @@ struct Plan {
   std::string Digest() const;
 };
 
+/// What Plan::Warnings says of a layer whose width is not proven.
+std::string NotProvenText(const PublicLayer& layer);
+
 /// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError
 /// naming the layer.
 Plan MakePlan(const PublicNetwork& network, const mpc::Registry& registry,

@@ -96,6 +96,34 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
 /// unknown is null.
 std::string ToJson(const RunReport& report);
 
+/// A layer of a plain run: its width and the values that entered its activation.
+struct PlainLayer {
+  std::string name, type;
+  unsigned width = 0;
+  bool proven = true;
+  std::int64_t low = 0, high = 0;
+};
+
+/// The integer network in the clear, beside the float network where there are its weights.
+struct PlainReport {
+  std::string network;
+  std::size_t images = 0, classes = 0;
+  double total_s = 0;
+  std::vector<PlainLayer> layers;
+  std::vector<std::int64_t> logits;
+  std::vector<std::uint8_t> predictions;
+  std::vector<std::string> warnings;
+  std::optional<std::size_t> correct, float_correct;  ///< known with labels
+  std::optional<std::size_t> same_as_float;           ///< predictions; known with float weights
+  std::string machine;
+};
+
+/// The file that `tercet plain --json` writes: those keys of `tercet run --json` that a run in the
+/// clear has (network, images, correct, accuracy, time with total_s, layers with name, type and
+/// width, predictions, logits, warnings, machine), and float_correct, float_accuracy,
+/// same_as_float; layers also have proven, low and high. What is unknown is null.
+std::string ToJson(const PlainReport& report);
+
 /// The table and the sums that `tercet run` prints.
 std::string Describe(const RunReport& report, bool utf8);
 /// The same for one party alone.
