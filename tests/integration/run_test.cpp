@@ -263,6 +263,62 @@ TEST(Commands, PlainComparesWithTheFloatNetwork) {
   EXPECT_THAT(result.out, HasSubstr("of 8 images"));
 }
 
+TEST(Commands, PlainWritesAReport) {
+  const World world;
+  const auto result =
+      world
+          .Tercet({"plain", world.File("dense.json"), "--model", world.File("dense.safetensors"),
+                   "--images", world.File("images.idx"), "--labels", world.File("labels.idx"),
+                   "--limit", "8", "--json", world.File("plain.json")})
+          .Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  const auto report = world.Report("plain.json");
+  EXPECT_EQ(report.at("images"), 8);
+  EXPECT_EQ(report.at("logits").size(), 8U);
+  EXPECT_EQ(report.at("predictions").size(), 8U);
+  EXPECT_EQ(report.at("accuracy"), report.at("correct").get<double>() / 8 * 100);
+  EXPECT_LE(report.at("same_as_float"), 8);
+  EXPECT_TRUE(report.at("warnings").is_array());
+  for (const auto& layer : report.at("layers")) {
+    EXPECT_GT(layer.at("width"), 1);
+    EXPECT_LE(layer.at("low"), layer.at("high"));
+  }
+}
+
+// What a model lost when it was compiled is in every report on it.
+TEST(Commands, LossIsAnErrorOrAWarningForGood) {
+  const World world;
+  std::vector<std::string> command = {
+      "compile",    world.File("conv.json"), "--model",
+      world.File("conv.safetensors"), "--max-bits", "3", "--out", world.File("lossy.safetensors")};
+  const auto refused = world.Tercet(command).Wait();
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.err, HasSubstr(" layer "));
+  EXPECT_THAT(refused.err, HasSubstr("--accept-loss"));
+  EXPECT_FALSE(std::filesystem::exists(world.File("lossy.safetensors")));
+  command.emplace_back("--accept-loss");
+  const auto accepted = world.Tercet(command).Wait();
+  ASSERT_EQ(accepted.status, 0) << accepted.err;
+  EXPECT_THAT(accepted.out, HasSubstr("warning: layer "));
+  for (const char* name : {"run", "plain", "plan"}) {
+    command = {name,     world.File("conv.json"), "--model", world.File("lossy.safetensors"),
+               "--json", world.File("lossy.json")};
+    if (std::string(name) == "plan") {
+      command.insert(command.end(), {"--suite", "lut"});
+    } else {
+      command.insert(command.end(), {"--images", world.File("images.idx"), "--limit", "4"});
+    }
+    const auto result = world.Tercet(command).Wait();
+    ASSERT_EQ(result.status, 0) << name << result.err;
+    EXPECT_THAT(result.err, HasSubstr("WARNING: layer ")) << name;
+    const auto report = world.Report("lossy.json");
+    const auto& warnings = std::string(name) == "plan" ? report.at("plans").at(0).at("warnings")
+                                                       : report.at("warnings");
+    ASSERT_FALSE(warnings.empty()) << name;
+    EXPECT_THAT(warnings.at(0).get<std::string>(), HasSubstr("bits"));
+  }
+}
+
 TEST(Commands, PlanNeedsNoModelAndComparesSuites) {
   const World world;
   const auto result =

@@ -156,6 +156,18 @@ TEST_F(CompiledFileTest, RoundTripsInSmallTypes) {
   EXPECT_THAT(data.tensors.at("conv1.weight").shape, ElementsAre(2, 4));
 }
 
+TEST_F(CompiledFileTest, KeepsWarnings) {
+  IntegerNetwork network = SmallNetwork();
+  network.warnings = {"layer conv1: \"next to nothing\"", "another"};
+  SaveCompiled(network, file_);
+  EXPECT_EQ(LoadCompiled(file_, SmallSpec()).warnings, network.warnings);
+  SaveCompiled(SmallNetwork(), file_);
+  EXPECT_TRUE(LoadCompiled(file_, SmallSpec()).warnings.empty());
+  for (const char* text : {"{}", "[1]", R"(["\u001b[2J"])"})
+    ExpectRefusedFile([&](TensorFile& d) { d.metadata["tercet.warnings"] = text; },
+                      " metadata tercet.warnings", "expected an array of at most");
+}
+
 TEST_F(CompiledFileTest, FloatWeightsAreNotCompiled) {
   TensorFile data;
   data.tensors["w"] = TensorData::FromFloats({1}, {1.0F});

@@ -377,6 +377,23 @@ TEST(Network, RefusesLayersTooLargeToCount) {
       "a.json /layers/1", "4294967296 weights");
 }
 
+TEST(Network, RemarksOnLinearLayersWithNothingBetween) {
+  const auto remarks = [](const std::string& layers) {
+    return Remarks(ParseLayers(layers, R"({"shape": [2, 6, 6]})"));
+  };
+  const std::string conv = R"({"name": "c", "type": "conv2d", "out_channels": 2, "kernel": 1})";
+  const std::string depthwise =
+      R"({"name": "d", "type": "conv2d", "out_channels": 2, "kernel": 3, "groups": 2})";
+  const std::string fc = R"({"name": "f", "type": "linear", "out_features": 3})";
+  const std::string norm = R"({"name": "b", "type": "batch_norm"})";
+  const std::string sign = R"({"name": "s", "type": "sign"})";
+  EXPECT_TRUE(remarks(conv + "," + sign + "," + fc).empty());
+  EXPECT_TRUE(remarks(depthwise + "," + conv + "," + sign + "," + fc).empty()) << "separable";
+  EXPECT_THAT(remarks(conv + "," + norm + "," + fc), ElementsAre(HasSubstr("c and f")));
+  EXPECT_THAT(remarks(conv + "," + depthwise + "," + fc),
+              ElementsAre(HasSubstr("c and d, d and f")));
+}
+
 TEST(Network, KeepsControlCharactersOutOfMessages) {
   ExpectConfigError([] { ParseNetwork("{\"\\u001b[31m\": 1}", "a.json"); }, "a.json",
                     "unknown key '?[31m'");
