@@ -21,13 +21,13 @@ inline constexpr unsigned kDefaultBits = 14;
 struct ModelSource {
   std::filesystem::path file;  ///< compiled model or float weights
   std::filesystem::path calibration_images,
-      calibration_labels;  ///< for float weights; labels only with images
+      calibration_labels;    ///< for float weights; labels only with images
   bool accept_loss = false;  ///< nn::CompileOptions
 };
 
 /// The integer network of `source`, for the architecture `spec`. Float weights are compiled, with
-/// what was chosen given to `say` line by line; warnings are in the network alone. ConfigError when a compiled model belongs to
-/// another architecture, and as nn says.
+/// what was chosen given to `say` line by line; warnings are in the network alone. ConfigError when
+/// a compiled model belongs to another architecture, and as nn says.
 nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
                              const mpc::Registry& registry,
                              const std::function<void(const std::string&)>& say);

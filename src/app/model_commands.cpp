@@ -179,16 +179,16 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<nn::ValueRange> ranges;
   std::optional<ProgressLine> progress(std::in_place);
-  report.logits = PlainLogits(
-      model, registry.PlainOracle(), data.images, &ranges,
-      [&](std::size_t done, std::size_t total) { progress->Show(done, total); });
+  report.logits =
+      PlainLogits(model, registry.PlainOracle(), data.images, &ranges,
+                  [&](std::size_t done, std::size_t total) { progress->Show(done, total); });
   progress.reset();
   report.total_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.predictions = nn::Predictions(report.logits, report.classes);
   for (std::size_t l = 0; l < ranges.size(); ++l) {
     const auto& layer = model.net.layers[l];
-    report.layers.push_back({layer.name, layer.type, layer.value_bits, layer.proven, ranges[l].low,
-                             ranges[l].high});
+    report.layers.push_back(
+        {layer.name, layer.type, layer.value_bits, layer.proven, ranges[l].low, ranges[l].high});
   }
   PrintRanges(model.net, ranges);
   if (!data.labels.empty()) report.correct = CountCorrect(report.predictions, data.labels);
@@ -202,8 +202,8 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   const auto show = [&](const char* what, const std::optional<std::size_t>& part) {
     if (part)
       Print("{}: {:.2f} % ({} of {} images)\n", what,
-                 100.0 * static_cast<double>(*part) / static_cast<double>(report.images), *part,
-                 report.images);
+            100.0 * static_cast<double>(*part) / static_cast<double>(report.images), *part,
+            report.images);
   };
   show("integer network, accuracy", report.correct);
   show("float network, accuracy", report.float_correct);
@@ -277,10 +277,10 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
       ->add_option("--link", a->link,
                    "Predict times on this link: none, lan, wan or rtt_ms=X,mbit=Y")
       ->capture_default_str();
-  command
-      ->add_option("--measured", a->measured,
-                   "Reports of `tercet run --json` without --link, of the same network, suite and "
-                   "batch: computation is taken from them");
+  command->add_option(
+      "--measured", a->measured,
+      "Reports of `tercet run --json` without --link, of the same network, suite and "
+      "batch: computation is taken from them");
   command->add_option("--json", a->json, "Write the plans");
   command->add_option("--csv", a->csv, "Write them as a table, with the predicted times");
   a->roles.AddTo(*command);
@@ -328,24 +328,28 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
                    "Float weights (.safetensors, names as in a PyTorch state_dict)")
       ->required();
   command->add_option("--out", a->out, "Compiled model to write (.safetensors)")->required();
-  auto* images =
-      command->add_option("--images", a->images,
-                          "Training images to choose the widths with (at most 10,000 of them, drawn "
-                          "at random, are used); without any, widths keep what the weights need");
+  auto* images = command->add_option(
+      "--images", a->images,
+      "Training images to choose the widths with (at most 10,000 of them, drawn "
+      "at random, are used); without any, widths keep what the weights need");
   command->add_option("--labels", a->labels, "Their labels, to report accuracies")->needs(images);
-  AddReal(*command, "--max-loss", a->max_loss, 0, 100,
-          "Predictions that narrower layers may change, in percent of the images; near ties are not "
-          "counted");
-  AddReal(*command, "--max-noise", a->max_noise, 0, 100,
-          "By how much narrower layers may change the margin between an image's two largest logits, "
-          "in percent of it (median image)");
+  AddReal(
+      *command, "--max-loss", a->max_loss, 0, 100,
+      "Predictions that narrower layers may change, in percent of the images; near ties are not "
+      "counted");
+  AddReal(
+      *command, "--max-noise", a->max_noise, 0, 100,
+      "By how much narrower layers may change the margin between an image's two largest logits, "
+      "in percent of it (median image)");
   AddNumber(*command, "--max-bits", a->max_bits, 2, 32, "Width that no layer may exceed");
-  AddReal(*command, "--min-agreement", a->min_agreement, 0, 100,
-          "Predictions that integer and float network must have in common, in percent; fewer are an "
-          "error");
-  command->add_flag("--accept-loss", a->accept_loss,
-                    "Write the model even if it loses more than that, or a whole layer; its reports "
-                    "warn of it");
+  AddReal(
+      *command, "--min-agreement", a->min_agreement, 0, 100,
+      "Predictions that integer and float network must have in common, in percent; fewer are an "
+      "error");
+  command->add_flag(
+      "--accept-loss", a->accept_loss,
+      "Write the model even if it loses more than that, or a whole layer; its reports "
+      "warn of it");
   AddNumber(*command, "--activation-bits", a->activation_bits, 2, 16,
             "Bits of the largest value that leaves a ReLU; before a square 3/4 of them");
   command

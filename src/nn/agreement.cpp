@@ -76,8 +76,8 @@ Reference::Reference(const std::vector<float>& logits, std::size_t classes)
       seconds_(predictions_.size()),
       margins_(predictions_.size()) {
   TERCET_CHECK(!predictions_.empty(), "no images to compare on");
-  mean_ = std::accumulate(logits_.begin(), logits_.end(), 0.0) /
-          static_cast<double>(logits_.size());
+  mean_ =
+      std::accumulate(logits_.begin(), logits_.end(), 0.0) / static_cast<double>(logits_.size());
   for (std::size_t i = 0; i < margins_.size(); ++i) {
     const double* row = logits_.data() + i * classes;
     if (classes == 1) {
@@ -104,8 +104,9 @@ Agreement Reference::Compare(const std::vector<double>& logits) const {
     const double* got = logits.data() + i * classes_;
     const std::size_t first = predictions_[i];
     const double margin = classes_ == 1 ? margins_[i] : got[first] - got[seconds_[i]];
-    const double error = classes_ == 1 ? std::abs(got[0] - want[0]) : std::abs(margin - margins_[i]);
-    errors[i] = error == 0       ? 0
+    const double error =
+        classes_ == 1 ? std::abs(got[0] - want[0]) : std::abs(margin - margins_[i]);
+    errors[i] = error == 0        ? 0
                 : margins_[i] > 0 ? error / margins_[i]
                                   : std::numeric_limits<double>::infinity();
     if (found[i] == first)
@@ -124,8 +125,7 @@ std::vector<std::size_t> Draw(std::size_t images, std::size_t count) {
   std::iota(indices.begin(), indices.end(), std::size_t{0});
   if (count >= images) return indices;
   std::mt19937_64 rng(kSeed);
-  for (std::size_t i = 0; i < count; ++i)
-    std::swap(indices[i], indices[i + rng() % (images - i)]);
+  for (std::size_t i = 0; i < count; ++i) std::swap(indices[i], indices[i + rng() % (images - i)]);
   indices.resize(count);
   std::sort(indices.begin(), indices.end());
   return indices;

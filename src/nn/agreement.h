@@ -14,15 +14,16 @@ namespace tercet::nn {
 inline constexpr double kNearTie = 1.0 / 16;
 
 struct Agreement {
-  double same = 100;   ///< percent of the images with the same prediction
-  double apart = 0;    ///< percent with another one, near ties not counted
+  double same = 100;  ///< percent of the images with the same prediction
+  double apart = 0;   ///< percent with another one, near ties not counted
   /// By how much the margins differ, as a part of what they are in the float network: the median
   /// over the images.
   double noise = 0;
 };
 
 /// A float network's logits. The *margin* of an image is the difference of its two largest logits;
-/// the typical one is the median. Of a network with one output, margins are distances from the mean.
+/// the typical one is the median. Of a network with one output, margins are distances from the
+/// mean.
 class Reference {
  public:
   /// Image after image; at least one image.

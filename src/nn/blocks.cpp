@@ -105,8 +105,9 @@ class BlockMaker {
     if (value_.pool != nullptr) Refuse(*value_.pool, "without sign or relu after it");
     if (value_.Untouched()) {
       // What leaves an activation is the output as it is; only, signs order no classes.
-      const bool signs = blocks_.empty() || (blocks_.back().layer.activation == ActivationKind::kSign &&
-                                             !blocks_.back().layer.sum_pool);
+      const bool signs =
+          blocks_.empty() || (blocks_.back().layer.activation == ActivationKind::kSign &&
+                              !blocks_.back().layer.sum_pool);
       if (signs) Refuse(last, "as what leaves the network");
       Output();
     }

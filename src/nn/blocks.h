@@ -39,8 +39,8 @@ struct Offset {
   bool uneven = false;       ///< beta differs within a channel
 };
 
-/// A block in real numbers. What the offsets add to the sum is in no bias here, but the shapes leave
-/// room for it.
+/// A block in real numbers. What the offsets add to the sum is in no bias here, but the shapes
+/// leave room for it.
 struct BlockMaps {
   RealMap map;    ///< bias of the whole sum
   Offset offset;  ///< of what enters it

@@ -57,8 +57,7 @@ std::size_t Affordable(std::size_t macs, std::size_t fewest, std::size_t most) {
 }
 
 void CheckOptions(const CompileOptions& options, const InputSpec& input, std::size_t classes) {
-  const auto check = [](const char* what, double found, double low, double high,
-                        const char* unit) {
+  const auto check = [](const char* what, double found, double low, double high, const char* unit) {
     if (!(found >= low && found <= high))
       throw ConfigError(fmt::format("compile {}", what),
                         fmt::format("found {}, expected {} to {}{}", found, low, high, unit));
@@ -89,8 +88,9 @@ void CheckOptions(const CompileOptions& options, const InputSpec& input, std::si
   }
   if (options.labels == nullptr) return;
   if (options.labels->size() != images.count)
-    throw ConfigError("calibration labels", fmt::format("found {}, expected one for each of {} images",
-                                                        options.labels->size(), images.count));
+    throw ConfigError("calibration labels",
+                      fmt::format("found {}, expected one for each of {} images",
+                                  options.labels->size(), images.count));
   const auto worst = std::max_element(options.labels->begin(), options.labels->end());
   if (*worst >= classes)
     throw ConfigError("calibration labels",
@@ -105,8 +105,9 @@ double Percent(const std::vector<std::uint8_t>& predictions,
 }
 
 std::string AgreementText(const Agreement& agreement) {
-  return fmt::format("{:.2f} % predicted alike ({:.2f} % otherwise beyond near ties), noise {:.2g} %",
-                     agreement.same, agreement.apart, 100 * agreement.noise);
+  return fmt::format(
+      "{:.2f} % predicted alike ({:.2f} % otherwise beyond near ties), noise {:.2g} %",
+      agreement.same, agreement.apart, 100 * agreement.noise);
 }
 
 }  // namespace
@@ -243,9 +244,10 @@ class Compiler {
     } else {
       images_ = SyntheticImages(network_.Spec().input.shape,
                                 Affordable(8 * Macs(), kFewestSynthetic, kMostSynthetic));
-      Report(fmt::format("no calibration images: each layer gets the width that its weights and "
-                         "inputs need, compared on {} synthetic images",
-                         images_.count));
+      Report(
+          fmt::format("no calibration images: each layer gets the width that its weights and "
+                      "inputs need, compared on {} synthetic images",
+                      images_.count));
     }
     RunFloat();
     WarnOfMissingClasses();
@@ -272,7 +274,8 @@ class Compiler {
   /// Of what classes there is no example.
   void WarnOfMissingClasses() {
     if (options_.calibration == nullptr || network_.Spec().Classes() < 2) return;
-    const std::vector<std::uint8_t>& classes = labels_.empty() ? reference_->Predictions() : labels_;
+    const std::vector<std::uint8_t>& classes =
+        labels_.empty() ? reference_->Predictions() : labels_;
     std::vector<std::size_t> missing;
     for (std::size_t c = 0; c < network_.Spec().Classes(); ++c)
       if (std::find(classes.begin(), classes.end(), c) == classes.end()) missing.push_back(c);
@@ -315,12 +318,8 @@ class Compiler {
       for (double& v : zero.at) v /= -alpha;
       return zero;
     };
-    RealLayer real{maps.map.shape,
-                   scaled(maps.map.weight, input.alpha),
-                   maps.map.bias,
-                   input.max,
-                   zero_of(maps.offset, input.alpha),
-                   std::nullopt};
+    RealLayer real{maps.map.shape, scaled(maps.map.weight, input.alpha), maps.map.bias,
+                   input.max,      zero_of(maps.offset, input.alpha),    std::nullopt};
     if (const auto& shortcut = layers_[l].shortcut) {
       const Encoding from = EncodingOf(network, shortcut->from);
       RealSummand summand;
@@ -390,8 +389,8 @@ class Compiler {
     unsigned low = options_.min_bits, high = options_.max_bits;
     while (low < high) {
       const unsigned middle = (low + high) / 2;
-      const bool enough = Quantise(quantised_, l, middle) &&
-                          quantised_[l].error <= kPrecision && LostChannels(l).empty();
+      const bool enough = Quantise(quantised_, l, middle) && quantised_[l].error <= kPrecision &&
+                          LostChannels(l).empty();
       (enough ? high : low) = enough ? middle : middle + 1;
     }
     return high;
@@ -403,9 +402,8 @@ class Compiler {
                                         std::size_t l) const {
     std::vector<std::size_t> lost = network[l].lost;
     if (!float_seen_.empty())
-      std::erase_if(lost, [&](std::size_t channel) {
-        return !ChannelMatters(l, channel, network[l].scale);
-      });
+      std::erase_if(
+          lost, [&](std::size_t channel) { return !ChannelMatters(l, channel, network[l].scale); });
     return lost;
   }
   bool ChannelMatters(std::size_t l, std::size_t channel, double scale) const {
@@ -428,7 +426,8 @@ class Compiler {
       if (lost.empty() && !little) continue;
       if (!complained_.insert(l).second) continue;
       Lose(" layer " + layers_[l].name,
-           lost.size() == channels ? fmt::format("all weights round to zero with {} bits", widths_[l])
+           lost.size() == channels
+               ? fmt::format("all weights round to zero with {} bits", widths_[l])
            : !lost.empty()
                ? fmt::format("all weights of {} of {} output channels round to zero with {} bits",
                              lost.size(), channels, widths_[l])
@@ -472,9 +471,10 @@ class Compiler {
     const char* what = options_.calibration != nullptr ? "calibration" : "synthetic";
     if (!labels_.empty()) {
       report_.integer_accuracy = Percent(Largest(logits, network_.Spec().Classes()), labels_);
-      Report(fmt::format("accuracy on the {} calibration images: float network {:.2f} %, integer "
-                         "network {:.2f} %",
-                         images_.count, report_.float_accuracy, report_.integer_accuracy));
+      Report(
+          fmt::format("accuracy on the {} calibration images: float network {:.2f} %, integer "
+                      "network {:.2f} %",
+                      images_.count, report_.float_accuracy, report_.integer_accuracy));
     }
     Report(fmt::format("integer and float network on {} {} images: {}", images_.count, what,
                        AgreementText(found)));
@@ -526,10 +526,10 @@ class Compiler {
   void ChooseWidths() {
     const Evaluator evaluator(layers_, network_.Spec().input, images_);
     chosen_ = true;
-    const Limits limits{
-        reference_->Compare(evaluator.Logits(quantised_, evaluator.Input())), options_.max_noise,
-        options_.max_loss};
-    Report(fmt::format("widest, {} bits: {}", fmt::join(widths_, ", "), AgreementText(limits.widest)));
+    const Limits limits{reference_->Compare(evaluator.Logits(quantised_, evaluator.Input())),
+                        options_.max_noise, options_.max_loss};
+    Report(
+        fmt::format("widest, {} bits: {}", fmt::join(widths_, ", "), AgreementText(limits.widest)));
 
     chosen_agreement_.assign(layers_.size(), limits.widest);
     double elements = 0, share = 0;
@@ -548,7 +548,8 @@ class Compiler {
     std::vector<Seen> seen;
     evaluator.Logits(quantised_, evaluator.Input(), &seen);
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      ReportRange(l, {static_cast<std::int64_t>(seen[l].low), static_cast<std::int64_t>(seen[l].high)});
+      ReportRange(
+          l, {static_cast<std::int64_t>(seen[l].low), static_cast<std::int64_t>(seen[l].high)});
   }
 
   /// Reports the range seen; a measured width is that of the range, with head-room.
@@ -566,9 +567,10 @@ class Compiler {
                                IsMeasured(l) ? "measured" : BoundText(l), range.low, range.high,
                                room, AgreementText(chosen_agreement_[l])));
     if (IsMeasured(l) && room < 1)
-      Warn(fmt::format("layer {}: values not seen in calibration may not fit; ask for more "
-                       "head-room",
-                       layers_[l].name));
+      Warn(
+          fmt::format("layer {}: values not seen in calibration may not fit; ask for more "
+                      "head-room",
+                      layers_[l].name));
   }
 
   /// Layer l with other bits, if those are enough.
@@ -652,10 +654,10 @@ class Compiler {
   std::vector<Block> blocks_;
   std::vector<BlockMaps> maps_;
   std::vector<PublicLayer> layers_;
-  Images images_;                      // to measure on; none where the widths are given
-  std::vector<std::uint8_t> labels_;   // of those images, or none
-  std::optional<Reference> reference_; // the float network on them
-  std::vector<Seen> float_seen_;       // each layer's values in it
+  Images images_;                       // to measure on; none where the widths are given
+  std::vector<std::uint8_t> labels_;    // of those images, or none
+  std::optional<Reference> reference_;  // the float network on them
+  std::vector<Seen> float_seen_;        // each layer's values in it
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;
   bool chosen_ = false;  // the images have had their say on the widths

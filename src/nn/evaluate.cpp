@@ -181,7 +181,7 @@ bool Evaluator::UsedFrom(std::size_t output, std::size_t layer) const {
 }
 
 std::vector<double> Evaluator::Logits(const std::vector<QuantisedLayer>& network,
-                                     const Activations& from, std::vector<Seen>* seen) const {
+                                      const Activations& from, std::vector<Seen>* seen) const {
   return Single(network, from.layer) ? LogitsWith<float>(network, from, seen)
                                      : LogitsWith<double>(network, from, seen);
 }
@@ -194,7 +194,7 @@ Activations Evaluator::Advance(const std::vector<QuantisedLayer>& network, const
 
 template <class T>
 std::vector<double> Evaluator::LogitsWith(const std::vector<QuantisedLayer>& network,
-                                         const Activations& from, std::vector<Seen>* seen) const {
+                                          const Activations& from, std::vector<Seen>* seen) const {
   const auto fast = Prepare<T>(layers_, network, from.layer, layers_.size());
   if (seen != nullptr) seen->resize(layers_.size());
   const std::size_t classes = layers_.back().linear.Out().Size();

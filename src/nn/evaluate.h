@@ -60,7 +60,7 @@ class Evaluator {
   /// Logits as real numbers (integers over the last layer's scale), image after image, continuing
   /// from `from`. `seen` (may be null) takes each layer's values from `from` on.
   std::vector<double> Logits(const std::vector<QuantisedLayer>& network, const Activations& from,
-                            std::vector<Seen>* seen = nullptr) const;
+                             std::vector<Seen>* seen = nullptr) const;
 
   /// What the layers from `to` on take.
   Activations Advance(const std::vector<QuantisedLayer>& network, const Activations& from,
@@ -69,8 +69,8 @@ class Evaluator {
  private:
   std::size_t BatchOf(std::size_t chunk) const;
   template <class T>
-  std::vector<double> LogitsWith(const std::vector<QuantisedLayer>& network, const Activations& from,
-                                std::vector<Seen>* seen) const;
+  std::vector<double> LogitsWith(const std::vector<QuantisedLayer>& network,
+                                 const Activations& from, std::vector<Seen>* seen) const;
   template <class T>
   Activations AdvanceWith(const std::vector<QuantisedLayer>& network, const Activations& from,
                           std::size_t to) const;

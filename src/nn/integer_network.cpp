@@ -43,15 +43,15 @@ json LinearToJson(const LinearShape& linear) {
 std::vector<std::string> ReadWarnings(const std::string& text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits{.string_length = kLongestWarning});
   const auto is_text = [](const json& value) {
-    return value.is_string() &&
-           std::all_of(value.get_ref<const std::string&>().begin(),
-                       value.get_ref<const std::string&>().end(),
-                       [](char c) { return c >= ' ' && c <= '~'; });
+    return value.is_string() && std::all_of(value.get_ref<const std::string&>().begin(),
+                                            value.get_ref<const std::string&>().end(),
+                                            [](char c) { return c >= ' ' && c <= '~'; });
   };
   if (!document.is_array() || document.size() > kMostWarnings ||
       !std::all_of(document.begin(), document.end(), is_text))
-    throw ConfigError(place, fmt::format("found {}, expected an array of at most {} printable texts",
-                                         ValueText(document), kMostWarnings));
+    throw ConfigError(place,
+                      fmt::format("found {}, expected an array of at most {} printable texts",
+                                  ValueText(document), kMostWarnings));
   return document.get<std::vector<std::string>>();
 }
 

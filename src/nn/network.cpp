@@ -355,10 +355,11 @@ std::vector<std::string> Remarks(const NetworkSpec& spec) {
     }
   }
   if (pairs.empty()) return {};
-  return {fmt::format("linear layers follow each other with no activation between: {}. They are "
-                      "multiplied out to one; if the network was trained with a sign or relu "
-                      "there, the export has lost it",
-                      fmt::join(pairs, ", "))};
+  return {
+      fmt::format("linear layers follow each other with no activation between: {}. They are "
+                  "multiplied out to one; if the network was trained with a sign or relu "
+                  "there, the export has lost it",
+                  fmt::join(pairs, ", "))};
 }
 
 NetworkSpec LoadNetwork(const std::filesystem::path& file) {

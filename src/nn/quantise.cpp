@@ -56,7 +56,8 @@ bool IsWhole(double value) { return std::abs(value - std::nearbyint(value)) < kW
 std::optional<int> Grid(std::span<const double> values, double largest) {
   for (int steps = 1; steps <= kFinestGrid; ++steps) {
     const double factor = steps / largest;
-    if (std::all_of(values.begin(), values.end(), [factor](double v) { return IsWhole(v * factor); }))
+    if (std::all_of(values.begin(), values.end(),
+                    [factor](double v) { return IsWhole(v * factor); }))
       return steps;
   }
   return std::nullopt;
@@ -104,8 +105,8 @@ class ZeroSums {
       sums = Convolve(one_, weights, {}, at_, 1);
     } else {
       const std::size_t area = one_.in.height * one_.in.width;
-      sums = patterns_.Sums<double>(
-          [&](std::size_t i) { return weights[i] * at_[i / taps_ * area]; });
+      sums =
+          patterns_.Sums<double>([&](std::size_t i) { return weights[i] * at_[i / taps_ * area]; });
     }
     for (double& sum : sums) sum = -sum;
     return sums;
@@ -420,9 +421,8 @@ std::optional<QuantisedLayer> WithScale(const RealLayer& layer, double scale, un
     shortcut = Scaled(summand->weight, result.scale);
     rounded_shortcut = Rounded(shortcut);
   }
-  const double factor = result.weights.shortcut.empty()
-                            ? 0
-                            : static_cast<double>(result.weights.shortcut[0]);
+  const double factor =
+      result.weights.shortcut.empty() ? 0 : static_cast<double>(result.weights.shortcut[0]);
   const std::vector<double> bias =
       WholeBias(layer, Scaled(layer.bias, result.scale), rounded, rounded_shortcut, factor);
   const std::vector<double> rounded_bias = Rounded(bias);
@@ -533,8 +533,8 @@ QuantisedLayer QuantiseForSign(const RealLayer& layer, unsigned bits) {
     const double* weight = layer.weight.data() + c * depth;
     const ZeroSums zero(patterns, shape, layer.zero, c);
     const bool each = shape.bias_per_element;
-    const Groups groups = each ? Groups(patterns, zero, layer.bias.data() + c * area, area)
-                               : Groups(layer.bias[c]);
+    const Groups groups =
+        each ? Groups(patterns, zero, layer.bias.data() + c * area, area) : Groups(layer.bias[c]);
     SignChannel channel(patterns, weight, depth, groups.biases, each, zero, layer.input_max, bits);
     channel.Quantise();
     result.weights.weight.insert(result.weights.weight.end(), channel.Weights().begin(),

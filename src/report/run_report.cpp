@@ -116,9 +116,7 @@ std::uint64_t PartyReport::OfflineBytes() const {
 }
 std::uint64_t PartyReport::OnlineBytes() const { return SumOf(layers, &PartyLayer::online_bytes); }
 
-double RunReport::Accuracy() const {
-  return Percent(correct.value_or(0), images);
-}
+double RunReport::Accuracy() const { return Percent(correct.value_or(0), images); }
 
 std::optional<bool> RunReport::MatchesPlain() const {
   if (!equal) return std::nullopt;
@@ -294,35 +292,34 @@ std::string ToJson(const RunReport& report) {
                       {"offline_s", layer.offline_s},
                       {"online_s", layer.online_s}});
   }
-  return Layout(
-      {{"network", report.network},
-       {"suite", report.suite},
-       {"suite_per_layer", std::move(suites)},
-       {"link", report.link},
-       {"transport", report.transport},
-       {"batch", report.batch},
-       {"images", report.images},
-       {"correct", OrNull(report.correct)},
-       {"accuracy", PercentOrNull(report.correct, report.images)},
-       {"matches_plain", OrNull(report.MatchesPlain())},
-       {"matches_plan", OrNull(report.matches_plan)},
-       {"time",
-        {{"setup_s", report.setup_s},
-         {"offline_s", report.offline_s},
-         {"online_s", report.online_s},
-         {"total_s", report.TotalSeconds()},
-         {"wall_s", report.wall_s}}},
-       {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
-       {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
-       {"layers", std::move(layers)},
-       {"predictions", report.predictions},
-       {"logits", Rows(report.logits, report.classes)},
-       {"warnings", report.warnings},
-       {"peak_memory_mb", report.peak_memory_mb},
-       {"machine", report.machine},
-       {"kernels", report.kernels},
-       {"material", report.material},
-       {"presence", report.presence}});
+  return Layout({{"network", report.network},
+                 {"suite", report.suite},
+                 {"suite_per_layer", std::move(suites)},
+                 {"link", report.link},
+                 {"transport", report.transport},
+                 {"batch", report.batch},
+                 {"images", report.images},
+                 {"correct", OrNull(report.correct)},
+                 {"accuracy", PercentOrNull(report.correct, report.images)},
+                 {"matches_plain", OrNull(report.MatchesPlain())},
+                 {"matches_plan", OrNull(report.matches_plan)},
+                 {"time",
+                  {{"setup_s", report.setup_s},
+                   {"offline_s", report.offline_s},
+                   {"online_s", report.online_s},
+                   {"total_s", report.TotalSeconds()},
+                   {"wall_s", report.wall_s}}},
+                 {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
+                 {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
+                 {"layers", std::move(layers)},
+                 {"predictions", report.predictions},
+                 {"logits", Rows(report.logits, report.classes)},
+                 {"warnings", report.warnings},
+                 {"peak_memory_mb", report.peak_memory_mb},
+                 {"machine", report.machine},
+                 {"kernels", report.kernels},
+                 {"material", report.material},
+                 {"presence", report.presence}});
 }
 
 std::string ToJson(const PlainReport& report) {

@@ -272,7 +272,7 @@ TEST(Commands, PlainWritesAReport) {
                    "--limit", "8", "--json", world.File("plain.json")})
           .Wait();
   ASSERT_EQ(result.status, 0) << result.err;
-  const auto report = world.Report("plain.json");
+  const auto report = ReadJson(world.File("plain.json"));
   EXPECT_EQ(report.at("images"), 8);
   EXPECT_EQ(report.at("logits").size(), 8U);
   EXPECT_EQ(report.at("predictions").size(), 8U);
@@ -288,9 +288,10 @@ TEST(Commands, PlainWritesAReport) {
 // What a model lost when it was compiled is in every report on it.
 TEST(Commands, LossIsAnErrorOrAWarningForGood) {
   const World world;
-  std::vector<std::string> command = {
-      "compile",    world.File("conv.json"), "--model",
-      world.File("conv.safetensors"), "--max-bits", "3", "--out", world.File("lossy.safetensors")};
+  std::vector<std::string> command = {"compile",    world.File("conv.json"),
+                                      "--model",    world.File("conv.safetensors"),
+                                      "--max-bits", "3",
+                                      "--out",      world.File("lossy.safetensors")};
   const auto refused = world.Tercet(command).Wait();
   EXPECT_EQ(refused.status, 2);
   EXPECT_THAT(refused.err, HasSubstr(" layer "));
@@ -311,7 +312,7 @@ TEST(Commands, LossIsAnErrorOrAWarningForGood) {
     const auto result = world.Tercet(command).Wait();
     ASSERT_EQ(result.status, 0) << name << result.err;
     EXPECT_THAT(result.err, HasSubstr("WARNING: layer ")) << name;
-    const auto report = world.Report("lossy.json");
+    const auto report = ReadJson(world.File("lossy.json"));
     const auto& warnings = std::string(name) == "plan" ? report.at("plans").at(0).at("warnings")
                                                        : report.at("warnings");
     ASSERT_FALSE(warnings.empty()) << name;

@@ -456,11 +456,10 @@ TEST_F(CalibratedLayersTest, MeasuredWidthsHoldWhatWasSeenAndHeadRoom) {
       EXPECT_EQ(layer.value_bits, std::max(ranges[l].Bits() + head_room, layer.shift + 1));
     }
     EXPECT_GT(Accuracy(compiled), 95);
-    const auto warnings =
-        std::count_if(compiled.report.lines.begin(), compiled.report.lines.end(),
-                      [](const std::string& line) {
-                        return line.starts_with(kWarningLine) && line.ends_with("more head-room");
-                      });
+    const auto warnings = std::count_if(
+        compiled.report.lines.begin(), compiled.report.lines.end(), [](const std::string& line) {
+          return line.starts_with(kWarningLine) && line.ends_with("more head-room");
+        });
     EXPECT_EQ(warnings, head_room == 0 ? 4 : 0);
   }
 }

@@ -328,8 +328,8 @@ TEST(CompileTest, TwoClassesWithExactWeightsAreExact) {
           const double sign = images.pixels[3 * i + j] >= 128 ? 1 : -1;
           want += (last[j] - last[3 + j]) / step * sign;
         }
-        const double got = static_cast<double>(found[2 * i] - found[2 * i + 1]) *
-                           compiled.logit_scale / step;
+        const double got =
+            static_cast<double>(found[2 * i] - found[2 * i + 1]) * compiled.logit_scale / step;
         ASSERT_NEAR(got, want, 1e-3) << pattern << " image " << i;
       }
     }
@@ -338,8 +338,9 @@ TEST(CompileTest, TwoClassesWithExactWeightsAreExact) {
 
 /// A convolution of 28 x 28 pixels whose first channel outweighs the others by far, in one scale.
 struct Outweighed {
-  const NetworkSpec spec = Spec(R"("shape": [1, 8, 8], "bits": 4)",
-                                R"({"name": "conv1", "type": "conv2d", "out_channels": 3, "kernel": 3},
+  const NetworkSpec spec =
+      Spec(R"("shape": [1, 8, 8], "bits": 4)",
+           R"({"name": "conv1", "type": "conv2d", "out_channels": 3, "kernel": 3},
                                    {"name": "r1", "type": "relu"},
                                    {"name": "fc", "type": "linear", "out_features": 4})");
   Weights weights = Weights(3).FillReal(spec);
@@ -411,7 +412,8 @@ TEST(CompileTest, SaysWhichLinearLayersFollowEachOther) {
                                    {"name": "b", "type": "batch_norm"},
                                    {"name": "c", "type": "linear", "out_features": 4},
                                    {"name": "d", "type": "linear", "out_features": 3})");
-  const IntegerNetwork compiled = Compile(Weights(1).Fill(spec).Network(spec), Oracle(), {}, nullptr);
+  const IntegerNetwork compiled =
+      Compile(Weights(1).Fill(spec).Network(spec), Oracle(), {}, nullptr);
   EXPECT_THAT(compiled.warnings,
               ElementsAre(HasSubstr("no activation between: a and c, c and d.")));
 }

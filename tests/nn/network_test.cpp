@@ -389,9 +389,10 @@ TEST(Network, RemarksOnLinearLayersWithNothingBetween) {
   const std::string sign = R"({"name": "s", "type": "sign"})";
   EXPECT_TRUE(remarks(conv + "," + sign + "," + fc).empty());
   EXPECT_TRUE(remarks(depthwise + "," + conv + "," + sign + "," + fc).empty()) << "separable";
-  EXPECT_THAT(remarks(conv + "," + norm + "," + fc), ElementsAre(HasSubstr("c and f")));
+  EXPECT_THAT(remarks(conv + "," + norm + "," + fc),
+              testing::ElementsAre(testing::HasSubstr("c and f")));
   EXPECT_THAT(remarks(conv + "," + depthwise + "," + fc),
-              ElementsAre(HasSubstr("c and d, d and f")));
+              testing::ElementsAre(testing::HasSubstr("c and d, d and f")));
 }
 
 TEST(Network, KeepsControlCharactersOutOfMessages) {

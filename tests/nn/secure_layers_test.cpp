@@ -50,8 +50,8 @@ std::vector<LayersCase> LayersCases() {
           {"averaged sign", conv + sign + pool + average + last},
           {"residuals", conv + relu + residual + last},
           {"relu at the end", conv + relu + last + R"(, {"name": "r2", "type": "relu"})"},
-          {"the class of relu at the end", conv + relu + last + R"(, {"name": "r2", "type": "relu"})",
-           true},
+          {"the class of relu at the end",
+           conv + relu + last + R"(, {"name": "r2", "type": "relu"})", true},
           {"the class of sign", conv + sign + pool + last, true},
           {"the class of relu", conv + relu + last, true}};
 }
