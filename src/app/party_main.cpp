@@ -202,7 +202,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (owns_model) {
     model = LoadModel(settings.spec, arguments.model, registry,
                       [](const std::string& line) { spdlog::info(line); });
-    for (const auto& warning : model->warnings) spdlog::warn(warning);
+    for (const auto& warning : model->warnings) warn(warning);
     ResolveAuto(model->net, registry, settings.suite, settings.link,
                 nn::ParseObjective(arguments.optimise, "--optimise"), settings.roles,
                 settings.batch);
