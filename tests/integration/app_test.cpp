@@ -151,7 +151,7 @@ TEST_F(TestbedFile, IsReadAsWritten) {
 
 TEST_F(TestbedFile, OfTheLauncherNamesOnePartysFiles) {
   const net::TlsFiles files{"/a/ca.pem", "/b/own.pem", "/c/own-key.pem"};
-  config_ = json::parse(TestbedToJson({{{"a", 1}, {"b", 2}, {"c", 0}}}, files, {}, 3, 7));
+  config_ = json::parse(TestbedToJson({{{"a", 1}, {"b", 2}, {"c", 0}}}, files, {}, 3, 600, 7));
   const auto tls = Load().tls;
   ASSERT_TRUE(tls.has_value());
   EXPECT_EQ(tls->ca, files.ca);
