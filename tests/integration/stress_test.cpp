@@ -35,7 +35,6 @@ using testing::HasSubstr;
 constexpr std::size_t kPoints = 50;
 constexpr std::size_t kAtOnce = 6;  // runs side by side; mostly they wait
 constexpr std::size_t kImages = 3;
-constexpr std::size_t kReceiver = 1;
 constexpr auto kTimeout = 2000ms, kStallTimeout = 3000ms;
 constexpr auto kLimit = kStallTimeout + 2 * kTimeout + 20s;  // with time for a busy machine
 constexpr long kMaxMemoryKb = 1L << 20;
@@ -246,7 +245,7 @@ class Stress : public testing::Test {
     std::array<std::array<std::size_t, 2>, 3> counts{};
     for (std::size_t p = 0; p < 3; ++p) {
       EXPECT_EQ(plays[0].ends[p].status, 0) << plays[0].ends[p].text;
-      std::istringstream(plays[0].ends[p].text) >> counts[p][0] >> counts[p][1] >> logits_;
+      std::istringstream(plays[0].ends[p].text) >> counts[p][0] >> counts[p][1];
       EXPECT_GT(counts[p][1], 10u);
     }
     return counts;
@@ -294,8 +293,6 @@ class Stress : public testing::Test {
     return failed;
   }
 
-  std::string logits_;  // of a run without fault, at the receiver
-
  private:
   void Begin(Play& play) {
     std::array<app::OwnedFd, 2> listening;
@@ -339,14 +336,13 @@ class Stress : public testing::Test {
     try {
       app::PartySession session(settings, registry_);
       stage.session = &session;
-      const auto report = session.Run([&] {
+      session.Run([&] {
         auto links = net::ConnectTcp(tcp);
         for (auto& link : links)
           if (link) link = std::make_unique<StagedLink>(std::move(link), stage);
         return links;
       });
-      text = fmt::format("{} {} {}", stage.operations.load(), stage.sent.load(),
-                         fmt::join(report.logits, ","));
+      text = fmt::format("{} {}", stage.operations.load(), stage.sent.load());
     } catch (const std::exception& e) {
       text = e.what();
       status = 1;
@@ -399,16 +395,13 @@ TEST_F(Stress, LiesOfForm) {
   }
 }
 
-// Messages without content are alike, so that one too many or two that change places need not be
-// noticed; but then the result is right, and neither grows anything.
+// Messages without content are alike, and those of two queries have the same tags, so that one too
+// many, or two that change places, need not be noticed. The result may be wrong then, as after any
+// other deviation (README); nothing grows, and nobody waits for ever.
 TEST_F(Stress, LiesOfOrder) {
   for (const Fault fault : {Fault::kReplay, Fault::kSwap, Fault::kFlood, Fault::kDepth}) {
     const auto plays = RunAll(fault);
     EXPECT_GT(ExpectNamed(plays), plays.size() / 4);
-    for (const auto& play : plays)
-      if (play.culprit != kReceiver && play.ends[kReceiver].status == 0) {
-        EXPECT_THAT(play.ends[kReceiver].text, testing::EndsWith(" " + logits_));
-      }
   }
 }
 
