@@ -82,14 +82,19 @@ class PinnedSession::Observer final : public crypto::DrawObserver {
     }
     if (use.key != (session_.receiver_ + 2) % 3) return;
     Draw draw(group_, use.purpose, use.first_block);
-    if (session_.varied_ != nullptr && session_.varied_->contains(draw)) {
-      // Both holders find the same.
-      FillFrom(Mix(session_.run_) ^ Mix(use.nonce + use.first_block) ^ group_, drawn);
+    if (session_.varied_ != nullptr) {
+      const auto varied = session_.varied_->find(draw);
+      if (varied != session_.varied_->end()) {
+        Bytes anew(drawn.size());  // both holders find the same
+        FillFrom(Mix(session_.run_) ^ Mix(use.nonce + use.first_block) ^ group_, anew);
+        for (std::size_t i = 0; i < anew.size(); ++i)
+          if (varied->second.empty() || varied->second.contains(i)) drawn[i] = anew[i];
+      }
     }
     if (session_.left_out_ != nullptr && *session_.left_out_ == draw)
       std::fill(drawn.begin(), drawn.end(), std::uint8_t{0});
     const std::lock_guard lock(session_.mutex_);
-    session_.draws_.insert(std::move(draw));
+    session_.draws_[std::move(draw)] = drawn.size();
   }
 
  private:
@@ -121,7 +126,7 @@ class PinnedSession::RecordingLink final : public net::Link {
 };
 
 PinnedSession::PinnedSession(int receiver, std::uint64_t key, std::uint64_t run,
-                             const std::set<Draw>* varied, const Draw* left_out)
+                             const Varied* varied, const Draw* left_out)
     : receiver_(receiver), key_(key), run_(run), varied_(varied), left_out_(left_out) {}
 
 PinnedSession::~PinnedSession() = default;
@@ -267,7 +272,7 @@ class Check {
   }
 
  private:
-  View ViewOf(int input, std::uint64_t key, std::uint64_t run, const std::set<Draw>* varied) {
+  View ViewOf(int input, std::uint64_t key, std::uint64_t run, const Varied* varied) {
     PinnedSession session(receiver_, key, run, varied, forgotten_);
     scenario_.run(session, input);
     View view = session.View();
@@ -278,77 +283,112 @@ class Check {
     return view;
   }
 
-  // Which messages change with each draw alone.
+  // Which bytes of which messages change with each draw alone.
   void FindEffects() {
-    for (const auto& draw : draws_) {
-      const std::set<Draw> one{draw};
+    for (const auto& [draw, size] : draws_) {
+      const Varied one{{draw, {}}};
       auto& changed = changes_[draw];
-      for (std::uint64_t run : {1, 2, 3}) {  // a small change may go unnoticed
+      for (std::uint64_t run = 1; run <= 8; ++run) {  // a small change may go unnoticed
         const View view = ViewOf(0, 0, run, &one);
         for (std::size_t m = 0; m < view.size(); ++m)
-          if (view[m].payload != base_[m].payload) changed.insert(m);
+          for (std::size_t at = 0; at < view[m].payload.size(); ++at)
+            if (view[m].payload[at] != base_[m].payload[at]) changed[m].insert(at);
       }
     }
   }
 
-  // The draws that change some of `messages` and nothing else that is left.
-  std::set<Draw> DrawsOf(const Messages& messages, const Messages& left) const {
-    std::set<Draw> draws;
+  // Bytes of a view, by message.
+  using Parts = std::map<std::size_t, std::set<std::size_t>>;
+
+  // The draws that change the message and nothing else that is left.
+  Varied DrawsOf(std::size_t message, const Parts& left) const {
+    Varied draws;
     for (const auto& [draw, changed] : changes_) {
-      bool some = false, others = false;
-      for (const std::size_t m : changed)
-        (messages.contains(m) ? some : others) |= left.contains(m);
-      if (some && !others) draws.insert(draw);
+      if (!changed.contains(message)) continue;
+      const bool others = std::any_of(left.begin(), left.end(), [&](const auto& other) {
+        const auto found = changed.find(other.first);
+        return other.first != message && found != changed.end() &&
+               std::any_of(found->second.begin(), found->second.end(),
+                           [&](std::size_t at) { return other.second.contains(at); });
+      });
+      if (!others) draws[draw] = {};
     }
     return draws;
   }
 
-  // How many bits of `messages` are bare, or follow from others, when `draws` are drawn anew.
-  std::size_t BareBits(const Messages& messages, const std::set<Draw>& draws) {
+  // How many bits of the message's `bytes` are bare, or follow from others, when `varied` are drawn
+  // anew.
+  std::size_t BareBits(std::size_t message, const std::set<std::size_t>& bytes,
+                       const Varied& varied) {
     std::vector<Bytes> runs;
-    std::size_t bytes = 0;
-    for (const std::size_t m : messages) bytes += base_[m].payload.size();
-    for (std::uint64_t run = 0; run < 8 * bytes + 1 + kNotByChance; ++run) {
-      const View view = ViewOf(0, 0, 100 + run, &draws);
-      Bytes& joined = runs.emplace_back();
-      for (const std::size_t m : messages)
-        joined.insert(joined.end(), view[m].payload.begin(), view[m].payload.end());
+    for (std::uint64_t run = 0; run < 8 * bytes.size() + 1 + kNotByChance; ++run) {
+      const View view = ViewOf(0, 0, 100 + run, &varied);
+      Bytes& part = runs.emplace_back();
+      for (const std::size_t at : bytes) part.push_back(view[message].payload[at]);
     }
     return DependentBits(runs).size();
   }
 
-  void FindMasks(const Messages& out) {
-    Messages left;
-    for (std::size_t m = 0; m < base_.size(); ++m)
-      if (!out.contains(m)) left.insert(m);
-    std::map<std::size_t, std::string> problems;
-    const auto take = [&](const Messages& messages) {
-      const auto draws = DrawsOf(messages, left);
-      if (draws.empty()) return false;
-      auto& bare = bare_[{messages, draws}];
-      if (!bare) bare = BareBits(messages, draws);
-      for (const std::size_t m : messages) {
-        if (*bare == 0) {
-          left.erase(m);
-        } else {
-          problems[m] += fmt::format(", {} bits{} bare or the sum of others", *bare,
-                                     messages.size() > 1 ? " of it and another" : "");
+  // Takes away the part of the message that has a mask of its own, if there is one.
+  bool TakePart(std::size_t message, Parts& left) {
+    Varied own;
+    std::set<std::size_t> part;
+    auto& bytes = left[message];
+    for (const auto& [draw, changed] : changes_) {
+      if (!changed.contains(message)) continue;
+      for (std::size_t byte = 0; byte < draws_[draw]; ++byte) {
+        const Varied one{{draw, {byte}}};
+        bool others = false;
+        std::set<std::size_t> changes;
+        for (std::uint64_t run = 0; run < 12 && !others; ++run) {  // each may change a bit alone
+          const View view = ViewOf(0, 0, 10 + run, &one);
+          const auto differs = [&](std::size_t m, std::size_t at) {
+            return view[m].payload[at] != base_[m].payload[at];
+          };
+          for (const auto& [m, its_bytes] : left)
+            for (const std::size_t at : its_bytes) others |= m != message && differs(m, at);
+          for (const std::size_t at : bytes)
+            if (differs(message, at)) changes.insert(at);
         }
+        if (others || changes.empty()) continue;
+        own[draw].insert(byte);
+        part.merge(changes);
       }
+    }
+    if (part.empty() || BareBits(message, part, own) > 0) return false;
+    for (const std::size_t at : part) bytes.erase(at);
+    return true;
+  }
+
+  void FindMasks(const Messages& out) {
+    Parts left;
+    for (std::size_t m = 0; m < base_.size(); ++m)
+      for (std::size_t at = 0; at < base_[m].payload.size(); ++at)
+        if (!out.contains(m)) left[m].insert(at);
+    std::map<std::size_t, std::string> problems;
+    const auto is_masked = [&](const auto& one) {
+      const auto& [m, bytes] = one;
+      if (bytes.empty()) return true;
+      const auto draws = DrawsOf(m, left);
+      if (draws.empty()) return false;
+      auto& bare = bare_[{m, bytes, draws}];
+      if (!bare) bare = BareBits(m, bytes, draws);
+      if (*bare > 0) problems[m] = fmt::format(", {} bits bare or the sum of others", *bare);
       return *bare == 0;
     };
-    const auto take_some = [&] {
-      for (const std::size_t m : left)
-        if (take({m})) return true;
-      for (const std::size_t m : left)
-        for (const std::size_t other : left)
-          if (m < other && take({m, other})) return true;
-      return false;
-    };
-    while (take_some()) problems.clear();
+    for (;;) {
+      const auto masked = std::find_if(left.begin(), left.end(), is_masked);
+      if (masked != left.end()) {
+        left.erase(masked);
+        continue;
+      }
+      const bool some = std::any_of(left.begin(), left.end(),
+                                    [&](const auto& one) { return TakePart(one.first, left); });
+      if (!some) break;
+    }
     if (left.empty()) return;
     std::vector<std::string> lines;
-    for (const std::size_t m : left) lines.push_back(base_[m].Describe() + problems[m]);
+    for (const auto& [m, bytes] : left) lines.push_back(base_[m].Describe() + problems[m]);
     findings_.push_back(fmt::format("none has a mask of its own: {}", fmt::join(lines, "; ")));
   }
 
@@ -435,11 +475,12 @@ class Check {
   const Scenario& scenario_;
   int receiver_;
   const Draw* forgotten_;
-  std::set<Draw> draws_;
+  std::map<Draw, std::size_t> draws_;
   View base_;
   Messages opened_;
-  std::map<Draw, Messages> changes_;
-  std::map<std::pair<Messages, std::set<Draw>>, std::optional<std::size_t>> bare_;
+  std::map<Draw, Parts> changes_;
+  std::map<std::tuple<std::size_t, std::set<std::size_t>, Varied>, std::optional<std::size_t>>
+      bare_;
   std::vector<View> views_;  // under other keys, input 0 and 1 in turn
   std::vector<std::string> findings_;
 };

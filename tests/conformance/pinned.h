@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -50,6 +51,8 @@ struct Received {
 
 /// A draw from the key that the receiver lacks: group, purpose, first block.
 using Draw = std::tuple<std::size_t, std::string, std::uint64_t>;
+/// Draws that are made anew; of each the bytes that are listed, or all if none is.
+using Varied = std::map<Draw, std::set<std::size_t>>;
 
 /// Fills with bytes that depend on the seed alone.
 void FillFrom(std::uint64_t seed, std::span<std::uint8_t> out);
@@ -60,7 +63,7 @@ void FillFrom(std::uint64_t seed, std::span<std::uint8_t> out);
 class PinnedSession {
  public:
   PinnedSession(int receiver, std::uint64_t key, std::uint64_t run = 0,
-                const std::set<Draw>* varied = nullptr, const Draw* left_out = nullptr);
+                const Varied* varied = nullptr, const Draw* left_out = nullptr);
   ~PinnedSession();
 
   /// Where RunParties is to make the parties.
@@ -71,8 +74,8 @@ class PinnedSession {
 
   /// Afterwards: what the receiver got, in an order that is the same in every run.
   std::vector<Received> View();
-  /// What was drawn from the key that the receiver lacks.
-  const std::set<Draw>& Draws() const { return draws_; }
+  /// What was drawn from the key that the receiver lacks, and how many bytes.
+  const std::map<Draw, std::size_t>& Draws() const { return draws_; }
 
  private:
   class Observer;
@@ -80,11 +83,11 @@ class PinnedSession {
 
   int receiver_;
   std::uint64_t key_, run_;
-  const std::set<Draw>* varied_;
+  const Varied* varied_;
   const Draw* left_out_;
   std::mutex mutex_;
   std::vector<Received> view_;
-  std::set<Draw> draws_;
+  std::map<Draw, std::size_t> draws_;
   std::set<Bytes> coins_;
   std::vector<std::unique_ptr<Observer>> observers_;
 };
@@ -105,8 +108,9 @@ struct Scenario {
 /// change this message and no other, and its bits have no affine relation over GF(2) when those
 /// alone are drawn anew and everything else is fixed. It is then taken away and the others are
 /// looked at. In the reverse of that order each message is uniform given those before it, whatever
-/// the inputs and the other draws are: so all are together, and independent of what is secret. Two
-/// messages may be taken together, where one draw masks parts of both.
+/// the inputs and the other draws are: so all are together, and independent of what is secret.
+/// Where one draw masks a message of which others depend on a part, the parts are told apart: the
+/// bytes of the draw that change nothing else, and the bytes of the message that these change.
 ///
 /// *Statistics.* Under many keys, with two inputs in turn: no 8-byte block stays; no bit is biased,
 /// nor the XOR of any two of the view, nor does one go with the input; the bytes of each message
