@@ -260,7 +260,8 @@ class Compiler {
     const auto observe = [&](std::size_t layer, const std::vector<float>& values) {
       const auto block = block_of.find(layer);
       if (block == block_of.end()) return;
-      const std::size_t elements = layers_[block->second].linear.Out().Size();
+      // A max-pool before the activation leaves fewer than the block's linear map gives.
+      const std::size_t elements = network_.Spec().layers[layer].out.Size();
       float_seen_[block->second].Add(values, values.size() / elements);
     };
     const std::vector<float> logits = network_.state_->Run(images_, 0, images_.count, observe);
