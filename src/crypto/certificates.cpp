@@ -231,7 +231,9 @@ Validity FromToday(int days) {
 }
 
 BioHandle Pem(const std::vector<std::uint8_t>& bytes) {
-  BioHandle pem(BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())));
+  // No bytes are not no memory.
+  const void* begin = bytes.empty() ? static_cast<const void*>("") : bytes.data();
+  BioHandle pem(BIO_new_mem_buf(begin, static_cast<int>(bytes.size())));
   Check(pem != nullptr, "read from memory");
   return pem;
 }

@@ -85,7 +85,7 @@ void MaterialRecord::Open() {
   const fs::path directory = file_.parent_path();
   if (fs::create_directories(directory, error))
     fs::permissions(directory, fs::perms::owner_all, error);
-  fd_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  fd_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd_ < 0)
     Fail(fmt::format(
         "cannot be opened: {}; records of material are kept there, or where XDG_STATE_HOME says",

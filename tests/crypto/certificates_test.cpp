@@ -228,6 +228,9 @@ TEST(CertificateFileTest, NamesWhatIsWrong) {
   MakePartyCertificate(temp.Path(), 1, 30, false);
   EXPECT_THAT([&] { ReadCertificate(temp.Path() / "party1-key.pem"); },
               ThrowsMessage<ConfigError>(HasSubstr("party1-key.pem: holds no certificate")));
+  std::ofstream(temp.Path() / "empty.pem").close();
+  EXPECT_THAT([&] { ReadCertificate(temp.Path() / "empty.pem"); },
+              ThrowsMessage<ConfigError>(HasSubstr("empty.pem: holds no certificate")));
 }
 
 TEST(DigestTest, Sha256) {

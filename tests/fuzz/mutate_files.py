@@ -224,7 +224,8 @@ class Runner:
         self.options, self.folder = options, folder
         self.err_file = folder / "err"
         # Sanitizers reserve terabytes of addresses; memory in use is what counts, and is measured below.
-        self.environment = dict(os.environ, ASAN_OPTIONS="abort_on_error=1", UBSAN_OPTIONS="halt_on_error=1")
+        self.environment = dict(os.environ, ASAN_OPTIONS="abort_on_error=1", UBSAN_OPTIONS="halt_on_error=1",
+                                XDG_STATE_HOME=str(folder / "state"))  # records of material
 
     def run(self, command):
         with open(self.err_file, "wb") as err:
@@ -386,7 +387,8 @@ def make_kinds(options, folder, runner):
         below=below_json_of_tensors, never_accepted=True, also_names=["layer "])
     add("weights", write("float.safetensors", weights.read_bytes()),
         [[tercet, "compile", network, "--model", folder / "float.safetensors", "--out", folder / "out.safetensors"],
-         [tercet, "plain", network, "--model", folder / "float.safetensors", "--images", idx]])
+         [tercet, "plain", network, "--model", folder / "float.safetensors", "--images", idx]],
+        also_names=["network small"])  # whose weights these are, where they are read but make no integer network
     images_commands = lambda name: [plain(folder / name, "--labels", labels), plain(folder / name, "--limit", 3)]
     images_names = dict(also_names=["labels.idx"])
     add("idx", write("a.idx", idx.read_bytes()), images_commands("a.idx"), **images_names)
@@ -432,10 +434,13 @@ def make_kinds(options, folder, runner):
     material = folder / "material"
     must(tercet, "run", network, "--model", compiled, "--transport", "memory", "--batch", "4", "--material-out", material,
          "--queries", "2")
-    beside = {path: path.read_bytes() for path in material.iterdir()}
+    def kept():
+        return [path for top in (material, folder / "state") for path in top.rglob("*") if path.is_file()]
+
+    beside = {path: path.read_bytes() for path in kept()}
 
     def reset():
-        for path in material.iterdir():
+        for path in kept():
             if path not in beside:
                 path.unlink()
         for path, data in beside.items():
@@ -444,12 +449,13 @@ def make_kinds(options, folder, runner):
                 file.write(data)
             path.chmod(0o600)
 
+    use = [tercet, "run", network, "--model", compiled, "--images", idx, "--limit", "4", "--transport", "memory",
+           "--material", material]
     for number in (1, 2):
-        file = material / f"party{number}.material"
-        add(f"material-{number}", file,
-            [[tercet, "run", network, "--model", compiled, "--images", idx, "--limit", "4", "--transport", "memory",
-              "--material", material]],
-            below=below_material, reset=reset)
+        add(f"material-{number}", material / f"party{number}.material", [use], below=below_material, reset=reset,
+            also_names=[f"party {number} has ", f"party {number} sent "])
+    record = next(path for path in beside if path.name.endswith("-party1.json"))
+    add("record", record, [use], reset=reset, also_names=["party1.material"])
 
     if options.onnx:
         add("onnx", write("model.onnx", onnx_model(r)),
