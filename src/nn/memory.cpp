@@ -49,7 +49,7 @@ Sizes Material(const Plan& plan, const PlannedLayer& planned) {
   for (std::size_t p = 0; p < 3; ++p) {
     bytes[p] = common;
     if (planned.Activates() && static_cast<int>(p) != plan.roles.helper)
-      bytes[p] += most + Words(in, spec.ring_bits);
+      bytes[p] += most + most / 4 + Words(in, spec.ring_bits);
     if (planned.Activates() && static_cast<int>(p) == plan.roles.helper) bytes[p] += received[p];
   }
   return bytes;
@@ -99,9 +99,11 @@ Sizes EstimateMemory(const Plan& plan, std::size_t queries, std::size_t images) 
   }
   const auto total = plan.Total();
   const Sizes received = Received(total, mpc::Phase::kOffline);
+  const Sizes online = Received(total, mpc::Phase::kOnline);
   for (std::size_t p = 0; p < 3; ++p) {
     bytes[p] = kProcess + model[p] + queries * material[p] + working +
-               std::min(kQueue, (total.OfflineBytes()[p] + received[p]) / 4);
+               std::min(kQueue, (total.OfflineBytes()[p] + received[p]) / 4) +
+               std::min(kQueue, online[p]);
     if (static_cast<int>(p) == plan.roles.data_owner)
       bytes[p] += images * pixels + 2 * sizeof(std::int64_t) * pixels * plan.batch;
   }
