@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "dealer/expansion.h"
 #include "dealer/steps.h"
 
 namespace tercet::protocols::dealer {
@@ -19,15 +20,16 @@ namespace tercet::protocols::dealer {
 ///
 ///     struct Material { void Visit(mpc::Archive&); };  // what an evaluator keeps
 ///     bool GivesElements() const;                      // else bits; bits where there is a pool
-///     template <Word W> void Deal(Context&, Ends&, const Formula&, std::span<const W> a) const;
+///     template <Word W> Bits Deal(Context&, Ends&, const Formula&, std::span<const W> a) const;
 ///     Material Take(Context&, Ends&, const Formula&, std::size_t count) const;
 ///     template <Word W> Bits CompareBits(Context&, const Ends&, const Formula&, const Material&,
 ///                                        std::span<const W> b) const;      // s, then carry
 ///     template <Word W, Word V> Buffer<V> CompareElements(...the same...) const;
 ///
-/// Deal runs at D and Take at an evaluator, both offline, with draws in the same order; the other
-/// two online at the evaluators. Every share that D holds is drawn from the keys it has with E1 and
-/// E2.
+/// CompareBits gives shares of bits that differ from s and carry by offsets that D knows and Deal
+/// returns. Deal runs at D and Take at an evaluator, both offline, with draws in the same order;
+/// the other two online at the evaluators. Every share that D holds is drawn from the keys it has
+/// with E1 and E2.
 template <class Comparison>
 class Activation final : public mpc::Activation {
  public:
@@ -48,10 +50,10 @@ class Activation final : public mpc::Activation {
       ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
         const auto masked = DealMasked<W>(ends_, spec_, batch, z, material->open_mask);
         const std::span<const W> a(masked.data(), masked.size());
-        comparison_.template Deal<W>(ctx, ends_, formula_, a);
-        if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, spec_.out_bits);
+        const Bits offsets = comparison_.template Deal<W>(ctx, ends_, formula_, a);
+        if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, offsets, spec_.out_bits);
+        DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch);
       });
-      DealOrSteps(ctx, ends_, pool_, spec_, batch);
     } else {
       material->open_mask = DrawOpenMask(ends_, spec_, batch);
       material->comparison = comparison_.Take(ctx, ends_, formula_, count);

@@ -1,5 +1,6 @@
 #include "dealer/formula.h"
 
+#include <algorithm>
 #include <array>
 
 namespace tercet::protocols::dealer {
@@ -15,95 +16,105 @@ V PowerOfTwo(unsigned exponent) {
 
 }  // namespace
 
-template <ring::Word W, ring::Word V, class F>
-void Formula::WithKind(F&& f) const {
-  using Terms = std::array<V, 2>;  // what of D's a all entries of an element have in common
-  using ring::Times;
+bool Formula::Uses(std::size_t j, std::size_t k) const {
+  // By kind and element, a bit for each basis function.
+  constexpr std::array<std::uint8_t, 1> kSign{0b0010};
+  constexpr std::array<std::uint8_t, 3> kRelu{0b0010, 0b1010, 0b1111};
+  constexpr std::array<std::uint8_t, 2> kSquare{0b0111, 0b1111};
+  const std::uint8_t used = kind_ == ActivationKind::kRelu     ? kRelu[j]
+                            : kind_ == ActivationKind::kSquare ? kSquare[j]
+                                                               : kSign[j];
+  return (used >> k & 1) != 0 && (shift_ > 0 || k < 2);
+}
+
+template <ring::Word W, ring::Word V>
+void Formula::Factors(std::span<const W> a, V* out) const {
+  const std::size_t n = a.size();
+  const auto at = [=](std::size_t j, std::size_t k) { return out + (j * kBasis + k) * n; };
+  const auto fill = [&](std::size_t j, std::size_t k, V value) {
+    if (Uses(j, k)) std::fill_n(at(j, k), n, value);
+  };
   if (kind_ == ActivationKind::kRelu) {
+    // s; s (A_0 + carry); (1 - s) (A_1 + carry).
     const V wrap = PowerOfTwo<V>(bits_ - 1 - shift_);
-    const auto terms = [=, this](W a) {
-      const V shifted = static_cast<V>((a & ring::LowMask<W>(bits_ - 1)) >> shift_);
-      const V top = static_cast<V>(a >> (bits_ - 1) & 1);
-      return Terms{static_cast<V>(shifted - Times(top, wrap)),
-                   static_cast<V>(shifted - Times(static_cast<V>(top ^ 1), wrap))};
-    };
-    f(terms, [](const Terms& t, V s, V carry, V* out) {
-      const V positive = static_cast<V>(V{0} - s);
-      out[0] = s;
-      out[1] = static_cast<V>((t[0] + carry) & positive);
-      out[2] = static_cast<V>((t[1] + carry) & static_cast<V>(~positive));
-    });
+    fill(0, 1, V{1});
+    fill(1, 3, V{1});
+    fill(2, 2, V{1});
+    fill(2, 3, static_cast<V>(-1));
+    V *first = at(1, 1), *second = at(2, 0), *minus = at(2, 1);
+    for (std::size_t i = 0; i < n; ++i) {
+      const V shifted = static_cast<V>((a[i] & ring::LowMask<W>(bits_ - 1)) >> shift_);
+      const V top = static_cast<V>(V{0} - static_cast<V>(a[i] >> (bits_ - 1) & 1));
+      first[i] = static_cast<V>(shifted - (wrap & top));
+      second[i] = static_cast<V>(shifted - (wrap & static_cast<V>(~top)));
+      minus[i] = static_cast<V>(V{0} - second[i]);
+    }
   } else if (kind_ == ActivationKind::kSquare) {
+    // u = A + carry - s 2^(n-f) and u^2, with A = a >> f.
     const V wrap = PowerOfTwo<V>(bits_ - shift_);
-    const auto terms = [=, this](W a) {
-      return Terms{static_cast<V>(ring::Reduce(a, bits_) >> shift_), wrap};
-    };
-    f(terms, [](const Terms& t, V s, V carry, V* out) {
-      const V u = static_cast<V>(t[0] + carry - Times(s, t[1]));
-      out[0] = u;
-      out[1] = Times(u, u);
-    });
+    fill(0, 1, static_cast<V>(V{0} - wrap));
+    fill(0, 2, V{1});
+    fill(1, 3, static_cast<V>(V{0} - wrap - wrap));
+    for (std::size_t i = 0; i < n; ++i) {
+      const V own = static_cast<V>(ring::Reduce(a[i], bits_) >> shift_);
+      at(0, 0)[i] = own;
+      at(1, 0)[i] = ring::Times(own, own);
+      at(1, 1)[i] = static_cast<V>(ring::Times(wrap, static_cast<V>(wrap - own - own)));
+      if (shift_ > 0) at(1, 2)[i] = static_cast<V>(own + own + 1);
+    }
   } else {
-    f([](W) { return Terms{}; }, [](const Terms&, V s, V, V* out) { out[0] = s; });
+    fill(0, 1, V{1});
   }
 }
 
 template <ring::Word W, ring::Word V>
 void Formula::Entries(std::span<const W> a, const V* s, const V* carry, V* out) const {
-  const std::size_t elements = Elements();
-  WithKind<W, V>([&](auto terms, auto entry) {
-    for (std::size_t i = 0; i < a.size(); ++i)
-      entry(terms(a[i]), s[i], carry[i], out + i * elements);
-  });
-}
-
-template <ring::Word W, ring::Word V>
-void Formula::FillTable(std::span<const W> a, unsigned k, std::size_t first, const Bytes& s,
-                        const Bytes& carry, V* out) const {
-  const std::size_t elements = Elements(), size = std::size_t{1} << k;
-  const std::uint8_t* s_rows = s.data();
-  const std::uint8_t* carry_rows = shift_ > 0 ? carry.data() : nullptr;
-  WithKind<W, V>([&](auto terms, auto entry) {
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      const auto own = terms(a[i]);
-      for (std::size_t v = first; v < size; ++v, out += elements) {
-        const std::size_t at = i * size + v;
-        const V bit = static_cast<V>(s_rows[at / 8] >> at % 8 & 1);
-        const V low =
-            carry_rows != nullptr ? static_cast<V>(carry_rows[at / 8] >> at % 8 & 1) : V{0};
-        entry(own, bit, low, out);
+  using ring::Times;
+  const std::size_t n = a.size();
+  Buffer<V> factors(Elements() * kBasis * n);
+  Factors<W, V>(a, factors.data());
+  for (std::size_t j = 0; j < Elements(); ++j) {
+    V* to = out + j * n;
+    std::fill_n(to, n, V{0});
+    for (std::size_t k = 0; k < kBasis; ++k) {
+      if (!Uses(j, k)) continue;
+      const V* factor = factors.data() + (j * kBasis + k) * n;
+      for (std::size_t i = 0; i < n; ++i) {
+        const V basis = k == 0 ? V{1} : k == 1 ? s[i] : k == 2 ? carry[i] : Times(s[i], carry[i]);
+        to[i] = static_cast<V>(to[i] + Times(factor[i], basis));
       }
     }
-  });
+  }
 }
 
 template <ring::Word W, ring::Word V>
 void Formula::Finish(bool one, std::span<const W> b, std::span<const V> elements,
                      std::span<V> out) const {
   using ring::Times;
+  const std::size_t n = b.size();
   const V* e = elements.data();
   if (kind_ == ActivationKind::kRelu) {
     // s, s (A_0 + carry), (1 - s) (A_1 + carry): b's top bit says which of the last two holds. It
     // chooses through masks, since D, which knows a, must not learn it by the time this takes.
-    for (std::size_t i = 0; i < b.size(); ++i, e += 3) {
+    for (std::size_t i = 0; i < n; ++i) {
       const V shifted = static_cast<V>((b[i] & ring::LowMask<W>(bits_ - 1)) >> shift_);
       const V top = static_cast<V>(V{0} - static_cast<V>(SignFlip(b[i])));  // all bits or none
-      const V sign = static_cast<V>((e[0] ^ top) - top + (V{one} & top));
-      const V rest = static_cast<V>(e[1] ^ ((e[1] ^ e[2]) & top));
+      const V sign = static_cast<V>((e[i] ^ top) - top + (V{one} & top));
+      const V rest = static_cast<V>(e[n + i] ^ ((e[n + i] ^ e[2 * n + i]) & top));
       out[i] = static_cast<V>(Times(sign, shifted) + rest);
     }
   } else if (kind_ == ActivationKind::kSquare) {
     // (B + u)^2 = B^2 + 2 B u + u^2.
     const V half = PowerOfTwo<V>(bits_ - 1 - shift_);
-    for (std::size_t i = 0; i < b.size(); ++i, e += 2) {
+    for (std::size_t i = 0; i < n; ++i) {
       const W moved = ring::Reduce(static_cast<W>(b[i] ^ Top<W>()), bits_);
       const V own = static_cast<V>(static_cast<V>(moved >> shift_) - half);
       const V square = one ? Times(own, own) : V{0};
-      out[i] = static_cast<V>(square + Times(static_cast<V>(own + own), e[0]) + e[1]);
+      out[i] = static_cast<V>(square + Times(static_cast<V>(own + own), e[i]) + e[n + i]);
     }
   } else {
     // Where b's top bit is set the sign flips: s becomes 1 - s.
-    for (std::size_t i = 0; i < b.size(); ++i) {
+    for (std::size_t i = 0; i < n; ++i) {
       const V flip = SignFlip(b[i]);
       out[i] = static_cast<V>(Times(static_cast<V>(V{1} - 2 * flip), e[i]) + (one ? flip : V{0}));
     }
@@ -112,8 +123,7 @@ void Formula::Finish(bool one, std::span<const W> b, std::span<const V> elements
 
 #define TERCET_DEALER_FORMULA(W, V)                                                               \
   template void Formula::Entries<W, V>(std::span<const W>, const V*, const V*, V*) const;         \
-  template void Formula::FillTable<W, V>(std::span<const W>, unsigned, std::size_t, const Bytes&, \
-                                         const Bytes&, V*) const;                                 \
+  template void Formula::Factors<W, V>(std::span<const W>, V*) const;                             \
   template void Formula::Finish<W, V>(bool, std::span<const W>, std::span<const V>, std::span<V>) \
       const;
 #define TERCET_DEALER_FORMULA_OF(W)       \

@@ -32,8 +32,11 @@ class Formula {
   std::size_t Elements() const {
     return kind_ == mpc::ActivationKind::kSign ? 1 : kind_ == mpc::ActivationKind::kRelu ? 3 : 2;
   }
-  /// Of sign, D's elements for s = 0 and s = 1 add up to 1.
-  bool PublicSum() const { return kind_ == mpc::ActivationKind::kSign; }
+  /// D's elements are sums of these functions of s and carry, with factors that depend on a: 1, s,
+  /// carry, s * carry.
+  static constexpr std::size_t kBasis = 4;
+  /// Whether element j has basis function k.
+  bool Uses(std::size_t j, std::size_t k) const;
 
   /// a carry is [a > b ^ Complement()] in the bits that are added: the complement of b, or of b'.
   template <ring::Word W>
@@ -59,17 +62,15 @@ class Formula {
     return static_cast<std::uint8_t>(b >> (bits_ - 1) & 1);
   }
 
-  /// At D: its elements, out[i * Elements() ..], for a_i, s_i and carry_i, bits in words. No branch
-  /// or address depends on them.
+  /// At D: the factor of basis function k in element j, for each a_i, at out[(j * kBasis + k) *
+  /// a.size() + i]; those that are not used are left alone. No branch or address depends on a.
+  template <ring::Word W, ring::Word V>
+  void Factors(std::span<const W> a, V* out) const;
+  /// At D: its elements, out[j * a.size() + i], for a_i, s_i and carry_i, bits in words.
   template <ring::Word W, ring::Word V>
   void Entries(std::span<const W> a, const V* s, const V* carry, V* out) const;
-  /// At D, for a whole table: rows of 2^k bits s, and of carry where there is one; entries
-  /// first..2^k-1 of each.
-  template <ring::Word W, ring::Word V>
-  void FillTable(std::span<const W> a, unsigned k, std::size_t first, const Bytes& s,
-                 const Bytes& carry, V* out) const;
-  /// At E1 (`one`) and E2: an additive share of the activation, from b and shares of D's elements.
-  /// No branch or address depends on them.
+  /// At E1 (`one`) and E2: an additive share of the activation, from b and shares of D's elements,
+  /// element j of all at j * b.size(). No branch or address depends on them.
   template <ring::Word W, ring::Word V>
   void Finish(bool one, std::span<const W> b, std::span<const V> elements, std::span<V> out) const;
 
@@ -78,10 +79,6 @@ class Formula {
   W Top() const {
     return static_cast<W>(W{1} << (bits_ - 1));
   }
-  /// Calls f with a function (terms, s, carry, out) that computes one entry, and one that computes
-  /// an element's terms: the layer's kind is looked at once, not for every entry.
-  template <ring::Word W, ring::Word V, class F>
-  void WithKind(F&& f) const;
 
   mpc::ActivationKind kind_;
   unsigned bits_, shift_;

@@ -94,50 +94,12 @@ Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table) {
   return taken;
 }
 
-ArithTable SelectionTable(const Formula& formula, std::size_t count, unsigned out_bits) {
-  const unsigned bits = formula.SharedBits();
-  return {count, bits, bits == 1 && formula.PublicSum() ? 1u : 0u, out_bits, formula.Elements()};
-}
-
-template <ring::Word W>
-void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-                   unsigned out_bits) {
-  const ArithTable table = SelectionTable(formula, a.size(), out_bits);
-  const Bits rho = DrawRho(ends, a.size(), table.k);
-  // Of the index v, bit 0 and bit 1.
-  const BitFunction s(1, table.k == 1 ? 0b10 : 0b1010), carry(1, 0b1100);
-  ring::DispatchWord(out_bits, [&]<ring::Word V>(V) {
-    DealTables<V>(ctx, ends, table, [&](std::size_t begin, std::size_t n, V* values) {
-      const auto masks = std::span<const std::uint8_t>(rho).subspan(begin, n);
-      const Bits flip(n, 0);
-      const Bytes rows = PermutedRows(s, table.k, masks, flip);
-      const Bytes carries = table.k > 1 ? PermutedRows(carry, table.k, masks, flip) : Bytes();
-      formula.FillTable<W, V>(a.subspan(begin, n), table.k, table.first, rows, carries, values);
-    });
-  });
-}
-template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint8_t>,
-                            unsigned);
-template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint16_t>,
-                            unsigned);
-template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint32_t>,
-                            unsigned);
-template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint64_t>,
-                            unsigned);
-
-Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
-                        unsigned out_bits) {
-  Selection taken;
-  taken.mask = DrawBits(ends.WithDealer(), count, formula.SharedBits());
-  taken.entries = TakeEntries(ctx, ends, SelectionTable(formula, count, out_bits));
-  return taken;
-}
-
-void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
                  const mpc::ActivationSpec& spec, std::size_t batch) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
-    const Bits rho = DrawRho(ends, outputs, step.width);
+    Bits rho = DrawRho(ends, outputs, step.width);
+    if (&step == &steps.front()) XorInto(rho, GatherWindows(step, offsets, batch));
     const auto rows = [&](std::size_t begin, std::size_t n) {
       return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
     };
@@ -247,13 +209,6 @@ void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::
     cost.Add(mpc::Phase::kOnline, {{roles.helper, roles.Evaluator1(),
                                     ring::PackedBytes(spec.Elements(), spec.value_bits)}});
   AddExchange(cost, roles, spec.Elements(), spec.value_bits);
-}
-
-void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
-                  const mpc::Roles& roles) {
-  const ArithTable table = SelectionTable(formula, spec.Elements(), spec.out_bits);
-  AddDealt(cost, roles, ring::PackedBytes(table.count * table.Dealt(), table.out_bits));
-  AddExchange(cost, roles, table.count, table.k);
 }
 
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,

@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "dealer/formula.h"
 #include "dealer/lookup.h"
 #include "tercet/mpc/party.h"
 #include "tercet/mpc/suite.h"
@@ -193,36 +192,6 @@ void SelectEntries(const Ends& ends, const ArithTable& table, const Entries& ent
 }
 
 // ------------------------------------------------------------------------------------------------
-// selection: XOR-shared bits s and carry become shares of D's elements of a formula. 1 hop, 2 *
-// SharedBits() bits.
-/// The table of the layer's elements, indexed by both bits.
-ArithTable SelectionTable(const Formula& formula, std::size_t count, unsigned out_bits);
-/// What an evaluator keeps.
-struct Selection {
-  Bits mask;  ///< of the bits
-  Entries entries;
-  void Visit(mpc::Archive& archive) { archive(mask)(entries); }
-};
-/// At D, offline.
-template <ring::Word W>
-void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-                   unsigned out_bits);
-/// At an evaluator, offline.
-Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
-                        unsigned out_bits);
-/// At E1 and E2, online: `bits` are XOR shares of s, and of carry in the second bit.
-template <ring::Word V>
-Buffer<V> RunSelection(Context& ctx, const Ends& ends, const Formula& formula,
-                       const Selection& selection, Bits bits, unsigned out_bits) {
-  const ArithTable table = SelectionTable(formula, bits.size(), out_bits);
-  const Bits e =
-      OpenBits(ctx, ends, std::move(bits), selection.mask, formula.SharedBits());  // 1 hop
-  Buffer<V> elements(table.count * table.elements);
-  SelectEntries<V>(ends, table, selection.entries, e, elements);
-  return elements;
-}
-
-// ------------------------------------------------------------------------------------------------
 // OR steps: XOR-shared bits become additive shares of the OR of each window. 1 hop a step, 2 *
 // width bits for each output.
 /// What an evaluator keeps of one step.
@@ -232,8 +201,9 @@ struct OrMaterial {
   Entries entries;  ///< its share of the last step's tables
   void Visit(mpc::Archive& archive) { archive(mask)(bits)(entries); }
 };
-/// At D, offline: deals all steps.
-void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+/// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
+/// the evaluators share.
+void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
                  const mpc::ActivationSpec& spec, std::size_t batch);
 /// At an evaluator, offline.
 std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
@@ -263,8 +233,6 @@ AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matri
 /// Both evaluators send `count` values of `bits` bits to each other.
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits);
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
-void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
-                  const mpc::Roles& roles);
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
                 const mpc::Roles& roles);
 /// D sends `bytes` to E2 offline.

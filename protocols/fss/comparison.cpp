@@ -31,7 +31,7 @@ std::span<T> Next(std::span<T>& left, std::size_t count) {
 }  // namespace
 
 template <ring::Word W>
-void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
+Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
                       std::span<const W> a) const {
   ring::DispatchWord(layout_.shapes[0].output_bits, [&]<ring::Word V>(V) {
     const std::size_t elements = layout_.shapes[0].outputs;
@@ -46,9 +46,8 @@ void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
         return;
       }
       formula.Entries<W, V>(part, bits.data(), none.data(), entries.data());
-      for (std::size_t j = 0; j < elements; ++j)
-        for (std::size_t i = 0; i < part.size(); ++i)
-          to[j * part.size() + i] = ring::Reduce(entries[i * elements + j], out_bits_);
+      for (std::size_t i = 0; i < elements * part.size(); ++i)
+        to[i] = ring::Reduce(entries[i], out_bits_);
     };
     ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t size) {
       // E1's message is how E2's begins: hash keys, what both need, what only E2 needs.
@@ -81,6 +80,7 @@ void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
       ctx.SendBytes(ends.E2(), std::move(piece));                              // offline
     });
   });
+  return Bits(layout_.arithmetic ? 0 : a.size(), 0);
 }
 
 Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /*formula*/,
@@ -155,8 +155,7 @@ Buffer<V> Comparison::CompareElements(Context& /*ctx*/, const Ends& ends, const 
   Evaluate<V>(ends, formula, material, b,
               [&](std::size_t begin, std::size_t n, std::size_t /*k*/, std::span<const V> shares) {
                 for (std::size_t j = 0; j < elements; ++j)
-                  for (std::size_t i = 0; i < n; ++i)
-                    all[(begin + i) * elements + j] = shares[j * n + i];
+                  std::copy_n(shares.data() + j * n, n, all.data() + j * b.size() + begin);
               });
   return all;
 }
@@ -165,7 +164,7 @@ Buffer<V> Comparison::CompareElements(Context& /*ctx*/, const Ends& ends, const 
   template Buffer<V> Comparison::CompareElements<W, V>(Context&, const Ends&, const Formula&, \
                                                        const Material&, std::span<const W>) const;
 #define TERCET_FSS_COMPARE(W)                                                                      \
-  template void Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
+  template Bits Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
   template Bits Comparison::CompareBits<W>(Context&, const Ends&, const Formula&, const Material&, \
                                            std::span<const W>) const;                              \
   TERCET_FSS_ELEMENTS(W, std::uint8_t)                                                             \

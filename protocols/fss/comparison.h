@@ -26,9 +26,10 @@ class Comparison {
   };
 
   bool GivesElements() const { return layout_.arithmetic; }
-  /// At D, offline: a message to E1 and one to E2 for every PieceElements() elements.
+  /// At D, offline: a message to E1 and one to E2 for every PieceElements() elements. What the
+  /// evaluators get shares of are s and carry themselves: the offsets are 0.
   template <ring::Word W>
-  void Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a) const;
+  Bits Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a) const;
   /// At an evaluator, offline.
   Material Take(Context& ctx, Ends& ends, const Formula& formula, std::size_t count) const;
   /// At E1 and E2, online.

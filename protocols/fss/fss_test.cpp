@@ -237,10 +237,10 @@ TEST(LayoutTest, ReluAndSquareCostWhatTheReadmeSays) {
   constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
   for (const auto& row : std::vector<Row>{
            {kRelu, 0, "fss", 2, (9 + 8) * 176 + 2 * 4 * 48, 24 + 32},
-           {kRelu, 0, "fss:form=bit", 3, (4 + 3) * 129 + 2 * 128 + 2 * 48, 24 + 2 + 32},
-           {kRelu, 4, "fss", 3, (4 + 3) * 129 + 2 * 128 + 16 + 4 * 48, 24 + 4 + 32},
+           {kRelu, 0, "fss:form=bit", 3, (4 + 3) * 129 + 2 * 128 + 5 * 16, 24 + 2 + 32},
+           {kRelu, 4, "fss", 3, (4 + 3) * 129 + 2 * 128 + 16 + 9 * 16, 24 + 4 + 32},
            {kSquare, 0, "fss", 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
-           {kSquare, 4, "fss", 3, (5 + 4) * 129 + 2 * 128 + 16 + 4 * 32, 24 + 4 + 32}}) {
+           {kSquare, 4, "fss", 3, (5 + 4) * 129 + 2 * 128 + 16 + 6 * 16, 24 + 4 + 32}}) {
     auto spec = Spec(12, 16, false);
     spec.kind = row.kind;
     spec.shift = row.shift;

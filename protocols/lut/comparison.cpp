@@ -2,21 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "tercet/ring/kernels.h"
+#include "tercet/ring/pack.h"
 
 namespace tercet::protocols::lut {
 namespace {
 
-// Calls f(block_begin, block_count, block_bytes_begin) for each block.
-template <class F>
-void ForBlocks(const Layout& layout, std::size_t count, F&& f) {
-  std::size_t at = 0;
-  dealer::ForRanges(count, kBlock, [&](std::size_t begin, std::size_t n) {
-    f(begin, n, at);
-    at += layout.BlockBytes(n);
-  });
-}
+using BlockBytes = std::array<std::uint8_t, kBlock>;
 
 // Calls f(chunk, its lowest bit, its width) from the most significant chunk on.
 template <class F>
@@ -28,6 +22,9 @@ void ForChunks(const Layout& layout, const Formula& formula, F&& f) {
   }
 }
 
+// Rows have at least 8 bits in memory.
+unsigned RowWidth(unsigned width) { return std::max(width, 3U); }
+
 // Bits [at, at + width) of each value ^ flip.
 template <ring::Word W>
 void Chunk(const W* values, std::size_t count, unsigned at, unsigned width, W flip,
@@ -37,191 +34,264 @@ void Chunk(const W* values, std::size_t count, unsigned at, unsigned width, W fl
     out[i] = static_cast<std::uint8_t>(static_cast<W>((values[i] ^ flip) >> at) & low);
 }
 
-template <ring::Word W>
-void Flips(const Formula& formula, std::span<const W> a, std::uint8_t* out) {
-  for (std::size_t i = 0; i < a.size(); ++i) out[i] = formula.Flip(a[i]);
+// Calls f(word type) with a word that is one row, for rows of which the last entry is left out.
+template <class F>
+void WithRowWord(unsigned width, F&& f) {
+  ring::DispatchWord(std::max(8U, 1U << width), f);
+}
+bool LeavesOutLast(unsigned width) { return RowBits(width) < 1U << width; }
+
+// Rows to what goes over the wire, and back; the number of bytes there.
+std::size_t PackRows(const std::uint8_t* rows, std::size_t count, unsigned width,
+                     std::uint8_t* out) {
+  const std::size_t bytes = (count * RowBits(width) + 7) / 8;
+  if (!LeavesOutLast(width)) {
+    std::memcpy(out, rows, bytes);
+    return bytes;
+  }
+  WithRowWord(width, [&]<ring::Word W>(W) {
+    Buffer<W> words(count);
+    std::memcpy(words.data(), rows, count * sizeof(W));
+    ring::Pack(std::span<const W>(words), RowBits(width), {out, bytes});
+  });
+  return bytes;
+}
+std::size_t UnpackRows(const std::uint8_t* in, std::size_t count, unsigned width,
+                       std::uint8_t* rows) {
+  const std::size_t bytes = (count * RowBits(width) + 7) / 8;
+  if (!LeavesOutLast(width)) {
+    std::memcpy(rows, in, bytes);
+    return bytes;
+  }
+  WithRowWord(width, [&]<ring::Word W>(W) {
+    Buffer<W> words(count);
+    ring::Unpack(ByteSpan(in, bytes), RowBits(width), std::span<W>(words));
+    std::memcpy(rows, words.data(), count * sizeof(W));
+  });
+  return bytes;
+}
+// The last entry is 0 for D, so E1's share of it is 0.
+void ClearLast(std::uint8_t* rows, std::size_t count, unsigned width) {
+  if (!LeavesOutLast(width)) return;
+  WithRowWord(width, [&]<ring::Word W>(W) {
+    const W low = ring::LowMask<W>(RowBits(width));
+    for (std::size_t i = 0; i < count; ++i) {
+      W row;
+      std::memcpy(&row, rows + i * sizeof(W), sizeof(W));
+      row &= low;
+      std::memcpy(rows + i * sizeof(W), &row, sizeof(W));
+    }
+  });
+}
+
+// out_i ^= bit where r_i has all of `product`.
+void XorProduct(const std::uint8_t* r, std::size_t count, dealer::Monomial product,
+                std::uint8_t bit, std::uint8_t* out) {
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] ^=
+        static_cast<std::uint8_t>(-static_cast<std::uint8_t>((r[i] & product) == product)) & bit;
 }
 
 }  // namespace
 
-template <ring::Word W>
-Bytes Comparison::Tables(Ends& ends, const Formula& formula, std::span<const W> a,
-                         std::span<const std::uint8_t> rho) const {
-  const auto& kernels = ring::ActiveKernels();
-  Bytes tables(layout_.CompareBytes(a.size()));
-  // Of the carry's table: D's masks of its flags, and no flips.
-  const unsigned skipped = layout_.PackedBits() - layout_.CarryPackedBits();
-  const BitFunction low_carry =
-      layout_.HasCarry() ? CarryFunction(layout_.chunks.size() - layout_.low) : BitFunction();
-  std::array<std::uint8_t, kBlock> own, none{};
-  ForBlocks(layout_, a.size(), [&](std::size_t begin, std::size_t n, std::size_t at) {
-    std::uint8_t* out = tables.data() + at;
-    ends.WithE1().Fill({out, layout_.BlockBytes(n)});
-    ForChunks(layout_, formula, [&](std::size_t j, unsigned bit, unsigned width) {
-      Chunk<W>(a.data() + begin, n, bit, width, W{0}, own.data());
-      kernels.xor_greater_rows(out, own.data(), n, width);
-      out += TableBytes(n, width);
-      if (j + 1 == layout_.chunks.size()) return;
-      kernels.xor_equal_rows(out, own.data(), n, width);
-      out += TableBytes(n, width);
-    });
-    if (layout_.arithmetic) return;
-    Flips(formula, a.subspan(begin, n), own.data());
-    kernels.xor_permuted_rows(out, s_.data(), rho.data() + begin, own.data(), n,
-                              layout_.PackedBits());
-    if (!layout_.HasCarry()) return;
-    out += TableBytes(n, layout_.PackedBits());
-    for (std::size_t i = 0; i < n; ++i)
-      own[i] = static_cast<std::uint8_t>(rho[begin + i] >> skipped);
-    kernels.xor_permuted_rows(out, low_carry.data(), own.data(), none.data(), n,
-                              layout_.CarryPackedBits());
-  });
-  return tables;
-}
-
-template <ring::Word W>
-Buffer<W> Comparison::WithLowBits(const Formula& formula, std::span<const W> values,
-                                  W complement) const {
-  // Above the carry's bits D has zeros, and so has the complement at the evaluators: nothing there
-  // is greater. D's top bit is not compared where it flips the sign's bit.
-  const W low = ring::LowMask<W>(formula.CarryBits());
-  const W above = complement == 0 ? formula.TopWithoutFlip<W>() : W{0};
-  Buffer<W> all(2 * values.size());
-  std::copy(values.begin(), values.end(), all.begin());
-  for (std::size_t i = 0; i < values.size(); ++i)
-    all[values.size() + i] =
-        static_cast<W>((((values[i] ^ complement) & low) ^ complement) | above);
-  return all;
-}
-
-template <ring::Word W>
-void Comparison::DealComparisons(Context& ctx, Ends& ends, const Formula& formula,
-                                 std::span<const W> a, std::span<const std::uint8_t> rho) const {
-  dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
-    ctx.SendBytes(ends.E2(),
-                  Tables<W>(ends, formula, a.subspan(begin, n), rho.subspan(begin, n)));  // offline
-  });
-}
-
-template <ring::Word W>
-void Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
-                      std::span<const W> a) const {
-  const Bits rho = dealer::DrawRho(ends, layout_.Comparisons(a.size()), layout_.PackedBits());
-  const std::span<const std::uint8_t> masks(rho);
-  if (layout_.apart) {
-    const Buffer<W> numbers = WithLowBits<W>(formula, a, W{0});
-    return DealComparisons<W>(ctx, ends, formula, numbers, masks);
+Comparison::Comparison(Layout layout, const Formula& formula, unsigned out_bits)
+    : layout_(std::move(layout)) {
+  if (layout_.arithmetic) {
+    expansion_.emplace(formula, layout_.Carries(), out_bits);
+  } else {
+    polynomials_ = layout_.Polynomials(dealt_);
   }
-  DealComparisons<W>(ctx, ends, formula, a, masks);
-  if (!layout_.arithmetic) return;
-  const unsigned k = layout_.PackedBits();
-  ring::DispatchWord(out_bits_, [&]<ring::Word V>(V) {
-    dealer::DealTables<V>(
-        ctx, ends, layout_.Elements(formula, a.size(), out_bits_),
-        [&](std::size_t begin, std::size_t n, V* values) {
-          Bits flips(n);
-          Flips(formula, a.subspan(begin, n), flips.data());
-          const Bytes s = dealer::PermutedRows(s_, k, masks.subspan(begin, n), flips);
-          Bytes carry;
-          if (layout_.HasCarry()) {
-            std::fill(flips.begin(), flips.end(), std::uint8_t{0});
-            carry = dealer::PermutedRows(carry_, k, masks.subspan(begin, n), flips);
-          }
-          formula.FillTable<W, V>(a.subspan(begin, n), k, 0, s, carry, values);
-        });
-  });
 }
 
-Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& formula,
+void Comparison::DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const {
+  ends.WithE1().Fill({out, count * layout_.ElementBytes()});
+  for (const unsigned width : layout_.chunks) {
+    ClearLast(out, count, width);
+    out += count * RowBytes(width);
+  }
+}
+
+// Entry v of a chunk's row is [own > v].
+template <ring::Word W>
+Bytes Comparison::Piece(Ends& ends, const Formula& formula, std::span<const W> a,
+                        std::span<const std::uint8_t> rho) const {
+  const auto& kernels = ring::ActiveKernels();
+  Bytes piece(layout_.CompareBytes(a.size()));
+  Bytes block(std::min(a.size(), kBlock) * layout_.ElementBytes());
+  std::uint8_t* out = piece.data();
+  BlockBytes own;
+  dealer::ForRanges(a.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+    DrawBlock(ends, n, block.data());
+    std::uint8_t* rows = block.data();
+    ForChunks(layout_, formula, [&](std::size_t, unsigned bit, unsigned width) {
+      Chunk<W>(a.data() + begin, n, bit, width, W{0}, own.data());
+      kernels.xor_greater_rows(rows, own.data(), n, RowWidth(width));
+      out += PackRows(rows, n, width, out);
+      rows += n * RowBytes(width);
+    });
+    for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
+      const unsigned count = BitsOfByte(dealt_.size(), k);
+      for (unsigned i = 0; i < count; ++i)
+        for (const dealer::Monomial product : dealt_[8 * k + i])
+          XorProduct(rho.data() + begin, n, product, static_cast<std::uint8_t>(1U << i), rows);
+      const std::size_t bytes = ring::PackedBytes(n, count);
+      ring::Pack(std::span<const std::uint8_t>(rows, n), count, {out, bytes});
+      out += bytes;
+    }
+  });
+  return piece;
+}
+
+template <ring::Word W>
+Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
+                      std::span<const W> a) const {
+  const Bits rho = layout_.OpenedBits() > 0 ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
+                                            : Bits(a.size(), 0);
+  const std::span<const std::uint8_t> masks(rho);
+  dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
+    ctx.SendBytes(ends.E2(), Piece<W>(ends, formula, a.subspan(begin, n),
+                                      masks.subspan(begin, n)));  // offline
+  });
+  Bits flips(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula.Flip(a[i]);
+  if (layout_.arithmetic) {
+    expansion_->Deal<W>(ctx, ends, formula, a, masks, flips);
+    return {};
+  }
+  for (std::size_t k = 0; k < polynomials_.size(); ++k)
+    for (const dealer::Monomial product : polynomials_[k].offset)
+      XorProduct(rho.data(), rho.size(), product, static_cast<std::uint8_t>(1U << k), flips.data());
+  return flips;
+}
+
+Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /*formula*/,
                                       std::size_t count) const {
   Material material;
-  const std::size_t comparisons = layout_.Comparisons(count);
-  material.rho = dealer::DrawBits(ends.WithDealer(), comparisons, layout_.PackedBits());
+  if (layout_.OpenedBits() > 0)
+    material.rho = dealer::DrawBits(ends.WithDealer(), count, layout_.OpenedBits());
+  material.rows.resize(count * layout_.ElementBytes());
   if (ends.IsE1()) {
-    material.tables.resize(layout_.CompareBytes(comparisons));
-    ForBlocks(layout_, comparisons, [&](std::size_t, std::size_t n, std::size_t at) {
-      ends.WithE1().Fill({material.tables.data() + at, layout_.BlockBytes(n)});
+    dealer::ForRanges(count, kBlock, [&](std::size_t begin, std::size_t n) {
+      DrawBlock(ends, n, material.rows.data() + begin * layout_.ElementBytes());
     });
   } else {
-    material.tables = dealer::TakePieces(ctx, ends, comparisons, layout_.PieceElements(),
-                                         [&](std::size_t n) { return layout_.CompareBytes(n); });
+    dealer::ForRanges(count, layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t m) {
+      const Bytes piece = ctx.ReceiveBytes(ends.Dealer(), layout_.CompareBytes(m));
+      const std::uint8_t* in = piece.data();
+      dealer::ForRanges(m, kBlock, [&](std::size_t begin, std::size_t n) {
+        std::uint8_t* rows = material.rows.data() + (piece_begin + begin) * layout_.ElementBytes();
+        for (const unsigned width : layout_.chunks) {
+          in += UnpackRows(in, n, width, rows);
+          rows += n * RowBytes(width);
+        }
+        for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
+          const unsigned bits = BitsOfByte(dealt_.size(), k);
+          const std::size_t bytes = ring::PackedBytes(n, bits);
+          ring::Unpack(ByteSpan(in, bytes), bits, std::span<std::uint8_t>(rows, n));
+          in += bytes;
+        }
+      });
+    });
   }
-  if (layout_.arithmetic)
-    material.elements = dealer::TakeEntries(ctx, ends, layout_.Elements(formula, count, out_bits_));
+  if (expansion_) material.coefficients = expansion_->Take(ctx, ends, count);
   return material;
 }
 
+// greater = entry v, equal = entry v - 1 ^ entry v; entry -1 is 1, and the last is 0.
 template <ring::Word W>
-Bits Comparison::OpenFlags(Context& ctx, const Ends& ends, const Formula& formula,
-                           const Material& material, std::span<const W> b) const {
+Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Formula& formula,
+                                            const Material& material, std::span<const W> b) const {
   const auto& kernels = ring::ActiveKernels();
-  Bits flags(b.size());
-  std::fill(flags.begin(), flags.end(), std::uint8_t{0});
-  std::array<std::uint8_t, kBlock> index;
+  dealer::CheckSize("rows", material.rows.size(), b.size() * layout_.ElementBytes());
+  Flags flags;
+  flags.opened.assign(b.size(), 0);
+  if (!layout_.arithmetic) flags.linear.assign(b.size(), 0);
+  const std::uint8_t one = ends.IsE1() ? 1 : 0;
   const W complement = formula.Complement<W>();
-  dealer::CheckSize("tables", material.tables.size(), layout_.CompareBytes(b.size()));
-  ForBlocks(layout_, b.size(), [&](std::size_t begin, std::size_t n, std::size_t at) {
-    const std::uint8_t* table = material.tables.data() + at;
-    unsigned flag = 0;
+  BlockBytes index, before;
+  dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+    const std::uint8_t* rows = material.rows.data() + begin * layout_.ElementBytes();
+    std::uint8_t* opened = flags.opened.data() + begin;
     ForChunks(layout_, formula, [&](std::size_t j, unsigned bit, unsigned width) {
+      const unsigned k = RowWidth(width);
       Chunk<W>(b.data() + begin, n, bit, width, complement, index.data());
-      const int planes = j + 1 < layout_.chunks.size() ? 2 : 1;  // greater, equal
-      for (int plane = 0; plane < planes; ++plane) {
-        kernels.select_bits(flags.data() + begin, table, index.data(), n, width, flag++);
-        table += TableBytes(n, width);
+      if (j > 0 || layout_.arithmetic)
+        kernels.select_bits(opened, rows, index.data(), n, k, layout_.Greater(j));
+      if (!layout_.arithmetic) {
+        std::uint8_t* linear = flags.linear.data() + begin;
+        if (j == 0) kernels.select_bits(linear, rows, index.data(), n, k, 0);
+        if (j == layout_.low) kernels.select_bits(linear, rows, index.data(), n, k, 1);
       }
+      if (j + 1 < layout_.chunks.size()) {
+        const auto last = static_cast<std::uint8_t>((1U << width) - 1);
+        const unsigned at = layout_.Equal(j);
+        for (std::size_t i = 0; i < n; ++i) {
+          before[i] = static_cast<std::uint8_t>(index[i] - 1) & last;
+          opened[i] ^= static_cast<std::uint8_t>((index[i] == 0 ? one : 0) << at);
+        }
+        kernels.select_bits(opened, rows, index.data(), n, k, at);
+        kernels.select_bits(opened, rows, before.data(), n, k, at);
+      }
+      rows += n * RowBytes(width);
     });
   });
-  return dealer::OpenBits(ctx, ends, std::move(flags), material.rho,
-                          layout_.PackedBits());  // 1 hop, 2q - 1 bits
+  return flags;
 }
 
 template <ring::Word W>
 Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& formula,
                              const Material& material, std::span<const W> b) const {
-  const auto& kernels = ring::ActiveKernels();
-  Bits e;
-  if (layout_.apart) {
-    const Buffer<W> numbers = WithLowBits<W>(formula, b, formula.Complement<W>());
-    e = OpenFlags<W>(ctx, ends, formula, material, numbers);
-  } else {
-    e = OpenFlags<W>(ctx, ends, formula, material, b);
-  }
-  Bits bits(e.size());
-  std::fill(bits.begin(), bits.end(), std::uint8_t{0});
-  const unsigned packed = layout_.PackedBits(), carry_packed = layout_.CarryPackedBits();
-  ForBlocks(layout_, e.size(), [&](std::size_t begin, std::size_t n, std::size_t at) {
-    const std::uint8_t* table = material.tables.data() + at + layout_.BlockBytes(n);
-    if (layout_.HasCarry()) table -= TableBytes(n, carry_packed);
-    kernels.select_bits(bits.data() + begin, table - TableBytes(n, packed), e.data() + begin, n,
-                        packed, 0);
-    if (!layout_.HasCarry()) return;
-    for (std::size_t i = begin; i < begin + n; ++i) e[i] >>= packed - carry_packed;
-    kernels.select_bits(bits.data() + begin, table, e.data() + begin, n, carry_packed, 1);
+  using Source = BitPolynomial::Source;
+  Flags flags = CompareChunks(ends, formula, material, b);
+  Bits bits = std::move(flags.linear);
+  if (layout_.OpenedBits() == 0) return bits;
+  const Bits opened = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
+                                       layout_.OpenedBits());  // 1 hop, 2q - 2 bits
+  BlockBytes ones, sum;
+  ones.fill(ends.IsE1() ? 1 : 0);
+  dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+    const std::uint8_t* c = opened.data() + begin;
+    const std::uint8_t* masks = material.rho.data() + begin;
+    const std::uint8_t* dealt =
+        material.rows.data() + (begin + n) * layout_.ElementBytes() - n * ((dealt_.size() + 7) / 8);
+    for (std::size_t k = 0; k < polynomials_.size(); ++k) {
+      // Each coefficient is a bit of a byte; their XOR is the parity of what is added up here.
+      std::fill_n(sum.data(), n, std::uint8_t{0});
+      for (const auto& [product, source, at] : polynomials_[k].terms) {
+        const std::uint8_t* from = source == Source::kOne    ? ones.data()
+                                   : source == Source::kMask ? masks
+                                                             : dealt + at / 8 * n;
+        const auto bit = static_cast<std::uint8_t>(1U << at % 8);
+        for (std::size_t i = 0; i < n; ++i)
+          sum[i] ^=
+              static_cast<std::uint8_t>(-static_cast<std::uint8_t>((c[i] & product) == product)) &
+              from[i] & bit;
+      }
+      for (std::size_t i = 0; i < n; ++i) {
+        auto parity = static_cast<std::uint8_t>(sum[i] ^ sum[i] >> 4);
+        parity = static_cast<std::uint8_t>(parity ^ parity >> 2);
+        parity = static_cast<std::uint8_t>(parity ^ parity >> 1) & 1;
+        bits[begin + i] ^= static_cast<std::uint8_t>(parity << k);
+      }
+    }
   });
-  if (layout_.apart) {
-    for (std::size_t i = 0; i < b.size(); ++i)
-      bits[i] |= static_cast<std::uint8_t>(bits[b.size() + i] << 1);
-    bits.resize(b.size());
-  }
   return bits;
 }
 
 template <ring::Word W, ring::Word V>
 Buffer<V> Comparison::CompareElements(Context& ctx, const Ends& ends, const Formula& formula,
                                       const Material& material, std::span<const W> b) const {
-  const Bits e = OpenFlags(ctx, ends, formula, material, b);
-  const auto table = layout_.Elements(formula, b.size(), out_bits_);
-  Buffer<V> elements(table.count * table.elements);
-  dealer::SelectEntries<V>(ends, table, material.elements, e, elements);
-  return elements;
+  Flags flags = CompareChunks(ends, formula, material, b);
+  const Bits c = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
+                                  layout_.OpenedBits());  // 1 hop, 2q - 1 bits
+  return expansion_->Evaluate<V>(ends, material.coefficients, c);
 }
 
 #define TERCET_LUT_ELEMENTS(W, V)                                                             \
   template Buffer<V> Comparison::CompareElements<W, V>(Context&, const Ends&, const Formula&, \
                                                        const Material&, std::span<const W>) const;
 #define TERCET_LUT_COMPARE(W)                                                                      \
-  template void Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
+  template Bits Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
   template Bits Comparison::CompareBits<W>(Context&, const Ends&, const Formula&, const Material&, \
                                            std::span<const W>) const;                              \
   TERCET_LUT_ELEMENTS(W, std::uint8_t)                                                             \

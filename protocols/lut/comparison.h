@@ -1,5 +1,8 @@
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include "dealer/activation.h"
 #include "lut/layout.h"
 
@@ -9,33 +12,29 @@ using dealer::Bits;
 using dealer::Context;
 using dealer::Ends;
 
-/// The comparison of a formula's numbers chunk by chunk in tables (README.md, steps 2 and 3), as
+/// The comparison of a formula's numbers chunk by chunk (README.md, steps 2 and 3), as
 /// dealer::Activation wants it. D is the helper, E1 and E2 the evaluators. Every draw happens
 /// offline, in the same order at both holders.
 class Comparison {
  public:
-  Comparison(Layout layout, unsigned out_bits)
-      : layout_(std::move(layout)),
-        out_bits_(out_bits),
-        s_(CarryFunction(layout_.chunks.size())),
-        carry_(layout_.HasCarry() ? CarryFunction(layout_.chunks.size(), layout_.low)
-                                  : BitFunction()) {}
+  Comparison(Layout layout, const Formula& formula, unsigned out_bits);
 
   /// What an evaluator keeps.
   struct Material {
-    Bits rho;                  ///< its mask of the flags
-    Bytes tables;              ///< of bits; E1: their masks, E2: masked
-    dealer::Entries elements;  ///< of the arithmetic table
-    void Visit(mpc::Archive& archive) { archive(rho)(tables)(elements); }
+    Bits rho;                        ///< its mask of the opened flags
+    Bytes rows;                      ///< its shares of the rows and dealt bits
+    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic
+    void Visit(mpc::Archive& archive) { archive(rho)(rows)(coefficients); }
   };
 
   bool GivesElements() const { return layout_.arithmetic; }
-  /// At D, offline: one message to E2 for every PieceElements() elements, and the arithmetic table.
+  /// At D, offline: one message to E2 for every PieceElements() elements, and the coefficients.
+  /// What the evaluators' bits differ by from s and carry, where they are made as bits.
   template <ring::Word W>
-  void Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a) const;
+  Bits Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a) const;
   /// At an evaluator, offline.
   Material Take(Context& ctx, Ends& ends, const Formula& formula, std::size_t count) const;
-  /// At E1 and E2, online. 1 hop, 2 * PackedBits() bits.
+  /// At E1 and E2, online. 1 hop, 2 * OpenedBits() bits; no message where nothing is opened.
   template <ring::Word W>
   Bits CompareBits(Context& ctx, const Ends& ends, const Formula& formula, const Material& material,
                    std::span<const W> b) const;
@@ -44,26 +43,26 @@ class Comparison {
                             const Material& material, std::span<const W> b) const;
 
  private:
-  /// At D: the masked tables of one message; `rho` are the masks of the flags.
+  /// Shares of all flags of each comparison.
+  struct Flags {
+    Bits opened;  ///< those that are opened
+    Bits linear;  ///< the first "greater" of s and of carry, bit 0 and bit 1, where bits are made
+  };
+  /// At D and E1: E1's shares of the rows and dealt bits of one block.
+  void DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const;
+  /// At D: E2's shares of one message, packed.
   template <ring::Word W>
-  Bytes Tables(Ends& ends, const Formula& formula, std::span<const W> a,
-               std::span<const std::uint8_t> rho) const;
-  /// Where the carry is apart: the numbers that are compared for s, then those for it. `values` are
-  /// a, or b with its complement; at D those for the carry have a top bit that flips nothing.
+  Bytes Piece(Ends& ends, const Formula& formula, std::span<const W> a,
+              std::span<const std::uint8_t> rho) const;
+  /// At E1 and E2. No message.
   template <ring::Word W>
-  Buffer<W> WithLowBits(const Formula& formula, std::span<const W> values, W complement) const;
-  /// At D, for the numbers compared.
-  template <ring::Word W>
-  void DealComparisons(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-                       std::span<const std::uint8_t> rho) const;
-  /// At E1 and E2: the opened flags of each comparison. 1 hop.
-  template <ring::Word W>
-  Bits OpenFlags(Context& ctx, const Ends& ends, const Formula& formula, const Material& material,
-                 std::span<const W> b) const;
+  Flags CompareChunks(const Ends& ends, const Formula& formula, const Material& material,
+                      std::span<const W> b) const;
 
   Layout layout_;
-  unsigned out_bits_;
-  BitFunction s_, carry_;  // of the flags
+  std::vector<DealtBit> dealt_;
+  std::vector<BitPolynomial> polynomials_;      // of s and carry, where they are made as bits
+  std::optional<dealer::Expansion> expansion_;  // of D's elements, where arithmetic
 };
 
 }  // namespace tercet::protocols::lut

@@ -1,8 +1,10 @@
 #include "lut/layout.h"
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <limits>
+#include <map>
 
 #include "dealer/activation.h"
 #include "tercet/ring/pack.h"
@@ -10,14 +12,15 @@
 namespace tercet::protocols::lut {
 namespace {
 
-using mpc::ActivationKind;
 using mpc::ActivationSpec;
 using mpc::SuiteChoice;
 
-constexpr unsigned kMaxChunks = 4;      // 2 * 4 - 1 = 7 flags index the carry table
+constexpr unsigned kMaxChunks = 5;  // 8 opened flags
+constexpr unsigned kMaxArithChunks =
+    4;                                  // 7 opened flags; the elements dealt double with each chunk
 constexpr unsigned kMaxChunkWidth = 8;  // rows of 256 bits
-constexpr unsigned kMaxCompared = kMaxChunks * kMaxChunkWidth;
-// What form=auto takes for a hop less; an arithmetic table grows with 4^chunks ring elements.
+constexpr unsigned kMaxCompared = 32;
+// What form=auto takes for a hop less.
 constexpr std::size_t kMaxAutoBytes = 256;
 
 bool Possible(unsigned bits, unsigned chunks) {
@@ -59,30 +62,87 @@ unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
 
 }  // namespace
 
-std::size_t Layout::BlockBytes(std::size_t count) const {
-  std::size_t bytes = 0;
-  for (std::size_t j = 0; j < chunks.size(); ++j)
-    bytes += TableBytes(count, chunks[j]) * (j + 1 < chunks.size() ? 2 : 1);
-  if (arithmetic) return bytes;
-  bytes += TableBytes(count, PackedBits());
-  return HasCarry() ? bytes + TableBytes(count, CarryPackedBits()) : bytes;
+dealer::Sum Layout::CarryOf(std::size_t first, std::size_t end, bool linear) const {
+  dealer::Sum sum;
+  unsigned equal = 0;
+  for (std::size_t j = first; j < end; ++j) {
+    if (linear || j > first) sum.push_back(static_cast<dealer::Monomial>(equal | 1U << Greater(j)));
+    if (j + 1 < chunks.size()) equal |= 1U << Equal(j);
+  }
+  return sum;
+}
+
+dealer::Carries Layout::Carries() const {
+  dealer::Carries carries;
+  carries.s = CarryOf(0, chunks.size(), true);
+  if (!HasCarry()) return carries;
+  carries.carry = CarryOf(low, chunks.size(), true);
+  // s is upper + all_equal * carry, so s * carry = (upper + all_equal) * carry.
+  dealer::Sum upper = CarryOf(0, low, true);
+  unsigned all_equal = 0;
+  for (std::size_t j = 0; j < low; ++j) all_equal |= 1U << Equal(j);
+  upper.push_back(static_cast<dealer::Monomial>(all_equal));
+  carries.both = dealer::Product(upper, carries.carry);
+  return carries;
+}
+
+std::vector<BitPolynomial> Layout::Polynomials(std::vector<DealtBit>& dealt) const {
+  using dealer::Monomial;
+  std::vector<BitPolynomial> polynomials;
+  std::map<dealer::Sum, std::size_t> known;  // the bits dealt so far
+  std::vector<std::size_t> from{0};
+  if (HasCarry()) from.push_back(low);
+  for (const std::size_t first : from) {
+    const dealer::Sum products = CarryOf(first, chunks.size(), false);
+    BitPolynomial polynomial{{}, products};
+    for (const Monomial u : dealer::Closure(products)) {
+      if (u == 0) continue;
+      // In the product of (c_i ^ rho_i) over p, what multiplies the c_i of u.
+      dealer::Sum coefficient;
+      bool shared = true;  // E1 and E2 have shares of 1 and of each mask
+      for (const Monomial p : products) {
+        if ((p & u) != u) continue;
+        coefficient.push_back(static_cast<Monomial>(p & ~u));
+        shared = shared && std::popcount(coefficient.back()) <= 1;
+      }
+      if (!shared) {
+        std::sort(coefficient.begin(), coefficient.end());
+        const auto [at, is_new] = known.emplace(coefficient, dealt.size());
+        if (is_new) dealt.push_back(coefficient);
+        polynomial.terms.push_back({u, BitPolynomial::Source::kDealt, at->second});
+        continue;
+      }
+      for (const Monomial r : coefficient)
+        polynomial.terms.push_back(
+            {u, r == 0 ? BitPolynomial::Source::kOne : BitPolynomial::Source::kMask,
+             static_cast<std::size_t>(r == 0 ? 0 : std::countr_zero(r))});
+    }
+    polynomials.push_back(std::move(polynomial));
+  }
+  return polynomials;
+}
+
+std::size_t Layout::DealtBits() const {
+  std::vector<DealtBit> dealt;
+  if (!arithmetic) Polynomials(dealt);
+  return dealt.size();
 }
 
 std::size_t Layout::CompareBytes(std::size_t count) const {
-  return count / kBlock * BlockBytes(kBlock) +
-         (count % kBlock != 0 ? BlockBytes(count % kBlock) : 0);
+  const std::size_t dealt = DealtBits();
+  const auto block = [&](std::size_t n) {
+    std::size_t bytes = 0;
+    for (const unsigned width : chunks) bytes += (n * RowBits(width) + 7) / 8;
+    for (std::size_t k = 0; 8 * k < dealt; ++k) bytes += ring::PackedBytes(n, BitsOfByte(dealt, k));
+    return bytes;
+  };
+  return count / kBlock * block(kBlock) + block(count % kBlock);
 }
 
-BitFunction CarryFunction(std::size_t chunks, std::size_t from) {
-  const std::size_t packed = 2 * chunks - 1;
-  BitFunction table(((std::size_t{1} << packed) + 7) / 8);
-  for (std::size_t v = 0; v < std::size_t{1} << packed; ++v) {
-    std::size_t carry = v >> (2 * (chunks - 1)) & 1;  // greater of the least significant chunk
-    for (std::size_t j = chunks - 1; j-- > from;)
-      carry = (v >> (2 * j) & 1) ^ ((v >> (2 * j + 1) & 1) & carry);
-    table[v / 8] |= static_cast<std::uint8_t>(carry << (v % 8));
-  }
-  return table;
+std::size_t Layout::ElementBytes() const {
+  std::size_t bytes = (DealtBits() + 7) / 8;
+  for (const unsigned width : chunks) bytes += RowBytes(width);
+  return bytes;
 }
 
 Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
@@ -108,28 +168,25 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
                   [&](const Layout& cut) { return chunks != 0 && cut.chunks.size() != chunks; });
     return cuts;
   };
-  auto cuts = cuts_with(formula.CarryBits());
-  if (cuts.empty()) {
-    cuts = cuts_with(0);
-    for (auto& cut : cuts) cut.apart = true;
-  }
+  const auto cuts = cuts_with(formula.CarryBits());
   if (cuts.empty())
-    throw UnsupportedError(
-        fmt::format("layer {}: {} compared bits of values of {} bits cannot be cut into {} chunks "
-                    "of 1..{} bits",
-                    spec.layer, formula.ComparedBits(), spec.value_bits, chunks, kMaxChunkWidth));
+    throw UnsupportedError(fmt::format(
+        "layer {}: {} compared bits of values of {} bits cannot be cut into {} chunks of 1..{} "
+        "bits{}",
+        spec.layer, formula.ComparedBits(), spec.value_bits, chunks, kMaxChunkWidth,
+        spec.shift > 0 ? fmt::format(", one of which ends at bit {}", spec.shift) : ""));
 
-  // Bytes of kBlock elements.
+  // Bytes of kBlock elements, in this step alone.
   const auto bytes = [&](const Layout& cut) {
-    const auto table = cut.Elements(formula, kBlock, spec.out_bits);
-    return cut.CompareBytes(cut.Comparisons(kBlock)) +
-           (cut.arithmetic ? ring::PackedBytes(kBlock * table.Dealt(), spec.out_bits) : 0);
+    const auto elements = cut.arithmetic ? dealer::Expansion(formula, cut.Carries(), spec.out_bits)
+                                         : dealer::SelectionExpansion(formula, spec.out_bits);
+    return cut.CompareBytes(kBlock) + elements.DealtBytes(kBlock) +
+           2 * ring::PackedBytes(kBlock, cut.OpenedBits());
   };
   const auto fewest = [&](bool arithmetic, std::size_t most_chunks, std::size_t most_bytes) {
     std::optional<Layout> best;
     for (Layout cut : cuts) {
       cut.arithmetic = arithmetic;
-      if (arithmetic && cut.apart) continue;
       if (cut.chunks.size() > most_chunks || bytes(cut) > kBlock * most_bytes) continue;
       if (!best || bytes(cut) < bytes(*best)) best = std::move(cut);
     }
@@ -137,22 +194,22 @@ Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
   };
   constexpr std::size_t kAnyBytes = std::numeric_limits<std::size_t>::max() / kBlock;
   std::optional<Layout> layout;
-  if (!spec.pool && form == "arith") layout = fewest(true, kMaxChunks, kAnyBytes);
-  if (!spec.pool && form == "auto")
-    layout = fewest(true, spec.kind == ActivationKind::kSign ? 2 : 3, kMaxAutoBytes);
+  if (!spec.pool && form == "arith") layout = fewest(true, kMaxArithChunks, kAnyBytes);
+  if (!spec.pool && form == "auto") layout = fewest(true, kMaxArithChunks, kMaxAutoBytes);
   if (!layout) layout = fewest(false, kMaxChunks, kAnyBytes);
   return *layout;
 }
 
 mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc::Roles& roles) {
-  const std::size_t count = spec.Elements(), comparisons = layout.Comparisons(count);
+  const std::size_t count = spec.Elements();
   return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
-    dealer::AddDealt(cost, roles, layout.CompareBytes(comparisons));
-    dealer::AddExchange(cost, roles, comparisons, layout.PackedBits());  // open_bits
-    if (layout.arithmetic) {
-      const auto table = layout.Elements(Formula(spec), count, spec.out_bits);
-      dealer::AddDealt(cost, roles, ring::PackedBytes(count * table.Dealt(), spec.out_bits));
-    }
+    dealer::AddDealt(cost, roles, layout.CompareBytes(count));
+    if (layout.OpenedBits() > 0)
+      dealer::AddExchange(cost, roles, count, layout.OpenedBits());  // open_bits
+    if (layout.arithmetic)
+      dealer::AddDealt(
+          cost, roles,
+          dealer::Expansion(Formula(spec), layout.Carries(), spec.out_bits).DealtBytes(count));
   });
 }
 

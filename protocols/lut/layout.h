@@ -4,54 +4,86 @@
 #include <cstdint>
 #include <vector>
 
-#include "dealer/formula.h"
-#include "dealer/lookup.h"
+#include "dealer/expansion.h"
 #include "tercet/mpc/suite.h"
 
 namespace tercet::protocols::lut {
 
-using dealer::BitFunction;
 using dealer::Formula;
 using dealer::kBlock;
-using dealer::TableBytes;
+
+/// Chunks of wider values have rows of 2^width bits on the wire, the others leave out the last
+/// entry, which is 0 for everybody.
+constexpr unsigned RowBits(unsigned width) { return width <= 6 ? (1U << width) - 1 : 1U << width; }
+/// Of the same row in memory.
+constexpr std::size_t RowBytes(unsigned width) {
+  return width <= 3 ? 1 : std::size_t{1} << (width - 3);
+}
+
+/// One bit that D deals: the XOR over `products` of the product of the masks rho of these flags.
+using DealtBit = dealer::Sum;
+
+/// An XOR-shared bit as a polynomial in opened bits c: the XOR of the coefficients of the products
+/// that c covers. A coefficient is a sum of what E1 and E2 have shares of anyway, and of at most
+/// one bit that D deals.
+struct BitPolynomial {
+  enum class Source { kOne, kMask, kDealt };
+  struct Term {
+    dealer::Monomial product;
+    Source source;
+    std::size_t index;  ///< of the flag whose mask it is, or of the dealt bit
+  };
+  std::vector<Term> terms;
+  dealer::Sum offset;  ///< what D knows of it: sum of products of masks
+};
 
 /// How one layer is computed; public, the same at all parties.
+///
+/// Flags are numbered so that those that are opened come first: the "equal" of chunk j is 2j, the
+/// "greater" of chunk j > 0 is 2j - 1, that of chunk 0 is the last.
 struct Layout {
   /// Widths of the pieces of the compared bits, most significant first.
   std::vector<unsigned> chunks;
-  /// The carry of a formula is that of the chunks from here on; their number where it has none, or
-  /// where it is `apart`.
+  /// The carry of a formula is that of the chunks from here on; their number where it has none.
   std::size_t low = 0;
-  /// The carry has a comparison of its own, in the same chunks, as if there were as many elements
-  /// again: for values so wide that too few chunks are left to have one end where the carry does.
-  bool apart = false;
-  /// The table that the comparison's flags index gives ring elements at once.
+  /// The flags give D's ring elements at once; else they give bits.
   bool arithmetic = false;
 
   bool HasCarry() const { return low < chunks.size(); }
-  /// Comparisons of `count` elements.
-  std::size_t Comparisons(std::size_t count) const { return apart ? 2 * count : count; }
-  /// Bits of (greater, equal) flags per element: 2 for each chunk, 1 for the last.
-  unsigned PackedBits() const { return 2 * static_cast<unsigned>(chunks.size()) - 1; }
-  /// The same of the chunks from `low` on, which are the upper ones of all.
-  unsigned CarryPackedBits() const { return PackedBits() - 2 * static_cast<unsigned>(low); }
-  /// Bytes of all tables of bits of `count` comparisons.
-  std::size_t CompareBytes(std::size_t count) const;
-  /// The same of one block.
-  std::size_t BlockBytes(std::size_t count) const;
-  /// Comparisons that go in one message.
-  std::size_t PieceElements() const {
-    return dealer::PieceElements(BlockBytes(kBlock) / (kBlock / 8));
+  unsigned Greater(std::size_t j) const {
+    return static_cast<unsigned>(j == 0 ? 2 * chunks.size() - 2 : 2 * j - 1);
   }
-  /// The ring elements looked up by the flags, where arithmetic.
-  dealer::ArithTable Elements(const Formula& formula, std::size_t count, unsigned out_bits) const {
-    return {count, PackedBits(), 0, out_bits, formula.Elements()};
+  unsigned Equal(std::size_t j) const { return static_cast<unsigned>(2 * j); }
+  /// Flags that are opened: the first chunk's "greater" enters bits linearly, so only ring elements
+  /// need it opened.
+  unsigned OpenedBits() const {
+    return static_cast<unsigned>(2 * chunks.size()) - (arithmetic ? 1 : 2);
+  }
+  /// [own > other] in the chunks first..end-1 as a sum of products of flags, greater_f ^ equal_f
+  /// (greater_{f+1} ^ equal_{f+1} (...)) multiplied out; the first, which is a flag by itself,
+  /// where `linear`.
+  dealer::Sum CarryOf(std::size_t first, std::size_t end, bool linear) const;
+  /// s and carry as sums of products of opened flags, where they are made as ring elements.
+  dealer::Carries Carries() const;
+  /// The same as polynomials in opened bits, where they are made as bits; s without the "greater"
+  /// of chunk 0, the carry without that of chunk `low`. `dealt` becomes the bits that D deals.
+  std::vector<BitPolynomial> Polynomials(std::vector<DealtBit>& dealt) const;
+  std::size_t DealtBits() const;
+
+  /// Bytes of rows and dealt bits of `count` comparisons on the wire.
+  std::size_t CompareBytes(std::size_t count) const;
+  /// The same in memory, for each element.
+  std::size_t ElementBytes() const;
+  /// Elements that go in one message.
+  std::size_t PieceElements() const {
+    return dealer::PieceElements(CompareBytes(kBlock) / (kBlock / 8));
   }
 };
 
-/// What is looked up after `chunks` chunks are compared: for the flags v it is the carry
-/// greater_f ^ equal_f (greater_{f+1} ^ equal_{f+1} (...)) of the chunks from f = `from` on.
-BitFunction CarryFunction(std::size_t chunks, std::size_t from = 0);
+/// Bytes hold up to eight dealt bits each; how many the k-th has.
+constexpr unsigned BitsOfByte(std::size_t dealt, std::size_t k) {
+  return static_cast<unsigned>(dealt - 8 * k < 8 ? dealt - 8 * k : 8);
+}
 
 /// Chooses chunks and form: what `choice` asks for, else the fewest hops that cost no unreasonable
 /// number of bytes and then the fewest bytes (README.md). Throws UnsupportedError or ConfigError as

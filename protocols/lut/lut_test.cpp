@@ -48,13 +48,15 @@ TEST_P(Table, CostsPerElement) {
   EXPECT_EQ(cost.OnlineBytes()[0], 0u);
 }
 INSTANTIATE_TEST_SUITE_P(Published, Table,
-                         testing::Values(CostRow{10, "lut:chunks=2", false, 3, 26, 7.25},
-                                         CostRow{12, "lut:chunks=2", false, 3, 36, 7.75},
-                                         CostRow{15, "lut:chunks=2", false, 3, 64, 8.5},
-                                         CostRow{10, "lut:chunks=3,form=bit", false, 4, 11, 8},
-                                         CostRow{12, "lut:chunks=3,form=bit", false, 4, 15, 8.5},
-                                         CostRow{15, "lut:chunks=3,form=bit", false, 4, 24, 9.25},
-                                         CostRow{12, "lut:chunks=2", true, 4, 21 + 7.5, 5.0}));
+                         testing::Values(CostRow{10, "lut:chunks=2", false, 3, 15.75, 7.25},
+                                         CostRow{12, "lut:chunks=2", false, 3, 21.75, 7.75},
+                                         CostRow{15, "lut:chunks=3", false, 3, 31.625, 9},
+                                         CostRow{10, "lut:chunks=3,form=bit", false, 4, 5, 7.75},
+                                         CostRow{12, "lut:chunks=3,form=bit", false, 4, 7, 8.25},
+                                         CostRow{12, "lut:form=bit", false, 4, 6.25, 8.75},
+                                         CostRow{15, "lut:form=bit", false, 4, 8.75, 9.5},
+                                         CostRow{12, "lut", true, 4, 4.25 + 7.5, 5.75},
+                                         CostRow{9, "lut:chunks=1", false, 3, 34, 6.5}));
 
 TEST(Layout, DefaultTakesTheFewestHopsThenTheFewestBytes) {
   const auto plain = MakeLayout(Spec(12, 10, false), mpc::ParseSuiteChoice("lut", "test"));
@@ -62,7 +64,7 @@ TEST(Layout, DefaultTakesTheFewestHopsThenTheFewestBytes) {
   EXPECT_EQ(plain.chunks, (std::vector<unsigned>{6, 5}));
   const auto pooled = MakeLayout(Spec(12, 10, true), mpc::ParseSuiteChoice("lut", "test"));
   EXPECT_FALSE(pooled.arithmetic);
-  EXPECT_EQ(pooled.chunks, (std::vector<unsigned>{4, 4, 3}));
+  EXPECT_EQ(pooled.chunks, (std::vector<unsigned>{3, 3, 3, 2}));
 }
 
 TEST(Layout, ChunksEndWhereTheTruncationDoes) {
@@ -88,8 +90,8 @@ TEST(Layout, EveryTruncationIsPossible) {
         spec.kind = kind;
         spec.shift = shift;
         const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice("lut", "test"));
-        EXPECT_LE(layout.chunks.size(), 4u) << n << " >> " << shift;
-        EXPECT_TRUE(!layout.apart || n > 25) << n << " >> " << shift;
+        EXPECT_LE(layout.chunks.size(), 5u) << n << " >> " << shift;
+        EXPECT_EQ(layout.HasCarry(), shift > 0) << n << " >> " << shift;
       }
 }
 
@@ -103,14 +105,12 @@ TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
     double offline, online;  // bytes per element, out ring 16 bits
   };
   constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
-  for (const auto& row : std::vector<Row>{
-           {kRelu, 12, 0, "lut", 3, 160 / 8. + 48, 7.75},
-           {kRelu, 12, 4, "lut", 3, 272 / 8. + 48, 7.75},
-           {kRelu, 16, 8, "lut", 3, 512 / 8. + 48, 8.75},
-           {kRelu, 16, 8, "lut:form=bit", 4, (96 + 128 + 8) / 8. + 24, 10.25},
-           {kRelu, 20, 8, "lut", 3, 448 / 8. + 192, 10.25},
-           {kRelu, 29, 10, "lut", 4, 2 * (7 * 128 + 128) / 8. + 24, (58 + 28 + 4 + 32) / 8.},
-           {kSquare, 16, 8, "lut", 3, 768 / 8. + 32, 8.75}}) {
+  for (const auto& row :
+       std::vector<Row>{{kRelu, 12, 0, "lut", 3, (63 + 31) / 8. + 15 * 2, 7.75},
+                        {kRelu, 12, 4, "lut:chunks=2", 3, (128 + 15) / 8. + 17 * 2, 7.75},
+                        {kRelu, 16, 8, "lut:chunks=2", 3, (128 + 256) / 8. + 17 * 2, 8.75},
+                        {kRelu, 16, 8, "lut:form=bit", 4, (15 + 7 + 15 + 15 + 10) / 8. + 18, 10},
+                        {kSquare, 16, 8, "lut:chunks=2", 3, (256 + 256) / 8. + 11 * 2, 8.75}}) {
     auto spec = Spec(row.value_bits, 16, false);
     spec.kind = row.kind;
     spec.shift = row.shift;
@@ -124,25 +124,104 @@ TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
   }
 }
 
-TEST(Layout, CarryFunctionIsTheChunkwiseComparison) {
-  for (std::size_t chunks = 1; chunks <= 4; ++chunks) {
-    const auto table = CarryFunction(chunks);
-    const unsigned base = 3;  // every pair of chunk digits 0..2
-    std::size_t numbers = 1;
-    for (std::size_t j = 0; j < chunks; ++j) numbers *= base;
-    for (std::size_t x = 0; x < numbers; ++x)
-      for (std::size_t y = 0; y < numbers; ++y) {
-        std::size_t flags = 0, divisor = numbers;
-        for (std::size_t j = 0; j < chunks; ++j) {
-          divisor /= base;
-          const std::size_t p = x / divisor % base, q = y / divisor % base;
-          flags |= static_cast<std::size_t>(p > q) << (2 * j);
-          if (j + 1 < chunks) flags |= static_cast<std::size_t>(p == q) << (2 * j + 1);
-        }
-        ASSERT_EQ(table[flags / 8] >> (flags % 8) & 1, x > y ? 1 : 0)
-            << x << " > " << y << " in " << chunks;
-      }
+// A layout of `chunks` chunks with the carry from chunk `low` on.
+Layout OfChunks(std::size_t chunks, std::size_t low) {
+  Layout layout;
+  layout.chunks.assign(chunks, 3);
+  layout.low = low;
+  return layout;
+}
+
+struct Comparisons {
+  unsigned flags = 0;    // by number
+  bool greater = false;  // all chunks compared
+  bool carry = false;    // those from `low` on
+};
+
+// What comparing two numbers gives: each chunk of the first is less than, equal to or greater than
+// that of the second.
+std::vector<Comparisons> AllComparisons(const Layout& layout) {
+  const std::size_t chunks = layout.chunks.size();
+  std::vector<Comparisons> all;
+  std::size_t count = 1;
+  for (std::size_t j = 0; j < chunks; ++j) count *= 3;
+  for (std::size_t x = 0; x < count; ++x) {
+    Comparisons one;
+    std::size_t left = x;
+    for (std::size_t j = chunks; j-- > 0; left /= 3) {
+      const bool greater = left % 3 == 2, equal = left % 3 == 1;
+      one.greater = greater || (equal && one.greater);
+      if (j >= layout.low) one.carry = one.greater;
+      if (greater) one.flags |= 1U << layout.Greater(j);
+      if (equal && j + 1 < chunks) one.flags |= 1U << layout.Equal(j);
+    }
+    all.push_back(one);
   }
+  return all;
+}
+
+bool ValueOf(const dealer::Sum& sum, unsigned flags) {
+  unsigned value = 0;
+  for (const dealer::Monomial product : sum) value += (flags & product) == product;
+  EXPECT_LE(value, 1u) << "the products of a sum exclude each other";
+  return value == 1;
+}
+
+TEST(Layout, SumsOfProductsAreTheChunkwiseComparison) {
+  for (std::size_t chunks = 1; chunks <= 4; ++chunks)
+    for (std::size_t low = 0; low <= chunks; ++low) {
+      Layout layout = OfChunks(chunks, low);
+      layout.arithmetic = true;
+      const auto carries = layout.Carries();
+      for (const auto& one : AllComparisons(layout)) {
+        EXPECT_EQ(ValueOf(carries.s, one.flags), one.greater);
+        if (low == chunks) continue;
+        EXPECT_EQ(ValueOf(carries.carry, one.flags), one.carry);
+        EXPECT_EQ(ValueOf(carries.both, one.flags), one.greater && one.carry);
+      }
+    }
+}
+
+// For every comparison and every mask of the opened flags: what D deals and knows, and what E1 and
+// E2 add up, give the bits.
+TEST(Layout, PolynomialsInOpenedBitsAreTheComparison) {
+  for (std::size_t chunks = 1; chunks <= 5; ++chunks)
+    for (std::size_t low = 0; low <= chunks; ++low) {
+      const Layout layout = OfChunks(chunks, low);
+      std::vector<DealtBit> dealt;
+      const auto polynomials = layout.Polynomials(dealt);
+      EXPECT_EQ(dealt.size(), layout.DealtBits());
+      ASSERT_EQ(polynomials.size(), low < chunks ? 2u : 1u);
+      const auto parity = [](const dealer::Sum& sum, unsigned bits) {
+        bool odd = false;
+        for (const dealer::Monomial product : sum) odd ^= (bits & product) == product;
+        return odd;
+      };
+      for (const auto& one : AllComparisons(layout))
+        for (unsigned rho = 0; rho < 1U << layout.OpenedBits(); rho += chunks < 5 ? 1 : 7) {
+          const unsigned opened = one.flags & ((1U << layout.OpenedBits()) - 1), c = opened ^ rho;
+          for (std::size_t k = 0; k < polynomials.size(); ++k) {
+            bool bit = (one.flags >> layout.Greater(k == 0 ? 0 : low) & 1) != 0;
+            bit ^= parity(polynomials[k].offset, rho);
+            for (const auto& [product, source, index] : polynomials[k].terms) {
+              if ((c & product) != product) continue;
+              bit ^= source == BitPolynomial::Source::kOne    ? true
+                     : source == BitPolynomial::Source::kMask ? (rho >> index & 1) != 0
+                                                              : parity(dealt[index], rho);
+            }
+            ASSERT_EQ(bit, k == 0 ? one.greater : one.carry)
+                << chunks << " chunks, carry of the " << low << ".., mask " << rho;
+          }
+        }
+    }
+}
+
+// A carry costs no bit of its own.
+TEST(Layout, DealtBits) {
+  for (const auto& [chunks, bits] :
+       std::vector<std::pair<std::size_t, std::size_t>>{{1, 0}, {2, 0}, {3, 3}, {4, 10}})
+    for (std::size_t low = 1; low <= chunks; ++low)
+      EXPECT_EQ(OfChunks(chunks, low).DealtBits(), bits) << chunks << " chunks, carry " << low;
 }
 
 TEST(Layout, RefusesWhatItCannotDo) {
@@ -165,8 +244,8 @@ TEST(Layout, RefusesWhatItCannotDo) {
   spec.shift = 33;
   EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("by 2^0..2^32, not 2^33"));
   EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits in sign, not 34"));
-  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=5"),
-              testing::HasSubstr("chunks=5 found, 1..4 expected"));
+  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=6"),
+              testing::HasSubstr("chunks=6 found, 1..5 expected"));
   EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"),
               testing::HasSubstr("11 compared bits of values of 12 bits cannot be cut into 1 "
                                  "chunks of 1..8 bits"));

@@ -21,7 +21,7 @@ class LutSuite final : public mpc::Suite {
         .is_private = true,
         .leaks = "",
         .dealt_output = true,
-        .options = {"chunks: pieces that values are compared in, 1..4 or auto (fewest bytes)",
+        .options = {"chunks: pieces that values are compared in, 1..5 or auto (fewest bytes)",
                     "form: arith (3 hops), bit (4 hops, fewer bytes with 3 or more chunks) or "
                     "auto; layers with max-pool always use bit"}};
     return info;
@@ -37,7 +37,8 @@ class LutSuite final : public mpc::Suite {
                                           const SuiteChoice& choice,
                                           const Roles& roles) const override {
     return std::make_unique<dealer::Activation<Comparison>>(
-        party, spec, Comparison(MakeLayout(spec, choice), spec.out_bits), "lut", roles);
+        party, spec, Comparison(MakeLayout(spec, choice), Formula(spec), spec.out_bits), "lut",
+        roles);
   }
 };
 

@@ -16,8 +16,7 @@ namespace {
 // Choices beside the bare names: suites list their options in SuiteInfo::options.
 const std::vector<std::string>& FurtherChoices() {
   static const std::vector<std::string> choices{"lut:chunks=2", "lut:chunks=3,form=bit",
-                                                "lut:chunks=4,form=bit", "lut:form=arith",
-                                                "fss:form=bit"};
+                                                "lut:form=bit", "lut:form=arith", "fss:form=bit"};
   return choices;
 }
 
