@@ -72,7 +72,8 @@ Expansion::Expansion(const Formula& formula, const Carries& carries, unsigned ou
   const Sum one{0};
   const std::array<const Sum*, Formula::kBasis> sums{&one, &carries.s, &carries.carry,
                                                      &carries.both};
-  if (carries.s.size() == 1 && std::has_single_bit(carries.s[0])) implied_ = carries.s[0];
+  if (formula.FirstIsS() && carries.s.size() == 1 && std::has_single_bit(carries.s[0]))
+    implied_ = carries.s[0];
   std::set<Monomial> occurring;
   for (std::size_t j = 0; j < elements_; ++j) {
     Sum products;

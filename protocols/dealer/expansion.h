@@ -67,8 +67,8 @@ class Expansion {
   std::vector<bool> uses_;  // of element j and basis function k, at 4 * j + k
   std::vector<Term> terms_;
   std::vector<Monomial> products_;  // all that occur, each once
-  /// Where s is one flag, element 0, which is s, is r + (1 - 2 r) c: one coefficient serves for
-  /// both.
+  /// Where element 0 is s, and s is one flag, it is r + (1 - 2 r) c: one coefficient serves for
+  /// both. That flag, else 0.
   Monomial implied_ = 0;
   std::size_t elements_;
   unsigned out_bits_;

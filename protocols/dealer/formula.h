@@ -37,6 +37,8 @@ class Formula {
   static constexpr std::size_t kBasis = 4;
   /// Whether element j has basis function k.
   bool Uses(std::size_t j, std::size_t k) const;
+  /// Whether element 0 is s itself.
+  bool FirstIsS() const { return kind_ != mpc::ActivationKind::kSquare; }
 
   /// a carry is [a > b ^ Complement()] in the bits that are added: the complement of b, or of b'.
   template <ring::Word W>

@@ -240,7 +240,7 @@ TEST(LayoutTest, ReluAndSquareCostWhatTheReadmeSays) {
            {kRelu, 0, "fss:form=bit", 3, (4 + 3) * 129 + 2 * 128 + 5 * 16, 24 + 2 + 32},
            {kRelu, 4, "fss", 3, (4 + 3) * 129 + 2 * 128 + 16 + 9 * 16, 24 + 4 + 32},
            {kSquare, 0, "fss", 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
-           {kSquare, 4, "fss", 3, (5 + 4) * 129 + 2 * 128 + 16 + 6 * 16, 24 + 4 + 32}}) {
+           {kSquare, 4, "fss", 3, (5 + 4) * 129 + 2 * 128 + 16 + 7 * 16, 24 + 4 + 32}}) {
     auto spec = Spec(12, 16, false);
     spec.kind = row.kind;
     spec.shift = row.shift;
