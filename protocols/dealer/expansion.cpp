@@ -139,35 +139,19 @@ template <ring::Word W>
 void Expansion::Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
                      std::span<const std::uint8_t> rho, std::span<const std::uint8_t> flips) const {
   ring::DispatchWord(out_bits_, [&]<ring::Word V>(V) {
-    Buffer<V> values, masks;
-    ForRanges(a.size(), PieceElements(), [&](std::size_t begin, std::size_t size) {
-      values.resize(size * Dealt());
-      masks.resize(values.size());
-      ForRanges(size, kRun, [&](std::size_t at, std::size_t n) {
-        Coefficients<W, V>(formula, a.subspan(begin + at, n), rho.data() + begin + at,
-                           flips.data() + begin + at, values.data() + at * Dealt());
-      });
-      ends.WithE1().Draw(std::span<V>(masks));
-      for (std::size_t i = 0; i < values.size(); ++i)
-        values[i] = static_cast<V>(values[i] - masks[i]);
-      ctx.Send(ends.E2(), std::span<const V>(values), out_bits_);  // offline
-    });
+    DealElements<V>(ctx, ends, a.size(), Dealt(), out_bits_,
+                    [&](std::size_t begin, std::size_t size, V* values) {
+                      ForRanges(size, kRun, [&](std::size_t at, std::size_t n) {
+                        Coefficients<W, V>(formula, a.subspan(begin + at, n),
+                                           rho.data() + begin + at, flips.data() + begin + at,
+                                           values + at * Dealt());
+                      });
+                    });
   });
 }
 
 AnyMatrix Expansion::Take(Context& ctx, Ends& ends, std::size_t count) const {
-  return ring::DispatchWord(out_bits_, [&]<ring::Word V>(V) {
-    auto shares = ring::MakeMatrix<V>(count * Dealt(), 1);
-    ForRanges(count, PieceElements(), [&](std::size_t begin, std::size_t n) {
-      const std::span<V> piece(shares.data() + begin * Dealt(), n * Dealt());
-      if (ends.IsE1()) {
-        ends.WithE1().Draw(piece);
-      } else {
-        ctx.Receive(ends.Dealer(), piece, out_bits_);
-      }
-    });
-    return AnyMatrix(std::move(shares), out_bits_);
-  });
+  return TakeElements(ctx, ends, count, Dealt(), out_bits_);
 }
 
 template <ring::Word V>

@@ -37,8 +37,6 @@ class Expansion {
 
   /// Ring elements that D deals for one element of the layer.
   std::size_t Dealt() const { return terms_.size(); }
-  /// Elements of the layer that go in one message.
-  std::size_t PieceElements() const { return dealer::PieceElements(Dealt() * out_bits_); }
   /// Bytes of the messages for `count` elements.
   std::uint64_t DealtBytes(std::size_t count) const;
 

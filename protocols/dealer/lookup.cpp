@@ -1,10 +1,8 @@
 #include "dealer/lookup.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "tercet/ring/kernels.h"
-#include "tercet/ring/pack.h"
 
 namespace tercet::protocols::dealer {
 
@@ -91,170 +89,26 @@ Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch) {
   return windows;
 }
 
-namespace {
-
-// All ones where v is e. Entries are chosen through such masks out of rows that are read whole: D
-// knows by what e is masked, so to it (and to nobody else) a branch or an address would tell.
 template <ring::Word V>
-V Equal(std::size_t v, std::uint8_t e) {
-  return static_cast<V>(V{0} - static_cast<V>(v == e));
-}
-
-// Rows of `size` entries of `elements`, in a table without its first entry one less: that is
-// `total` less all others. Sizes are types where they are known, so that the loops have no ends to
-// look for.
-template <ring::Word V, class Size, class Elements>
-void SelectRows(Size size, Elements elements, bool has_first, const V* rows, const std::uint8_t* e,
-                std::size_t count, V total, V* out) {
-  if (has_first) {
-    for (std::size_t i = 0; i < count; ++i, rows += size * elements, out += elements) {
-      for (std::size_t j = 0; j < elements; ++j) {
-        V chosen = 0;
-        for (std::size_t v = 0; v < size; ++v)
-          chosen = static_cast<V>(chosen | (rows[v * elements + j] & Equal<V>(v, e[i])));
-        out[j] = chosen;
-      }
-    }
-    return;
-  }
-  for (std::size_t i = 0; i < count; ++i, rows += size - 1) {
+void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& e, V total,
+                   std::span<V> out) {
+  const std::size_t dealt = table.Dealt();
+  const V* row = shares.data();
+  for (std::size_t i = 0; i < table.count; ++i, row += dealt) {
     V chosen = 0, sum = 0;
-    for (std::size_t v = 1; v < size; ++v) {
-      sum = static_cast<V>(sum + rows[v - 1]);
-      chosen = static_cast<V>(chosen | (rows[v - 1] & Equal<V>(v, e[i])));
+    for (std::size_t v = 1; v <= dealt; ++v) {
+      // All ones where v is e.
+      const V mask = static_cast<V>(V{0} - static_cast<V>(v == e[i]));
+      sum = static_cast<V>(sum + row[v - 1]);
+      chosen = static_cast<V>(chosen | (row[v - 1] & mask));
     }
-    out[i] = static_cast<V>(chosen | (static_cast<V>(total - sum) & Equal<V>(0, e[i])));
+    const V first = static_cast<V>(V{0} - static_cast<V>(e[i] == 0));
+    out[i] = static_cast<V>(chosen | (static_cast<V>(total - sum) & first));
   }
 }
 
-template <std::size_t n>
-using Constant = std::integral_constant<std::size_t, n>;
-
-template <ring::Word V>
-void SelectRows(const ArithTable& table, const V* rows, const std::uint8_t* e, std::size_t count,
-                V total, V* out) {
-  const auto select = [&](auto size, auto elements) {
-    SelectRows<V>(size, elements, table.first == 0, rows, e, count, total, out);
-  };
-  const auto with_size = [&](auto size) {
-    switch (table.elements) {
-      case 1:
-        return select(size, Constant<1>());
-      case 2:
-        return select(size, Constant<2>());
-      case 3:
-        return select(size, Constant<3>());
-      default:
-        return select(std::size_t{size}, table.elements);
-    }
-  };
-  switch (table.k) {
-    case 1:
-      return with_size(Constant<2>());
-    case 2:
-      return with_size(Constant<4>());
-    case 3:
-      return with_size(Constant<8>());
-    case 4:
-      return with_size(Constant<16>());
-    case 5:
-      return with_size(Constant<32>());
-    default:
-      return with_size(std::size_t{1} << table.k);
-  }
-}
-
-// Rows with all entries are halved, as bytes, until so many are left: the upper bits of e say which
-// halves stay. Eight entries are whole bytes, however wide one is.
-constexpr unsigned kFoldedBits = 3;
-
-bool Folds(const ArithTable& table) { return table.first == 0 && table.k > kFoldedBits; }
-
-ArithTable Folded(ArithTable table) {
-  table.k = kFoldedBits;
-  return table;
-}
-
-// Rows of 2^k entries of `bits` bits become rows of 8.
-void FoldRows(const std::uint8_t* rows, unsigned k, std::size_t bits, const std::uint8_t* e,
-              std::size_t count, std::uint8_t* out) {
-  const auto bytes = [=](unsigned width) { return bits << width >> 3; };
-  Bytes left(bytes(k - 1));
-  for (std::size_t i = 0; i < count; ++i, rows += bytes(k), out += bytes(kFoldedBits)) {
-    const std::uint8_t* from = rows;
-    for (unsigned width = k; width-- > kFoldedBits;) {
-      const auto upper = static_cast<std::uint8_t>(0 - (e[i] >> width & 1));
-      const std::size_t half = bytes(width);
-      std::uint8_t* to = width > kFoldedBits ? left.data() : out;
-      for (std::size_t t = 0; t < half; ++t)
-        to[t] = static_cast<std::uint8_t>(from[t] ^ ((from[t] ^ from[t + half]) & upper));
-      from = to;
-    }
-  }
-}
-
-// Indices whose entries stay in the cache; they take whole bytes.
-std::size_t CachedIndices(const ArithTable& table) {
-  return std::max<std::size_t>(1, kBlock / table.Dealt() / 8) * 8;
-}
-
-Bits LowBits(const std::uint8_t* e, std::size_t count) {
-  Bits low(count);
-  for (std::size_t i = 0; i < count; ++i) low[i] = e[i] & ring::LowMask<std::uint8_t>(kFoldedBits);
-  return low;
-}
-
-}  // namespace
-
-template <ring::Word V>
-void SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e,
-                std::span<V> out) {
-  if (!Folds(table))
-    return SelectRows<V>(table, masks.data(), e.data(), table.count, V{0}, out.data());
-  const ArithTable folded = Folded(table);
-  Buffer<V> rows(std::min(CachedIndices(table), table.count) * folded.Dealt());
-  ForRanges(table.count, CachedIndices(table), [&](std::size_t begin, std::size_t n) {
-    FoldRows(reinterpret_cast<const std::uint8_t*>(masks.data() + begin * table.Dealt()), table.k,
-             table.elements * 8 * sizeof(V), e.data() + begin, n,
-             reinterpret_cast<std::uint8_t*>(rows.data()));
-    SelectRows<V>(folded, rows.data(), LowBits(e.data() + begin, n).data(), n, V{0},
-                  out.data() + begin * table.elements);
-  });
-}
-
-template <ring::Word V>
-void SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::span<V> out) {
-  const bool folds = Folds(table);
-  const ArithTable kept = folds ? Folded(table) : table;
-  const std::size_t step = CachedIndices(table), entries = kept.Dealt();
-  Buffer<V> rows(std::min(step, table.count) * entries);
-  Bytes packed(folds ? ring::PackedBytes(rows.size(), table.out_bits) : 0);
-  ForRanges(table.count, step, [&](std::size_t begin, std::size_t n) {
-    const std::span<V> part(rows.data(), n * entries);
-    const std::size_t bytes = ring::PackedBytes(part.size(), table.out_bits);
-    const std::size_t at = ring::PackedBytes(begin * table.Dealt(), table.out_bits);
-    const std::uint8_t* index = e.data() + begin;
-    Bits low;
-    ByteSpan from;
-    if (folds) {
-      FoldRows(dealt.data() + at, table.k, table.elements * table.out_bits, index, n,
-               packed.data());
-      low = LowBits(index, n);
-      index = low.data();
-      from = ByteSpan(packed).first(bytes);
-    } else {
-      from = ByteSpan(dealt).subspan(at, bytes);
-    }
-    ring::Unpack(from, table.out_bits, part);
-    // All entries of an OR, and of a sign's two, add up to one less than there are.
-    SelectRows<V>(kept, rows.data(), index, n, static_cast<V>(entries),
-                  out.data() + begin * table.elements);
-  });
-}
-
-#define TERCET_DEALER_SELECT(V)                                                                  \
-  template void SelectMask<V>(const ArithTable&, std::span<const V>, const Bits&, std::span<V>); \
-  template void SelectDealt<V>(const ArithTable&, const Bytes&, const Bits&, std::span<V>);
+#define TERCET_DEALER_SELECT(V) \
+  template void SelectEntries<V>(const OrTable&, std::span<const V>, const Bits&, V, std::span<V>);
 TERCET_DEALER_SELECT(std::uint8_t)
 TERCET_DEALER_SELECT(std::uint16_t)
 TERCET_DEALER_SELECT(std::uint32_t)

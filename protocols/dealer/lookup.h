@@ -71,26 +71,22 @@ Bytes OrRows(unsigned width, std::span<const std::uint8_t> rho);
 /// At E1 and E2: the bits of each window of `step` side by side.
 Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch);
 
-/// A table of 2^k entries of `elements` ring elements for each of `count` indices, of which the
-/// entries first..2^k-1 are dealt. With first = 1 (tables of one element in {0, 1}) entry 0 is what
-/// remains of the public sum of all entries, 2^k - 1 (that of an OR), and is not sent.
-struct ArithTable {
+/// Tables of OR: for each of `count` windows of `width` opened bits the entries 1..2^width - 1,
+/// ring elements. Entry 0 is what remains of the public sum of all, 2^width - 1, and is not sent.
+struct OrTable {
   std::size_t count = 0;
-  unsigned k = 1;
-  std::size_t first = 0;
+  unsigned width = 1;
   unsigned out_bits = 0;
-  std::size_t elements = 1;
-  /// Ring elements dealt for one index.
-  std::size_t Dealt() const { return ((std::size_t{1} << k) - first) * elements; }
-  /// Indices whose entries go in one message.
-  std::size_t PieceIndices() const { return PieceElements(Dealt() * out_bits); }
+  /// Ring elements dealt for one window.
+  std::size_t Dealt() const { return (std::size_t{1} << width) - 1; }
+  /// Windows whose entries go in one message.
+  std::size_t PieceWindows() const { return PieceElements(Dealt() * out_bits); }
 };
-/// At E1, whose share is the mask it has drawn: entry e of each index, out[i * elements + j]. Reads
-/// all entries of every row: no branch or address depends on e, of which D knows the mask.
+/// At an evaluator: its shares of entry e of each window, of shares of those that were dealt; they
+/// and the other evaluator's of all entries add up to `total` and its total. No branch or address
+/// depends on e, whose masks D knows.
 template <ring::Word V>
-void SelectMask(const ArithTable& table, std::span<const V> masks, const Bits& e, std::span<V> out);
-/// At E2, whose share is what D sent, packed. Likewise.
-template <ring::Word V>
-void SelectDealt(const ArithTable& table, const Bytes& dealt, const Bits& e, std::span<V> out);
+void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& e, V total,
+                   std::span<V> out);
 
 }  // namespace tercet::protocols::dealer

@@ -13,11 +13,6 @@ void XorInto(Bits& x, const Bits& y) {
   for (std::size_t i = 0, n = x.size(); i < n; ++i) to[i] ^= from[i];
 }
 
-// Entry 0 of an OR follows from the sum of all.
-ArithTable OrTable(const OrStep& step, std::size_t outputs, unsigned out_bits) {
-  return {outputs, step.width, 1, out_bits};
-}
-
 }  // namespace
 
 Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
@@ -76,22 +71,20 @@ Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsign
   return other;
 }
 
-Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table) {
-  Entries taken;
-  if (ends.IsE2()) {
-    taken.dealt = TakePieces(ctx, ends, table.count, table.PieceIndices(), [&](std::size_t n) {
-      return ring::PackedBytes(n * table.Dealt(), table.out_bits);
+AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt,
+                       unsigned bits) {
+  return ring::DispatchWord(bits, [&]<ring::Word V>(V) {
+    auto shares = ring::MakeMatrix<V>(count * dealt, 1);
+    ForRanges(count, PieceElements(dealt * bits), [&](std::size_t begin, std::size_t n) {
+      const std::span<V> piece(shares.data() + begin * dealt, n * dealt);
+      if (ends.IsE1()) {
+        ends.WithE1().Draw(piece);
+      } else {
+        ctx.Receive(ends.Dealer(), piece, bits);
+      }
     });
-  } else {
-    taken.masks = ring::DispatchWord(table.out_bits, [&]<ring::Word V>(V) {
-      auto masks = ring::MakeMatrix<V>(table.count * table.Dealt(), 1);
-      ForRanges(table.count, table.PieceIndices(), [&](std::size_t begin, std::size_t n) {
-        ends.WithE1().Draw(std::span<V>(masks.data() + begin * table.Dealt(), n * table.Dealt()));
-      });
-      return AnyMatrix(std::move(masks), table.out_bits);
-    });
-  }
-  return taken;
+    return AnyMatrix(std::move(shares), bits);
+  });
 }
 
 void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
@@ -104,16 +97,17 @@ void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
       return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
     };
     if (step.last) {
-      const ArithTable table = OrTable(step, outputs, spec.out_bits);
+      const OrTable table{outputs, step.width, spec.out_bits};
       ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
-        DealTables<V>(ctx, ends, table, [&](std::size_t begin, std::size_t n, V* values) {
-          const Bytes bits = rows(begin, n);
-          for (std::size_t i = 0; i < n; ++i)
-            for (std::size_t v = table.first; v < std::size_t{1} << table.k; ++v) {
-              const std::size_t at = (i << table.k) + v;
-              *values++ = static_cast<V>(bits[at / 8] >> at % 8 & 1);
-            }
-        });
+        DealElements<V>(ctx, ends, outputs, table.Dealt(), spec.out_bits,
+                        [&](std::size_t begin, std::size_t n, V* values) {
+                          const Bytes bits = rows(begin, n);
+                          for (std::size_t i = 0; i < n; ++i)
+                            for (std::size_t v = 1; v <= table.Dealt(); ++v) {
+                              const std::size_t at = (i << table.width) + v;
+                              *values++ = static_cast<V>(bits[at / 8] >> at % 8 & 1);
+                            }
+                        });
       });
       continue;
     }
@@ -136,7 +130,8 @@ std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<
     OrMaterial taken;
     taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
     if (step.last) {
-      taken.entries = TakeEntries(ctx, ends, OrTable(step, outputs, spec.out_bits));
+      const OrTable table{outputs, step.width, spec.out_bits};
+      taken.entries = TakeElements(ctx, ends, outputs, table.Dealt(), spec.out_bits);
     } else if (ends.IsE1()) {
       taken.bits.resize(TableBytes(outputs, step.width));
       ForRanges(outputs, piece, [&](std::size_t begin, std::size_t n) {
@@ -164,8 +159,13 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
                                  step.width);  // 1 hop
     if (step.last) {
       auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
-      SelectEntries<V>(ends, OrTable(step, window.size(), spec.out_bits), material[k].entries,
-                       window, std::span<V>(out.data(), out.size()));
+      const OrTable table{window.size(), step.width, spec.out_bits};
+      const auto& entries = material[k].entries.As<V>();
+      TERCET_CHECK(entries.size() == table.count * table.Dealt(), "{} entries for {} windows",
+                   entries.size(), table.count);
+      SelectEntries<V>(table, {entries.data(), entries.size()}, window,
+                       ends.IsE2() ? static_cast<V>(table.Dealt()) : V{0},
+                       {out.data(), out.size()});
       return out;
     }
     CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
@@ -215,7 +215,7 @@ void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::Ac
                 const mpc::Roles& roles) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
-    const ArithTable table = OrTable(step, outputs, spec.out_bits);
+    const OrTable table{outputs, step.width, spec.out_bits};
     AddDealt(cost, roles,
              step.last ? ring::PackedBytes(outputs * table.Dealt(), spec.out_bits)
                        : TableBytes(outputs, step.width));

@@ -152,53 +152,34 @@ Bits DrawRho(Ends& ends, std::size_t count, unsigned width);
 Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width);
 
 // ------------------------------------------------------------------------------------------------
-// lookup in a table of ring elements, by opened bits
-/// What an evaluator keeps: its shares of the entries.
-struct Entries {
-  AnyMatrix masks;  ///< at E1, one column
-  Bytes dealt;      ///< at E2, packed
-  void Visit(mpc::Archive& archive) { archive(masks)(dealt); }
-};
-/// At an evaluator, offline.
-Entries TakeEntries(Context& ctx, Ends& ends, const ArithTable& table);
-/// At D, offline: fill(begin, count, values) gives the entries of a range of indices.
+// ring elements that D deals, offline: piece by piece, at E2 masked by what E1 draws
+/// At D: fill(begin, count, values) gives the `dealt` values of each of a range of elements.
 template <ring::Word V, class F>
-void DealTables(Context& ctx, Ends& ends, const ArithTable& table, F&& fill) {
+void DealElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt, unsigned bits,
+                  F&& fill) {
   Buffer<V> values, masks;
-  ForRanges(table.count, table.PieceIndices(), [&](std::size_t begin, std::size_t n) {
-    values.resize(n * table.Dealt());
+  ForRanges(count, PieceElements(dealt * bits), [&](std::size_t begin, std::size_t n) {
+    values.resize(n * dealt);
     masks.resize(values.size());
     fill(begin, n, values.data());
     ends.WithE1().Draw(std::span<V>(masks));
     for (std::size_t i = 0; i < values.size(); ++i)
       values[i] = static_cast<V>(values[i] - masks[i]);
-    ctx.Send(ends.E2(), std::span<const V>(values), table.out_bits);  // offline
+    ctx.Send(ends.E2(), std::span<const V>(values), bits);  // offline
   });
 }
-/// At E1 and E2, online: additive shares of entry e of each index, entry after entry. No message.
-template <ring::Word V>
-void SelectEntries(const Ends& ends, const ArithTable& table, const Entries& entries, const Bits& e,
-                   std::span<V> out) {
-  const std::size_t found = ends.IsE2() ? entries.dealt.size() : entries.masks.As<V>().size();
-  const std::size_t values = table.count * table.Dealt();
-  CheckSize("a table's entries", found,
-            ends.IsE2() ? ring::PackedBytes(values, table.out_bits) : values);
-  if (ends.IsE2()) {
-    SelectDealt<V>(table, entries.dealt, e, out);
-  } else {
-    const auto& masks = entries.masks.As<V>();
-    SelectMask<V>(table, std::span<const V>(masks.data(), masks.size()), e, out);
-  }
-}
+/// At an evaluator: its shares, count * dealt in one column.
+AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt,
+                       unsigned bits);
 
 // ------------------------------------------------------------------------------------------------
 // OR steps: XOR-shared bits become additive shares of the OR of each window. 1 hop a step, 2 *
 // width bits for each output.
 /// What an evaluator keeps of one step.
 struct OrMaterial {
-  Bits mask;        ///< of the window's bits
-  Bytes bits;       ///< its share of the bit tables (steps before the last)
-  Entries entries;  ///< its share of the last step's tables
+  Bits mask;          ///< of the window's bits
+  Bytes bits;         ///< its share of the bit tables (steps before the last)
+  AnyMatrix entries;  ///< its share of the last step's tables
   void Visit(mpc::Archive& archive) { archive(mask)(bits)(entries); }
 };
 /// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
