@@ -71,6 +71,18 @@ TEST(OrTableTest, SharesOfEveryEntryAddUp) {
   }
 }
 
+TEST(SelectEntryTest, FindsEveryEntry) {
+  for (unsigned k = 0; k <= 5; ++k) {
+    const std::size_t size = std::size_t{1} << k;
+    Buffer<std::uint32_t> rows(size * size), out(size);
+    Bits e(size);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::uint32_t>(i * 77);
+    for (std::size_t i = 0; i < size; ++i) e[i] = static_cast<std::uint8_t>(size - 1 - i);
+    SelectEntry<std::uint32_t>(k, rows, e, out);
+    for (std::size_t i = 0; i < size; ++i) EXPECT_EQ(out[i], rows[i * size + e[i]]) << k;
+  }
+}
+
 // The formulas, for every split of every value into a + b, without shares: D's elements for the
 // true bits, and what the evaluators make of them.
 TEST(FormulaTest, GivesTheActivationOfEverySplit) {

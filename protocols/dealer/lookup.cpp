@@ -107,8 +107,27 @@ void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& 
   }
 }
 
-#define TERCET_DEALER_SELECT(V) \
-  template void SelectEntries<V>(const OrTable&, std::span<const V>, const Bits&, V, std::span<V>);
+// Rows are halved until one entry is left: the bits of e say which halves stay.
+template <ring::Word V>
+void SelectEntry(unsigned k, std::span<const V> rows, const Bits& e, std::span<V> out) {
+  Buffer<V> left(std::size_t{1} << k);
+  const V* row = rows.data();
+  for (std::size_t i = 0; i < e.size(); ++i, row += left.size()) {
+    const V* from = row;
+    for (unsigned bit = k; bit-- > 0; from = left.data()) {
+      const V upper = static_cast<V>(V{0} - static_cast<V>(e[i] >> bit & 1));
+      const std::size_t half = std::size_t{1} << bit;
+      for (std::size_t t = 0; t < half; ++t)
+        left[t] = static_cast<V>(from[t] ^ ((from[t] ^ from[t + half]) & upper));
+    }
+    out[i] = *from;
+  }
+}
+
+#define TERCET_DEALER_SELECT(V)                                                      \
+  template void SelectEntries<V>(const OrTable&, std::span<const V>, const Bits&, V, \
+                                 std::span<V>);                                      \
+  template void SelectEntry<V>(unsigned, std::span<const V>, const Bits&, std::span<V>);
 TERCET_DEALER_SELECT(std::uint8_t)
 TERCET_DEALER_SELECT(std::uint16_t)
 TERCET_DEALER_SELECT(std::uint32_t)

@@ -89,4 +89,8 @@ template <ring::Word V>
 void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& e, V total,
                    std::span<V> out);
 
+/// Entry e of each row of 2^k entries, row after row. No branch or address depends on e.
+template <ring::Word V>
+void SelectEntry(unsigned k, std::span<const V> rows, const Bits& e, std::span<V> out);
+
 }  // namespace tercet::protocols::dealer

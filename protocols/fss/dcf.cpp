@@ -293,9 +293,9 @@ void Dcf<V>::EvaluateLeaf(Evaluator who, std::span<const std::uint64_t> x, ByteS
     value_.Hash(child1_, value1_);
     if (!leaves.empty()) {
       if (bits > 1 || leaf_bits == 0) {
-        dealer::SelectMask<V>(
-            {n, leaf_bits, 0, bits},
-            std::span<const V>(words_).subspan(j * n << leaf_bits, n << leaf_bits), index, words);
+        dealer::SelectEntry<V>(
+            leaf_bits, std::span<const V>(words_).subspan(j * n << leaf_bits, n << leaf_bits),
+            index, words);
       } else {  // bits, of which there is one vector
         dealer::Bits chosen(n, 0);
         ring::ActiveKernels().select_bits(chosen.data(), leaves.data(), index.data(), n, leaf_bits,
