@@ -140,9 +140,6 @@ void RegisterAll() {
       table("greater", [=](TableOperands& o) {
         kernels->xor_greater_rows(o.table.data(), o.index.data(), kElements, k);
       });
-      table("equal", [=](TableOperands& o) {
-        kernels->xor_equal_rows(o.table.data(), o.index.data(), kElements, k);
-      });
       table("permuted", [=](TableOperands& o) {
         kernels->xor_permuted_rows(o.table.data(), o.f.data(), o.index.data(), o.flip.data(),
                                    kElements, k);

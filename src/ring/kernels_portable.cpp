@@ -60,15 +60,6 @@ void XorGreaterRows(uint8_t* table, const uint8_t* own, size_t count, unsigned k
   }
 }
 
-void XorEqualRows(uint8_t* table, const uint8_t* own, size_t count, unsigned k) {
-  for (size_t i = 0; i < count; ++i) {
-    const uint64_t bit = uint64_t{1} << (own[i] % 64);
-    for (size_t j = 0; j < RowWords(k); ++j) {
-      XorRowWord(table, i, k, j, Mask(j == own[i] / 64U) & bit);
-    }
-  }
-}
-
 /// The word whose bit u is bit u ^ rho of `word`, rho < 64: a butterfly with one swap for each bit
 /// of rho.
 uint64_t PermuteWord(uint64_t word, unsigned rho) {
@@ -190,7 +181,6 @@ constinit const Kernels kKernels = {
     Product<std::uint32_t>,
     Product<std::uint64_t>,
     XorGreaterRows,
-    XorEqualRows,
     XorPermutedRows,
     SelectBits,
     Pack<std::uint8_t>,

@@ -784,15 +784,6 @@ size_t XorGreaterRows64(uint8_t* table, const uint8_t* own, size_t count) {
   });
 }
 
-template <size_t words>
-size_t XorEqualRows64(uint8_t* table, const uint8_t* own, size_t count) {
-  const V base = Multiply<uint64_t>(WordNumbers<words>(), Set64(64));
-  const V one = Set64(1);
-  return XorRows64<words>(table, own, nullptr, count, [=](V index) {
-    return ShiftLeft64By(one, Subtract<uint64_t>(index, base));
-  });
-}
-
 void XorGreaterRows(uint8_t* table, const uint8_t* own, size_t count, unsigned k) {
   size_t done = 0;
   if (k <= 4) {
@@ -814,29 +805,6 @@ void XorGreaterRows(uint8_t* table, const uint8_t* own, size_t count, unsigned k
                     : XorGreaterRows64<4>(table, own, count);
   }
   portable::kKernels.xor_greater_rows(table + RowOffset(done, k), own + done, count - done, k);
-}
-
-void XorEqualRows(uint8_t* table, const uint8_t* own, size_t count, unsigned k) {
-  size_t done = 0;
-  if (k <= 4) {
-    uint8_t bytes[16];
-    uint16_t rows[16];
-    for (unsigned j = 0; j < 16; ++j) {
-      rows[j] = static_cast<uint16_t>(1U << j);
-      bytes[j] = static_cast<uint8_t>(rows[j]);
-    }
-    done = k == 4 ? XorRows16(table, own, nullptr, count, rows)
-                  : XorSmallRows(table, own, nullptr, count, k, bytes);
-  } else if (k == 5) {
-    const V one = Set32(1);
-    done =
-        XorRows32(table, own, nullptr, count, [=](V index) { return ShiftLeft32By(one, index); });
-  } else {
-    done = k == 6   ? XorEqualRows64<1>(table, own, count)
-           : k == 7 ? XorEqualRows64<2>(table, own, count)
-                    : XorEqualRows64<4>(table, own, count);
-  }
-  portable::kKernels.xor_equal_rows(table + RowOffset(done, k), own + done, count - done, k);
 }
 
 /// The word whose bit u is bit u ^ rho of `word`, for a public rho < 16.
@@ -1171,10 +1139,10 @@ void Unpack(const uint8_t* in, size_t count, unsigned bits, W* out) {
 }  // namespace
 
 constinit const Kernels kKernels = {
-    TERCET_ISA_NAME,  Product<uint8_t>, Product<uint16_t>, Product<uint32_t>, Product<uint64_t>,
-    XorGreaterRows,   XorEqualRows,     XorPermutedRows,   SelectBits,        Pack<uint8_t>,
-    Pack<uint16_t>,   Pack<uint32_t>,   Pack<uint64_t>,    Unpack<uint8_t>,   Unpack<uint16_t>,
-    Unpack<uint32_t>, Unpack<uint64_t>,
+    TERCET_ISA_NAME,   Product<uint8_t>, Product<uint16_t>, Product<uint32_t>,
+    Product<uint64_t>, XorGreaterRows,   XorPermutedRows,   SelectBits,
+    Pack<uint8_t>,     Pack<uint16_t>,   Pack<uint32_t>,    Pack<uint64_t>,
+    Unpack<uint8_t>,   Unpack<uint16_t>, Unpack<uint32_t>,  Unpack<uint64_t>,
 };
 
 }  // namespace tercet::ring::TERCET_ISA

@@ -34,9 +34,6 @@ struct Kernels {
   /// Rows ^= the bits [own > v] for v = 0..2^k-1, that is (1 << own) - 1. own[i] < 2^k, secret.
   void (*xor_greater_rows)(std::uint8_t* table, const std::uint8_t* own, std::size_t count,
                            unsigned k);
-  /// Rows ^= the bits [own == v], that is 1 << own. own[i] < 2^k, secret.
-  void (*xor_equal_rows)(std::uint8_t* table, const std::uint8_t* own, std::size_t count,
-                         unsigned k);
   /// Rows ^= the bits f(v ^ rho[i]) ^ flip[i] for v = 0..2^k-1, where bit v of `f` (2^k bits, bytes
   /// of which the first ceil(2^k/8) count) is f(v). rho[i] < 2^k and flip[i] in {0, 1} are secret.
   void (*xor_permuted_rows)(std::uint8_t* table, const std::uint8_t* f, const std::uint8_t* rho,
