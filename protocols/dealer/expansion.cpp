@@ -157,8 +157,7 @@ AnyMatrix Expansion::Take(Context& ctx, Ends& ends, std::size_t count) const {
 template <ring::Word V>
 Buffer<V> Expansion::Evaluate(const Ends& ends, const AnyMatrix& shares, const Bits& c) const {
   const std::size_t count = c.size();
-  TERCET_CHECK(shares.As<V>().size() == count * Dealt(), "{} coefficients for {} elements of {}",
-               shares.As<V>().size(), count, Dealt());
+  CheckSize("coefficients", shares.As<V>().size(), count * Dealt());
   const V* all = shares.As<V>().data();
   const V one = ends.IsE1() ? V{1} : V{0};
   Buffer<V> out(count * elements_);

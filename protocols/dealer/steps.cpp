@@ -161,8 +161,7 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
       auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
       const OrTable table{window.size(), step.width, spec.out_bits};
       const auto& entries = material[k].entries.As<V>();
-      TERCET_CHECK(entries.size() == table.count * table.Dealt(), "{} entries for {} windows",
-                   entries.size(), table.count);
+      CheckSize("a table's entries", entries.size(), table.count * table.Dealt());
       SelectEntries<V>(table, {entries.data(), entries.size()}, window,
                        ends.IsE2() ? static_cast<V>(table.Dealt()) : V{0},
                        {out.data(), out.size()});

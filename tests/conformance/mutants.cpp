@@ -184,13 +184,16 @@ Change BareBits(Party& /*party*/, const Layer& /*layer*/) {
 Change MaskTwice(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (!IsWithE1(place, kTables)) return;
-    // A row of "greater" and one of "equal" of each element, in tables one after the other.
+    // The rows of the first two chunks of each element, one after the other.
     const auto layout = protocols::lut::MakeLayout(place.layer.spec, place.layer.choice);
     TERCET_CHECK(layout.chunks.size() > 1, "layer {} has one chunk", place.layer.spec.layer);
     const std::size_t count = std::min(place.layer.spec.Elements(), protocols::lut::kBlock);
-    ExpectBytes(place, drawn.size(), layout.BlockBytes(count));
-    const std::size_t table = protocols::lut::TableBytes(count, layout.chunks[0]);
-    std::copy_n(drawn.begin(), table, drawn.begin() + static_cast<std::ptrdiff_t>(table));
+    ExpectBytes(place, drawn.size(), count * layout.ElementBytes());
+    const std::size_t first = protocols::lut::RowBytes(layout.chunks[0]),
+                      second = protocols::lut::RowBytes(layout.chunks[1]);
+    TERCET_CHECK(first == second, "rows of {} and {} bytes", first, second);
+    std::copy_n(drawn.begin(), count * first,
+                drawn.begin() + static_cast<std::ptrdiff_t>(count * first));
   };
 }
 

@@ -316,24 +316,32 @@ class Check {
     return draws;
   }
 
-  // How many bits of the message's `bytes` are bare, or follow from others, when `varied` are drawn
-  // anew.
-  std::size_t BareBits(std::size_t message, const std::set<std::size_t>& bytes,
-                       const Varied& varied) {
+  // Those of the message's `bytes` with bits that are bare, or follow from others, when `varied`
+  // are drawn anew.
+  std::set<std::size_t> BareBytes(std::size_t message, const std::set<std::size_t>& bytes,
+                                  const Varied& varied) {
+    const std::vector<std::size_t> all(bytes.begin(), bytes.end());
+    std::set<std::size_t> bare;
+    for (const std::size_t bit : BareBits(message, bytes, varied)) bare.insert(all[bit / 8]);
+    return bare;
+  }
+  // The bits themselves, counted from the first of `bytes`.
+  std::vector<std::size_t> BareBits(std::size_t message, const std::set<std::size_t>& bytes,
+                                    const Varied& varied) {
     std::vector<Bytes> runs;
     for (std::uint64_t run = 0; run < 8 * bytes.size() + 1 + kNotByChance; ++run) {
       const View view = ViewOf(0, 0, 100 + run, &varied);
       Bytes& part = runs.emplace_back();
       for (const std::size_t at : bytes) part.push_back(view[message].payload[at]);
     }
-    return DependentBits(runs).size();
+    return DependentBits(runs);
   }
 
   // Takes away the part of the message that has a mask of its own, if there is one.
   bool TakePart(std::size_t message, Parts& left) {
-    Varied own;
-    std::set<std::size_t> part;
     auto& bytes = left[message];
+    // Bytes of draws that change nothing else, and what each changes of this message.
+    std::map<std::pair<Draw, std::size_t>, std::set<std::size_t>> own;
     for (const auto& [draw, changed] : changes_) {
       if (!changed.contains(message)) continue;
       for (std::size_t byte = 0; byte < draws_[draw]; ++byte) {
@@ -350,14 +358,28 @@ class Check {
           for (const std::size_t at : bytes)
             if (differs(message, at)) changes.insert(at);
         }
-        if (others || changes.empty()) continue;
-        own[draw].insert(byte);
-        part.merge(changes);
+        if (!others && !changes.empty()) own[{draw, byte}] = std::move(changes);
       }
     }
-    if (part.empty() || BareBits(message, part, own) > 0) return false;
-    for (const std::size_t at : part) bytes.erase(at);
-    return true;
+    // Bytes of the message that these mask in part stay, and with them what else changes them.
+    while (!own.empty()) {
+      Varied varied;
+      std::set<std::size_t> part;
+      for (const auto& [where, changes] : own) {
+        varied[where.first].insert(where.second);
+        part.insert(changes.begin(), changes.end());
+      }
+      const auto bare = BareBytes(message, part, varied);
+      if (bare.empty()) {
+        for (const std::size_t at : part) bytes.erase(at);
+        return true;
+      }
+      std::erase_if(own, [&](const auto& one) {
+        return std::any_of(one.second.begin(), one.second.end(),
+                           [&](std::size_t at) { return bare.contains(at); });
+      });
+    }
+    return false;
   }
 
   void FindMasks(const Messages& out) {
@@ -372,7 +394,7 @@ class Check {
       const auto draws = DrawsOf(m, left);
       if (draws.empty()) return false;
       auto& bare = bare_[{m, bytes, draws}];
-      if (!bare) bare = BareBits(m, bytes, draws);
+      if (!bare) bare = BareBits(m, bytes, draws).size();
       if (*bare > 0) problems[m] = fmt::format(", {} bits bare or the sum of others", *bare);
       return *bare == 0;
     };

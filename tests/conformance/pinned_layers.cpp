@@ -77,7 +77,7 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "lut:chunks=2", .pool = 3, .value_bits = 3, .dealt = false},
       {.choice = "lut", .kind = kRelu},
       {.choice = "lut", .kind = kRelu, .shift = 2, .out_bits = 3},
-      {.choice = "lut:chunks=1", .kind = kRelu, .shift = 2},  // the carry is compared apart
+      {.choice = "lut:chunks=2", .kind = kRelu, .shift = 2},
       {.choice = "lut:form=bit", .kind = kRelu, .shift = 2, .dealt = false},
       {.choice = "lut", .kind = kRelu, .pool = 2, .value_bits = 3},
       {.choice = "lut", .kind = kSquare, .out_bits = 8},

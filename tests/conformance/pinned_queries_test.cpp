@@ -34,7 +34,7 @@ INSTANTIATE_TEST_SUITE_P(
                   .roles = {1, 2, 0, 2}},
         QueryCase{.layers = {{kSign, "lut", 2}}, .roles = {0, 2, 1, 1}, .side = 2},
         QueryCase{.layers = {{kSign, "fss", 3}}, .side = 3},
-        QueryCase{.layers = {{kRelu, "lut:chunks=1", 0, 2}, {kSquare, "lut:form=bit", 0, 2}}},
+        QueryCase{.layers = {{kRelu, "lut:chunks=2", 0, 2}, {kSquare, "lut:form=bit", 0, 2}}},
         QueryCase{.roles = {1, 2, 0, 2}, .shortcut = true},
         QueryCase{.layers = {}, .roles = {0, 0, 1, 0}},
         QueryCase{.roles = {2, 0, 1, 0}, .ends = QueryCase::Ends::kClass}));
