@@ -349,7 +349,6 @@ TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
     EXPECT_THAT(failure.text, AllOf(HasSubstr("party 2"), HasSubstr(reason)));
   };
   const auto session = [](const std::string& words) { return words.substr(0, 32); };
-  blamed("has used 2 queries of the 2", [&](const auto& w) { return session(w) + " 2"; });
   blamed("has used 4294967295", [&](const auto& w) { return session(w) + " 4294967295"; });
   blamed("next query was expected", [&](const auto& w) { return session(w) + " 99999999999"; });
   blamed("next query was expected", [&](const auto& w) { return session(w) + " x"; });
@@ -359,6 +358,9 @@ TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
   blamed("material of session aaaa", [](const auto&) { return std::string(32, 'a') + " 0"; });
   // None of that has used anything up.
   EXPECT_EQ(nn::MaterialFile(world_.File("material/party1.material")).Next(), 0U);
+  // What a peer may have used is not used again, whether it told the truth or not.
+  blamed("has used 2 queries of the 2", [&](const auto& w) { return session(w) + " 2"; });
+  EXPECT_EQ(nn::MaterialFile(world_.File("material/party1.material")).Next(), 2U);
 }
 
 // Model files that say more than a model may; the owner's own program refuses them.
