@@ -16,13 +16,13 @@ class LutSuite final : public mpc::Suite {
     static const mpc::SuiteInfo info{
         .name = "lut",
         .summary =
-            "lookup tables by three-party 1-out-of-N oblivious transfer with shared output; 3 hops "
+            "shared rows by three-party 1-out-of-N oblivious transfer with shared output; 3 hops "
             "per activation where values are narrow, else 4",
         .is_private = true,
         .leaks = "",
         .dealt_output = true,
         .options = {"chunks: pieces that values are compared in, 1..5 or auto (fewest bytes)",
-                    "form: arith (3 hops), bit (4 hops, fewer bytes with 3 or more chunks) or "
+                    "form: arith (3 hops), bit (4 hops, fewer bytes) or "
                     "auto; layers with max-pool always use bit"}};
     return info;
   }

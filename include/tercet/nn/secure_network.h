@@ -10,8 +10,8 @@ namespace tercet::nn {
 
 /// One party's part of secure inference: shares the model once, then prepares (offline) and runs
 /// (online) queries. All three parties make the same calls with the same batch sizes in the same
-/// order; Prepare and Run may run in different threads, one of each at a time. Where memory runs out
-/// they throw Error, with the layer and about how much the query needs.
+/// order; Prepare and Run may run in different threads, one of each at a time. Where memory runs
+/// out they throw Error, with the layer and about how much the query needs.
 ///
 ///     nn::SecureNetwork net(party, plan, registry);
 ///     net.ShareModel(owned);                       // owned: only at the model's owner, else null
