@@ -34,7 +34,9 @@ if(NOT TERCET_ASIO_INCLUDE_DIR)
 endif()
 add_library(tercet_asio INTERFACE)
 target_include_directories(tercet_asio SYSTEM INTERFACE $<BUILD_INTERFACE:${TERCET_ASIO_INCLUDE_DIR}>)
-target_compile_definitions(tercet_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+# Asio finds std::aligned_alloc only after a header of the standard library, so sources that include it first and those that
+# do not would free each other's memory in different ways.
+target_compile_definitions(tercet_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED ASIO_DISABLE_STD_ALIGNED_ALLOC)
 target_link_libraries(tercet_asio INTERFACE Threads::Threads)
 
 # libsodium is built with autotools only, so it must be installed (libsodium-dev, libsodium-devel, brew install libsodium).
