@@ -4,7 +4,6 @@
 #include <bit>
 #include <charconv>
 #include <limits>
-#include <map>
 
 #include "dealer/activation.h"
 #include "tercet/ring/pack.h"
@@ -89,7 +88,6 @@ dealer::Carries Layout::Carries() const {
 std::vector<BitPolynomial> Layout::Polynomials(std::vector<DealtBit>& dealt) const {
   using dealer::Monomial;
   std::vector<BitPolynomial> polynomials;
-  std::map<dealer::Sum, std::size_t> known;  // the bits dealt so far
   std::vector<std::size_t> from{0};
   if (HasCarry()) from.push_back(low);
   for (const std::size_t first : from) {
@@ -107,9 +105,10 @@ std::vector<BitPolynomial> Layout::Polynomials(std::vector<DealtBit>& dealt) con
       }
       if (!shared) {
         std::sort(coefficient.begin(), coefficient.end());
-        const auto [at, is_new] = known.emplace(coefficient, dealt.size());
-        if (is_new) dealt.push_back(coefficient);
-        polynomial.terms.push_back({u, BitPolynomial::Source::kDealt, at->second});
+        const auto at = std::find(dealt.begin(), dealt.end(), coefficient);
+        const auto index = static_cast<std::size_t>(at - dealt.begin());
+        if (at == dealt.end()) dealt.push_back(coefficient);
+        polynomial.terms.push_back({u, BitPolynomial::Source::kDealt, index});
         continue;
       }
       for (const Monomial r : coefficient)

@@ -151,7 +151,7 @@ TEST(AnnouncementTest, RefusesWhatDoesNotFitTheArchitecture) {
       relu, [](Announcement& a) { a.spec_digest[0] ^= 1; }, "",
       "compiled for another architecture");
   ExpectRefused(
-      relu, [](Announcement& a) { a.network = "M"; }, " /network", "expected \"N\"");
+      relu, [](Announcement& a) { a.network = std::string("M"); }, " /network", "expected \"N\"");
   ExpectRefused(
       relu, [](Announcement& a) { a.layers.pop_back(); }, " /layers",
       "found 1 elements, expected 2, one for each layer of network \"N\"");
