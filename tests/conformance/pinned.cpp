@@ -77,7 +77,9 @@ class PinnedSession::Observer final : public crypto::DrawObserver {
   void OnDraw(crypto::PrfUse use, std::span<std::uint8_t> drawn) override {
     if (use.key >= 3) {
       const std::lock_guard lock(session_.mutex_);
-      session_.coins_.emplace(drawn.begin(), drawn.end());
+      const Bytes coins(drawn.begin(), drawn.end());
+      auto& known = session_.coins_;
+      if (std::find(known.begin(), known.end(), coins) == known.end()) known.push_back(coins);
       return;
     }
     if (use.key != (session_.receiver_ + 2) % 3) return;

@@ -88,7 +88,7 @@ class PinnedSession {
   std::mutex mutex_;
   std::vector<Received> view_;
   std::map<Draw, std::size_t> draws_;
-  std::set<Bytes> coins_;
+  std::vector<Bytes> coins_;  // each once
   std::vector<std::unique_ptr<Observer>> observers_;
 };
 

@@ -53,8 +53,9 @@ TEST(PinnedRotation, ViewsAreUniform) {
 // They open the same streams, so one key in common would be a mask used twice.
 TEST(PinnedRotation, GroupsAgreeKeysOfTheirOwn) {
   const auto keys = FirstMessagesOfRotation({.batch = 3});
-  EXPECT_EQ(keys.size(), 9u);
-  EXPECT_EQ(std::set<Bytes>(keys.begin(), keys.end()).size(), 9u);
+  ASSERT_EQ(keys.size(), 9u);
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(keys[i], keys[j]) << i << " and " << j;
 }
 
 class PinnedMutants : public testing::TestWithParam<std::string> {};
