@@ -11,6 +11,7 @@
 #include <numeric>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "nn/agreement.h"
@@ -43,6 +44,8 @@ constexpr std::size_t kConfirmedMacs = 5'000'000'000;
 constexpr double kPrecision = 1.0 / 1024;
 /// The same beyond which next to nothing of the weights is left.
 constexpr double kMostError = 0.25;
+/// Bits of activations beyond those asked for that are tried, and the most there may be.
+constexpr unsigned kMoreActivationBits = 4, kMostActivationBits = 16;
 /// Widths that are given, where only one is.
 constexpr unsigned kDefaultBits = 14, kDefaultFixedBits = 28;
 
@@ -71,7 +74,7 @@ void CheckOptions(const CompileOptions& options, const InputSpec& input, std::si
   }
   for (const unsigned bits : {options.default_bits, options.default_fixed_bits})
     if (bits != 0) check("default_bits", bits, kMinWidth, kMaxWidth, "");
-  check("activation_bits", options.activation_bits, 2, 16, "");
+  check("activation_bits", options.activation_bits, 2, kMostActivationBits, "");
   check("head_room", options.head_room, 0, 16, " bits");
   check("max_loss", options.max_loss, 0, 100, " percent");
   check("max_noise", options.max_noise, 0, 1, "");
@@ -135,6 +138,8 @@ class Compiler {
     for (const std::string& remark : Remarks(spec)) Warn(remark);
     TakeImages();
     QuantiseAll();
+    if (reference_ && AnyFixedPoint()) RefineActivations();
+    CheckWeights();
     if (options_.calibration != nullptr) {
       ChooseWidths();
     } else {
@@ -346,7 +351,7 @@ class Compiler {
     }
     FixedPointTarget target;
     target.activation = layers_[l].activation;
-    target.activation_bits = options_.activation_bits;
+    target.activation_bits = activation_bits_;
     if (!float_seen_.empty()) target.seen = {float_seen_[l].low, float_seen_[l].high};
     target.proven = !IsMeasured(l);
     target.head_room = options_.head_room;
@@ -374,15 +379,48 @@ class Compiler {
 
   /// The widest that the layers may be, each with the width that it is given or that it needs.
   void QuantiseAll() {
-    quantised_.resize(layers_.size());
+    if (const std::optional<std::size_t> layer = QuantiseEach())
+      Refuse(*layer, "no factor of its residual");
+  }
+  /// The layer that does not fit, if there is one.
+  std::optional<std::size_t> QuantiseEach() {
+    quantised_.assign(layers_.size(), {});
+    widths_.clear();
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       widths_.push_back(WidthsGiven() ? GivenBits(l) : NeededBits(l));
       while (!Quantise(quantised_, l, widths_[l])) {
-        if (widths_[l] == kMaxWidth) Refuse(l, "no factor of its residual");
+        if (widths_[l] == kMaxWidth) return l;
         ++widths_[l];
       }
     }
-    CheckWeights();
+    return std::nullopt;
+  }
+
+  /// More bits of what leaves ReLU and square, where those asked for make more noise than narrower
+  /// widths shall; as many as make the least.
+  void RefineActivations() {
+    const Evaluator evaluator(layers_, network_.Spec().input, images_);
+    const auto noise = [&] {
+      return reference_->Compare(evaluator.Logits(quantised_, evaluator.Input())).noise;
+    };
+    double least = noise();
+    const unsigned asked = activation_bits_;
+    auto best = std::tuple(activation_bits_, quantised_, widths_);
+    for (unsigned more = 1; more <= kMoreActivationBits && least > options_.max_noise / 2 &&
+                            asked + more <= kMostActivationBits;
+         ++more) {
+      activation_bits_ = asked + more;
+      if (QuantiseEach()) break;
+      const double found = noise();
+      Progress(fmt::format("activations of {} bits: noise {:.2g} %", asked + more, 100 * found));
+      if (found >= least) continue;
+      least = found;
+      best = std::tuple(activation_bits_, quantised_, widths_);
+    }
+    std::tie(activation_bits_, quantised_, widths_) = std::move(best);
+    if (activation_bits_ != asked)
+      Report(fmt::format("activations keep {} bits, as {} are too few for this network",
+                         activation_bits_, asked));
   }
 
   /// The fewest bits with which a layer's sums are precise, as far as there are.
@@ -659,6 +697,7 @@ class Compiler {
   std::vector<std::uint8_t> labels_;    // of those images, or none
   std::optional<Reference> reference_;  // the float network on them
   std::vector<Seen> float_seen_;        // each layer's values in it
+  unsigned activation_bits_ = options_.activation_bits;
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;
   bool chosen_ = false;  // the images have had their say on the widths

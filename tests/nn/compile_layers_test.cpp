@@ -122,7 +122,7 @@ TEST(CompileLayersTest, ActivationsKeepTheBitsAskedFor) {
   for (const unsigned bits : {4U, 8U, 11U}) {
     CompileOptions options;
     options.activation_bits = bits;
-    options.accept_loss = true;  // 4 bits are few
+    options.default_fixed_bits = 28;  // no image asks for more
     for (const std::string& activation : {kRelu, kSquare}) {
       const Compiled compiled = Make(kConv + activation + kLast, options);
       // The next layer's widest value says what the bound of the activations is: measured here on

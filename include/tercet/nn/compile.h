@@ -71,8 +71,9 @@ struct CompileOptions {
   /// Where one is not 0 and there are no calibration images: the width of every layer, in fixed
   /// point `default_fixed_bits` (else 14 and 28). No image is looked at then.
   unsigned default_bits = 0, default_fixed_bits = 0;
-  /// Of the largest value that leaves a ReLU on the images. A square's input keeps 3/4 as many, so
-  /// that what leaves has 1.5 times as many.
+  /// Of the largest value that leaves a ReLU on the images; up to 4 more where these alone make
+  /// more than half of `max_noise`. A square's input keeps 3/4 as many, so that what leaves has 1.5
+  /// times as many.
   unsigned activation_bits = 8;
   /// The widths of fixed-point layers hold the values seen on the calibration images and
   /// `head_room` bits more, instead of a proven bound, which grows beyond use in deep networks.
