@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "app/failure.h"
@@ -154,13 +155,13 @@ std::size_t AgreeOnQueries(net::Links& links, nn::MaterialFile& material, std::s
   const auto text = fmt::format("{} {}", header.session, material.Next());
   for (auto& link : links)
     if (link) link->Send({Phase::kSetup, kNextQueryTag, 1, Bytes(text.begin(), text.end())});
-  if (material.Next() >= header.queries)
-    throw ConfigError(material.File().string(),
-                      fmt::format("all of its {} queries are used up", header.queries));
-  if (header.queries - material.Next() < needed)
-    throw ConfigError(material.File().string(),
-                      fmt::format("holds {} unused queries of {} images, {} are needed",
-                                  header.queries - material.Next(), header.batch, needed));
+  std::optional<std::string> shortage;
+  if (material.Next() >= header.queries) {
+    shortage = fmt::format("all of its {} queries are used up", header.queries);
+  } else if (header.queries - material.Next() < needed) {
+    shortage = fmt::format("holds {} unused queries of {} images, {} are needed",
+                           header.queries - material.Next(), header.batch, needed);
+  }
   std::size_t first = material.Next();
   for (auto& link : links) {
     if (!link) continue;
@@ -183,12 +184,22 @@ std::size_t AgreeOnQueries(net::Links& links, nn::MaterialFile& material, std::s
     const std::size_t next = std::stoul(number);
     // Also where this run comes to nothing: a message of such a query may be known somewhere.
     if (next <= header.queries) material.Skip(next);
+    if (shortage) {
+      // Ending this run at once could overtake what the peer must hear to erase as much.
+      try {
+        if (next <= header.queries && header.queries - next >= needed) link->Receive(Phase::kSetup);
+      } catch (const Error&) {
+        // It has ended, for the same reason.
+      }
+      continue;
+    }
     if (next > header.queries || header.queries - next < needed)
       throw ProtocolError(
           fmt::format("party {} has used {} queries of the {} of session {}, {} more are needed",
                       link->Peer(), next, header.queries, session, needed));
     first = std::max(first, next);
   }
+  if (shortage) throw ConfigError(material.File().string(), *shortage);
   return first;
 }
 
