@@ -42,9 +42,9 @@ struct TensorFile {
 };
 
 /// Reads a safetensors file. ConfigError ("FILE tensor NAME" or "FILE header": found, expected;
-/// FILE alone when it cannot be read) when it is missing, over 4 GiB, truncated, has offsets that overlap,
-/// leave gaps or lie outside, a header that is no JSON or over 100 MB, or an unsupported dtype. F16
-/// and BF16 are widened to F32. NaN and infinities are read as they are.
+/// FILE alone when it cannot be read) when it is missing, over 4 GiB, truncated, has offsets that
+/// overlap, leave gaps or lie outside, a header that is no JSON or over 100 MB, or an unsupported
+/// dtype. F16 and BF16 are widened to F32. NaN and infinities are read as they are.
 TensorFile LoadTensors(const std::filesystem::path& file);
 /// Its string metadata alone; the data stay unread. ConfigError as above.
 std::map<std::string, std::string> LoadTensorMetadata(const std::filesystem::path& file);
@@ -52,8 +52,8 @@ std::map<std::string, std::string> LoadTensorMetadata(const std::filesystem::pat
 TensorFile ParseTensors(const std::vector<std::uint8_t>& bytes, const std::string& name);
 /// SHA-256 in hex of all that a file holds but its metadata `left_out` (where the digest itself may
 /// stand): that of "<length> <key> <length> <text>\n" for each piece of metadata, in the order of
-/// keys, followed by "<length> <name> <dtype> [<size>, ...] <SHA-256 of the bytes in hex>\n" for each
-/// tensor, in the order of names; lengths in bytes.
+/// keys, followed by "<length> <name> <dtype> [<size>, ...] <SHA-256 of the bytes in hex>\n" for
+/// each tensor, in the order of names; lengths in bytes.
 std::string ContentDigest(const TensorFile& data, const std::string& left_out);
 /// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's
 /// bytes do not fit its shape or it is named "__metadata__".
