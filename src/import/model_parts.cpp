@@ -13,7 +13,6 @@
 
 namespace tercet::importer {
 
-
 static_assert(std::endian::native == std::endian::little, "raw_data is little endian");
 
 std::string SizesText(const Sizes& sizes) { return fmt::format("[{}]", fmt::join(sizes, ", ")); }

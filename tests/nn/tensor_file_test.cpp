@@ -241,8 +241,7 @@ TEST(TensorFile, NamesFilesItCannotReadOrWrite) {
   ExpectConfigError([&] { LoadTensors(bad); }, bad + " header", "truncated");
 
   const std::string nowhere = (scratch.Path() / "no" / "m.safetensors").string();
-  ExpectConfigError([&] { SaveTensors(Example(), nowhere); }, nowhere,
-                    "no: No such file");
+  ExpectConfigError([&] { SaveTensors(Example(), nowhere); }, nowhere, "no: No such file");
   // A directory cannot be replaced; the temporary file must not stay behind.
   const std::filesystem::path directory = scratch.Path() / "dir";
   std::filesystem::create_directory(directory);
