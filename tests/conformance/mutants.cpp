@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "conformance/pinned.h"
-#include "lut/layout.h"
+#include "suites/lut/layout.h"
 #include "tercet/base/error.h"
 
 namespace tercet::conformance {

@@ -1,0 +1,158 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "common/dealer/expansion.h"
+#include "common/dealer/steps.h"
+
+namespace tercet::protocols::dealer {
+
+/// An activation with a dealer but for the comparison, which is what such suites differ in:
+///
+///   1. open_masked: z = a + b, a at D, b at E1 and E2;
+///   2. Comparison: shares of the formula's bits, or at once of D's elements;
+///   3. selection of D's elements by the opened bits, or max-pool by OR steps;
+///   4. the formula, and reshare_evaluators.
+///
+/// A Comparison has, for the spec that it was made for,
+///
+///     struct Material { void Visit(mpc::Archive&); };  // what an evaluator keeps
+///     bool GivesElements() const;                      // else bits; bits where there is a pool
+///     template <Word W> Bits Deal(Context&, Ends&, const Formula&, std::span<const W> a) const;
+///     Material Take(Context&, Ends&, const Formula&, std::size_t count) const;
+///     template <Word W> Bits CompareBits(Context&, const Ends&, const Formula&, const Material&,
+///                                        std::span<const W> b) const;      // s, then carry
+///     template <Word W, Word V> Buffer<V> CompareElements(...the same...) const;
+///
+/// CompareBits gives shares of bits that differ from s and carry by offsets that D knows and Deal
+/// returns. Deal runs at D and Take at an evaluator, both offline, with draws in the same order;
+/// the other two online at the evaluators. Every share that D holds is drawn from the keys it has
+/// with E1 and E2.
+template <class Comparison>
+class Activation final : public mpc::Activation {
+ public:
+  /// `suite` names the streams, "<layer>/<suite>".
+  Activation(mpc::Party& party, const mpc::ActivationSpec& spec, Comparison comparison,
+             const std::string& suite, const mpc::Roles& roles)
+      : spec_(spec),
+        formula_(spec),
+        comparison_(std::move(comparison)),
+        ends_(party, spec, suite, roles) {
+    if (spec.pool) pool_ = PoolSteps(spec);
+  }
+
+  mpc::Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) override {
+    auto material = std::make_unique<Material>();
+    const std::size_t count = spec_.in.Size() * batch;
+    if (ends_.IsDealer()) {
+      ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
+        const auto masked = DealMasked<W>(ends_, spec_, batch, z, material->open_mask);
+        const std::span<const W> a(masked.data(), masked.size());
+        const Bits offsets = comparison_.template Deal<W>(ctx, ends_, formula_, a);
+        if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, offsets, spec_.out_bits);
+        DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch);
+      });
+    } else {
+      material->open_mask = DrawOpenMask(ends_, spec_, batch);
+      material->comparison = comparison_.Take(ctx, ends_, formula_, count);
+      if (Selects())
+        material->selection = TakeSelection(ctx, ends_, formula_, count, spec_.out_bits);
+      material->pool = TakeOrSteps(ctx, ends_, pool_, spec_, batch);
+    }
+    mpc::Prepared prepared;
+    prepared.known = DrawOutput(ends_, spec_, batch);
+    prepared.correlation = std::move(material);
+    return prepared;
+  }
+
+  std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
+    return std::make_unique<Material>();
+  }
+
+  AnyShare Run(Context& ctx, mpc::Prepared prepared, const AnyMatrix& z) override {
+    auto& material = static_cast<Material&>(*prepared.correlation);
+    if (ends_.IsDealer()) {
+      if (!spec_.dealt) SendDifference(ctx, ends_, spec_, material.open_mask, z);
+      return std::move(prepared.known);
+    }
+    return ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
+      return ring::DispatchWord(spec_.out_bits, [&]<ring::Word V>(V) {
+        return RunEvaluator<W, V>(ctx, material, std::move(prepared.known), z.As<W>());
+      });
+    });
+  }
+
+ private:
+  struct Material final : mpc::Correlation {
+    AnyMatrix open_mask;  // at D, where its share is not known offline: the share to be
+    typename Comparison::Material comparison;
+    Selection selection;
+    std::vector<OrMaterial> pool;
+    void Visit(mpc::Archive& archive) override { archive(open_mask)(comparison)(selection)(pool); }
+  };
+
+  bool Selects() const { return !spec_.pool && !comparison_.GivesElements(); }
+
+  template <ring::Word W, ring::Word V>
+  AnyShare RunEvaluator(Context& ctx, Material& material, AnyShare share,
+                        const Matrix<W>& z) const {
+    const bool one = ends_.IsE1();
+    const std::size_t batch = z.shape()[1];
+
+    // Step 1, open_masked: z = a + b.
+    auto& masked = material.open_mask.template As<W>();
+    OpenMasked<W>(ctx, ends_, spec_, masked, z);  // 1 hop, n bits
+    const std::span<const W> b(masked.data(), masked.size());
+
+    // Steps 2 and 3.
+    Matrix<V> out;
+    if (spec_.pool) {
+      Bits bits = comparison_.template CompareBits<W>(ctx, ends_, formula_, material.comparison, b);
+      for (std::size_t i = 0; one && i < bits.size(); ++i) bits[i] ^= formula_.SignFlip(b[i]);
+      out = RunOrSteps<V>(ctx, ends_, pool_, material.pool, std::move(bits), spec_,
+                          batch);  // 1 hop a step
+    } else {
+      Buffer<V> elements;
+      if (comparison_.GivesElements()) {
+        elements = comparison_.template CompareElements<W, V>(ctx, ends_, formula_,
+                                                              material.comparison, b);
+      } else {
+        Bits bits =
+            comparison_.template CompareBits<W>(ctx, ends_, formula_, material.comparison, b);
+        elements = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
+                                   spec_.out_bits);  // 1 hop, 1 or 2 bits
+      }
+      // Step 4: from b and shares of D's elements.
+      out = ring::MakeMatrix<V>(z.shape()[0], batch);
+      formula_.Finish<W, V>(one, b, elements, std::span<V>(out.data(), out.size()));
+    }
+    return ReshareEvaluators<V>(ctx, ends_, std::move(share), std::move(out),
+                                spec_.out_bits);  // 1 hop, l' bits
+  }
+
+  mpc::ActivationSpec spec_;
+  Formula formula_;
+  Comparison comparison_;
+  std::vector<OrStep> pool_;
+  Ends ends_;
+};
+
+/// The cost of an Activation: `add_comparison(cost)` adds that of the comparison.
+template <class F>
+mpc::Cost ActivationCost(const mpc::ActivationSpec& spec, const mpc::Roles& roles,
+                         bool gives_elements, F&& add_comparison) {
+  mpc::Cost cost;
+  AddOpenMasked(cost, spec, roles);
+  add_comparison(cost);
+  if (spec.pool) {
+    AddOrSteps(cost, PoolSteps(spec), spec, roles);
+  } else if (!gives_elements) {
+    AddSelection(cost, Formula(spec), spec, roles);
+  }
+  AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
+  return cost;
+}
+
+}  // namespace tercet::protocols::dealer

@@ -1,0 +1,134 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <random>
+
+#include "common/dealer/formula.h"
+#include "common/dealer/lookup.h"
+#include "common/dealer/steps.h"
+
+// The messages are tested through the suites that use them; here the lookups by themselves.
+namespace tercet::protocols::dealer {
+namespace {
+
+mpc::ActivationSpec Pooled(mpc::Shape3 in, mpc::PoolShape pool) {
+  mpc::ActivationSpec spec;
+  spec.layer = "act";
+  spec.in = in;
+  spec.pool = pool;
+  return spec;
+}
+
+TEST(PoolStepsTest, SmallWindowsAtOnceLargerOnesRowByRow) {
+  const auto small = PoolSteps(Pooled({1, 2, 4}, {2, 2}));
+  ASSERT_EQ(small.size(), 1u);
+  EXPECT_EQ(small[0].width, 4u);
+  EXPECT_TRUE(small[0].last);
+  EXPECT_THAT(small[0].rows, testing::ElementsAre(0, 1, 4, 5, 2, 3, 6, 7));
+  const auto large = PoolSteps(Pooled({1, 3, 3}, {3, 1}));
+  ASSERT_EQ(large.size(), 2u);
+  EXPECT_FALSE(large[0].last);
+  EXPECT_TRUE(large[1].last);
+  EXPECT_THAT(large[0].rows, testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8));
+  EXPECT_THAT(large[1].rows, testing::ElementsAre(0, 1, 2));
+}
+
+TEST(OrRowsTest, IsFalseOnlyWhereTheMaskedIndexIsTheMask) {
+  for (unsigned width = 1; width <= kMaxWindow; ++width) {
+    Bits rho;
+    for (unsigned r = 0; r < 1u << width; r += width) rho.push_back(static_cast<std::uint8_t>(r));
+    const Bytes rows = OrRows(width, rho);
+    ASSERT_EQ(rows.size(), TableBytes(rho.size(), width));
+    for (std::size_t i = 0; i < rho.size(); ++i)
+      for (unsigned v = 0; v < 1u << width; ++v) {
+        const std::size_t bit = (i << width) + v;
+        ASSERT_EQ(rows[bit / 8] >> (bit % 8) & 1, v != rho[i] ? 1 : 0) << width << " " << v;
+      }
+  }
+}
+
+// Entry 0 of an OR is not sent; both evaluators still find their shares of it.
+TEST(OrTableTest, SharesOfEveryEntryAddUp) {
+  const OrTable table{5, 2, 11};
+  EXPECT_EQ(table.Dealt(), 3u);
+  const std::vector<std::uint8_t> zero_at{0, 1, 2, 3, 3};
+  std::mt19937_64 rng(7);
+  Buffer<std::uint16_t> masks, dealt;
+  for (std::size_t i = 0; i < table.count; ++i)
+    for (std::uint8_t v = 1; v < 4; ++v) {
+      masks.push_back(static_cast<std::uint16_t>(rng()));
+      dealt.push_back(static_cast<std::uint16_t>((v != zero_at[i] ? 1 : 0) - masks.back()));
+    }
+  for (std::uint8_t v = 0; v < 4; ++v) {
+    const Bits e(table.count, v);
+    Buffer<std::uint16_t> first(table.count), second(table.count);
+    SelectEntries<std::uint16_t>(table, masks, e, 0, first);
+    SelectEntries<std::uint16_t>(table, dealt, e, 3, second);
+    for (std::size_t i = 0; i < table.count; ++i)
+      EXPECT_EQ(static_cast<std::uint16_t>(first[i] + second[i]), v != zero_at[i] ? 1 : 0)
+          << i << " " << int{v};
+  }
+}
+
+TEST(SelectEntryTest, FindsEveryEntry) {
+  for (unsigned k = 0; k <= 5; ++k) {
+    const std::size_t size = std::size_t{1} << k;
+    Buffer<std::uint32_t> rows(size * size), out(size);
+    Bits e(size);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::uint32_t>(i * 77);
+    for (std::size_t i = 0; i < size; ++i) e[i] = static_cast<std::uint8_t>(size - 1 - i);
+    SelectEntry<std::uint32_t>(k, rows, e, out);
+    for (std::size_t i = 0; i < size; ++i) EXPECT_EQ(out[i], rows[i * size + e[i]]) << k;
+  }
+}
+
+// The formulas, for every split of every value into a + b, without shares: D's elements for the
+// true bits, and what the evaluators make of them.
+TEST(FormulaTest, GivesTheActivationOfEverySplit) {
+  for (auto kind :
+       {mpc::ActivationKind::kSign, mpc::ActivationKind::kRelu, mpc::ActivationKind::kSquare})
+    for (unsigned n = 2; n <= 6; ++n)
+      for (unsigned shift = 0; shift < (kind == mpc::ActivationKind::kSign ? 1 : n); ++shift) {
+        mpc::ActivationSpec spec;
+        spec.kind = kind;
+        spec.value_bits = n;
+        spec.shift = shift;
+        const Formula formula(spec);
+        const unsigned size = 1u << n;
+        for (std::uint8_t a = 0; a < size; ++a)
+          for (std::uint8_t b = 0; b < size; ++b) {
+            const auto other = static_cast<std::uint8_t>(b ^ formula.Complement<std::uint8_t>());
+            const auto greater = [&](unsigned bits) {
+              const unsigned low = (1u << bits) - 1;
+              return (a & low) > (other & low) ? 1u : 0u;
+            };
+            const std::uint16_t s =
+                static_cast<std::uint16_t>(greater(formula.ComparedBits()) ^ formula.Flip(a));
+            const std::uint16_t carry = static_cast<std::uint16_t>(greater(shift));
+            std::array<std::uint16_t, 3> elements{};
+            const std::array<std::uint8_t, 1> own{a}, theirs{b};
+            formula.Entries<std::uint8_t, std::uint16_t>(own, &s, &carry, elements.data());
+            std::array<std::uint16_t, 1> out{};
+            formula.Finish<std::uint8_t, std::uint16_t>(
+                true, theirs, std::span<const std::uint16_t>(elements), out);
+            const std::int64_t z = ring::Decode(static_cast<std::uint8_t>(a + b), n);
+            const std::int64_t expected = kind == mpc::ActivationKind::kSign ? (z >= 0 ? 1 : 0)
+                                          : kind == mpc::ActivationKind::kRelu
+                                              ? std::max<std::int64_t>(z, 0) >> shift
+                                              : (z >> shift) * (z >> shift);
+            ASSERT_EQ(out[0], static_cast<std::uint16_t>(expected))
+                << mpc::ActivationName(kind) << " of " << z << " >> " << shift
+                << ", a = " << int{a};
+          }
+      }
+}
+
+TEST(PiecesTest, AreWholeBlocksOfAboutOneSize) {
+  EXPECT_EQ(PieceElements(1), std::size_t{1} << 23);
+  EXPECT_EQ(PieceElements(288), 7 * kBlock);
+  EXPECT_EQ(PieceElements(100'000), kBlock);
+}
+
+}  // namespace
+}  // namespace tercet::protocols::dealer

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/dealer/formula.h"
+#include "common/dealer/steps.h"
+
+/// D's elements of a formula as polynomials in opened bits (README.md, "Masked monomials").
+namespace tercet::protocols::dealer {
+
+/// A product of flags: bit i is set where flag i is a factor; 0 is the empty product, 1.
+using Monomial = std::uint8_t;
+/// A sum of different products.
+using Sum = std::vector<Monomial>;
+
+/// The product of two sums, as flags are 0 or 1: f f = f. Each product comes once.
+Sum Product(const Sum& x, const Sum& y);
+/// Every subset of a product, once, in ascending order.
+Sum Closure(const Sum& products);
+
+/// What a formula's s and carry are in terms of flags. The products of one sum exclude each other,
+/// so the sum is the same in every ring and as XOR.
+struct Carries {
+  Sum s, carry;  ///< no carry: empty
+  Sum both;      ///< s * carry, where neither flips
+};
+
+/// E1 and E2 have opened bits c_i = f_i ^ rho_i, D knows rho. A product of flags is a polynomial in
+/// the c_i, whose coefficients D knows, and so are D's elements. D deals the coefficients; the
+/// evaluators add up those of the products whose bits are all 1. No message online, and no branch
+/// or address depends on rho, on c or on shares. Thread safe.
+class Expansion {
+ public:
+  Expansion(const Formula& formula, const Carries& carries, unsigned out_bits);
+
+  /// Ring elements that D deals for one element of the layer.
+  std::size_t Dealt() const { return terms_.size(); }
+  /// Bytes of the messages for `count` elements.
+  std::uint64_t DealtBytes(std::size_t count) const;
+
+  /// At D, offline, for the masks `rho` of the flags; where flip_i is 1, s is the complement of its
+  /// sum of flags.
+  template <ring::Word W>
+  void Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
+            std::span<const std::uint8_t> rho, std::span<const std::uint8_t> flips) const;
+  /// At an evaluator, offline: its shares of the coefficients.
+  AnyMatrix Take(Context& ctx, Ends& ends, std::size_t count) const;
+  /// At an evaluator, online: additive shares of the elements, element j of all at j * count.
+  template <ring::Word V>
+  Buffer<V> Evaluate(const Ends& ends, const AnyMatrix& shares, const Bits& c) const;
+
+ private:
+  /// A coefficient of one of D's elements.
+  struct Term {
+    std::size_t element;
+    Monomial product;
+  };
+  template <ring::Word W, ring::Word V>
+  void Coefficients(const Formula& formula, std::span<const W> a, const std::uint8_t* rho,
+                    const std::uint8_t* flips, V* out) const;
+
+  Carries carries_;
+  std::vector<bool> uses_;  // of element j and basis function k, at 4 * j + k
+  std::vector<Term> terms_;
+  std::vector<Monomial> products_;  // all that occur, each once
+  /// Where element 0 is s, and s is one flag, it is r + (1 - 2 r) c: one coefficient serves for
+  /// both. That flag, else 0.
+  Monomial implied_ = 0;
+  std::size_t elements_;
+  unsigned out_bits_;
+};
+
+// ------------------------------------------------------------------------------------------------
+// selection: XOR-shared bits s and carry become shares of D's elements of a formula. 1 hop, 2 *
+// SharedBits() bits.
+/// The expansion of the layer's elements in both bits.
+Expansion SelectionExpansion(const Formula& formula, unsigned out_bits);
+/// What an evaluator keeps.
+struct Selection {
+  Bits mask;  ///< of the bits
+  AnyMatrix coefficients;
+  void Visit(mpc::Archive& archive) { archive(mask)(coefficients); }
+};
+/// At D, offline; `offsets` are by what the bits differ from those that the evaluators share.
+template <ring::Word W>
+void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
+                   const Bits& offsets, unsigned out_bits);
+/// At an evaluator, offline.
+Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
+                        unsigned out_bits);
+/// At E1 and E2, online: `bits` are XOR shares of s, and of carry in the second bit.
+template <ring::Word V>
+Buffer<V> RunSelection(Context& ctx, const Ends& ends, const Formula& formula,
+                       const Selection& selection, Bits bits, unsigned out_bits) {
+  const Bits c =
+      OpenBits(ctx, ends, std::move(bits), selection.mask, formula.SharedBits());  // 1 hop
+  return SelectionExpansion(formula, out_bits).Evaluate<V>(ends, selection.coefficients, c);
+}
+/// After what is sent before.
+void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
+                  const mpc::Roles& roles);
+
+}  // namespace tercet::protocols::dealer

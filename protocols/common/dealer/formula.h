@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "common/dealer/lookup.h"
+
+namespace tercet::protocols::dealer {
+
+/// How an activation follows from z = a + b mod 2^n, with a known to D and b to E1 and E2, and from
+/// two carries of that addition: `s`, the sign, and `carry`, that of the lowest `shift` bits. D
+/// gives, for each value of the two, ring elements; of those that hold, the evaluators have
+/// additive shares, and the rest is theirs to compute. README.md derives the formulas. Exact in
+/// every output ring. Stateless but for the layer's widths; thread safe.
+///
+///     s for sign and relu: 1 ^ a_top ^ [a_low + b_low >= 2^(n-1)], so [z >= 0] = s ^ b_top;
+///     s for square: [a + b' >= 2^n], with b' = b + 2^(n-1).
+class Formula {
+ public:
+  explicit Formula(const mpc::ActivationSpec& spec)
+      : kind_(spec.kind), bits_(spec.value_bits), shift_(spec.shift) {}
+
+  /// Low bits of a, and of b or b', whose sum decides s: n - 1, of square n.
+  unsigned ComparedBits() const {
+    return kind_ == mpc::ActivationKind::kSquare ? bits_ : bits_ - 1;
+  }
+  /// Bits of the second carry, 0 where there is none.
+  unsigned CarryBits() const { return shift_; }
+  /// Bits that are shared of each element before D's elements are looked up: s, then carry.
+  unsigned SharedBits() const { return shift_ > 0 ? 2 : 1; }
+  /// Ring elements that D gives for one value of s and carry.
+  std::size_t Elements() const {
+    return kind_ == mpc::ActivationKind::kSign ? 1 : kind_ == mpc::ActivationKind::kRelu ? 3 : 2;
+  }
+  /// D's elements are sums of these functions of s and carry, with factors that depend on a: 1, s,
+  /// carry, s * carry.
+  static constexpr std::size_t kBasis = 4;
+  /// Whether element j has basis function k.
+  bool Uses(std::size_t j, std::size_t k) const;
+  /// Whether element 0 is s itself.
+  bool FirstIsS() const { return kind_ != mpc::ActivationKind::kSquare; }
+
+  /// a carry is [a > b ^ Complement()] in the bits that are added: the complement of b, or of b'.
+  template <ring::Word W>
+  W Complement() const {
+    const W all = static_cast<W>(~W{0});
+    return kind_ == mpc::ActivationKind::kSquare ? static_cast<W>(all ^ Top<W>()) : all;
+  }
+  /// At D: s ^ [a_compared > complement of b_compared].
+  template <ring::Word W>
+  std::uint8_t Flip(W a) const {
+    return kind_ == mpc::ActivationKind::kSquare
+               ? 0
+               : static_cast<std::uint8_t>(~(a >> (bits_ - 1)) & 1);
+  }
+  /// At D: what to set in a number that is not a, so that its Flip is 0 and its compared bits stay.
+  template <ring::Word W>
+  W TopWithoutFlip() const {
+    return kind_ == mpc::ActivationKind::kSquare ? W{0} : Top<W>();
+  }
+  /// At E1 and E2: [z >= 0] ^ s, for sign.
+  template <ring::Word W>
+  std::uint8_t SignFlip(W b) const {
+    return static_cast<std::uint8_t>(b >> (bits_ - 1) & 1);
+  }
+
+  /// At D: the factor of basis function k in element j, for each a_i, at out[(j * kBasis + k) *
+  /// a.size() + i]; those that are not used are left alone. No branch or address depends on a.
+  template <ring::Word W, ring::Word V>
+  void Factors(std::span<const W> a, V* out) const;
+  /// At D: its elements, out[j * a.size() + i], for a_i, s_i and carry_i, bits in words.
+  template <ring::Word W, ring::Word V>
+  void Entries(std::span<const W> a, const V* s, const V* carry, V* out) const;
+  /// At E1 (`one`) and E2: an additive share of the activation, from b and shares of D's elements,
+  /// element j of all at j * b.size(). No branch or address depends on them.
+  template <ring::Word W, ring::Word V>
+  void Finish(bool one, std::span<const W> b, std::span<const V> elements, std::span<V> out) const;
+
+ private:
+  template <ring::Word W>
+  W Top() const {
+    return static_cast<W>(W{1} << (bits_ - 1));
+  }
+
+  mpc::ActivationKind kind_;
+  unsigned bits_, shift_;
+};
+
+}  // namespace tercet::protocols::dealer

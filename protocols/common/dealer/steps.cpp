@@ -1,0 +1,232 @@
+#include "common/dealer/steps.h"
+
+#include "tercet/ring/kernels.h"
+#include "tercet/ring/pack.h"
+
+namespace tercet::protocols::dealer {
+namespace {
+
+void XorInto(Bits& x, const Bits& y) {
+  // Plain pointers: bytes may alias the vectors themselves, which would keep the loop scalar.
+  std::uint8_t* to = x.data();
+  const std::uint8_t* from = y.data();
+  for (std::size_t i = 0, n = x.size(); i < n; ++i) to[i] ^= from[i];
+}
+
+}  // namespace
+
+Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
+           const mpc::Roles& roles)
+    : id_(party.Id()), dealer_(roles.helper), e1_(roles.Evaluator1()), e2_(roles.Evaluator2()) {
+  const std::string purpose = spec.layer + "/" + suite;
+  if (!IsE2()) with_e1_ = party.Keys().Open(e1_, purpose);
+  if (!IsE1()) with_e2_ = party.Keys().Open(dealer_, purpose);
+  if (IsDealer()) coins_ = party.Keys().OpenCoins(purpose);
+  if (!spec.dealt && IsDealer()) unshared_ = party.Keys().Open(dealer_, purpose + "/redeal");
+}
+
+void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+                    const AnyMatrix& redealt, const AnyMatrix& z) {
+  ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
+    const Matrix<W> difference = z.As<W>() - redealt.As<W>();
+    const std::span<const W> all(difference.data(), difference.size());
+    ForRanges(all.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+      ctx.Send(ends.E1(), all.subspan(begin, n), spec.value_bits);  // 1 hop, n bits
+    });
+  });
+}
+
+AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
+  return ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
+    return AnyMatrix(ends.WithDealer().Draw<W>(spec.in.Size(), batch), spec.ring_bits);
+  });
+}
+
+Bits DrawBits(crypto::PrfStream& stream, std::size_t count, unsigned width) {
+  Bits bits(count);
+  stream.Fill(bits);
+  const auto low = ring::LowMask<std::uint8_t>(width);
+  for (auto& b : bits) b &= low;
+  return bits;
+}
+
+Bits DrawRho(Ends& ends, std::size_t count, unsigned width) {
+  Bits rho = DrawBits(ends.WithE1(), count, width);
+  XorInto(rho, DrawBits(ends.WithE2(), count, width));
+  return rho;
+}
+
+Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width) {
+  CheckSize("a mask", mask.size(), own.size());
+  XorInto(own, mask);
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own).subspan(begin, n), width,
+             begin > 0);  // 1 hop
+  });
+  Bits other(own.size());
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Receive(ends.Peer(), std::span<std::uint8_t>(other).subspan(begin, n), width);
+  });
+  XorInto(other, own);
+  return other;
+}
+
+AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt,
+                       unsigned bits) {
+  return ring::DispatchWord(bits, [&]<ring::Word V>(V) {
+    auto shares = ring::MakeMatrix<V>(count * dealt, 1);
+    ForRanges(count, PieceElements(dealt * bits), [&](std::size_t begin, std::size_t n) {
+      const std::span<V> piece(shares.data() + begin * dealt, n * dealt);
+      if (ends.IsE1()) {
+        ends.WithE1().Draw(piece);
+      } else {
+        ctx.Receive(ends.Dealer(), piece, bits);
+      }
+    });
+    return AnyMatrix(std::move(shares), bits);
+  });
+}
+
+void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
+                 const mpc::ActivationSpec& spec, std::size_t batch) {
+  for (const auto& step : steps) {
+    const std::size_t outputs = step.OutRows() * batch;
+    Bits rho = DrawRho(ends, outputs, step.width);
+    if (&step == &steps.front()) XorInto(rho, GatherWindows(step, offsets, batch));
+    const auto rows = [&](std::size_t begin, std::size_t n) {
+      return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
+    };
+    if (step.last) {
+      const OrTable table{outputs, step.width, spec.out_bits};
+      ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+        DealElements<V>(ctx, ends, outputs, table.Dealt(), spec.out_bits,
+                        [&](std::size_t begin, std::size_t n, V* values) {
+                          const Bytes bits = rows(begin, n);
+                          for (std::size_t i = 0; i < n; ++i)
+                            for (std::size_t v = 1; v <= table.Dealt(); ++v) {
+                              const std::size_t at = (i << table.width) + v;
+                              *values++ = static_cast<V>(bits[at / 8] >> at % 8 & 1);
+                            }
+                        });
+      });
+      continue;
+    }
+    ForRanges(outputs, PieceElements(std::size_t{1} << step.width),
+              [&](std::size_t begin, std::size_t n) {
+                Bytes table = rows(begin, n), mask(table.size());
+                ends.WithE1().Fill(mask);
+                XorInto(table, mask);
+                ctx.SendBytes(ends.E2(), std::move(table));  // offline
+              });
+  }
+}
+
+std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+                                    const mpc::ActivationSpec& spec, std::size_t batch) {
+  std::vector<OrMaterial> all;
+  for (const auto& step : steps) {
+    const std::size_t outputs = step.OutRows() * batch;
+    const std::size_t piece = PieceElements(std::size_t{1} << step.width);
+    OrMaterial taken;
+    taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
+    if (step.last) {
+      const OrTable table{outputs, step.width, spec.out_bits};
+      taken.entries = TakeElements(ctx, ends, outputs, table.Dealt(), spec.out_bits);
+    } else if (ends.IsE1()) {
+      taken.bits.resize(TableBytes(outputs, step.width));
+      ForRanges(outputs, piece, [&](std::size_t begin, std::size_t n) {
+        ends.WithE1().Fill(std::span<std::uint8_t>(taken.bits)
+                               .subspan(TableBytes(begin, step.width), TableBytes(n, step.width)));
+      });
+    } else {
+      taken.bits = TakePieces(ctx, ends, outputs, piece,
+                              [&](std::size_t n) { return TableBytes(n, step.width); });
+    }
+    all.push_back(std::move(taken));
+  }
+  return all;
+}
+
+template <ring::Word V>
+Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                     const std::vector<OrMaterial>& material, Bits bits,
+                     const mpc::ActivationSpec& spec, std::size_t batch) {
+  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
+               "{} OR steps, material of {}", steps.size(), material.size());
+  for (std::size_t k = 0;; ++k) {
+    const auto& step = steps[k];
+    const Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
+                                 step.width);  // 1 hop
+    if (step.last) {
+      auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
+      const OrTable table{window.size(), step.width, spec.out_bits};
+      const auto& entries = material[k].entries.As<V>();
+      CheckSize("a table's entries", entries.size(), table.count * table.Dealt());
+      SelectEntries<V>(table, {entries.data(), entries.size()}, window,
+                       ends.IsE2() ? static_cast<V>(table.Dealt()) : V{0},
+                       {out.data(), out.size()});
+      return out;
+    }
+    CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
+    bits.assign(window.size(), 0);
+    ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
+                                      window.size(), step.width, 0);
+  }
+}
+
+#define TERCET_DEALER_OR(V)                                                           \
+  template Matrix<V> RunOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
+                                   const std::vector<OrMaterial>&, Bits,              \
+                                   const mpc::ActivationSpec&, std::size_t);
+TERCET_DEALER_OR(std::uint8_t)
+TERCET_DEALER_OR(std::uint16_t)
+TERCET_DEALER_OR(std::uint32_t)
+TERCET_DEALER_OR(std::uint64_t)
+#undef TERCET_DEALER_OR
+
+AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
+  return ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+    AnyShare known;
+    if (!ends.IsE1())
+      (ends.IsDealer() ? known.mine : known.next) =
+          AnyMatrix(ends.WithE2().Draw<V>(spec.Out().Size(), batch), spec.out_bits);
+    if (!ends.IsE2())
+      (ends.IsDealer() ? known.next : known.mine) =
+          AnyMatrix(ends.WithE1().Draw<V>(spec.Out().Size(), batch), spec.out_bits);
+    return known;
+  });
+}
+
+void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits) {
+  const int e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
+  const std::uint64_t bytes = ring::PackedBytes(count, bits);
+  cost.Add(mpc::Phase::kOnline, {{e1, e2, bytes}, {e2, e1, bytes}});
+}
+
+void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
+  if (!spec.dealt)
+    cost.Add(mpc::Phase::kOnline, {{roles.helper, roles.Evaluator1(),
+                                    ring::PackedBytes(spec.Elements(), spec.value_bits)}});
+  AddExchange(cost, roles, spec.Elements(), spec.value_bits);
+}
+
+void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
+                const mpc::Roles& roles) {
+  for (const auto& step : steps) {
+    const std::size_t outputs = step.OutRows() * spec.batch;
+    const OrTable table{outputs, step.width, spec.out_bits};
+    AddDealt(cost, roles,
+             step.last ? ring::PackedBytes(outputs * table.Dealt(), spec.out_bits)
+                       : TableBytes(outputs, step.width));
+    AddExchange(cost, roles, outputs, step.width);
+  }
+}
+
+void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes) {
+  cost.Add(mpc::Phase::kOffline, {{roles.helper, roles.Evaluator2(), bytes}});
+}
+
+void Register(mpc::Registry& registry);
+void Register(mpc::Registry& /*registry*/) {}  // steps of suites with a dealer: no suite to add
+
+}  // namespace tercet::protocols::dealer

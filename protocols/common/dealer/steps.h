@@ -1,0 +1,222 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/dealer/lookup.h"
+#include "tercet/mpc/party.h"
+#include "tercet/mpc/suite.h"
+
+/// The messages that suites with a dealer have in common. D is the helper, E1 and E2 the
+/// evaluators. Every share that D holds is drawn from the keys it has with E1 and with E2, so it
+/// receives nothing, and all it sends is independent of the inputs. What E1 and E2 receive is
+/// masked by a key that the receiver lacks.
+namespace tercet::protocols::dealer {
+
+using mpc::AnyMatrix;
+using mpc::AnyShare;
+using mpc::Context;
+using mpc::Matrix;
+
+/// Who is who in one layer, and the streams that this party draws from. Every draw happens offline,
+/// in the same order at both holders. Not thread safe.
+class Ends {
+ public:
+  /// Opens the streams "<layer>/<suite>" of k_{D+1} (held by D and E1) and of k_D (held by D and
+  /// E2), and at D its coins. Throws InternalError when they were opened before.
+  Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
+       const mpc::Roles& roles);
+
+  int Dealer() const { return dealer_; }
+  int E1() const { return e1_; }
+  int E2() const { return e2_; }
+  bool IsDealer() const { return id_ == dealer_; }
+  bool IsE1() const { return id_ == e1_; }
+  bool IsE2() const { return id_ == e2_; }
+  /// The other evaluator, at an evaluator.
+  int Peer() const { return IsE1() ? e2_ : e1_; }
+
+  crypto::PrfStream& WithE1() { return *with_e1_; }  ///< at D and E1
+  crypto::PrfStream& WithE2() { return *with_e2_; }  ///< at D and E2
+  /// At an evaluator: the stream it has with D.
+  crypto::PrfStream& WithDealer() { return IsE1() ? *with_e1_ : *with_e2_; }
+  /// At D, where its share of the layer's input is not known offline: draws that nobody follows.
+  crypto::PrfStream& Unshared() { return *unshared_; }
+  /// At D: public coins.
+  crypto::PrfStream& Coins() { return *coins_; }
+
+ private:
+  int id_, dealer_, e1_, e2_;
+  std::optional<crypto::PrfStream> with_e1_, with_e2_, unshared_, coins_;
+};
+
+// ------------------------------------------------------------------------------------------------
+// Large layers go in messages of about kPieceBytes, each sent before the next is computed; what is
+// sent in pieces is received in the same ones. All are whole bytes, so together they are as long as
+// one message. Sending them all before any is received is one hop.
+/// Elements of a message between the evaluators.
+inline constexpr std::size_t kExchangeElements = std::size_t{1} << 17;
+/// Material may come from a file: throws InternalError unless what an evaluator kept is as large as
+/// the layer needs.
+inline void CheckSize(const char* what, std::size_t found, std::size_t expected) {
+  TERCET_CHECK(found == expected, "material with {} of size {}, expected {}", what, found,
+               expected);
+}
+/// Adds to `values` what `from` sent, which fits in one piece.
+template <ring::Word W>
+void ReceiveAdd(Context& ctx, int from, std::span<W> values, unsigned bits) {
+  Buffer<W> other(values.size());
+  ctx.Receive(from, std::span<W>(other), bits);
+  for (std::size_t i = 0; i < other.size(); ++i) values[i] = static_cast<W>(values[i] + other[i]);
+}
+/// Both evaluators send `own`, of `bits` bits each, and add what they receive. 1 hop.
+template <ring::Word W>
+void ExchangeAdd(Context& ctx, const Ends& ends, std::span<W> own, unsigned bits) {
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Send(ends.Peer(), std::span<const W>(own.subspan(begin, n)), bits, begin > 0);
+  });
+  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ReceiveAdd(ctx, ends.Peer(), own.subspan(begin, n), bits);
+  });
+}
+/// At E2, offline: what D deals of `count` elements in messages of `step` elements, bytes_of(n)
+/// bytes each, one after the other.
+template <class F>
+Bytes TakePieces(Context& ctx, const Ends& ends, std::size_t count, std::size_t step,
+                 F&& bytes_of) {
+  Bytes all;
+  ForRanges(count, step, [&](std::size_t, std::size_t n) {
+    Bytes piece = ctx.ReceiveBytes(ends.Dealer(), bytes_of(n));
+    if (n == count) {
+      all = std::move(piece);
+      return;
+    }
+    if (all.empty()) all.reserve(bytes_of(count));
+    all.insert(all.end(), piece.begin(), piece.end());
+  });
+  return all;
+}
+
+// ------------------------------------------------------------------------------------------------
+// open_masked: z = a + b, a known to D, b to E1 and E2. 1 hop, 2n bits (and one more hop and n bits
+// where D's share of z is not known offline).
+/// At D, offline: a = z_D - F(k_{D+1}) - F(k_D). Where !spec.dealt, z_D is drawn here and kept in
+/// `redealt`; else it is *z. Throws InternalError when spec.dealt and z is null.
+template <ring::Word W>
+Matrix<W> DealMasked(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch,
+                     const AnyMatrix* z, AnyMatrix& redealt) {
+  Matrix<W> a;
+  if (spec.dealt) {
+    TERCET_CHECK(z != nullptr, "layer {}: the dealer's share must be known offline", spec.layer);
+    a = z->As<W>();
+  } else {
+    a = ends.Unshared().Draw<W>(spec.in.Size(), batch);
+    redealt = AnyMatrix(a, spec.ring_bits);
+  }
+  a -= ends.WithE1().template Draw<W>(spec.in.Size(), batch);
+  a -= ends.WithE2().template Draw<W>(spec.in.Size(), batch);
+  return a;
+}
+/// At D, online, where !spec.dealt: its share of z came online; it becomes the drawn one by handing
+/// the difference to E1, masked by draws that E1 lacks. 1 hop, n bits.
+void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+                    const AnyMatrix& redealt, const AnyMatrix& z);
+/// At an evaluator, offline: its mask.
+AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch);
+/// At E1 and E2, online: b = z_E1 + F(k_{D+1}) + z_E2 + F(k_D), in place of the mask.
+template <ring::Word W>
+void OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec, Matrix<W>& mask,
+                const Matrix<W>& z) {
+  TERCET_CHECK(mask.shape() == z.shape(), "layer {}: prepared for another batch", spec.layer);
+  const std::span<W> b(mask.data(), mask.size());
+  ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    const std::span<W> part = b.subspan(begin, n);
+    const W* own = z.data() + begin;
+    for (std::size_t i = 0; i < n; ++i) part[i] = static_cast<W>(part[i] + own[i]);
+    if (!spec.dealt && ends.IsE1()) ReceiveAdd(ctx, ends.Dealer(), part, spec.value_bits);
+    ctx.Send(ends.Peer(), std::span<const W>(part), spec.value_bits, begin > 0);  // 1 hop, n bits
+  });
+  ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ReceiveAdd(ctx, ends.Peer(), b.subspan(begin, n), spec.value_bits);
+  });
+}
+
+// ------------------------------------------------------------------------------------------------
+// open_bits: e = value ^ rho, e known to E1 and E2, rho to D. 1 hop, 2 * width bits.
+/// At an evaluator, offline: its mask of `width` bits for each of `count` values.
+Bits DrawBits(crypto::PrfStream& stream, std::size_t count, unsigned width);
+/// At D, offline: rho, the XOR of both masks.
+Bits DrawRho(Ends& ends, std::size_t count, unsigned width);
+/// At E1 and E2, online: both send their XOR share masked.
+Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width);
+
+// ------------------------------------------------------------------------------------------------
+// ring elements that D deals, offline: piece by piece, at E2 masked by what E1 draws
+/// At D: fill(begin, count, values) gives the `dealt` values of each of a range of elements.
+template <ring::Word V, class F>
+void DealElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt, unsigned bits,
+                  F&& fill) {
+  Buffer<V> values, masks;
+  ForRanges(count, PieceElements(dealt * bits), [&](std::size_t begin, std::size_t n) {
+    values.resize(n * dealt);
+    masks.resize(values.size());
+    fill(begin, n, values.data());
+    ends.WithE1().Draw(std::span<V>(masks));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<V>(values[i] - masks[i]);
+    ctx.Send(ends.E2(), std::span<const V>(values), bits);  // offline
+  });
+}
+/// At an evaluator: its shares, count * dealt in one column.
+AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt,
+                       unsigned bits);
+
+// ------------------------------------------------------------------------------------------------
+// OR steps: XOR-shared bits become additive shares of the OR of each window. 1 hop a step, 2 *
+// width bits for each output.
+/// What an evaluator keeps of one step.
+struct OrMaterial {
+  Bits mask;          ///< of the window's bits
+  Bytes bits;         ///< its share of the bit tables (steps before the last)
+  AnyMatrix entries;  ///< its share of the last step's tables
+  void Visit(mpc::Archive& archive) { archive(mask)(bits)(entries); }
+};
+/// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
+/// the evaluators share.
+void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
+                 const mpc::ActivationSpec& spec, std::size_t batch);
+/// At an evaluator, offline.
+std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+                                    const mpc::ActivationSpec& spec, std::size_t batch);
+/// At E1 and E2, online: `bits` are XOR shares, rows x batch.
+template <ring::Word V>
+Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                     const std::vector<OrMaterial>& material, Bits bits,
+                     const mpc::ActivationSpec& spec, std::size_t batch);
+
+// ------------------------------------------------------------------------------------------------
+// reshare_evaluators: x_{D+2} = (s_1 - x_{D+1}) + (s_2 - x_D). 1 hop, 2l' bits.
+/// At every party, offline: the halves of the output that are drawn, both at D, one at E1 and E2.
+AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch);
+/// At E1 and E2, online: the additive share s becomes the missing half of `share`.
+template <ring::Word V>
+AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matrix<V> s,
+                           unsigned out_bits) {
+  s -= (ends.IsE1() ? share.mine : share.next).As<V>();
+  ExchangeAdd(ctx, ends, std::span<V>(s.data(), s.size()), out_bits);  // 1 hop, l' bits
+  (ends.IsE1() ? share.next : share.mine) = AnyMatrix(std::move(s), out_bits);
+  return share;
+}
+
+// ------------------------------------------------------------------------------------------------
+// costs, in the order of the messages
+/// Both evaluators send `count` values of `bits` bits to each other.
+void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits);
+void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
+void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
+                const mpc::Roles& roles);
+/// D sends `bytes` to E2 offline.
+void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes);
+
+}  // namespace tercet::protocols::dealer

@@ -1,0 +1,467 @@
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <random>
+#include <set>
+
+#include "suites/aby3/adder.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/mpc/local.h"
+#include "tercet/net/wrappers.h"
+
+namespace tercet::protocols::aby3 {
+namespace {
+
+using mpc::ActivationKind;
+using mpc::ActivationSpec;
+using mpc::AnyMatrix;
+using net::Phase;
+
+Planes Random(std::mt19937_64& rng, std::size_t rows, std::size_t count) {
+  Planes planes(rows, count);
+  for (auto& word : planes.All()) word = rng();  // beyond `count` too
+  return planes;
+}
+
+bool Bit(const Planes& planes, std::size_t row, std::size_t e) {
+  return (planes[row][e / 64] >> (e % 64) & 1) != 0;
+}
+
+TEST(PlanesTest, PackIsExactAndInvertible) {
+  std::mt19937_64 rng(1);
+  for (std::size_t count : {1u, 3u, 8u, 63u, 64u, 65u, 72u, 127u, 128u, 200u})
+    for (std::size_t rows : {1u, 2u, 7u, 13u}) {
+      SCOPED_TRACE(fmt::format("{} rows of {}", rows, count));
+      const Planes planes = Random(rng, rows, count);
+      const Bytes packed = Pack(planes);
+      ASSERT_EQ(packed.size(), (rows * count + 7) / 8);
+      for (std::size_t i = 0; i < 8 * packed.size(); ++i)
+        ASSERT_EQ((packed[i / 8] >> (i % 8) & 1) != 0,
+                  i < rows * count && Bit(planes, i / count, i % count))
+            << i;
+      const Planes back = Unpack(packed, rows, count);
+      for (std::size_t i = 0; i < rows * count; ++i)
+        ASSERT_EQ(Bit(back, i / count, i % count), Bit(planes, i / count, i % count)) << i;
+    }
+  EXPECT_THROW(Unpack(Bytes(3), 2, 8), InternalError);
+}
+
+template <Word W>
+void CheckSlice(unsigned rows) {
+  std::mt19937_64 rng(rows);
+  for (std::size_t count : {1u, 65u, 4096u, 4171u}) {
+    Buffer<W> values(count);
+    for (auto& v : values) v = static_cast<W>(rng());
+    const Planes planes = Slice(std::span<const W>(values), rows);
+    ASSERT_EQ(planes.Rows(), rows);
+    for (std::size_t row = 0; row < rows; ++row)
+      for (std::size_t e = 0; e < count; ++e)
+        ASSERT_EQ(Bit(planes, row, e), (values[e] >> row & 1) != 0) << row << " of " << e;
+  }
+}
+
+TEST(PlanesTest, SliceTakesTheLowBits) {
+  CheckSlice<std::uint8_t>(5);
+  CheckSlice<std::uint16_t>(16);
+  CheckSlice<std::uint32_t>(23);
+  CheckSlice<std::uint64_t>(64);
+}
+
+// The carry for every width, alone or with one out of fewer bits beside it, over random operands
+// and those whose carry runs all the way.
+TEST(AdderTest, CarriesOfEveryWidth) {
+  constexpr std::size_t kCount = 203;
+  std::mt19937_64 rng(1);
+  for (int helper : {0, 1, 2})
+    for (unsigned width = 1; width <= 64; width += width < 20 ? 1 : 11)
+      for (unsigned low : std::set<unsigned>{0, 1, width / 3, width - 1, width}) {
+        SCOPED_TRACE(fmt::format("helper {}, {} bits, {} bits", helper, width, low));
+        const std::uint64_t ones = ring::LowMask<std::uint64_t>(width);
+        Buffer<std::uint64_t> a(kCount), b(kCount);
+        for (std::size_t e = 0; e < kCount; ++e) {
+          a[e] = rng() & ones;
+          b[e] = e % 4 == 0   ? rng() & ones
+                 : e % 4 == 1 ? ~a[e] & ones         // no carry, by one
+                 : e % 4 == 2 ? (~a[e] + 1) & ones   // carry, by none, unless a = 0
+                              : ones - (rng() & 1);  // long runs of propagates
+        }
+        std::vector<AdderShape> shapes{{width}};
+        if (low > 0) shapes.push_back({low});
+        const Planes rows = SharedRows(shapes[0], Slice(std::span<const std::uint64_t>(a), width));
+        const Planes drawn = Random(rng, rows.Rows(), kCount);
+        std::array<Planes, 3> carries;
+        std::array<std::uint32_t, 3> hops{};
+        mpc::RunParties([&](Party& party) {
+          const auto id = static_cast<std::size_t>(party.Id());
+          Adder adder(party, helper, shapes, "test/adder");
+          AdderInput input;
+          Planes masked = rows;
+          masked ^= drawn;
+          if (party.Id() != (helper + 2) % 3) {
+            (party.Id() == helper ? input.a.next : input.a.mine) = drawn;
+          }
+          if (party.Id() != (helper + 1) % 3)
+            (party.Id() == helper ? input.a.mine : input.a.next) = masked;
+          if (party.Id() != helper) input.b = Slice(std::span<const std::uint64_t>(b), width);
+          Context ctx(party, Phase::kOnline);
+          ctx.Enter(1, "test");
+          carries[id] = adder.Leaves(ctx, input, kCount);
+          if (adder.HasTree()) {
+            adder.SendLeaves(ctx, std::move(carries[id]));
+            adder.ReceiveLeaves(ctx);
+            carries[id] = adder.Carries(ctx, input);
+          }
+          ctx.Leave();
+          hops[id] = ctx.Depth();
+        });
+        for (std::size_t row = 0; row < shapes.size(); ++row)
+          for (std::size_t e = 0; e < kCount; ++e) {
+            // The sum overflows, by itself or in the low bits, if it is less than a summand.
+            const auto mask = ring::LowMask<std::uint64_t>(shapes[row].width);
+            const bool carry = ((a[e] + b[e]) & mask) < (a[e] & mask);
+            ASSERT_EQ(Bit(carries[0], row, e) ^ Bit(carries[1], row, e) ^ Bit(carries[2], row, e),
+                      carry)
+                << row << " of " << e;
+          }
+        // One AND level for each doubling of the width; the last is not sent.
+        unsigned levels = 0;
+        while ((1u << levels) < width) ++levels;
+        EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), levels == 0 ? 0 : levels - 1);
+      }
+}
+
+// Opening reveals the XOR alone: what is sent does not show the parts, even when they are all zero.
+TEST(OpenTest, HidesTheParts) {
+  constexpr std::size_t kCount = 8 * 512;
+  std::mt19937_64 rng(3);
+  for (bool zero_parts : {true, false}) {
+    std::array<Planes, 3> part, opened;
+    for (auto& p : part) {
+      p = Random(rng, 1, kCount);
+      if (zero_parts) std::fill(p.All().begin(), p.All().end(), 0);
+    }
+    const auto recorder = std::make_shared<net::Recorder>();
+    mpc::RunParties(
+        [&](Party& party) {
+          const auto id = static_cast<std::size_t>(party.Id());
+          ZeroBits zero(party, "test/zero");
+          Context ctx(party, Phase::kOnline);
+          ctx.Enter(1, "test");
+          const Planes mine = SendToAll(ctx, zero, part[id]);
+          opened[id] = ReceiveFromAll(ctx, mine);
+          ctx.Leave();
+        },
+        {.layers = 1,
+         .ledger = nullptr,
+         .wrap = [&](std::unique_ptr<net::Link> link, int /*owner*/) {
+           return net::MakeRecordingLink(std::move(link), recorder);
+         }});
+    Planes sum = part[0];
+    sum ^= part[1];
+    sum ^= part[2];
+    for (const auto& x : opened) EXPECT_EQ(Pack(x), Pack(sum));
+    std::size_t looked_at = 0;
+    for (const auto& r : recorder->Take()) {
+      if (!r.sent || r.message.payload.size() != kCount / 8) continue;
+      ++looked_at;
+      for (const auto& p : part) {  // half of the bits differ, within six standard deviations
+        const Bytes plain = Pack(p);
+        int differ = 0;
+        for (std::size_t i = 0; i < plain.size(); ++i)
+          differ += std::popcount(static_cast<unsigned>(plain[i] ^ r.message.payload[i]));
+        EXPECT_NEAR(differ, static_cast<int>(kCount) / 2, 6 * 32);
+      }
+    }
+    EXPECT_EQ(looked_at, 6u);
+  }
+}
+
+TEST(AndTreeTest, EveryNumberOfTerms) {
+  constexpr std::size_t kCount = 77;
+  for (std::size_t terms = 2; terms <= 17; ++terms) {
+    SCOPED_TRACE(terms);
+    std::mt19937_64 rng(terms);
+    std::array<Planes, 3> x;
+    for (auto& part : x) part = Random(rng, terms, kCount);
+    for (std::size_t i = 0; i < terms; ++i)  // every term is 1 for the first 64 elements
+      x[2][i][0] = ~(x[0][i][0] ^ x[1][i][0]);
+    std::array<Planes, 3> product;
+    mpc::RunParties([&](Party& party) {
+      const auto id = static_cast<std::size_t>(party.Id());
+      ZeroBits zero(party, "test/zero");
+      Context ctx(party, Phase::kOnline);
+      ctx.Enter(1, "test");
+      std::vector<BitRef> refs;
+      for (std::size_t i = 0; i < terms; ++i) refs.push_back({x[id][i], x[(id + 1) % 3][i]});
+      product[id] = AndTree(ctx, zero, refs, kCount);
+      ctx.Leave();
+    });
+    for (std::size_t e = 0; e < kCount; ++e) {
+      bool all = true;
+      for (std::size_t i = 0; i < terms; ++i)
+        all = all && (Bit(x[0], i, e) ^ Bit(x[1], i, e) ^ Bit(x[2], i, e)) != 0;
+      ASSERT_EQ(Bit(product[0], 0, e) ^ Bit(product[1], 0, e) ^ Bit(product[2], 0, e), all) << e;
+    }
+  }
+}
+
+class Aby3SuiteTest : public testing::Test {
+ protected:
+  static ActivationSpec Spec(ActivationKind kind, unsigned value_bits) {
+    return {.layer = "act1",
+            .kind = kind,
+            .in = {2, 12, 12},
+            .pool = {},
+            .value_bits = value_bits,
+            .ring_bits = value_bits,
+            .out_bits = 16};
+  }
+  std::string Refusal(const ActivationSpec& spec) const {
+    try {
+      suite_.Check(spec, choice_);
+    } catch (const UnsupportedError& e) {
+      return e.what();
+    }
+    return "";
+  }
+  mpc::Cost Costs(const ActivationSpec& spec) const {
+    return suite_.Costs(spec, choice_, mpc::Roles{});
+  }
+  const mpc::Registry registry_ = BuiltinProtocols();
+  const mpc::Suite& suite_ = registry_.FindSuite("aby3");
+  const mpc::SuiteChoice choice_{"aby3", {}};
+};
+
+TEST_F(Aby3SuiteTest, IsPrivateAndTakesAnyWidth) {
+  EXPECT_TRUE(suite_.Info().is_private);
+  EXPECT_FALSE(suite_.Info().dealt_output);
+  for (unsigned n : {1u, 2u, 11u, 64u}) {
+    EXPECT_EQ(suite_.RingBits(n), n);
+    EXPECT_EQ(Refusal(Spec(ActivationKind::kSign, n)), "");
+  }
+}
+
+TEST_F(Aby3SuiteTest, RefusesWhatItHasNot) {
+  EXPECT_NE(Refusal(Spec(ActivationKind::kNone, 8)).find("act1"), std::string::npos);
+  auto spec = Spec(ActivationKind::kRelu, 16);
+  EXPECT_EQ(Refusal(spec), "");
+  spec.pool = mpc::PoolShape{};
+  EXPECT_NE(Refusal(spec).find("supported: sign, sign with max-pool, relu"), std::string::npos);
+  for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare}) {
+    spec = Spec(kind, 16);
+    for (unsigned shift : {0u, 1u, 15u}) {
+      spec.shift = shift;
+      EXPECT_EQ(Refusal(spec), "");
+    }
+    spec.shift = 16;
+    EXPECT_NE(Refusal(spec).find("cannot truncate values of 16 bits by 16"), std::string::npos);
+  }
+  spec = Spec(ActivationKind::kSquare, 16);
+  spec.pool = mpc::PoolShape{};
+  EXPECT_NE(Refusal(spec).find("no square with max-pool"), std::string::npos);
+  spec = Spec(ActivationKind::kSign, 12);
+  spec.ring_bits = 11;
+  EXPECT_NE(Refusal(spec).find("value width 12 and ring 11"), std::string::npos);
+  spec = Spec(ActivationKind::kSign, 12);
+  spec.pool = mpc::PoolShape{13, 1};
+  EXPECT_NE(Refusal(spec).find("must fit"), std::string::npos);
+  EXPECT_THROW(suite_.Check(Spec(ActivationKind::kSign, 8), {"aby3", {{"chunks", "2"}}}),
+               ConfigError);
+}
+
+// ReLU into wider rings: every value of n bits, or the borders, comes out in the output ring.
+TEST_F(Aby3SuiteTest, ReluWidens) {
+  for (const auto& [n, ring, out] : std::vector<std::array<unsigned, 3>>{{1, 1, 2},
+                                                                         {2, 2, 5},
+                                                                         {3, 3, 8},
+                                                                         {4, 4, 16},
+                                                                         {7, 7, 9},
+                                                                         {8, 8, 64},
+                                                                         {9, 12, 13},
+                                                                         {10, 10, 33},
+                                                                         {31, 31, 32},
+                                                                         {33, 33, 64},
+                                                                         {63, 63, 64}}) {
+    SCOPED_TRACE(fmt::format("{} bits in a ring of {}, to {}", n, ring, out));
+    auto spec = Spec(ActivationKind::kRelu, n);
+    spec.ring_bits = ring;
+    spec.out_bits = out;
+    spec.in = {1031, 1, 1};
+    ASSERT_EQ(Refusal(spec), "");
+    std::mt19937_64 rng(n);
+    std::vector<std::int64_t> values(spec.Elements());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint64_t border = std::uint64_t{1} << (n - 1);
+      const std::uint64_t v = i < 1024 && n <= 10 ? i : i % 5 == 0 ? border - i / 5 : rng();
+      values[i] = ring::Decode(v, n);
+    }
+    std::array<AnyMatrix, 3> z;
+    ring::DispatchWord(ring, [&]<Word W>(W) {
+      std::array<Matrix<W>, 3> parts;
+      for (auto& part : parts) part = ring::MakeMatrix<W>(values.size(), 1);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        parts[0].data()[i] = static_cast<W>(rng());
+        parts[1].data()[i] = static_cast<W>(rng());
+        parts[2].data()[i] = static_cast<W>(static_cast<std::uint64_t>(values[i]) -
+                                            parts[0].data()[i] - parts[1].data()[i]);
+      }
+      for (std::size_t p = 0; p < 3; ++p) z[p] = AnyMatrix(parts[p], ring);
+    });
+    for (int helper : {0, 1, 2}) {
+      const mpc::Roles roles{.helper = helper,
+                             .data_owner = (helper + 1) % 3,
+                             .model_owner = (helper + 2) % 3,
+                             .receiver = (helper + 1) % 3};
+      std::array<mpc::AnyShare, 3> x;
+      std::array<std::uint32_t, 3> hops{};
+      std::array<std::uint64_t, 3> sent{};
+      mpc::RunParties([&](Party& party) {
+        const auto id = static_cast<std::size_t>(party.Id());
+        const auto activation = suite_.Create(party, spec, choice_, roles);
+        Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
+        offline.Enter(1, "act1");
+        auto prepared = activation->Prepare(offline, 1, nullptr);
+        offline.Leave();
+        online.Enter(1, "act1");
+        x[id] = activation->Run(online, std::move(prepared), z[id]);
+        online.Leave();
+        hops[id] = online.Depth();
+        for (const auto bytes : party.Meter().Total(Phase::kOnline).sent_bytes) sent[id] += bytes;
+      });
+      ring::DispatchWord(out, [&]<Word V>(V) {
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          V sum = 0;
+          for (std::size_t p = 0; p < 3; ++p) {
+            const V mine = ring::Reduce(x[p].mine.As<V>().data()[i], out);
+            ASSERT_EQ(mine, ring::Reduce(x[(p + 2) % 3].next.As<V>().data()[i], out)) << i;
+            sum = static_cast<V>(sum + mine);
+          }
+          ASSERT_EQ(ring::Reduce(sum, out),
+                    ring::Encode<V>(std::max<std::int64_t>(values[i], 0), out))
+              << values[i];
+        }
+      });
+      const auto cost = suite_.Costs(spec, choice_, roles);
+      EXPECT_EQ(sent, cost.OnlineBytes());
+      EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), cost.OnlineHops());
+    }
+  }
+}
+
+// The figures of the README.
+TEST_F(Aby3SuiteTest, Hops) {
+  const std::array<std::pair<unsigned, std::uint32_t>, 10> hops{
+      {{1, 2}, {2, 2}, {3, 2}, {4, 3}, {5, 3}, {6, 4}, {9, 4}, {10, 5}, {17, 5}, {64, 7}}};
+  for (const auto& [n, expected] : hops) {
+    auto spec = Spec(ActivationKind::kSign, n);
+    EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n;
+    EXPECT_EQ(Costs(spec).OfflineHops(), 3u) << n;
+    spec.out_bits = 1;
+    spec.kind = ActivationKind::kRelu;
+    EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n;
+    for (unsigned shift : {1u, n / 2, n - 1}) {  // the carry of the low bits takes no more hops
+      if (shift == 0 || shift >= n) continue;
+      spec.shift = shift;
+      EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n << " by " << shift;
+      EXPECT_EQ(Costs(spec).OfflineHops(), 4u) << n << " by " << shift;
+    }
+    spec.shift = 0;
+    spec.kind = ActivationKind::kSign;
+    spec.pool = mpc::PoolShape{1, 2};
+    EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n;
+    spec.pool = mpc::PoolShape{2, 2};
+    EXPECT_EQ(Costs(spec).OnlineHops(), expected + 2) << n;
+    spec.pool = mpc::PoolShape{3, 3};
+    EXPECT_EQ(Costs(spec).OnlineHops(), expected + 4) << n;
+  }
+}
+
+TEST_F(Aby3SuiteTest, HopsOfSquare) {
+  for (const auto& [n, expected] : std::array<std::pair<unsigned, std::uint32_t>, 6>{
+           {{1, 3}, {2, 3}, {4, 4}, {8, 5}, {16, 6}, {64, 8}}}) {
+    auto spec = Spec(ActivationKind::kSquare, n);
+    for (unsigned shift : {0u, n - 1}) {
+      spec.shift = shift;
+      EXPECT_EQ(Costs(spec).OnlineHops(), expected) << n << " by " << shift;
+      EXPECT_EQ(Costs(spec).OfflineHops(), 3u) << n << " by " << shift;
+    }
+  }
+}
+
+// What all parties learn, the sign and the carries under their masks, is uniform for any input.
+TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
+  constexpr std::size_t kCount = 8 * 512;
+  for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare})
+    for (const std::uint16_t value : {0, 1023}) {
+      auto spec = Spec(kind, 11);
+      spec.shift = 4;
+      spec.in = {kCount, 1, 1};
+      const auto recorder = std::make_shared<net::Recorder>();
+      mpc::RunParties(
+          [&](Party& party) {
+            const auto activation = suite_.Create(party, spec, choice_, mpc::Roles{});
+            Matrix<std::uint16_t> z = xt::zeros<std::uint16_t>({kCount, std::size_t{1}});
+            if (party.Id() == 0) z += value;
+            Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
+            offline.Enter(1, "act1");
+            auto prepared = activation->Prepare(offline, 1, nullptr);
+            offline.Leave();
+            online.Enter(1, "act1");
+            activation->Run(online, std::move(prepared), AnyMatrix(std::move(z), spec.ring_bits));
+            online.Leave();
+          },
+          {.layers = 1, .ledger = nullptr, .wrap = [&](std::unique_ptr<net::Link> link, int owner) {
+             return owner == 0 ? net::MakeRecordingLink(std::move(link), recorder)
+                               : std::move(link);
+           }});
+      std::vector<Planes> parts;  // of the two bits, at party 0
+      for (const auto& r : recorder->Take()) {
+        if (r.message.phase != Phase::kOnline || r.message.payload.size() != kCount / 4) continue;
+        if (!r.sent || r.peer == 1) parts.push_back(Unpack(r.message.payload, 2, kCount));
+      }
+      ASSERT_EQ(parts.size(), 3u);
+      for (std::size_t i : {1u, 2u}) parts[0] ^= parts[i];
+      for (std::size_t row : {0u, 1u}) {
+        int set = 0;
+        for (std::size_t e = 0; e < kCount; ++e) set += Bit(parts[0], row, e) ? 1 : 0;
+        EXPECT_NEAR(set, static_cast<int>(kCount) / 2, 6 * 32) << row;  // six standard deviations
+      }
+    }
+}
+
+TEST_F(Aby3SuiteTest, BitsPerElement) {
+  const auto bits = [](std::uint64_t bytes, std::size_t elements) {
+    EXPECT_EQ(8 * bytes % elements, 0u);
+    return 8 * bytes / elements;
+  };
+  const std::array<std::pair<unsigned, std::size_t>, 3> sign{{{10, 67}, {12, 84}, {15, 107}}};
+  for (const auto& [n, expected] : sign) {
+    const auto spec = Spec(ActivationKind::kSign, n);
+    const auto cost = Costs(spec);
+    EXPECT_EQ(bits(cost.OnlineTotal(), spec.Elements()), expected) << n;
+    EXPECT_EQ(bits(cost.OfflineTotal(), spec.Elements()), 64u) << n;
+  }
+  auto spec = Spec(ActivationKind::kSign, 12);
+  spec.pool = mpc::PoolShape{};
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Outputs()), 4 * (84u - 6 + 3) + 3 * 2 + 6);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Outputs()), 64u);
+  spec = Spec(ActivationKind::kRelu, 20);
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()),
+            bits(Costs(Spec(ActivationKind::kSign, 20)).OnlineTotal(), spec.Elements()) + 64);
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 213u);
+  spec = Spec(ActivationKind::kRelu, 12);
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 160u);
+  spec = Spec(ActivationKind::kRelu, 20);
+  spec.shift = 8;
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 254u);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Elements()), 3 * 64u + 3);
+  spec = Spec(ActivationKind::kSquare, 12);
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 152u);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Elements()), 64u);
+  spec.shift = 4;
+  EXPECT_EQ(bits(Costs(spec).OnlineTotal(), spec.Elements()), 164u);
+  EXPECT_EQ(bits(Costs(spec).OfflineTotal(), spec.Elements()), 2 * 64u);
+}
+
+}  // namespace
+}  // namespace tercet::protocols::aby3

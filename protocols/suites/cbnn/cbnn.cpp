@@ -1,0 +1,301 @@
+#include <bit>
+
+#include "suites/cbnn/msb.h"
+#include "tercet/mpc/suite.h"
+
+namespace tercet::protocols::cbnn {
+
+namespace {
+
+using mpc::Activation;
+using mpc::ActivationKind;
+using mpc::ActivationSpec;
+using mpc::AnyMatrix;
+using mpc::AnyShare;
+using mpc::Cost;
+using mpc::Prepared;
+using mpc::Roles;
+using mpc::SuiteChoice;
+
+/// The smallest machine word of 16 bits or more that leaves room for r; 0 if none does.
+constexpr unsigned SmallestRing(unsigned value_bits) {
+  for (unsigned ring_bits : {16u, 32u, 64u})
+    if (value_bits + 1 + kMinMaskBits <= ring_bits) return ring_bits;
+  return 0;
+}
+
+/// P0 of all conversions. P1, which offers the transfers, should be the party to which u is opened
+/// last, so that a query's longest chain of messages runs through every layer's hops: the one
+/// before the evaluator that gets the input.
+int FirstParty(const Roles& roles) {
+  const int input_taker = 3 - roles.helper - roles.data_owner;
+  return (input_taker + 1) % 3;
+}
+
+/// Value width of a window's sum minus 1, which lies in -1 .. kernel^2 - 1.
+unsigned SumBits(const mpc::PoolShape& pool) {
+  return static_cast<unsigned>(std::bit_width(pool.kernel * pool.kernel - 1)) + 1;
+}
+
+template <Word W>
+AnyShare ToAny(ArithShare<W> x) {
+  return {AnyMatrix(std::move(x.mine), x.bits), AnyMatrix(std::move(x.next), x.bits)};
+}
+
+/// The sum of each window, rows being channel, height, width.
+template <Word W>
+Matrix<W> SumWindows(const ActivationSpec& spec, const Matrix<W>& x) {
+  const mpc::Shape3 out = spec.Out();
+  const std::size_t batch = x.shape()[1], kernel = spec.pool->kernel, stride = spec.pool->stride;
+  Matrix<W> sums = xt::zeros<W>({out.Size(), batch});
+  W* to = sums.data();
+  for (std::size_t c = 0; c < out.channels; ++c)
+    for (std::size_t row = 0; row < out.height; ++row)
+      for (std::size_t col = 0; col < out.width; ++col, to += batch)
+        for (std::size_t k = 0; k < kernel * kernel; ++k) {
+          const std::size_t in_row = row * stride + k / kernel, in_col = col * stride + k % kernel;
+          const W* from =
+              x.data() + ((c * spec.in.height + in_row) * spec.in.width + in_col) * batch;
+          for (std::size_t i = 0; i < batch; ++i) to[i] += from[i];
+        }
+  return sums;
+}
+
+struct CbnnCorrelation final : mpc::Correlation {
+  SignMask sign;
+  SignMask pool;  ///< of the second Sign, where there is one
+
+  void Visit(mpc::Archive& archive) override { archive(sign)(pool); }
+};
+
+/// s * x by two transfers side by side (Algorithm 5): s * (x_1 + x_2) from P1, s * x_0 from P2.
+class BitTimesShare {
+ public:
+  BitTimesShare(Party& party, int p0, const std::string& purpose)
+      : first_(party, p0, purpose + "/x1x2"), second_(party, (p0 + 1) % 3, purpose + "/x0") {}
+
+  /// 3 hops, 8 * bits per element. `x` may come from a wider ring of the same word type or be
+  /// reduced already.
+  template <Word W>
+  ArithShare<W> Run(Context& ctx, const BitShare& s, const ArithShare<W>& x) {
+    const std::size_t rows = x.mine.shape()[0], cols = x.mine.shape()[1];
+    Matrix<W> factor = ring::MakeMatrix<W>(0, 0);
+    if (first_.AtSender(ctx)) factor = x.mine + x.next;
+    if (second_.AtSender(ctx)) factor = x.next;
+    // Every stage for both, so that they share the hops.
+    first_.Offer(ctx, s, factor, rows, cols, x.bits);
+    second_.Offer(ctx, s, factor, rows, cols, x.bits);
+    first_.Forward<W>(ctx, s, rows, cols, x.bits);
+    second_.Forward<W>(ctx, s, rows, cols, x.bits);
+    first_.Take<W>(ctx, s, rows, cols, x.bits);
+    second_.Take<W>(ctx, s, rows, cols, x.bits);
+    const auto sum = first_.Finish<W>(ctx, rows, cols, x.bits);
+    return Add(sum, second_.Finish<W>(ctx, rows, cols, x.bits));
+  }
+
+ private:
+  BitTimes first_, second_;
+};
+
+/// Sign (Algorithm 4), Sign with max-pool, and ReLU (Algorithm 5).
+class CbnnActivation final : public Activation {
+ public:
+  CbnnActivation(Party& party, const ActivationSpec& spec, const Roles& roles)
+      : spec_(spec), reshare_(party, Purpose("reshare")) {
+    const int p0 = FirstParty(roles);
+    msb_.emplace(party, p0, spec.ring_bits, spec.value_bits, Purpose("msb"));
+    if (spec.kind == ActivationKind::kRelu) {
+      relu_.emplace(party, p0, Purpose("relu"));
+    } else {
+      to_arith_.emplace(party, p0, Purpose("b2a"));
+    }
+    if (spec.pool) {
+      pool_bits_ = SumBits(*spec.pool);
+      pool_msb_.emplace(party, p0, SmallestRing(pool_bits_), pool_bits_, Purpose("pool_msb"));
+      pool_to_arith_.emplace(party, p0, Purpose("pool_b2a"));
+    }
+  }
+
+  Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* /*z*/) override {
+    auto correlation = std::make_unique<CbnnCorrelation>();
+    correlation->sign = msb_->Prepare(ctx, spec_.in.Size(), batch);
+    if (spec_.pool) correlation->pool = pool_msb_->Prepare(ctx, spec_.Out().Size(), batch);
+    return {std::move(correlation), {}};
+  }
+
+  std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
+    return std::make_unique<CbnnCorrelation>();
+  }
+
+  AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {
+    const auto* correlation = dynamic_cast<const CbnnCorrelation*>(prepared.correlation.get());
+    TERCET_CHECK(correlation != nullptr, "layer {}: not prepared by this suite", spec_.layer);
+    TERCET_CHECK(z.Bits() == spec_.ring_bits && z.Rows() == spec_.in.Size(),
+                 "layer {}: got {} features of {} bits, expected {} of {} bits", spec_.layer,
+                 z.Rows(), z.Bits(), spec_.in.Size(), spec_.ring_bits);
+    TERCET_CHECK(correlation->sign.beta.mine.size() == z.Rows() * z.Cols(),
+                 "layer {}: prepared for {} elements, got {}", spec_.layer,
+                 correlation->sign.beta.mine.size(), z.Rows() * z.Cols());
+    return ring::DispatchWord(spec_.ring_bits,
+                              [&]<Word W>(W) { return RunAs<W>(ctx, *correlation, z.As<W>()); });
+  }
+
+ private:
+  std::string Purpose(const char* step) const {
+    return fmt::format("{}/cbnn/{}", spec_.layer, step);
+  }
+
+  template <Word W>
+  AnyShare RunAs(Context& ctx, const CbnnCorrelation& correlation, const Matrix<W>& z) {
+    const ArithShare<W> x =
+        Reshare(ctx, reshare_, mpc::AdditiveShare<W>{z, spec_.ring_bits});  // 1 hop
+    const BitShare msb = msb_->Run(ctx, correlation.sign, x);               // 2 hops
+    const BitShare sign = XorPublic(ctx.Id(), msb, 1);
+    if (spec_.kind == ActivationKind::kRelu) return Relu(ctx, sign, x);
+    if (spec_.pool) return PoolSigns(ctx, correlation.pool, sign, z.shape()[1]);
+    return ToArith(ctx, *to_arith_, sign, spec_.in.Size(), z.shape()[1]);
+  }
+
+  AnyShare ToArith(Context& ctx, BitTimes& convert, const BitShare& bits, std::size_t rows,
+                   std::size_t cols) {
+    return ring::DispatchWord(spec_.out_bits, [&]<Word W>(W) {
+      return ToAny(BitToArith<W>(ctx, convert, bits, rows, cols, spec_.out_bits));  // 3 hops
+    });
+  }
+
+  template <Word W>
+  AnyShare Relu(Context& ctx, const BitShare& sign, const ArithShare<W>& x) {
+    return ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
+      const ArithShare<V> low{xt::cast<V>(x.mine), xt::cast<V>(x.next), spec_.out_bits};
+      return ToAny(relu_->Run(ctx, sign, low));  // 3 hops
+    });
+  }
+
+  /// max = Sign(sum of the window's bits - 1).
+  AnyShare PoolSigns(Context& ctx, const SignMask& mask, const BitShare& sign, std::size_t batch) {
+    const unsigned bits = SmallestRing(pool_bits_);
+    const BitShare msb = ring::DispatchWord(bits, [&]<Word W>(W) {
+      const auto s = BitToArith<W>(ctx, *to_arith_, sign, spec_.in.Size(), batch, bits);  // 3 hops
+      const ArithShare<W> sums{SumWindows(spec_, s.mine), SumWindows(spec_, s.next), bits};
+      return pool_msb_->Run(ctx, mask, AddPublic(ctx.Id(), sums, static_cast<W>(-1)));  // 2 hops
+    });
+    return ToArith(ctx, *pool_to_arith_, XorPublic(ctx.Id(), msb, 1), spec_.Out().Size(), batch);
+  }
+
+  ActivationSpec spec_;
+  mpc::ZeroSharing reshare_;
+  std::optional<MsbExtraction> msb_, pool_msb_;
+  std::optional<BitTimes> to_arith_, pool_to_arith_;
+  std::optional<BitTimesShare> relu_;
+  unsigned pool_bits_ = 0;
+};
+
+class CbnnSuite final : public mpc::Suite {
+ public:
+  const mpc::SuiteInfo& Info() const override {
+    static const mpc::SuiteInfo info{.name = "cbnn",
+                                     .summary =
+                                         "CBNN (Dong et al., arXiv 2412.16449), Algorithms 1 and 3 "
+                                         "to 5, with Algorithm 3 repaired",
+                                     .is_private = false,
+                                     .leaks =
+                                         "for every value x that enters Sign or ReLU, and every "
+                                         "window sum of a max-pool, all three parties "
+                                         "see |2x + 1| * r with a random r: its size shows the "
+                                         "magnitude of x, its divisors narrow x further; "
+                                         "the sign stays hidden",
+                                     .dealt_output = false,
+                                     .options = {}};
+    return info;
+  }
+
+  unsigned RingBits(unsigned value_bits) const override {
+    const unsigned ring_bits = SmallestRing(value_bits);
+    if (ring_bits == 0)
+      throw UnsupportedError(fmt::format(
+          "suite cbnn: values of {} bits leave no room for r in 64 bits; at most {} bits "
+          "are supported",
+          value_bits, ring::kMaxBits - 1 - kMinMaskBits));
+    return ring_bits;
+  }
+
+  void Check(const ActivationSpec& spec, const SuiteChoice& choice) const override {
+    if (!choice.options.empty()) throw ConfigError("suite " + choice.Text(), "cbnn has no options");
+    const auto refuse = [&](const std::string& problem) {
+      throw UnsupportedError(fmt::format("layer {}: suite cbnn {}", spec.layer, problem));
+    };
+    const bool has = spec.kind == ActivationKind::kSign ||
+                     (spec.kind == ActivationKind::kRelu && !spec.pool && spec.shift == 0);
+    if (!has)
+      refuse(
+          fmt::format("has no {}{}{}; supported: sign, sign with max-pool, relu without truncation",
+                      mpc::ActivationName(spec.kind),
+                      spec.shift > 0 ? fmt::format(" with truncation by {} bits", spec.shift) : "",
+                      spec.pool ? " with max-pool" : ""));
+    if (spec.value_bits < 1 || spec.ring_bits > ring::kMaxBits ||
+        spec.ring_bits < spec.value_bits + 1 + kMinMaskBits)
+      refuse(
+          fmt::format("needs a ring of value width + {} to {} bits, got value width {} and ring {}",
+                      1 + kMinMaskBits, ring::kMaxBits, spec.value_bits, spec.ring_bits));
+    if (spec.out_bits < 1 || spec.out_bits > ring::kMaxBits)
+      refuse(fmt::format("needs an output ring of 1 to {} bits, got {}", ring::kMaxBits,
+                         spec.out_bits));
+    if (spec.kind == ActivationKind::kRelu && spec.out_bits > spec.ring_bits)
+      refuse(fmt::format(
+          "cannot widen relu from {} to {} bits; supported: output ring of at most {} bits",
+          spec.ring_bits, spec.out_bits, spec.ring_bits));
+    if (spec.pool) {
+      if (spec.pool->kernel < 1 || spec.pool->stride < 1 || spec.pool->kernel > spec.in.height ||
+          spec.pool->kernel > spec.in.width)
+        refuse(
+            fmt::format("cannot pool {} x {} windows with stride {} over maps of {} x {}; the "
+                        "window must fit and "
+                        "the stride be at least 1",
+                        spec.pool->kernel, spec.pool->kernel, spec.pool->stride, spec.in.height,
+                        spec.in.width));
+    }
+  }
+
+  Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice,
+             const Roles& roles) const override {
+    Check(spec, choice);
+    const int p0 = FirstParty(roles);
+    const std::size_t elements = spec.Elements();
+    Cost cost;
+    cost.Add(mpc::Phase::kOnline, ReshareRound(ring::PackedBytes(elements, spec.ring_bits)));
+    MsbExtraction::AddCost(p0, elements, spec.ring_bits, cost);
+    const auto add_conversion = [&](int first, std::size_t count, unsigned bits) {
+      BitTimes::AddCost(first, count, bits, mpc::Phase::kOnline, cost);
+    };
+    if (spec.kind == ActivationKind::kRelu) {
+      // Two conversions side by side.
+      auto rounds = BitTimes::Rounds(p0, elements, spec.out_bits);
+      const auto second = BitTimes::Rounds((p0 + 1) % 3, elements, spec.out_bits);
+      for (std::size_t r = 0; r < rounds.size(); ++r) {
+        rounds[r].insert(rounds[r].end(), second[r].begin(), second[r].end());
+        cost.Add(mpc::Phase::kOnline, std::move(rounds[r]));
+      }
+    } else if (spec.pool) {
+      const unsigned bits = SmallestRing(SumBits(*spec.pool));
+      add_conversion(p0, elements, bits);
+      MsbExtraction::AddCost(p0, spec.Outputs(), bits, cost);
+      add_conversion(p0, spec.Outputs(), spec.out_bits);
+    } else {
+      add_conversion(p0, elements, spec.out_bits);
+    }
+    return cost;
+  }
+
+  std::unique_ptr<Activation> Create(Party& party, const ActivationSpec& spec,
+                                     const SuiteChoice& choice, const Roles& roles) const override {
+    Check(spec, choice);
+    return std::make_unique<CbnnActivation>(party, spec, roles);
+  }
+};
+
+}  // namespace
+
+void Register(mpc::Registry& registry);
+void Register(mpc::Registry& registry) { registry.AddSuite(std::make_unique<CbnnSuite>()); }
+
+}  // namespace tercet::protocols::cbnn

@@ -1,0 +1,181 @@
+#include "suites/fss/comparison.h"
+
+namespace tercet::protocols::fss {
+namespace {
+
+using dealer::ForRanges;
+
+void DrawRoots(crypto::PrfStream& stream, std::span<Block> roots) {
+  stream.Fill({reinterpret_cast<std::uint8_t*>(roots.data()), roots.size_bytes()});
+}
+
+std::span<const std::uint8_t, kHashKeyBytes> HashKey(const Bytes& piece) {
+  return std::span<const std::uint8_t>(piece).first<kHashKeyBytes>();
+}
+
+template <ring::Word V>
+std::vector<Dcf<V>> Functions(const Layout& layout, const Bytes& piece) {
+  std::vector<Dcf<V>> functions;
+  for (const auto& shape : layout.shapes) functions.emplace_back(shape, HashKey(piece));
+  return functions;
+}
+
+// Takes the first `count` of what is left.
+template <class T>
+std::span<T> Next(std::span<T>& left, std::size_t count) {
+  const auto taken = left.first(count);
+  left = left.subspan(count);
+  return taken;
+}
+
+}  // namespace
+
+template <ring::Word W>
+Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
+                      std::span<const W> a) const {
+  ring::DispatchWord(layout_.shapes[0].output_bits, [&]<ring::Word V>(V) {
+    const std::size_t elements = layout_.shapes[0].outputs;
+    Buffer<std::uint64_t> alpha(kChunk);
+    Buffer<Block> roots1(kChunk), roots2(kChunk);
+    // What D gives where x < alpha, and elsewhere: value by value, as a Dcf takes it.
+    Buffer<V> below(kChunk * elements), above(kChunk * elements), entries(kChunk * elements);
+    Buffer<V> bits(kChunk), none(kChunk, 0);
+    const auto give = [&](std::span<const W> part, Buffer<V>& to) {
+      if (!layout_.arithmetic) {
+        std::copy_n(bits.begin(), part.size(), to.begin());
+        return;
+      }
+      formula.Entries<W, V>(part, bits.data(), none.data(), entries.data());
+      for (std::size_t i = 0; i < elements * part.size(); ++i)
+        to[i] = ring::Reduce(entries[i], out_bits_);
+    };
+    ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t size) {
+      // E1's message is how E2's begins: hash keys, what both need, what only E2 needs.
+      Bytes piece(layout_.SharedBytes(size) + layout_.FirstBytes(size));
+      ends.Coins().Fill(std::span<std::uint8_t>(piece).first(kHashKeyBytes));
+      auto rest = std::span<std::uint8_t>(piece).subspan(kHashKeyBytes);
+      auto first = rest.subspan(layout_.RestBytes(size));
+      auto functions = Functions<V>(layout_, piece);
+      ForRanges(size, kChunk, [&](std::size_t begin, std::size_t n) {
+        const auto part = a.subspan(piece_begin + begin, n);
+        for (std::size_t k = 0; k < functions.size(); ++k) {
+          const auto& shape = layout_.shapes[k];
+          for (std::size_t i = 0; i < n; ++i)
+            alpha[i] = part[i] & ring::LowMask<std::uint64_t>(shape.input_bits);
+          // The sign's bit is [x < alpha] ^ flip, the carry's [x < alpha].
+          for (std::size_t i = 0; i < n; ++i) bits[i] = k == 0 ? formula.Flip(part[i]) : 0;
+          give(part, above);
+          for (std::size_t i = 0; i < n; ++i) bits[i] ^= 1;
+          give(part, below);
+          DrawRoots(ends.WithE1(), {roots1.data(), n});
+          DrawRoots(ends.WithE2(), {roots2.data(), n});
+          const std::size_t values = n * shape.outputs;
+          functions[k].Deal({alpha.data(), n}, {below.data(), values}, {above.data(), values},
+                            {roots1.data(), n}, {roots2.data(), n},
+                            Next(first, shape.FirstBytes(n)), Next(rest, shape.RestBytes(n)));
+        }
+      });
+      const auto shared = static_cast<std::ptrdiff_t>(layout_.SharedBytes(size));
+      ctx.SendBytes(ends.E1(), Bytes(piece.begin(), piece.begin() + shared));  // offline
+      ctx.SendBytes(ends.E2(), std::move(piece));                              // offline
+    });
+  });
+  return Bits(layout_.arithmetic ? 0 : a.size(), 0);
+}
+
+Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /*formula*/,
+                                      std::size_t count) const {
+  Material material;
+  material.roots.resize(count * layout_.shapes.size());
+  std::span<Block> roots(material.roots);
+  ForRanges(count, layout_.PieceElements(), [&](std::size_t, std::size_t size) {
+    ForRanges(size, kChunk, [&](std::size_t, std::size_t n) {
+      for (std::size_t k = 0; k < layout_.shapes.size(); ++k)
+        DrawRoots(ends.WithDealer(), Next(roots, n));
+    });
+    const std::size_t own = ends.IsE2() ? layout_.FirstBytes(size) : 0;
+    material.pieces.push_back(ctx.ReceiveBytes(ends.Dealer(), layout_.SharedBytes(size) + own));
+  });
+  return material;
+}
+
+template <ring::Word V, ring::Word W, class F>
+void Comparison::Evaluate(const Ends& ends, const Formula& formula, const Material& material,
+                          std::span<const W> b, F&& take) const {
+  const auto who = ends.IsE1() ? Evaluator::kE1 : Evaluator::kE2;
+  const W complement = formula.Complement<W>();
+  Buffer<std::uint64_t> x(kChunk);
+  Buffer<V> shares(kChunk * layout_.shapes[0].outputs);
+  std::span<const Block> roots(material.roots);
+  dealer::CheckSize("roots", roots.size(), b.size() * layout_.shapes.size());
+  auto next_piece = material.pieces.begin();
+  ForRanges(b.size(), layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t size) {
+    TERCET_CHECK(next_piece != material.pieces.end(), "material with too few keys");
+    const Bytes& piece = *next_piece++;
+    dealer::CheckSize("keys", piece.size(),
+                      layout_.SharedBytes(size) + (ends.IsE2() ? layout_.FirstBytes(size) : 0));
+    ByteSpan rest = ByteSpan(piece).subspan(kHashKeyBytes);
+    ByteSpan first = rest.subspan(layout_.RestBytes(size));
+    auto functions = Functions<V>(layout_, piece);
+    ForRanges(size, kChunk, [&](std::size_t begin, std::size_t n) {
+      const auto part = b.subspan(piece_begin + begin, n);
+      for (std::size_t k = 0; k < functions.size(); ++k) {
+        const auto& shape = layout_.shapes[k];
+        for (std::size_t i = 0; i < n; ++i)
+          x[i] =
+              static_cast<W>(part[i] ^ complement) & ring::LowMask<std::uint64_t>(shape.input_bits);
+        const std::size_t own = ends.IsE2() ? shape.FirstBytes(n) : 0;
+        const std::span<V> out(shares.data(), n * shape.outputs);
+        functions[k].Evaluate(who, {x.data(), n}, Next(roots, n), Next(first, own),
+                              Next(rest, shape.RestBytes(n)), out);
+        take(piece_begin + begin, n, k, std::span<const V>(out));
+      }
+    });
+  });
+}
+
+template <ring::Word W>
+Bits Comparison::CompareBits(Context& /*ctx*/, const Ends& ends, const Formula& formula,
+                             const Material& material, std::span<const W> b) const {
+  Bits bits(b.size(), 0);
+  Evaluate<std::uint8_t>(
+      ends, formula, material, b,
+      [&](std::size_t begin, std::size_t n, std::size_t k, std::span<const std::uint8_t> shares) {
+        for (std::size_t i = 0; i < n; ++i)
+          bits[begin + i] |= static_cast<std::uint8_t>((shares[i] & 1) << k);
+      });
+  return bits;
+}
+
+template <ring::Word W, ring::Word V>
+Buffer<V> Comparison::CompareElements(Context& /*ctx*/, const Ends& ends, const Formula& formula,
+                                      const Material& material, std::span<const W> b) const {
+  const std::size_t elements = formula.Elements();
+  Buffer<V> all(b.size() * elements);
+  Evaluate<V>(ends, formula, material, b,
+              [&](std::size_t begin, std::size_t n, std::size_t /*k*/, std::span<const V> shares) {
+                for (std::size_t j = 0; j < elements; ++j)
+                  std::copy_n(shares.data() + j * n, n, all.data() + j * b.size() + begin);
+              });
+  return all;
+}
+
+#define TERCET_FSS_ELEMENTS(W, V)                                                             \
+  template Buffer<V> Comparison::CompareElements<W, V>(Context&, const Ends&, const Formula&, \
+                                                       const Material&, std::span<const W>) const;
+#define TERCET_FSS_COMPARE(W)                                                                      \
+  template Bits Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
+  template Bits Comparison::CompareBits<W>(Context&, const Ends&, const Formula&, const Material&, \
+                                           std::span<const W>) const;                              \
+  TERCET_FSS_ELEMENTS(W, std::uint8_t)                                                             \
+  TERCET_FSS_ELEMENTS(W, std::uint16_t)                                                            \
+  TERCET_FSS_ELEMENTS(W, std::uint32_t)                                                            \
+  TERCET_FSS_ELEMENTS(W, std::uint64_t)
+TERCET_FSS_COMPARE(std::uint8_t)
+TERCET_FSS_COMPARE(std::uint16_t)
+TERCET_FSS_COMPARE(std::uint32_t)
+TERCET_FSS_COMPARE(std::uint64_t)
+#undef TERCET_FSS_COMPARE
+#undef TERCET_FSS_ELEMENTS
+
+}  // namespace tercet::protocols::fss

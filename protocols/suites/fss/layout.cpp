@@ -1,0 +1,61 @@
+#include "suites/fss/layout.h"
+
+#include <algorithm>
+#include <string>
+
+#include "common/dealer/activation.h"
+
+namespace tercet::protocols::fss {
+std::size_t Layout::FirstBytes(std::size_t count) const {
+  std::size_t bytes = 0;
+  for (const auto& shape : shapes) bytes += shape.FirstBytes(count);
+  return bytes;
+}
+
+std::size_t Layout::RestBytes(std::size_t count) const {
+  std::size_t bytes = 0;
+  for (const auto& shape : shapes) bytes += shape.RestBytes(count);
+  return bytes;
+}
+
+std::size_t Layout::PieceElements() const {
+  const std::size_t chunk = FirstBytes(kChunk) + RestBytes(kChunk);
+  return std::max<std::size_t>(1, kPieceBytes / chunk) * kChunk;
+}
+
+Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice) {
+  Layout layout;
+  const dealer::Formula formula(spec);
+  // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
+  layout.arithmetic =
+      !spec.pool && spec.shift == 0 && (formula.Elements() == 1 || spec.out_bits > 1);
+  for (const auto& [key, value] : choice.options) {
+    if (key != "form" || (value != "arith" && value != "bit" && value != "auto"))
+      throw ConfigError("suite " + choice.Text(),
+                        fmt::format("{}={} found; the option is form=arith|bit|auto", key, value));
+    if (value == "bit") layout.arithmetic = false;
+  }
+  dealer::CheckSpec(spec, "fss", ring::kMaxBits, ring::kMaxBits - 1);
+  if (layout.arithmetic) {
+    const auto elements = static_cast<unsigned>(formula.Elements());
+    layout.shapes = {MakeDcfShape(formula.ComparedBits(), spec.out_bits, elements)};
+  } else {
+    layout.shapes = {MakeDcfShape(formula.ComparedBits(), 1)};
+    if (formula.CarryBits() > 0) layout.shapes.push_back(MakeDcfShape(formula.CarryBits(), 1));
+  }
+  return layout;
+}
+
+mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
+                     const mpc::Roles& roles) {
+  return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
+    dealer::ForRanges(spec.Elements(), layout.PieceElements(), [&](std::size_t, std::size_t count) {
+      const std::uint64_t shared = layout.SharedBytes(count);
+      cost.Add(mpc::Phase::kOffline,
+               {{roles.helper, roles.Evaluator1(), shared},
+                {roles.helper, roles.Evaluator2(), shared + layout.FirstBytes(count)}});
+    });
+  });
+}
+
+}  // namespace tercet::protocols::fss

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "common/dealer/formula.h"
+#include "suites/fss/dcf.h"
+#include "tercet/mpc/suite.h"
+
+namespace tercet::protocols::fss {
+
+/// Correction words of a layer go over the wire in messages of at most about this size: more than
+/// other tables, since each brings hash keys of its own.
+inline constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
+/// Two public hash keys, fresh in every message.
+inline constexpr std::size_t kHashKeyBytes = 2 * crypto::FixedKeyHash::kKeyBytes;
+
+/// How one layer is computed; public, the same at all parties.
+struct Layout {
+  /// The comparisons of each element: that of the sign, then that of the carry where there is one.
+  std::vector<DcfShape> shapes;
+  bool arithmetic = false;  ///< the comparison gives ring elements at once; it is one
+
+  std::size_t FirstBytes(std::size_t count) const;
+  std::size_t RestBytes(std::size_t count) const;
+  /// Elements whose correction words go in one message, a multiple of kChunk.
+  std::size_t PieceElements() const;
+  /// Bytes of one message to E1, which begins with the hash keys. E2's has FirstBytes more.
+  std::size_t SharedBytes(std::size_t count) const { return kHashKeyBytes + RestBytes(count); }
+};
+
+/// Throws UnsupportedError or ConfigError as Suite::Check.
+Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice);
+
+mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
+                     const mpc::Roles& roles);
+
+}  // namespace tercet::protocols::fss

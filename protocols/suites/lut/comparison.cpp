@@ -1,0 +1,308 @@
+#include "suites/lut/comparison.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "tercet/ring/kernels.h"
+#include "tercet/ring/pack.h"
+
+namespace tercet::protocols::lut {
+namespace {
+
+using BlockBytes = std::array<std::uint8_t, kBlock>;
+
+// Calls f(chunk, its lowest bit, its width) from the most significant chunk on.
+template <class F>
+void ForChunks(const Layout& layout, const Formula& formula, F&& f) {
+  unsigned bit = formula.ComparedBits();
+  for (std::size_t j = 0; j < layout.chunks.size(); ++j) {
+    bit -= layout.chunks[j];
+    f(j, bit, layout.chunks[j]);
+  }
+}
+
+// Rows have at least 8 bits in memory.
+unsigned RowWidth(unsigned width) { return std::max(width, 3U); }
+
+// Bits [at, at + width) of each value ^ flip.
+template <ring::Word W>
+void Chunk(const W* values, std::size_t count, unsigned at, unsigned width, W flip,
+           std::uint8_t* out) {
+  const W low = ring::LowMask<W>(width);
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] = static_cast<std::uint8_t>(static_cast<W>((values[i] ^ flip) >> at) & low);
+}
+
+// Calls f(word type) with a word that is one row, for rows of which the last entry is left out.
+template <class F>
+void WithRowWord(unsigned width, F&& f) {
+  ring::DispatchWord(std::max(8U, 1U << width), f);
+}
+bool LeavesOutLast(unsigned width) { return RowBits(width) < 1U << width; }
+
+// Rows to what goes over the wire, and back; the number of bytes there.
+std::size_t PackRows(const std::uint8_t* rows, std::size_t count, unsigned width,
+                     std::uint8_t* out) {
+  const std::size_t bytes = (count * RowBits(width) + 7) / 8;
+  if (!LeavesOutLast(width)) {
+    std::memcpy(out, rows, bytes);
+    return bytes;
+  }
+  WithRowWord(width, [&]<ring::Word W>(W) {
+    Buffer<W> words(count);
+    std::memcpy(words.data(), rows, count * sizeof(W));
+    ring::Pack(std::span<const W>(words), RowBits(width), {out, bytes});
+  });
+  return bytes;
+}
+std::size_t UnpackRows(const std::uint8_t* in, std::size_t count, unsigned width,
+                       std::uint8_t* rows) {
+  const std::size_t bytes = (count * RowBits(width) + 7) / 8;
+  if (!LeavesOutLast(width)) {
+    std::memcpy(rows, in, bytes);
+    return bytes;
+  }
+  WithRowWord(width, [&]<ring::Word W>(W) {
+    Buffer<W> words(count);
+    ring::Unpack(ByteSpan(in, bytes), RowBits(width), std::span<W>(words));
+    std::memcpy(rows, words.data(), count * sizeof(W));
+  });
+  return bytes;
+}
+// The last entry is 0 for D, so E1's share of it is 0.
+void ClearLast(std::uint8_t* rows, std::size_t count, unsigned width) {
+  if (!LeavesOutLast(width)) return;
+  WithRowWord(width, [&]<ring::Word W>(W) {
+    const W low = ring::LowMask<W>(RowBits(width));
+    for (std::size_t i = 0; i < count; ++i) {
+      W row;
+      std::memcpy(&row, rows + i * sizeof(W), sizeof(W));
+      row &= low;
+      std::memcpy(rows + i * sizeof(W), &row, sizeof(W));
+    }
+  });
+}
+
+// out_i ^= bit where r_i has all of `product`.
+void XorProduct(const std::uint8_t* r, std::size_t count, dealer::Monomial product,
+                std::uint8_t bit, std::uint8_t* out) {
+  for (std::size_t i = 0; i < count; ++i)
+    out[i] ^=
+        static_cast<std::uint8_t>(-static_cast<std::uint8_t>((r[i] & product) == product)) & bit;
+}
+
+}  // namespace
+
+Comparison::Comparison(Layout layout, const Formula& formula, unsigned out_bits)
+    : layout_(std::move(layout)) {
+  if (layout_.arithmetic) {
+    expansion_.emplace(formula, layout_.Carries(), out_bits);
+  } else {
+    polynomials_ = layout_.Polynomials(dealt_);
+  }
+}
+
+void Comparison::DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const {
+  ends.WithE1().Fill({out, count * layout_.ElementBytes()});
+  for (const unsigned width : layout_.chunks) {
+    ClearLast(out, count, width);
+    out += count * RowBytes(width);
+  }
+}
+
+// Entry v of a chunk's row is [own > v].
+template <ring::Word W>
+Bytes Comparison::Piece(Ends& ends, const Formula& formula, std::span<const W> a,
+                        std::span<const std::uint8_t> rho) const {
+  const auto& kernels = ring::ActiveKernels();
+  Bytes piece(layout_.CompareBytes(a.size()));
+  Bytes block(std::min(a.size(), kBlock) * layout_.ElementBytes());
+  std::uint8_t* out = piece.data();
+  BlockBytes own;
+  dealer::ForRanges(a.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+    DrawBlock(ends, n, block.data());
+    std::uint8_t* rows = block.data();
+    ForChunks(layout_, formula, [&](std::size_t, unsigned bit, unsigned width) {
+      Chunk<W>(a.data() + begin, n, bit, width, W{0}, own.data());
+      kernels.xor_greater_rows(rows, own.data(), n, RowWidth(width));
+      out += PackRows(rows, n, width, out);
+      rows += n * RowBytes(width);
+    });
+    for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
+      const unsigned count = BitsOfByte(dealt_.size(), k);
+      for (unsigned i = 0; i < count; ++i)
+        for (const dealer::Monomial product : dealt_[8 * k + i])
+          XorProduct(rho.data() + begin, n, product, static_cast<std::uint8_t>(1U << i), rows);
+      const std::size_t bytes = ring::PackedBytes(n, count);
+      ring::Pack(std::span<const std::uint8_t>(rows, n), count, {out, bytes});
+      out += bytes;
+    }
+  });
+  return piece;
+}
+
+template <ring::Word W>
+Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
+                      std::span<const W> a) const {
+  const Bits rho = layout_.OpenedBits() > 0 ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
+                                            : Bits(a.size(), 0);
+  const std::span<const std::uint8_t> masks(rho);
+  dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
+    ctx.SendBytes(ends.E2(), Piece<W>(ends, formula, a.subspan(begin, n),
+                                      masks.subspan(begin, n)));  // offline
+  });
+  Bits flips(a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula.Flip(a[i]);
+  if (layout_.arithmetic) {
+    expansion_->Deal<W>(ctx, ends, formula, a, masks, flips);
+    return {};
+  }
+  for (std::size_t k = 0; k < polynomials_.size(); ++k)
+    for (const dealer::Monomial product : polynomials_[k].offset)
+      XorProduct(rho.data(), rho.size(), product, static_cast<std::uint8_t>(1U << k), flips.data());
+  return flips;
+}
+
+Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /*formula*/,
+                                      std::size_t count) const {
+  Material material;
+  if (layout_.OpenedBits() > 0)
+    material.rho = dealer::DrawBits(ends.WithDealer(), count, layout_.OpenedBits());
+  material.rows.resize(count * layout_.ElementBytes());
+  if (ends.IsE1()) {
+    dealer::ForRanges(count, kBlock, [&](std::size_t begin, std::size_t n) {
+      DrawBlock(ends, n, material.rows.data() + begin * layout_.ElementBytes());
+    });
+  } else {
+    dealer::ForRanges(count, layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t m) {
+      const Bytes piece = ctx.ReceiveBytes(ends.Dealer(), layout_.CompareBytes(m));
+      const std::uint8_t* in = piece.data();
+      dealer::ForRanges(m, kBlock, [&](std::size_t begin, std::size_t n) {
+        std::uint8_t* rows = material.rows.data() + (piece_begin + begin) * layout_.ElementBytes();
+        for (const unsigned width : layout_.chunks) {
+          in += UnpackRows(in, n, width, rows);
+          rows += n * RowBytes(width);
+        }
+        for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
+          const unsigned bits = BitsOfByte(dealt_.size(), k);
+          const std::size_t bytes = ring::PackedBytes(n, bits);
+          ring::Unpack(ByteSpan(in, bytes), bits, std::span<std::uint8_t>(rows, n));
+          in += bytes;
+        }
+      });
+    });
+  }
+  if (expansion_) material.coefficients = expansion_->Take(ctx, ends, count);
+  return material;
+}
+
+// greater = entry v, equal = entry v - 1 ^ entry v; entry -1 is 1, and the last is 0.
+template <ring::Word W>
+Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Formula& formula,
+                                            const Material& material, std::span<const W> b) const {
+  const auto& kernels = ring::ActiveKernels();
+  dealer::CheckSize("rows", material.rows.size(), b.size() * layout_.ElementBytes());
+  Flags flags;
+  flags.opened.assign(b.size(), 0);
+  if (!layout_.arithmetic) flags.linear.assign(b.size(), 0);
+  const std::uint8_t one = ends.IsE1() ? 1 : 0;
+  const W complement = formula.Complement<W>();
+  BlockBytes index, before;
+  dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+    const std::uint8_t* rows = material.rows.data() + begin * layout_.ElementBytes();
+    std::uint8_t* opened = flags.opened.data() + begin;
+    ForChunks(layout_, formula, [&](std::size_t j, unsigned bit, unsigned width) {
+      const unsigned k = RowWidth(width);
+      Chunk<W>(b.data() + begin, n, bit, width, complement, index.data());
+      if (j > 0 || layout_.arithmetic)
+        kernels.select_bits(opened, rows, index.data(), n, k, layout_.Greater(j));
+      if (!layout_.arithmetic) {
+        std::uint8_t* linear = flags.linear.data() + begin;
+        if (j == 0) kernels.select_bits(linear, rows, index.data(), n, k, 0);
+        if (j == layout_.low) kernels.select_bits(linear, rows, index.data(), n, k, 1);
+      }
+      if (j + 1 < layout_.chunks.size()) {
+        const auto last = static_cast<std::uint8_t>((1U << width) - 1);
+        const unsigned at = layout_.Equal(j);
+        for (std::size_t i = 0; i < n; ++i) {
+          before[i] = static_cast<std::uint8_t>(index[i] - 1) & last;
+          opened[i] ^= static_cast<std::uint8_t>((index[i] == 0 ? one : 0) << at);
+        }
+        kernels.select_bits(opened, rows, index.data(), n, k, at);
+        kernels.select_bits(opened, rows, before.data(), n, k, at);
+      }
+      rows += n * RowBytes(width);
+    });
+  });
+  return flags;
+}
+
+template <ring::Word W>
+Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& formula,
+                             const Material& material, std::span<const W> b) const {
+  using Source = BitPolynomial::Source;
+  Flags flags = CompareChunks(ends, formula, material, b);
+  Bits bits = std::move(flags.linear);
+  if (layout_.OpenedBits() == 0) return bits;
+  const Bits opened = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
+                                       layout_.OpenedBits());  // 1 hop, 2q - 2 bits
+  BlockBytes ones, sum;
+  ones.fill(ends.IsE1() ? 1 : 0);
+  dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+    const std::uint8_t* c = opened.data() + begin;
+    const std::uint8_t* masks = material.rho.data() + begin;
+    const std::uint8_t* dealt =
+        material.rows.data() + (begin + n) * layout_.ElementBytes() - n * ((dealt_.size() + 7) / 8);
+    for (std::size_t k = 0; k < polynomials_.size(); ++k) {
+      // Each coefficient is a bit of a byte; their XOR is the parity of what is added up here.
+      std::fill_n(sum.data(), n, std::uint8_t{0});
+      for (const auto& [product, source, at] : polynomials_[k].terms) {
+        const std::uint8_t* from = source == Source::kOne    ? ones.data()
+                                   : source == Source::kMask ? masks
+                                                             : dealt + at / 8 * n;
+        const auto bit = static_cast<std::uint8_t>(1U << at % 8);
+        for (std::size_t i = 0; i < n; ++i)
+          sum[i] ^=
+              static_cast<std::uint8_t>(-static_cast<std::uint8_t>((c[i] & product) == product)) &
+              from[i] & bit;
+      }
+      for (std::size_t i = 0; i < n; ++i) {
+        auto parity = static_cast<std::uint8_t>(sum[i] ^ sum[i] >> 4);
+        parity = static_cast<std::uint8_t>(parity ^ parity >> 2);
+        parity = static_cast<std::uint8_t>(parity ^ parity >> 1) & 1;
+        bits[begin + i] ^= static_cast<std::uint8_t>(parity << k);
+      }
+    }
+  });
+  return bits;
+}
+
+template <ring::Word W, ring::Word V>
+Buffer<V> Comparison::CompareElements(Context& ctx, const Ends& ends, const Formula& formula,
+                                      const Material& material, std::span<const W> b) const {
+  Flags flags = CompareChunks(ends, formula, material, b);
+  const Bits c = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
+                                  layout_.OpenedBits());  // 1 hop, 2q - 1 bits
+  return expansion_->Evaluate<V>(ends, material.coefficients, c);
+}
+
+#define TERCET_LUT_ELEMENTS(W, V)                                                             \
+  template Buffer<V> Comparison::CompareElements<W, V>(Context&, const Ends&, const Formula&, \
+                                                       const Material&, std::span<const W>) const;
+#define TERCET_LUT_COMPARE(W)                                                                      \
+  template Bits Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
+  template Bits Comparison::CompareBits<W>(Context&, const Ends&, const Formula&, const Material&, \
+                                           std::span<const W>) const;                              \
+  TERCET_LUT_ELEMENTS(W, std::uint8_t)                                                             \
+  TERCET_LUT_ELEMENTS(W, std::uint16_t)                                                            \
+  TERCET_LUT_ELEMENTS(W, std::uint32_t)                                                            \
+  TERCET_LUT_ELEMENTS(W, std::uint64_t)
+TERCET_LUT_COMPARE(std::uint8_t)
+TERCET_LUT_COMPARE(std::uint16_t)
+TERCET_LUT_COMPARE(std::uint32_t)
+TERCET_LUT_COMPARE(std::uint64_t)
+#undef TERCET_LUT_COMPARE
+#undef TERCET_LUT_ELEMENTS
+
+}  // namespace tercet::protocols::lut

@@ -1,0 +1,215 @@
+#include "suites/lut/layout.h"
+
+#include <algorithm>
+#include <bit>
+#include <charconv>
+#include <limits>
+
+#include "common/dealer/activation.h"
+#include "tercet/ring/pack.h"
+
+namespace tercet::protocols::lut {
+namespace {
+
+using mpc::ActivationSpec;
+using mpc::SuiteChoice;
+
+constexpr unsigned kMaxChunks = 5;  // 8 opened flags
+constexpr unsigned kMaxArithChunks =
+    4;                                  // 7 opened flags; the elements dealt double with each chunk
+constexpr unsigned kMaxChunkWidth = 8;  // rows of 256 bits
+constexpr unsigned kMaxCompared = 32;
+// What form=auto takes for a hop less.
+constexpr std::size_t kMaxAutoBytes = 256;
+
+bool Possible(unsigned bits, unsigned chunks) {
+  return bits == 0
+             ? chunks == 0
+             : 1 <= chunks && chunks <= bits && (bits + chunks - 1) / chunks <= kMaxChunkWidth;
+}
+
+void Split(unsigned total, unsigned parts, std::vector<unsigned>& widths) {
+  for (unsigned j = 0; j < parts; ++j)
+    widths.push_back(total / parts + (j < total % parts ? 1 : 0));
+}
+
+// Every way to cut `bits` bits, with a boundary above the lowest `low`, into pieces as equal as
+// possible on either side.
+std::vector<Layout> Cuts(unsigned bits, unsigned low) {
+  std::vector<Layout> all;
+  for (unsigned upper = 0; upper <= kMaxChunks; ++upper)
+    for (unsigned lower = 0; upper + lower <= kMaxChunks; ++lower) {
+      if (!Possible(bits - low, upper) || !Possible(low, lower)) continue;
+      Layout layout;
+      Split(bits - low, upper, layout.chunks);
+      layout.low = upper;  // all of them where low = 0
+      Split(low, lower, layout.chunks);
+      all.push_back(std::move(layout));
+    }
+  return all;
+}
+
+unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
+  unsigned number = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number < 1 ||
+      number > kMaxChunks)
+    throw ConfigError("suite " + choice.Text(),
+                      fmt::format("chunks={} found, 1..{} expected", value, kMaxChunks));
+  return number;
+}
+
+}  // namespace
+
+dealer::Sum Layout::CarryOf(std::size_t first, std::size_t end, bool linear) const {
+  dealer::Sum sum;
+  unsigned equal = 0;
+  for (std::size_t j = first; j < end; ++j) {
+    if (linear || j > first) sum.push_back(static_cast<dealer::Monomial>(equal | 1U << Greater(j)));
+    if (j + 1 < chunks.size()) equal |= 1U << Equal(j);
+  }
+  return sum;
+}
+
+dealer::Carries Layout::Carries() const {
+  dealer::Carries carries;
+  carries.s = CarryOf(0, chunks.size(), true);
+  if (!HasCarry()) return carries;
+  carries.carry = CarryOf(low, chunks.size(), true);
+  // s is upper + all_equal * carry, so s * carry = (upper + all_equal) * carry.
+  dealer::Sum upper = CarryOf(0, low, true);
+  unsigned all_equal = 0;
+  for (std::size_t j = 0; j < low; ++j) all_equal |= 1U << Equal(j);
+  upper.push_back(static_cast<dealer::Monomial>(all_equal));
+  carries.both = dealer::Product(upper, carries.carry);
+  return carries;
+}
+
+std::vector<BitPolynomial> Layout::Polynomials(std::vector<DealtBit>& dealt) const {
+  using dealer::Monomial;
+  std::vector<BitPolynomial> polynomials;
+  std::vector<std::size_t> from{0};
+  if (HasCarry()) from.push_back(low);
+  for (const std::size_t first : from) {
+    const dealer::Sum products = CarryOf(first, chunks.size(), false);
+    BitPolynomial polynomial{{}, products};
+    for (const Monomial u : dealer::Closure(products)) {
+      if (u == 0) continue;
+      // In the product of (c_i ^ rho_i) over p, what multiplies the c_i of u.
+      dealer::Sum coefficient;
+      bool shared = true;  // E1 and E2 have shares of 1 and of each mask
+      for (const Monomial p : products) {
+        if ((p & u) != u) continue;
+        coefficient.push_back(static_cast<Monomial>(p & ~u));
+        shared = shared && std::popcount(coefficient.back()) <= 1;
+      }
+      if (!shared) {
+        std::sort(coefficient.begin(), coefficient.end());
+        const auto at = std::find(dealt.begin(), dealt.end(), coefficient);
+        const auto index = static_cast<std::size_t>(at - dealt.begin());
+        if (at == dealt.end()) dealt.push_back(coefficient);
+        polynomial.terms.push_back({u, BitPolynomial::Source::kDealt, index});
+        continue;
+      }
+      for (const Monomial r : coefficient)
+        polynomial.terms.push_back(
+            {u, r == 0 ? BitPolynomial::Source::kOne : BitPolynomial::Source::kMask,
+             static_cast<std::size_t>(r == 0 ? 0 : std::countr_zero(r))});
+    }
+    polynomials.push_back(std::move(polynomial));
+  }
+  return polynomials;
+}
+
+std::size_t Layout::DealtBits() const {
+  std::vector<DealtBit> dealt;
+  if (!arithmetic) Polynomials(dealt);
+  return dealt.size();
+}
+
+std::size_t Layout::CompareBytes(std::size_t count) const {
+  const std::size_t dealt = DealtBits();
+  const auto block = [&](std::size_t n) {
+    std::size_t bytes = 0;
+    for (const unsigned width : chunks) bytes += (n * RowBits(width) + 7) / 8;
+    for (std::size_t k = 0; 8 * k < dealt; ++k) bytes += ring::PackedBytes(n, BitsOfByte(dealt, k));
+    return bytes;
+  };
+  return count / kBlock * block(kBlock) + block(count % kBlock);
+}
+
+std::size_t Layout::ElementBytes() const {
+  std::size_t bytes = (DealtBits() + 7) / 8;
+  for (const unsigned width : chunks) bytes += RowBytes(width);
+  return bytes;
+}
+
+Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
+  unsigned chunks = 0;
+  std::string form = "auto";
+  for (const auto& [key, value] : choice.options) {
+    if (key == "chunks" && value != "auto") {
+      chunks = NumberOption(choice, value);
+    } else if (key == "form" && (value == "arith" || value == "bit" || value == "auto")) {
+      form = value;
+    } else if (key != "chunks") {
+      throw ConfigError(
+          "suite " + choice.Text(),
+          fmt::format("{}={} found; options are chunks=1..{}|auto and form=arith|bit|auto", key,
+                      value, kMaxChunks));
+    }
+  }
+  dealer::CheckSpec(spec, "lut", 1 + kMaxCompared, kMaxCompared);
+  const Formula formula(spec);
+  const auto cuts_with = [&](unsigned low) {
+    auto cuts = Cuts(formula.ComparedBits(), low);
+    std::erase_if(cuts,
+                  [&](const Layout& cut) { return chunks != 0 && cut.chunks.size() != chunks; });
+    return cuts;
+  };
+  const auto cuts = cuts_with(formula.CarryBits());
+  if (cuts.empty())
+    throw UnsupportedError(fmt::format(
+        "layer {}: {} compared bits of values of {} bits cannot be cut into {} chunks of 1..{} "
+        "bits{}",
+        spec.layer, formula.ComparedBits(), spec.value_bits, chunks, kMaxChunkWidth,
+        spec.shift > 0 ? fmt::format(", one of which ends at bit {}", spec.shift) : ""));
+
+  // Bytes of kBlock elements, in this step alone.
+  const auto bytes = [&](const Layout& cut) {
+    const auto elements = cut.arithmetic ? dealer::Expansion(formula, cut.Carries(), spec.out_bits)
+                                         : dealer::SelectionExpansion(formula, spec.out_bits);
+    return cut.CompareBytes(kBlock) + elements.DealtBytes(kBlock) +
+           2 * ring::PackedBytes(kBlock, cut.OpenedBits());
+  };
+  const auto fewest = [&](bool arithmetic, std::size_t most_chunks, std::size_t most_bytes) {
+    std::optional<Layout> best;
+    for (Layout cut : cuts) {
+      cut.arithmetic = arithmetic;
+      if (cut.chunks.size() > most_chunks || bytes(cut) > kBlock * most_bytes) continue;
+      if (!best || bytes(cut) < bytes(*best)) best = std::move(cut);
+    }
+    return best;
+  };
+  constexpr std::size_t kAnyBytes = std::numeric_limits<std::size_t>::max() / kBlock;
+  std::optional<Layout> layout;
+  if (!spec.pool && form == "arith") layout = fewest(true, kMaxArithChunks, kAnyBytes);
+  if (!spec.pool && form == "auto") layout = fewest(true, kMaxArithChunks, kMaxAutoBytes);
+  if (!layout) layout = fewest(false, kMaxChunks, kAnyBytes);
+  return *layout;
+}
+
+mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc::Roles& roles) {
+  const std::size_t count = spec.Elements();
+  return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
+    dealer::AddDealt(cost, roles, layout.CompareBytes(count));
+    if (layout.OpenedBits() > 0)
+      dealer::AddExchange(cost, roles, count, layout.OpenedBits());  // open_bits
+    if (layout.arithmetic)
+      dealer::AddDealt(
+          cost, roles,
+          dealer::Expansion(Formula(spec), layout.Carries(), spec.out_bits).DealtBytes(count));
+  });
+}
+
+}  // namespace tercet::protocols::lut

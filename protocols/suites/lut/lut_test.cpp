@@ -1,0 +1,256 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "suites/lut/layout.h"
+#include "tercet/mpc/builtin_protocols.h"
+#include "tercet/mpc/local.h"
+
+// Exactness, costs on the wire and masking are shown by the conformance tests; here only what is
+// particular to lut.
+namespace tercet::protocols::lut {
+namespace {
+
+mpc::ActivationSpec Spec(unsigned value_bits, unsigned out_bits, bool pool) {
+  mpc::ActivationSpec spec;
+  spec.layer = "act";
+  spec.in = {1, 8, 8};
+  if (pool) spec.pool = mpc::PoolShape{2, 2};
+  spec.value_bits = spec.ring_bits = value_bits;
+  spec.out_bits = out_bits;
+  spec.batch = 64;
+  return spec;
+}
+
+double BytesPerElement(std::uint64_t bytes, const mpc::ActivationSpec& spec) {
+  return static_cast<double>(bytes) / static_cast<double>(spec.Elements());
+}
+
+struct CostRow {
+  unsigned value_bits;
+  const char* choice;
+  bool pool;
+  std::uint32_t hops;
+  double offline, online;
+};
+
+class Table : public testing::TestWithParam<CostRow> {};
+
+// Bytes per element, all parties together, out ring 16 bits. Where an OR lookup ends the layer, its
+// last entry follows from the public sum of the others and is not sent.
+TEST_P(Table, CostsPerElement) {
+  const auto& row = GetParam();
+  const auto spec = Spec(row.value_bits, 16, row.pool);
+  const auto cost =
+      LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
+  EXPECT_EQ(cost.OnlineHops(), row.hops);
+  EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
+  EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
+  EXPECT_EQ(cost.OnlineBytes()[0], 0u);
+}
+INSTANTIATE_TEST_SUITE_P(Published, Table,
+                         testing::Values(CostRow{10, "lut:chunks=2", false, 3, 15.75, 7.25},
+                                         CostRow{12, "lut:chunks=2", false, 3, 21.75, 7.75},
+                                         CostRow{15, "lut:chunks=3", false, 3, 31.625, 9},
+                                         CostRow{10, "lut:chunks=3,form=bit", false, 4, 5, 7.75},
+                                         CostRow{12, "lut:chunks=3,form=bit", false, 4, 7, 8.25},
+                                         CostRow{12, "lut:form=bit", false, 4, 6.25, 8.75},
+                                         CostRow{15, "lut:form=bit", false, 4, 8.75, 9.5},
+                                         CostRow{12, "lut", true, 4, 4.25 + 7.5, 5.75},
+                                         CostRow{9, "lut:chunks=1", false, 3, 34, 6.5}));
+
+TEST(Layout, DefaultTakesTheFewestHopsThenTheFewestBytes) {
+  const auto plain = MakeLayout(Spec(12, 10, false), mpc::ParseSuiteChoice("lut", "test"));
+  EXPECT_TRUE(plain.arithmetic);
+  EXPECT_EQ(plain.chunks, (std::vector<unsigned>{6, 5}));
+  const auto pooled = MakeLayout(Spec(12, 10, true), mpc::ParseSuiteChoice("lut", "test"));
+  EXPECT_FALSE(pooled.arithmetic);
+  EXPECT_EQ(pooled.chunks, (std::vector<unsigned>{3, 3, 3, 2}));
+}
+
+TEST(Layout, ChunksEndWhereTheTruncationDoes) {
+  auto spec = Spec(20, 16, false);
+  spec.kind = mpc::ActivationKind::kRelu;
+  for (unsigned shift = 0; shift < spec.value_bits; ++shift)
+    for (const char* choice : {"lut", "lut:form=bit", "lut:form=arith"}) {
+      spec.shift = shift;
+      const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice(choice, "test"));
+      unsigned upper = 0, lower = 0;
+      for (std::size_t j = 0; j < layout.chunks.size(); ++j)
+        (j < layout.low ? upper : lower) += layout.chunks[j];
+      EXPECT_EQ(upper, 19 - shift) << choice;
+      EXPECT_EQ(lower, shift) << choice;
+    }
+}
+
+TEST(Layout, EveryTruncationIsPossible) {
+  for (auto kind : {mpc::ActivationKind::kRelu, mpc::ActivationKind::kSquare})
+    for (unsigned n = 2; n <= (kind == mpc::ActivationKind::kRelu ? 33 : 32); ++n)
+      for (unsigned shift = 0; shift < n; ++shift) {
+        auto spec = Spec(n, 16, false);
+        spec.kind = kind;
+        spec.shift = shift;
+        const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice("lut", "test"));
+        EXPECT_LE(layout.chunks.size(), 5u) << n << " >> " << shift;
+        EXPECT_EQ(layout.HasCarry(), shift > 0) << n << " >> " << shift;
+      }
+}
+
+// Formulas: README.md.
+TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
+  struct Row {
+    mpc::ActivationKind kind;
+    unsigned value_bits, shift;
+    const char* choice;
+    std::uint32_t hops;
+    double offline, online;  // bytes per element, out ring 16 bits
+  };
+  constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
+  for (const auto& row :
+       std::vector<Row>{{kRelu, 12, 0, "lut", 3, (63 + 31) / 8. + 15 * 2, 7.75},
+                        {kRelu, 12, 4, "lut:chunks=2", 3, (128 + 15) / 8. + 17 * 2, 7.75},
+                        {kRelu, 16, 8, "lut:chunks=2", 3, (128 + 256) / 8. + 17 * 2, 8.75},
+                        {kRelu, 16, 8, "lut:form=bit", 4, (15 + 7 + 15 + 15 + 10) / 8. + 18, 10},
+                        {kSquare, 16, 8, "lut:chunks=2", 3, (256 + 256) / 8. + 11 * 2, 8.75}}) {
+    auto spec = Spec(row.value_bits, 16, false);
+    spec.kind = row.kind;
+    spec.shift = row.shift;
+    const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test"));
+    const auto cost = LayoutCost(layout, spec, mpc::Roles{});
+    SCOPED_TRACE(fmt::format("{} {} >> {}: {} chunks {}", mpc::ActivationName(row.kind),
+                             row.value_bits, row.shift, row.choice, fmt::join(layout.chunks, "+")));
+    EXPECT_EQ(cost.OnlineHops(), row.hops);
+    EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
+    EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
+  }
+}
+
+// A layout of `chunks` chunks with the carry from chunk `low` on.
+Layout OfChunks(std::size_t chunks, std::size_t low) {
+  Layout layout;
+  layout.chunks.assign(chunks, 3);
+  layout.low = low;
+  return layout;
+}
+
+struct Comparisons {
+  unsigned flags = 0;    // by number
+  bool greater = false;  // all chunks compared
+  bool carry = false;    // those from `low` on
+};
+
+// What comparing two numbers gives: each chunk of the first is less than, equal to or greater than
+// that of the second.
+std::vector<Comparisons> AllComparisons(const Layout& layout) {
+  const std::size_t chunks = layout.chunks.size();
+  std::vector<Comparisons> all;
+  std::size_t count = 1;
+  for (std::size_t j = 0; j < chunks; ++j) count *= 3;
+  for (std::size_t x = 0; x < count; ++x) {
+    Comparisons one;
+    std::size_t left = x;
+    for (std::size_t j = chunks; j-- > 0; left /= 3) {
+      const bool greater = left % 3 == 2, equal = left % 3 == 1;
+      one.greater = greater || (equal && one.greater);
+      if (j >= layout.low) one.carry = one.greater;
+      if (greater) one.flags |= 1U << layout.Greater(j);
+      if (equal && j + 1 < chunks) one.flags |= 1U << layout.Equal(j);
+    }
+    all.push_back(one);
+  }
+  return all;
+}
+
+bool ValueOf(const dealer::Sum& sum, unsigned flags) {
+  unsigned value = 0;
+  for (const dealer::Monomial product : sum) value += (flags & product) == product;
+  EXPECT_LE(value, 1u) << "the products of a sum exclude each other";
+  return value == 1;
+}
+
+TEST(Layout, SumsOfProductsAreTheChunkwiseComparison) {
+  for (std::size_t chunks = 1; chunks <= 4; ++chunks)
+    for (std::size_t low = 0; low <= chunks; ++low) {
+      Layout layout = OfChunks(chunks, low);
+      layout.arithmetic = true;
+      const auto carries = layout.Carries();
+      for (const auto& one : AllComparisons(layout)) {
+        EXPECT_EQ(ValueOf(carries.s, one.flags), one.greater);
+        if (low == chunks) continue;
+        EXPECT_EQ(ValueOf(carries.carry, one.flags), one.carry);
+        EXPECT_EQ(ValueOf(carries.both, one.flags), one.greater && one.carry);
+      }
+    }
+}
+
+// For every comparison and every mask of the opened flags: what D deals and knows, and what E1 and
+// E2 add up, give the bits.
+TEST(Layout, PolynomialsInOpenedBitsAreTheComparison) {
+  for (std::size_t chunks = 1; chunks <= 5; ++chunks)
+    for (std::size_t low = 0; low <= chunks; ++low) {
+      const Layout layout = OfChunks(chunks, low);
+      std::vector<DealtBit> dealt;
+      const auto polynomials = layout.Polynomials(dealt);
+      EXPECT_EQ(dealt.size(), layout.DealtBits());
+      ASSERT_EQ(polynomials.size(), low < chunks ? 2u : 1u);
+      const auto parity = [](const dealer::Sum& sum, unsigned bits) {
+        bool odd = false;
+        for (const dealer::Monomial product : sum) odd ^= (bits & product) == product;
+        return odd;
+      };
+      for (const auto& one : AllComparisons(layout))
+        for (unsigned rho = 0; rho < 1U << layout.OpenedBits(); rho += chunks < 5 ? 1 : 7) {
+          const unsigned opened = one.flags & ((1U << layout.OpenedBits()) - 1), c = opened ^ rho;
+          for (std::size_t k = 0; k < polynomials.size(); ++k) {
+            bool bit = (one.flags >> layout.Greater(k == 0 ? 0 : low) & 1) != 0;
+            bit ^= parity(polynomials[k].offset, rho);
+            for (const auto& [product, source, index] : polynomials[k].terms) {
+              if ((c & product) != product) continue;
+              bit ^= source == BitPolynomial::Source::kOne    ? true
+                     : source == BitPolynomial::Source::kMask ? (rho >> index & 1) != 0
+                                                              : parity(dealt[index], rho);
+            }
+            ASSERT_EQ(bit, k == 0 ? one.greater : one.carry)
+                << chunks << " chunks, carry of the " << low << ".., mask " << rho;
+          }
+        }
+    }
+}
+
+// A carry costs no bit of its own.
+TEST(Layout, DealtBits) {
+  for (const auto& [chunks, bits] :
+       std::vector<std::pair<std::size_t, std::size_t>>{{1, 0}, {2, 0}, {3, 3}, {4, 10}})
+    for (std::size_t low = 1; low <= chunks; ++low)
+      EXPECT_EQ(OfChunks(chunks, low).DealtBits(), bits) << chunks << " chunks, carry " << low;
+}
+
+TEST(Layout, RefusesWhatItCannotDo) {
+  const auto error = [](mpc::ActivationSpec spec, const char* choice) -> std::string {
+    try {
+      MakeLayout(spec, mpc::ParseSuiteChoice(choice, "test"));
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  auto spec = Spec(12, 12, true);
+  spec.kind = mpc::ActivationKind::kRelu;
+  EXPECT_THAT(error(spec, "lut"),
+              testing::HasSubstr("layer act: suite lut has no relu with max_pool2d"));
+  spec = Spec(33, 12, false);
+  spec.kind = mpc::ActivationKind::kSquare;
+  EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("2..32 bits in square, not 33"));
+  spec.kind = mpc::ActivationKind::kRelu;
+  spec.shift = 33;
+  EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("by 2^0..2^32, not 2^33"));
+  EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits in sign, not 34"));
+  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=6"),
+              testing::HasSubstr("chunks=6 found, 1..5 expected"));
+  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"),
+              testing::HasSubstr("11 compared bits of values of 12 bits cannot be cut into 1 "
+                                 "chunks of 1..8 bits"));
+  EXPECT_THAT(error(Spec(12, 12, false), "lut:size=1"), testing::HasSubstr("size=1 found"));
+}
+
+}  // namespace
+}  // namespace tercet::protocols::lut
