@@ -76,7 +76,7 @@ void MakeCertificates(
                                        std::string_view key)>& take);
 
 /// Makes the key of one party and a certificate that it signs itself, for peers that pin the key:
-/// party<i>.pem and party<i>-key.pem in `directory`. Otherwise as MakeCertificates.
+/// `party1.pem` and `party1-key.pem` of party 1 in `directory`. Otherwise as MakeCertificates.
 Certificate MakePartyCertificate(const std::filesystem::path& directory, int party, int days,
                                  bool overwrite);
 

@@ -110,7 +110,7 @@ class PrfStream {
 /// once per key, so that no counter is used twice. Thread safe.
 class KeyRing {
  public:
-  /// @param party 0..2; `mine` is k_party, `next` is k_{party+1}. Draws the key of its own.
+  /// `party` is 0..2, `mine` is k_party, `next` is k_{party+1}. Draws the key of its own.
   KeyRing(int party, PrfKey mine, PrfKey next, DrawObserver* observer = nullptr);
 
   /// The stream of key `key` (0..2) for `purpose`, e.g. "conv1/lut/open_masked". Throws

@@ -10,7 +10,7 @@
 /// The inner loops that decide the speed, behind one table of functions with several
 /// implementations: "portable" (the reference), "avx2", "avx512" and "avx512vnni". The best that
 /// the processor supports is chosen at the first use; the environment variable
-/// TERCET_KERNELS=<name> forces one. All are bit-identical. No branch and no memory address depends
+/// TERCET_KERNELS=NAME forces one. All are bit-identical. No branch and no memory address depends
 /// on the contents of any operand except where said.
 ///
 ///     const Kernels& kernels = ActiveKernels();
