@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "app/failure.h"
+#include "programs/failure.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
 
@@ -155,11 +155,11 @@ void RegisterAll() {
 }  // namespace tercet::ring
 
 int main(int argc, char** argv) {
-  return tercet::app::GuardedMain("tercet_kernels_benchmark", [&] {
+  return tercet::programs::GuardedMain("tercet_kernels_benchmark", [&] {
     benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return tercet::app::kExitUsage;
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return tercet::programs::kExitUsage;
     tercet::ring::RegisterAll();
     benchmark::RunSpecifiedBenchmarks();
-    return tercet::app::kExitOk;
+    return tercet::programs::kExitOk;
   });
 }

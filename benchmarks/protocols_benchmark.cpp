@@ -5,7 +5,7 @@
 #include <chrono>
 #include <random>
 
-#include "app/failure.h"
+#include "programs/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
@@ -130,11 +130,11 @@ void AddAll() {
 }  // namespace tercet
 
 int main(int argc, char** argv) {
-  return tercet::app::GuardedMain("tercet_protocols_benchmark", [&] {
+  return tercet::programs::GuardedMain("tercet_protocols_benchmark", [&] {
     benchmark::Initialize(&argc, argv);
-    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return tercet::app::kExitUsage;
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return tercet::programs::kExitUsage;
     tercet::AddAll();
     benchmark::RunSpecifiedBenchmarks();
-    return tercet::app::kExitOk;
+    return tercet::programs::kExitOk;
   });
 }

@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "app/failure.h"
-#include "app/options.h"
-#include "app/output.h"
+#include "programs/failure.h"
+#include "programs/options.h"
+#include "programs/output.h"
 #include "query_report.h"
 #include "query_runs.h"
 #include "tercet/base/error.h"
@@ -17,7 +17,7 @@
 namespace {
 
 using namespace tercet::benchmarks;
-using namespace tercet::app;
+using namespace tercet::programs;
 
 struct Options {
   RunOptions run;

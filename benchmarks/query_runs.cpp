@@ -11,10 +11,11 @@
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
-#include "app/anonymous_file.h"
-#include "app/auto_suite.h"
-#include "app/options.h"
-#include "app/output.h"
+#include "programs/anonymous_file.h"
+#include "programs/auto_suite.h"
+#include "programs/options.h"
+#include "programs/output.h"
+#include "tercet/compile/compiled_file.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/nn/integer_network.h"
 
@@ -25,7 +26,7 @@ using nlohmann::json;
 
 // Runs a program without a shell, which inherits `fd`; false when it did not exit with 0.
 bool RunProgram(const std::vector<std::string>& words, int fd) {
-  app::FlushOutput();  // else the child would print what is buffered once more
+  programs::FlushOutput();  // else the child would print what is buffered once more
   const pid_t child = fork();
   if (child == 0) {
     ::fcntl(fd, F_SETFD, 0);
@@ -49,7 +50,7 @@ std::string Text(const Setting& setting) {
 
 // What `tercet run` reports.
 json RunOnce(const RunOptions& options, const Setting& setting, std::size_t images) {
-  const app::AnonymousFile report_file;
+  const programs::AnonymousFile report_file;
   const auto net = options.nets_dir + "/" + setting.network;
   const bool done = RunProgram({options.tercet,
                                 "run",
@@ -128,17 +129,18 @@ Row Measure(const RunOptions& options, const Setting& setting) {
 PredictedMilliseconds PredictTime(const RunOptions& options, const Setting& setting,
                                   const PredictedMilliseconds& unshaped) {
   const auto registry = BuiltinProtocols();
-  const auto suite = app::ParseSuite(setting.suite, registry);
+  const auto suite = programs::ParseSuite(setting.suite, registry);
   const auto link = net::ParseLinkProfile(setting.link);
   const auto net = options.nets_dir + "/" + setting.network;
   auto network =
-      nn::LoadCompiled(net + ".compiled.safetensors", nn::LoadNetwork(net + ".json")).net;
-  app::ResolveAuto(network, registry, suite, link, nn::Objective::kOnline, {}, setting.batch);
-  const auto plan = nn::MakePlan(network, registry, suite, {}, setting.batch);
+      compile::LoadCompiled(net + ".compiled.safetensors", nn::LoadNetwork(net + ".json")).net;
+  programs::ResolveAuto(network, registry, suite, link, infer::Objective::kOnline, {},
+                        setting.batch);
+  const auto plan = infer::MakePlan(network, registry, suite, {}, setting.batch);
   const double per = 1e-6 / static_cast<double>(setting.batch);
   const auto time =
-      nn::LinkTime(plan.Total(), link,
-                   {std::llround(unshaped.offline / per), std::llround(unshaped.online / per)});
+      infer::LinkTime(plan.Total(), link,
+                      {std::llround(unshaped.offline / per), std::llround(unshaped.online / per)});
   return {static_cast<double>(time.offline_ns) * per, static_cast<double>(time.online_ns) * per};
 }
 

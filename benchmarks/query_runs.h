@@ -34,7 +34,7 @@ struct Row {
   std::uint32_t hops = 0;
   double offline_kb = 0, online_kb = 0;
   Spread offline_ms, online_ms, total_ms;
-  /// From the times on link none and the plan's messages (nn::LinkTime).
+  /// From the times on link none and the plan's messages (infer::LinkTime).
   std::optional<double> predicted_offline_ms, predicted_online_ms;
   double peak_memory_mb = 0;
   std::string kernels, machine;

@@ -5,10 +5,10 @@
 #include <array>
 #include <memory>
 
-#include "app/failure.h"
-#include "app/options.h"
-#include "app/output.h"
 #include "import/import_onnx.h"
+#include "programs/failure.h"
+#include "programs/options.h"
+#include "programs/output.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 
@@ -41,24 +41,24 @@ int RunImport(Arguments arguments) {
   input.bits = static_cast<unsigned>(arguments.bits);
 
   const ImportedNetwork network = ImportOnnx(arguments.model, arguments.options);
-  const auto weights = nn::SerializeTensors(network.weights);
+  const auto weights = files::SerializeTensors(network.weights);
   const std::array outputs{
       Output{arguments.weights, {reinterpret_cast<const char*>(weights.data()), weights.size()}},
       Output{arguments.out, network.architecture}};
   WriteFiles(outputs);
   const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());
-  app::Print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
-             arguments.out.string(), spec.layers.size(), spec.input.shape.channels,
-             spec.input.shape.height, spec.input.shape.width, spec.Classes(),
-             arguments.weights.string());
-  for (const std::string& note : network.notes) app::Print("note: {}\n", note);
-  for (const std::string& remark : nn::Remarks(spec)) app::PrintWarning(remark);
-  return app::kExitOk;
+  programs::Print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
+                  arguments.out.string(), spec.layers.size(), spec.input.shape.channels,
+                  spec.input.shape.height, spec.input.shape.width, spec.Classes(),
+                  arguments.weights.string());
+  for (const std::string& note : network.notes) programs::Print("note: {}\n", note);
+  for (const std::string& remark : nn::Remarks(spec)) programs::PrintWarning(remark);
+  return programs::kExitOk;
 }
 
 }  // namespace
 
-void AddImportCommand(CLI::App& app, app::Chosen& chosen) {
+void AddImportCommand(CLI::App& app, programs::Chosen& chosen) {
   auto* command = app.add_subcommand("import", "Make a network of an ONNX model");
   auto a = std::make_shared<Arguments>();
   nn::InputSpec& input = a->options.input;
@@ -74,11 +74,11 @@ void AddImportCommand(CLI::App& app, app::Chosen& chosen) {
       ->delimiter(',')
       ->expected(3)
       ->check(CLI::Range(std::size_t{1}, std::size_t{65536}));
-  app::AddReal(*command, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
-               "A pixel p of 0..255 enters as (p / scale - mean) / std");
-  app::AddReal(*command, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");
-  app::AddReal(*command, "--std", input.std, 1 / kMaxReal, kMaxReal, "See --scale");
-  app::AddNumber(*command, "--bits", a->bits, 1, 8, "Bits that a pixel is first rounded to");
+  programs::AddReal(*command, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
+                    "A pixel p of 0..255 enters as (p / scale - mean) / std");
+  programs::AddReal(*command, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");
+  programs::AddReal(*command, "--std", input.std, 1 / kMaxReal, kMaxReal, "See --scale");
+  programs::AddNumber(*command, "--bits", a->bits, 1, 8, "Bits that a pixel is first rounded to");
   command->footer(
       "Then `tercet compile NET.json --model NET.safetensors` makes integers of the weights.\n"
       "Example:\n  tercet import lenet.onnx --out lenet.json --mean 0.1307 --std 0.3081");

@@ -13,20 +13,21 @@
 #include <set>
 #include <utility>
 
+#include "base/json.h"
 #include "import/model_parts.h"
 #include "import/schedule.h"
-#include "nn/input.h"
 #include "tercet/base/error.h"
-#include "tercet/nn/compile.h"
-#include "tercet/nn/customise.h"
+#include "tercet/base/file_reader.h"
+#include "tercet/compile/compile.h"
+#include "tercet/compile/customise.h"
 
 namespace tercet::importer {
 namespace {
 
+using files::TensorData;
 using mpc::Shape3;
 using nn::LayerSpec;
 using nn::LayerType;
-using nn::TensorData;
 
 /// protobuf counts the bytes of a message in an int.
 constexpr FileKind kOnnxFile{"an ONNX model", std::numeric_limits<int>::max()};
@@ -335,12 +336,12 @@ class Importer {
     if (ToSigned(shape.channels) > kMaxChannels || ToSigned(shape.height) > kMaxSide ||
         ToSigned(shape.width) > kMaxSide)
       fail(fmt::format("found {}, expected at most {} channels and sides of {}",
-                       nn::ShapeText(shape), kMaxChannels, kMaxSide));
+                       mpc::ShapeText(shape), kMaxChannels, kMaxSide));
     Sizes given = {ToSigned(shape.channels), ToSigned(shape.height), ToSigned(shape.width)};
     if (sizes.size() == 2) given = {ToSigned(shape.Size())};
     for (std::size_t i = 0; i < given.size(); ++i) {
       if (sizes[i + 1] != 0 && sizes[i + 1] != given[i])
-        fail(fmt::format("found {}, expected it to fit the shape {}", text, nn::ShapeText(shape)));
+        fail(fmt::format("found {}, expected it to fit the shape {}", text, mpc::ShapeText(shape)));
     }
     Value value{kNetworkInput, shape, false, 0};
     if (sizes.size() == 2) {
@@ -754,7 +755,7 @@ class Importer {
         network.weights.tensors[layer.spec.name + "." + name] = std::move(data);
       before = l;
     }
-    network.architecture = nn::NetworkText(spec);
+    network.architecture = compile::NetworkText(spec);
     const nn::FloatNetwork fits(Parse(network.architecture, order), network.weights, file_);
     network.notes.assign(notes_.begin(), notes_.end());
     return network;

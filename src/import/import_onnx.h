@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
-#include "tercet/nn/tensor_file.h"
 
 /// Networks that other programs wrote. This header needs none of ONNX's.
 namespace tercet::importer {
@@ -20,7 +20,7 @@ struct ImportOptions {
 
 struct ImportedNetwork {
   std::string architecture;        ///< JSON, as nets/network.schema.json describes it
-  nn::TensorFile weights;          ///< as nn::FloatNetwork takes them for it
+  files::TensorFile weights;       ///< as nn::FloatNetwork takes them for it
   std::vector<std::string> notes;  ///< what the user should know, a line each
 };
 

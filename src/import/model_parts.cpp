@@ -8,8 +8,9 @@
 #include <bit>
 #include <cstring>
 
-#include "nn/input.h"
+#include "base/json.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 
 namespace tercet::importer {
 

@@ -1,4 +1,4 @@
-#include "nn/float_network.h"
+#include "nn/float_network_state.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -9,11 +9,12 @@
 #include <set>
 #include <utility>
 
-#include "nn/bounds.h"
+#include "base/json.h"
+#include "compile/bounds.h"
 #include "nn/convolve.h"
-#include "nn/input.h"
 #include "nn/sum_windows.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 
 namespace tercet::nn {
 namespace {
@@ -29,7 +30,7 @@ std::string SizesText(const std::vector<std::size_t>& shape) {
 
 /// What every tensor's name begins with, module by module ("module.model."), because the network
 /// was part of a larger module when it was saved; empty when a layer's name begins like that too.
-std::string CommonPrefix(const NetworkSpec& network, const TensorFile& file) {
+std::string CommonPrefix(const NetworkSpec& network, const files::TensorFile& file) {
   std::string prefix;
   if (file.tensors.empty()) return prefix;
   const std::string& first = file.tensors.begin()->first;
@@ -52,7 +53,7 @@ std::string CommonPrefix(const NetworkSpec& network, const TensorFile& file) {
 /// another shape or is left is collected, so that one message tells how the file differs.
 class TensorReader {
  public:
-  TensorReader(const NetworkSpec& network, const TensorFile& file, const std::string& name)
+  TensorReader(const NetworkSpec& network, const files::TensorFile& file, const std::string& name)
       : file_(file), name_(name), network_(network.name), prefix_(CommonPrefix(network, file)) {
     if (file.metadata.contains("tercet.network"))
       throw ConfigError(name, "found a compiled model, expected float weights");
@@ -77,7 +78,7 @@ class TensorReader {
     const auto bad =
         std::find_if(result.begin(), result.end(), [](float v) { return !std::isfinite(v); });
     if (bad != result.end()) {
-      throw ConfigError(TensorPlace(name_, found->first),
+      throw ConfigError(files::TensorPlace(name_, found->first),
                         fmt::format("found {} as element {}, expected finite numbers",
                                     std::isnan(*bad) ? "NaN" : "infinity", bad - result.begin()));
     }
@@ -99,14 +100,14 @@ class TensorReader {
       text += fmt::format("; {}: {}", Printable(misfits_[i].tensor), misfits_[i].problem);
     if (misfits_.size() > kMaxListed)
       text += fmt::format("; and {} tensors more", misfits_.size() - kMaxListed);
-    throw ConfigError(TensorPlace(name_, Printable(misfits_.front().tensor)), text);
+    throw ConfigError(files::TensorPlace(name_, Printable(misfits_.front().tensor)), text);
   }
 
  private:
   struct Misfit {
     std::string tensor, problem;
   };
-  const TensorFile& file_;
+  const files::TensorFile& file_;
   const std::string& name_;
   const std::string& network_;
   const std::string prefix_;
@@ -137,7 +138,7 @@ FloatLayer ReadLayer(const LayerSpec& layer, TensorReader& reader, const std::st
       const auto bad = std::find_if(weights.variance.begin(), weights.variance.end(),
                                     [](float v) { return v < 0; });
       if (bad != weights.variance.end()) {
-        throw ConfigError(TensorPlace(file, variance),
+        throw ConfigError(files::TensorPlace(file, variance),
                           fmt::format("element {} is negative, expected variances",
                                       bad - weights.variance.begin()));
       }
@@ -175,7 +176,7 @@ mpc::LinearShape LinearShapeOf(const LayerSpec& layer) {
           .groups = layer.groups};
 }
 
-FloatNetwork::FloatNetwork(NetworkSpec spec, const TensorFile& tensors, std::string file) {
+FloatNetwork::FloatNetwork(NetworkSpec spec, const files::TensorFile& tensors, std::string file) {
   auto state = std::make_shared<State>();
   state->spec = std::move(spec);
   state->file = std::move(file);
@@ -188,12 +189,12 @@ FloatNetwork::FloatNetwork(NetworkSpec spec, const TensorFile& tensors, std::str
 
 const NetworkSpec& FloatNetwork::Spec() const { return state_->spec; }
 
-std::vector<float> FloatNetwork::Run(const Images& images, std::size_t first, std::size_t count,
-                                     const LayerVisitor& visit) const {
+std::vector<float> FloatNetwork::Run(const files::Images& images, std::size_t first,
+                                     std::size_t count, const LayerVisitor& visit) const {
   return state_->Run(images, first, count, visit);
 }
 
-std::vector<float> FloatNetwork::State::Run(const Images& images, std::size_t first,
+std::vector<float> FloatNetwork::State::Run(const files::Images& images, std::size_t first,
                                             std::size_t count, const Observer& observer) const {
   std::set<std::string> kept_names;
   for (const LayerSpec& layer : spec.layers) kept_names.insert(layer.from);

@@ -10,11 +10,12 @@
 #include <string_view>
 #include <utility>
 
-#include "nn/bounds.h"
-#include "nn/input.h"
+#include "base/json.h"
+#include "compile/bounds.h"
 #include "tercet/base/error.h"
-#include "tercet/nn/announcement.h"
-#include "tercet/nn/tensor_file.h"
+#include "tercet/base/file_reader.h"
+#include "tercet/compile/announcement.h"
+#include "tercet/files/tensor_file.h"
 
 namespace tercet::nn {
 namespace {
@@ -22,14 +23,6 @@ namespace {
 using mpc::ActivationKind;
 using mpc::LinearShape;
 using nlohmann::json;
-
-constexpr char kNetworkKey[] = "tercet.network";
-constexpr char kFormatKey[] = "tercet.format";
-constexpr char kFormat[] = "2";
-constexpr char kDigestKey[] = "tercet.sha256";
-constexpr std::string_view kKeyPrefix = "tercet.";  // of all of them
-constexpr char kWarningsKey[] = "tercet.warnings";
-constexpr std::size_t kMostWarnings = 1000, kLongestWarning = 1024;
 
 json ShapeToJson(const Shape3& shape) { return {shape.channels, shape.height, shape.width}; }
 
@@ -41,81 +34,6 @@ json LinearToJson(const LinearShape& linear) {
           {"padding", linear.padding},
           {"groups", linear.groups},
           {"bias_per_element", linear.bias_per_element}};
-}
-
-std::vector<std::string> ReadWarnings(const std::string& text, const std::string& place) {
-  const json document = ReadJson(text, place, JsonLimits{.string_length = kLongestWarning});
-  const auto is_text = [](const json& value) {
-    return value.is_string() && std::all_of(value.get_ref<const std::string&>().begin(),
-                                            value.get_ref<const std::string&>().end(),
-                                            [](char c) { return c >= ' ' && c <= '~'; });
-  };
-  if (!document.is_array() || document.size() > kMostWarnings ||
-      !std::all_of(document.begin(), document.end(), is_text))
-    throw ConfigError(place,
-                      fmt::format("found {}, expected an array of at most {} printable texts",
-                                  ValueText(document), kMostWarnings));
-  return document.get<std::vector<std::string>>();
-}
-
-/// The name of the smallest signed type that holds the values.
-DType SmallestType(const std::vector<std::int64_t>& values) {
-  std::int64_t low = 0, high = 0;
-  for (const std::int64_t v : values) low = std::min(low, v), high = std::max(high, v);
-  const auto fits = [&](auto type) {
-    return std::in_range<decltype(type)>(low) && std::in_range<decltype(type)>(high);
-  };
-  if (fits(std::int8_t{})) return DType::kI8;
-  if (fits(std::int16_t{})) return DType::kI16;
-  return fits(std::int32_t{}) ? DType::kI32 : DType::kI64;
-}
-
-std::vector<std::int64_t> TakeIntegers(TensorFile& data, const std::string& file,
-                                       const std::string& tensor,
-                                       const std::vector<std::size_t>& shape) {
-  const std::string place = TensorPlace(file, tensor);
-  const auto found = data.tensors.find(tensor);
-  if (found == data.tensors.end())
-    throw ConfigError(place, fmt::format("missing, expected shape [{}]", fmt::join(shape, ", ")));
-  const TensorData taken = std::move(found->second);
-  data.tensors.erase(found);
-  if (taken.shape != shape) {
-    throw ConfigError(place, fmt::format("found shape [{}], expected [{}]",
-                                         fmt::join(taken.shape, ", "), fmt::join(shape, ", ")));
-  }
-  if (taken.dtype == DType::kF32 || taken.dtype == DType::kF64)
-    throw ConfigError(place, "found floating-point numbers, expected an integer type");
-  return taken.AsIntegers(place);
-}
-
-std::size_t ShortcutWeights(const PublicLayer& layer) {
-  if (!layer.shortcut) return 0;
-  return layer.shortcut->linear ? layer.shortcut->linear->WeightCount() : 1;
-}
-
-std::vector<std::size_t> ShortcutShape(const PublicLayer& layer) {
-  const auto& linear = layer.shortcut->linear;
-  if (!linear) return {1};
-  return {linear->out_channels, linear->Depth()};
-}
-
-void CheckSizes(const IntegerNetwork& network) {
-  TERCET_CHECK(network.weights.size() == network.net.layers.size(),
-               "got weights of {} layers, expected {}", network.weights.size(),
-               network.net.layers.size());
-  for (std::size_t l = 0; l < network.weights.size(); ++l) {
-    const PublicLayer& layer = network.net.layers[l];
-    const LayerWeights& weights = network.weights[l];
-    TERCET_CHECK(weights.weight.size() == layer.linear.WeightCount() &&
-                     weights.bias.size() == layer.linear.BiasCount(),
-                 "layer {}: got {} weights and {} biases, expected {} and {}", layer.name,
-                 weights.weight.size(), weights.bias.size(), layer.linear.WeightCount(),
-                 layer.linear.BiasCount());
-    const std::size_t shortcut = ShortcutWeights(layer);
-    TERCET_CHECK(weights.shortcut.size() == shortcut,
-                 "layer {}: got {} weights of the shortcut, expected {}", layer.name,
-                 weights.shortcut.size(), shortcut);
-  }
 }
 
 }  // namespace
@@ -175,106 +93,11 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
   return document.dump(-1, ' ', true, json::error_handler_t::replace);
 }
 
-void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file) {
-  CheckSizes(network);
-  TensorFile data;
-  data.metadata[kFormatKey] = kFormat;
-  data.metadata[kNetworkKey] = AnnouncementToJson(AnnouncementOf(network.net));
-  if (!network.warnings.empty())
-    data.metadata[kWarningsKey] =
-        json(network.warnings).dump(-1, ' ', true, json::error_handler_t::replace);
-  for (std::size_t l = 0; l < network.weights.size(); ++l) {
-    const PublicLayer& layer = network.net.layers[l];
-    const LayerWeights& weights = network.weights[l];
-    data.tensors[layer.name + ".weight"] =
-        TensorData::FromIntegers({layer.linear.out_channels, layer.linear.Depth()}, weights.weight,
-                                 SmallestType(weights.weight));
-    data.tensors[layer.name + ".bias"] = TensorData::FromIntegers(
-        {layer.linear.BiasCount()}, weights.bias, SmallestType(weights.bias));
-    if (!weights.shortcut.empty()) {
-      data.tensors[layer.name + ".shortcut"] = TensorData::FromIntegers(
-          ShortcutShape(layer), weights.shortcut, SmallestType(weights.shortcut));
-    }
-  }
-  data.metadata[kDigestKey] = ContentDigest(data, kDigestKey);
-  SaveTensors(data, file);
-}
-
-IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec& spec) {
-  TensorFile data = LoadTensors(file);
-  const std::string name = file.string();
-  const std::string header = name + " header";
-  const auto network_text = data.metadata.find(kNetworkKey);
-  const auto format = data.metadata.find(kFormatKey);
-  if (network_text == data.metadata.end() || format == data.metadata.end()) {
-    throw ConfigError(header, fmt::format("has no metadata {} and {}; expected a compiled model",
-                                          kFormatKey, kNetworkKey));
-  }
-  if (format->second != kFormat) {
-    throw ConfigError(header, fmt::format("found {} '{}', expected '{}'; compile the model again",
-                                          kFormatKey, Printable(format->second), kFormat));
-  }
-  const auto digest = data.metadata.find(kDigestKey);
-  if (digest == data.metadata.end()) {
-    throw ConfigError(header, fmt::format("has no {}, which would show damage; compile the model "
-                                          "again",
-                                          kDigestKey));
-  }
-  if (digest->second != ContentDigest(data, kDigestKey)) {
-    throw ConfigError(name, fmt::format("is damaged: what it holds has another SHA-256 than it "
-                                        "states ({})",
-                                        kDigestKey));
-  }
-  IntegerNetwork network;
-  const std::string place = fmt::format("{} metadata {}", name, kNetworkKey);
-  network.net = NetworkOf(spec, AnnouncementFromJson(network_text->second, place), place);
-  if (const auto warnings = data.metadata.find(kWarningsKey); warnings != data.metadata.end())
-    network.warnings =
-        ReadWarnings(warnings->second, fmt::format("{} metadata {}", name, kWarningsKey));
-  for (const PublicLayer& layer : network.net.layers) {
-    const LinearShape& linear = layer.linear;
-    LayerWeights weights;
-    weights.weight =
-        TakeIntegers(data, name, layer.name + ".weight", {linear.out_channels, linear.Depth()});
-    weights.bias = TakeIntegers(data, name, layer.name + ".bias", {linear.BiasCount()});
-    if (ShortcutWeights(layer) > 0) {
-      weights.shortcut = TakeIntegers(data, name, layer.name + ".shortcut", ShortcutShape(layer));
-    }
-    network.weights.push_back(std::move(weights));
-  }
-  if (!data.tensors.empty()) {
-    throw ConfigError(TensorPlace(name, Printable(data.tensors.begin()->first)),
-                      fmt::format("found, but network {} has no such tensor", network.net.name));
-  }
-  ProveWidths(network, name);
-  return network;
-}
-
-bool IsCompiled(const std::filesystem::path& file) {
-  // By any of the keys, so that damage to one does not make float weights of the rest.
-  const auto metadata = LoadTensorMetadata(file);
-  return std::any_of(metadata.begin(), metadata.end(),
-                     [](const auto& entry) { return entry.first.starts_with(kKeyPrefix); });
-}
-
-void ProveWidths(const IntegerNetwork& network, const std::string& place) {
-  CheckSizes(network);
-  const std::vector<Interval> intervals = ValueIntervals(network, place);
-  for (std::size_t l = 0; l < intervals.size(); ++l) {
-    const PublicLayer& layer = network.net.layers[l];
-    if (Fits(intervals[l], layer.value_bits)) continue;
-    // The bounds are functions of the secret weights, so they stay out of the message.
-    throw ConfigError(
-        fmt::format("{} layer {}", place, layer.name),
-        fmt::format("its values do not fit {} bits, as the model says", layer.value_bits));
-  }
-}
-
-std::vector<std::int64_t> QuantiseInput(const InputSpec& spec, const Images& images,
+std::vector<std::int64_t> QuantiseInput(const InputSpec& spec, const files::Images& images,
                                         std::size_t first, std::size_t count) {
   const std::size_t features = spec.shape.Size();
-  TERCET_CHECK(images.shape == spec.shape, "got images of {}, expected {}", ShapeText(images.shape),
-               ShapeText(spec.shape));
+  TERCET_CHECK(images.shape == spec.shape, "got images of {}, expected {}",
+               mpc::ShapeText(images.shape), mpc::ShapeText(spec.shape));
   TERCET_CHECK(first <= images.count && count <= images.count - first,
                "got images {} to {}, but there are {}", first, first + count, images.count);
   const std::int64_t largest = (std::int64_t{1} << spec.bits) - 1;

@@ -10,10 +10,11 @@
 #include <optional>
 #include <utility>
 
-#include "nn/input.h"
+#include "base/json.h"
+#include "files/schema_check.h"
 #include "nn/network_schema.h"
-#include "nn/schema_check.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 #include "tercet/crypto/certificates.h"
 
 namespace tercet::nn {
@@ -40,7 +41,7 @@ LayerType TypeByName(const std::string& name) {
   throw InternalError(fmt::format("layer type {} is in the schema only", Printable(name)));
 }
 
-std::string PointerOf(const Path& path) {
+std::string PointerOf(const files::Path& path) {
   std::string pointer;
   for (const std::string& step : path) pointer += PointerStep(step);
   return pointer;
@@ -74,7 +75,7 @@ const json& SchemaFor(const json& schema, const json* node, const json& value) {
 
 /// Says in words what is wrong with the value at `path`, of which the validator knows only that it
 /// fails.
-std::string SchemaProblem(const json& schema, const json& document, const Path& path) {
+std::string SchemaProblem(const json& schema, const json& document, const files::Path& path) {
   const json* general = &schema;
   const json* value = &document;
   for (const std::string& step : path) {
@@ -117,7 +118,7 @@ std::string SchemaProblem(const json& schema, const json& document, const Path& 
 
 void CheckSchema(const json& document, const std::string& name) {
   const json schema_json = json::parse(kNetworkSchema);
-  const std::optional<Path> path = FindViolation(schema_json, document);
+  const std::optional<files::Path> path = files::FindViolation(schema_json, document);
   if (path) Refuse(name, PointerOf(*path), SchemaProblem(schema_json, document, *path));
 }
 
@@ -158,8 +159,8 @@ class ShapeWalk {
       : name_(std::move(name)), input_(input), shape_(input) {
     if (input.Size() >= kMaxElements) {
       Refuse(name_, "/input/shape",
-             fmt::format("{} are {} values, expected fewer than {}", ShapeText(input), input.Size(),
-                         kMaxElements));
+             fmt::format("{} are {} values, expected fewer than {}", mpc::ShapeText(input),
+                         input.Size(), kMaxElements));
     }
   }
 
@@ -239,7 +240,7 @@ class ShapeWalk {
   void CheckSize(const char* what, std::size_t a, std::size_t b) const {
     if (a * b >= kMaxElements) {
       Fail("", fmt::format("{} {} from an input of {}, expected fewer than {}", a * b, what,
-                           ShapeText(shape_), kMaxElements));
+                           mpc::ShapeText(shape_), kMaxElements));
     }
   }
 
@@ -271,7 +272,7 @@ class ShapeWalk {
     // 2^59 with the output channels.
     if (shape.WeightCount() >= kMaxElements) {
       Fail("", fmt::format("{} weights from an input of {}, expected fewer than {}",
-                           shape.WeightCount(), ShapeText(layer.in), kMaxElements));
+                           shape.WeightCount(), mpc::ShapeText(layer.in), kMaxElements));
     }
     return out;
   }
@@ -290,7 +291,7 @@ class ShapeWalk {
     if (source != layer.in) {
       Fail("/from", fmt::format("found '{}' with an output of {}, expected one of {} as the layer "
                                 "before",
-                                layer.from, ShapeText(source), ShapeText(layer.in)));
+                                layer.from, mpc::ShapeText(source), mpc::ShapeText(layer.in)));
     }
   }
 

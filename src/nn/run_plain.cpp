@@ -79,8 +79,8 @@ double ValueRange::HeadRoom(unsigned width) const {
 }
 
 std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Oracle& oracle,
-                                   const Images& images, std::size_t first, std::size_t count,
-                                   std::vector<ValueRange>* ranges) {
+                                   const files::Images& images, std::size_t first,
+                                   std::size_t count, std::vector<ValueRange>* ranges) {
   const std::size_t classes = network.net.Classes();
   const std::size_t layers = network.weights.size();
   std::vector<std::int64_t> logits(count * classes);

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/images.h"
+#include "tercet/files/images.h"
 
 namespace tercet::train {
 namespace {
@@ -29,8 +29,8 @@ Tensor Uniform(std::int64_t count, double range) {
 
 DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
                     const std::filesystem::path& labels) {
-  nn::LabelledImages loaded =
-      nn::LoadLabelledImages(images, labels, 0, spec.input.shape, spec.Classes());
+  files::LabelledImages loaded =
+      files::LoadLabelledImages(images, labels, 0, spec.input.shape, spec.Classes());
   if (loaded.labels.empty())
     throw ConfigError(images.string(),
                       "holds images without labels, expected a file of labels too");

@@ -18,7 +18,7 @@ struct DataSet {
   std::size_t Size() const { return static_cast<std::size_t>(pixels.size(0)); }
 };
 
-/// Reads images and labels for a network as nn::LoadLabelledImages says; ConfigError also when
+/// Reads images and labels for a network as files::LoadLabelledImages says; ConfigError also when
 /// there are no labels.
 DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
                     const std::filesystem::path& labels);

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "base/json.h"
-#include "nn/schema_check.h"
+#include "files/schema_check.h"
 #include "tercet/base/error.h"
-#include "tercet/nn/images.h"
+#include "tercet/files/images.h"
 #include "train/train_schema.h"
 
 namespace tercet::train {
@@ -35,7 +35,7 @@ class Reader {
     const json::json_pointer at(pointer);
     if (document_.contains(at)) value = Resolve(document_.at(at).get<std::string>());
   }
-  /// An argument of nn::LoadImages.
+  /// An argument of files::LoadImages.
   void ReadDataFiles(const char* pointer, std::filesystem::path& value) const {
     const json::json_pointer at(pointer);
     if (!document_.contains(at)) return;
@@ -44,9 +44,9 @@ class Reader {
       value = Resolve(text);
       return;
     }
-    nn::DataFiles data;
+    files::DataFiles data;
     try {
-      data = nn::ParseDataFiles(text);
+      data = files::ParseDataFiles(text);
     } catch (const ConfigError& error) {
       throw ConfigError(name_ + " " + pointer, error.what());
     }
@@ -92,7 +92,7 @@ class Reader {
 
 TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   const json document = ReadDocument(file);
-  nn::CheckSchema(json::parse(kTrainSchema), document, file.string());
+  files::CheckSchema(json::parse(kTrainSchema), document, file.string());
   const Reader reader(file, document);
   TrainConfig config;
   TrainOptions& o = config.options;

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/tensor_file.h"
+#include "tercet/files/tensor_file.h"
 #include "train/batches.h"
 
 namespace tercet::train {
@@ -36,7 +36,7 @@ Teacher::Teacher(const std::filesystem::path& network, const std::filesystem::pa
                       fmt::format("the teacher {} has {} classes, expected {} as {} has",
                                   spec_.name, spec_.Classes(), student.Classes(), student.name));
   }
-  model_.Load(nn::LoadTensors(weights), weights.string());
+  model_.Load(files::LoadTensors(weights), weights.string());
   model_.To(device);
 }
 

@@ -366,7 +366,7 @@ void Model::To(const torch::Device& device) {
   }
 }
 
-void Model::Load(const nn::TensorFile& file, const std::string& name) {
+void Model::Load(const files::TensorFile& file, const std::string& name) {
   torch::NoGradGuard guard;
   for (auto& [tensor_name, target] : NamedTensors()) {
     const std::string place = name + " tensor " + tensor_name;
@@ -411,7 +411,7 @@ void Model::SetState(const std::map<std::string, Tensor>& state, const std::stri
   }
 }
 
-nn::TensorFile Model::Save() const {
+files::TensorFile Model::Save() const {
   torch::NoGradGuard guard;
   std::map<std::string, Tensor> named = NamedTensors();
   for (const Step& step : steps_) {
@@ -419,12 +419,12 @@ nn::TensorFile Model::Save() const {
     Tensor& weight = named.at(step.layer.name + ".weight");
     weight = UsedWeight(step, RoundingScale(step, 0)).view(weight.sizes());
   }
-  nn::TensorFile file;
+  files::TensorFile file;
   for (const auto& [name, tensor] : named) {
     const Tensor flat = tensor.to(torch::kCPU, torch::kFloat32).contiguous();
     const float* data = flat.data_ptr<float>();
     file.tensors[name] =
-        nn::TensorData::FromFloats(Sizes(tensor), std::vector<float>(data, data + flat.numel()));
+        files::TensorData::FromFloats(Sizes(tensor), std::vector<float>(data, data + flat.numel()));
   }
   return file;
 }

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
-#include "tercet/nn/tensor_file.h"
 
 namespace tercet::train {
 
@@ -18,7 +18,7 @@ namespace tercet::train {
 ///
 ///     Model model(spec, /*width_bits=*/0);
 ///     torch::Tensor logits = model.Forward(images, /*training=*/true);
-///     nn::SaveTensors(model.Save(), "m.safetensors");
+///     files::SaveTensors(model.Save(), "m.safetensors");
 class Model {
  public:
   /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions; the
@@ -48,10 +48,10 @@ class Model {
 
   /// Takes over every tensor that the network needs; others are ignored. ConfigError ("FILE tensor
   /// NAME") when one is missing or has another shape.
-  void Load(const nn::TensorFile& file, const std::string& name);
+  void Load(const files::TensorFile& file, const std::string& name);
   /// The tensors in float32, names as in a PyTorch state_dict; weights that are rounded for the
   /// width are saved rounded, each output channel as multiples of a step of its own.
-  nn::TensorFile Save() const;
+  files::TensorFile Save() const;
 
   /// Everything that training changes, to go on from exactly here: the tensors of Save as they are
   /// before rounding, and the scales of the rounding, "NAME.scale". The tensors are the model's

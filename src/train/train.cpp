@@ -13,8 +13,8 @@
 
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
-#include "tercet/nn/tensor_file.h"
 #include "train/batches.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
@@ -149,7 +149,7 @@ class Trainer {
     LoadData();
     model_ = std::make_unique<Model>(spec_, options.width_bits);
     if (!options.initial.empty()) {
-      model_->Load(nn::LoadTensors(options.initial), options.initial.string());
+      model_->Load(files::LoadTensors(options.initial), options.initial.string());
     }
     model_->To(device_);
     if (!options.teacher.empty()) {
@@ -183,7 +183,7 @@ class Trainer {
     }
     if (!options_.test_images.empty()) {
       Model best(spec_, /*width_bits=*/0);  // what was saved is rounded already
-      best.Load(nn::LoadTensors(options_.out), options_.out.string());
+      best.Load(files::LoadTensors(options_.out), options_.out.string());
       best.To(device_);
       result_.test_accuracy = Accuracy(best, test_, spec_.input, device_);
     }
@@ -355,7 +355,7 @@ class Trainer {
   }
 
   void SaveBest(int epoch, double accuracy) {
-    nn::TensorFile file = model_->Save();
+    files::TensorFile file = model_->Save();
     file.metadata["format"] = "pt";
     file.metadata["network"] = spec_.name;
     file.metadata["network_digest"] = spec_.Digest();
@@ -364,7 +364,7 @@ class Trainer {
       file.metadata["width_bits"] = std::to_string(options_.width_bits);
     }
     file.metadata["validation_accuracy"] = fmt::format("{:.4f}", accuracy);
-    nn::SaveTensors(file, options_.out);
+    files::SaveTensors(file, options_.out);
     result_.best_epoch = epoch;
     result_.validation_accuracy = accuracy;
   }

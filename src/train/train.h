@@ -34,7 +34,7 @@ enum class Device : std::uint8_t { kCpu, kCuda, kAuto };  ///< kAuto: CUDA where
 /// What to train, on what and how. nets/README.md says what the weights there were trained with.
 struct TrainOptions {
   std::filesystem::path network;       ///< architecture, JSON
-  std::filesystem::path train_images;  ///< files or subsets, see nn::LoadLabelledImages
+  std::filesystem::path train_images;  ///< files or subsets, see files::LoadLabelledImages
   std::filesystem::path train_labels;  ///< may be empty for formats that hold labels
   std::filesystem::path test_images;   ///< optional; looked at once, after the last epoch
   std::filesystem::path test_labels;   ///< as train_labels

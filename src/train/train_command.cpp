@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "app/output.h"
+#include "programs/output.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/report/chart.h"
@@ -44,18 +44,18 @@ std::string Duration(double seconds) {
 
 void Print(const TrainProgress& p, bool terminal) {
   if (p.epoch_done) {
-    app::Print(
+    programs::Print(
         "{}epoch {}/{}  loss {:.4f}  accuracy {:.2f} %  held out {:.2f} %{}  {:.0f} images/s  {} "
         "left\n",
         terminal ? "\r\033[K" : "", p.epoch, p.epochs, p.loss, 100 * p.accuracy,
         100 * p.validation_accuracy, p.saved ? " (saved)" : "", p.images_per_s, Duration(p.left_s));
   } else if (terminal) {
-    app::Print(
+    programs::Print(
         "\r\033[Kepoch {}/{}  step {}/{}  loss {:.4f}  accuracy {:.2f} %  {:.0f} images/s  {} left",
         p.epoch, p.epochs, p.step, p.steps, p.loss, 100 * p.accuracy, p.images_per_s,
         Duration(p.left_s));
   }
-  app::FlushOutput();
+  programs::FlushOutput();
 }
 
 ordered_json Describe(const TrainOptions& o) {
@@ -156,10 +156,10 @@ void RunCommand(const Arguments& arguments) {
     if (progress.epoch_done) write_log(progress.history);
   };
   const TrainResult result = Train(options, on_progress);
-  app::Print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
-             options.epochs, 100 * result.validation_accuracy);
-  if (result.test_accuracy) app::Print(", test {:.2f} %", 100 * *result.test_accuracy);
-  app::Print("; {} in all\n", Duration(result.seconds));
+  programs::Print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
+                  options.epochs, 100 * result.validation_accuracy);
+  if (result.test_accuracy) programs::Print(", test {:.2f} %", 100 * *result.test_accuracy);
+  programs::Print("; {} in all\n", Duration(result.seconds));
   log["best_epoch"] = result.best_epoch;
   log["validation_accuracy"] = result.validation_accuracy;
   if (result.test_accuracy) log["test_accuracy"] = *result.test_accuracy;

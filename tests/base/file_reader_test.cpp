@@ -9,13 +9,11 @@
 
 #include <cstring>
 
-#include "nn/scratch.h"
+#include "base/scratch.h"
 
 namespace tercet {
 namespace {
 
-using nn::ExpectConfigError;
-using nn::ScratchDirectory;
 using testing::HasSubstr;
 
 constexpr FileKind kKind{"a test's file", 1000};

@@ -3,12 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "nn/scratch.h"
+#include "base/scratch.h"
 
 namespace tercet {
 namespace {
 
-using nn::ExpectConfigError;
 using std::string_literals::operator""s;
 
 TEST(Json, RefusesWhatFollowsANulByte) {
@@ -38,7 +37,7 @@ TEST(Json, RefusesOtherRubbishAndWhatIsTooMuch) {
 }
 
 TEST(Json, ReadsFiles) {
-  const nn::ScratchDirectory scratch;
+  const ScratchDirectory scratch;
   const auto file = scratch.Write("a.json", std::string("{\"a\": [1, 2]}"));
   EXPECT_EQ(ReadJsonFile(file, {"a test's JSON", 100}, {}).at("a").size(), 2U);
   ExpectConfigError(

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <thread>
 
-#include "app/rotated_runner.h"
-#include "app/rotation.h"
 #include "conformance/harness.h"
+#include "programs/rotated_runner.h"
+#include "programs/rotation.h"
+#include "tercet/infer/secure_network.h"
 #include "tercet/nn/run_plain.h"
-#include "tercet/nn/secure_network.h"
 
 namespace tercet::conformance {
 namespace {
@@ -85,8 +85,8 @@ nn::IntegerNetwork Model(const QueryCase& c, int which) {
   return model;
 }
 
-nn::Images Pictures(const QueryCase& c, std::size_t count, int which) {
-  nn::Images images{{kChannels, c.side, c.side}, count, {}};
+files::Images Pictures(const QueryCase& c, std::size_t count, int which) {
+  files::Images images{{kChannels, c.side, c.side}, count, {}};
   images.pixels.resize(count * images.shape.Size());
   for (std::size_t i = 0; i < images.pixels.size(); ++i)
     images.pixels[i] = which == 1 ? 255 : i % 3 == 0 ? 255 : 0;
@@ -101,7 +101,7 @@ struct Secrets {
         expected(nn::RunPlain(model, AllProtocols().PlainOracle(), images, 0, count)) {}
 
   nn::IntegerNetwork model;
-  nn::Images images;
+  files::Images images;
   std::vector<std::int64_t> expected;
 };
 
@@ -134,15 +134,15 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
   const std::size_t count = c.batch * c.queries;
   auto secrets = std::make_shared<const Pair>(
       Pair{Secrets(c, receiver, 0, count), Secrets(c, receiver, 1, count)});
-  auto plan = std::make_shared<const nn::Plan>(
-      nn::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch));
+  auto plan = std::make_shared<const infer::Plan>(
+      infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch));
   const auto run = [c, secrets, plan](PinnedSession& session, int input) {
     const Secrets& secret = (*secrets)[static_cast<std::size_t>(input)];
     mpc::RunParties(
         [&](mpc::Party& party) {
-          nn::SecureNetwork net(party, *plan, Mutants());
+          infer::SecureNetwork net(party, *plan, Mutants());
           net.ShareModel(party.Id() == c.roles.model_owner ? &secret.model : nullptr);
-          std::vector<nn::SecureNetwork::Query> prepared;
+          std::vector<infer::SecureNetwork::Query> prepared;
           for (std::size_t q = 0; q < c.queries; ++q) prepared.push_back(net.Prepare(c.batch));
           std::vector<std::int64_t> logits;
           for (std::size_t q = 0; q < c.queries; ++q) {
@@ -163,25 +163,25 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
 namespace {
 
 // Three parties over `links`, with parties from `make` (null: as the programs make them).
-void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<nn::Plan>& plans,
-                std::array<net::Links, 3> links, const app::RotatedRunner::MakeParty& make) {
+void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<infer::Plan>& plans,
+                std::array<net::Links, 3> links, const programs::RotatedRunner::MakeParty& make) {
   std::array<std::jthread, 3> threads;
   std::array<std::exception_ptr, 3> errors;
   for (std::size_t at = 0; at < 3; ++at)
     threads[at] = std::jthread([&, at] {
       try {
         const int id = static_cast<int>(at);
-        app::PartySettings settings;
+        programs::PartySettings settings;
         settings.id = id;
         settings.roles = c.roles;
         settings.model = id == c.roles.model_owner ? &secret.model : nullptr;
         settings.images = id == c.roles.data_owner ? &secret.images : nullptr;
         const auto abort = [](const std::string&) {};
         const auto runner = make
-                                ? std::make_unique<app::RotatedRunner>(
+                                ? std::make_unique<programs::RotatedRunner>(
                                       std::move(links[at]), plans, Mutants(), settings, abort, make)
-                                : std::make_unique<app::RotatedRunner>(std::move(links[at]), plans,
-                                                                       Mutants(), settings, abort);
+                                : std::make_unique<programs::RotatedRunner>(
+                                      std::move(links[at]), plans, Mutants(), settings, abort);
         const auto outcome = runner->Run(secret.images.count, c.batch);
         if (id == c.roles.receiver)
           TERCET_CHECK(outcome.logits == secret.expected, "the result is wrong");
@@ -194,9 +194,9 @@ void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<nn:
     if (error) std::rethrow_exception(error);
 }
 
-std::vector<nn::Plan> RotatedPlans(const QueryCase& c) {
-  return app::RotatedPlans(nn::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
-                           Mutants(), Choice(c));
+std::vector<infer::Plan> RotatedPlans(const QueryCase& c) {
+  return programs::RotatedPlans(infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
+                                Mutants(), Choice(c));
 }
 
 }  // namespace
@@ -205,7 +205,7 @@ Scenario RotatedScenario(const QueryCase& c, int receiver) {
   const std::size_t count = c.batch * c.queries;
   auto secrets = std::make_shared<const Pair>(
       Pair{Secrets(c, receiver, 0, count), Secrets(c, receiver, 1, count)});
-  auto plans = std::make_shared<const std::vector<nn::Plan>>(RotatedPlans(c));
+  auto plans = std::make_shared<const std::vector<infer::Plan>>(RotatedPlans(c));
   const auto run = [c, secrets, plans](PinnedSession& session, int input) {
     RunRotated(c, (*secrets)[static_cast<std::size_t>(input)], *plans, net::MakeMemoryLinks(),
                [&](std::size_t group, int id, net::Links links, std::size_t layers) {

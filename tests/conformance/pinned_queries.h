@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "conformance/pinned.h"
+#include "tercet/infer/plan.h"
 #include "tercet/mpc/suite.h"
-#include "tercet/nn/plan.h"
 
 namespace tercet::conformance {
 

@@ -8,11 +8,11 @@
 #include <tuple>
 #include <utility>
 
+#include "compile/float_weights.h"
 #include "conformance/harness.h"
-#include "nn/float_weights.h"
-#include "tercet/nn/compile.h"
+#include "tercet/compile/compile.h"
+#include "tercet/infer/secure_network.h"
 #include "tercet/nn/run_plain.h"
-#include "tercet/nn/secure_network.h"
 
 namespace tercet::conformance {
 namespace {
@@ -161,17 +161,17 @@ constexpr const char* kSignAndPool = R"(
 TEST_P(SecretFlowQueryTest, NothingDependsOnSecrets) {
   ASSERT_NE(RUNNING_ON_VALGRIND, 0) << "run this under valgrind, as ctest does";
   const auto& [layers, suite, only_class] = GetParam();
-  const auto spec = nn::Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", layers);
-  nn::CompileOptions compile;
+  const auto spec = compile::Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", layers);
+  compile::CompileOptions compile;
   compile.default_fixed_bits = 24;
   compile.only_class = only_class;
-  auto network =
-      nn::Compile(nn::Weights(3).FillReal(spec).Network(spec), nn::Oracle(), compile, nullptr);
-  const auto images = nn::RandomImages(network.net.input.shape, 3, 11);
-  const auto plain = nn::RunPlain(network, nn::Oracle(), images, 0, 3);
+  auto network = compile::Compile(compile::Weights(3).FillReal(spec).Network(spec),
+                                  compile::Oracle(), compile, nullptr);
+  const auto images = compile::RandomImages(network.net.input.shape, 3, 11);
+  const auto plain = nn::RunPlain(network, compile::Oracle(), images, 0, 3);
   auto input = nn::QuantiseInput(network.net.input, images, 0, 3);
-  const auto plan = nn::MakePlan(network.net, AllProtocols(), mpc::ParseSuiteChoice(suite, "test"),
-                                 RolesWith(0), 3);
+  const auto plan = infer::MakePlan(network.net, AllProtocols(),
+                                    mpc::ParseSuiteChoice(suite, "test"), RolesWith(0), 3);
   for (auto& weights : network.weights)
     for (auto* values : {&weights.weight, &weights.bias, &weights.shortcut})
       MarkSecret(values->data(), values->size());
@@ -186,7 +186,7 @@ TEST_P(SecretFlowQueryTest, NothingDependsOnSecrets) {
               mpc::RunParties(
                   [&](mpc::Party& party) {
                     const auto& roles = plan.roles;
-                    nn::SecureNetwork net(party, plan, AllProtocols());
+                    infer::SecureNetwork net(party, plan, AllProtocols());
                     net.ShareModel(party.Id() == roles.model_owner ? &network : nullptr);
                     auto part =
                         net.Run(net.Prepare(3), party.Id() == roles.data_owner ? &input : nullptr);

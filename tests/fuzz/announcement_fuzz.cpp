@@ -4,7 +4,7 @@
 #include <string>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/announcement.h"
+#include "tercet/compile/announcement.h"
 
 namespace {
 

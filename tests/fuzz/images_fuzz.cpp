@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/images.h"
+#include "tercet/files/images.h"
 
 /// Any bytes give as many images or labels as announced, or a ConfigError.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

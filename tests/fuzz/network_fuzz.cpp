@@ -4,7 +4,7 @@
 #include <string>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/architecture.h"
+#include "tercet/compile/architecture.h"
 #include "tercet/nn/network.h"
 
 /// Any text gives a network whose shapes were worked out, or a ConfigError, and then the

@@ -4,7 +4,7 @@
 
 #include "import/import_onnx.h"
 #include "tercet/base/error.h"
-#include "tercet/nn/compile.h"
+#include "tercet/compile/compile.h"
 
 /// Any bytes give a network that its weights fit, or a ConfigError.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/tensor_file.h"
+#include "tercet/files/tensor_file.h"
 
 /// Any bytes give tensors that survive being written and read again, or a ConfigError.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

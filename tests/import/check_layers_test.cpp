@@ -1,4 +1,4 @@
-#include "app/check_layers.h"
+#include "programs/check_layers.h"
 
 #include <gmock/gmock.h>
 
@@ -8,7 +8,7 @@
 
 #include "tercet/base/error.h"
 
-namespace tercet::app {
+namespace tercet::programs {
 namespace {
 
 using testing::HasSubstr;
@@ -19,12 +19,12 @@ constexpr double kTolerance = 1e-4;
 class CheckLayersTest : public testing::Test {
  protected:
   CheckLayersTest() {
-    reference_.tensors["fc"] = nn::TensorData::FromFloats({2, 2}, {3, -1, 9, 1});
-    reference_.tensors["r"] = nn::TensorData::FromFloats({2, 2, 1, 1}, {3, 0, 9, 1});
+    reference_.tensors["fc"] = files::TensorData::FromFloats({2, 2}, {3, -1, 9, 1});
+    reference_.tensors["r"] = files::TensorData::FromFloats({2, 2, 1, 1}, {3, 0, 9, 1});
   }
   static nn::FloatNetwork Network() {
-    nn::TensorFile weights;
-    weights.tensors["fc.weight"] = nn::TensorData::FromFloats({2, 2}, {1, 1, 1, -1});
+    files::TensorFile weights;
+    weights.tensors["fc.weight"] = files::TensorData::FromFloats({2, 2}, {1, 1, 1, -1});
     return {nn::ParseNetwork(R"({"name": "n", "input": {"shape": [1, 1, 2], "scale": 1}, "layers": [
               {"name": "fc", "type": "linear", "out_features": 2, "bias": false},
               {"name": "r", "type": "relu"}], "output": "logits"})",
@@ -43,7 +43,7 @@ class CheckLayersTest : public testing::Test {
       EXPECT_THAT(e.what(), HasSubstr(text));
     }
   }
-  nn::TensorFile reference_;
+  files::TensorFile reference_;
 };
 
 TEST_F(CheckLayersTest, EqualLayersHaveNoDifference) {
@@ -56,7 +56,7 @@ TEST_F(CheckLayersTest, EqualLayersHaveNoDifference) {
 }
 
 TEST_F(CheckLayersTest, MeasuresAgainstTheLargestValue) {
-  reference_.tensors["r"] = nn::TensorData::FromFloats({2, 2}, {3, 0.0005F, 8, 1});
+  reference_.tensors["r"] = files::TensorData::FromFloats({2, 2}, {3, 0.0005F, 8, 1});
   const auto d = Compare().at(1);
   EXPECT_EQ(d.largest, 1);
   EXPECT_EQ(d.relative, 0.125);
@@ -64,12 +64,12 @@ TEST_F(CheckLayersTest, MeasuresAgainstTheLargestValue) {
 }
 
 TEST_F(CheckLayersTest, ImagesAreNotMixedUp) {
-  reference_.tensors["fc"] = nn::TensorData::FromFloats({2, 2}, {9, 1, 3, -1});
+  reference_.tensors["fc"] = files::TensorData::FromFloats({2, 2}, {9, 1, 3, -1});
   EXPECT_EQ(Compare().at(0).beyond, 4U);
 }
 
 TEST_F(CheckLayersTest, ZerosAreComparedAbsolutely) {
-  reference_.tensors["r"] = nn::TensorData::FromFloats({2, 2}, {0, 0, 0, 0});
+  reference_.tensors["r"] = files::TensorData::FromFloats({2, 2}, {0, 0, 0, 0});
   const auto d = Compare().at(1);
   EXPECT_EQ(d.relative, 9);
   EXPECT_EQ(d.beyond, 3U);
@@ -85,17 +85,17 @@ TEST_F(CheckLayersTest, OutputIsTheLastLayers) {
 }
 
 TEST_F(CheckLayersTest, RefusesWhatDoesNotFit) {
-  reference_.tensors["fc"] = nn::TensorData::FromFloats({1, 4}, {3, -1, 9, 1});
+  reference_.tensors["fc"] = files::TensorData::FromFloats({1, 4}, {3, -1, 9, 1});
   ExpectRefused("ref tensor fc", "found shape [1, 4], expected 2 images (see --limit) of 2 values");
-  reference_.tensors["fc"] = nn::TensorData::FromFloats({}, {3});
+  reference_.tensors["fc"] = files::TensorData::FromFloats({}, {3});
   ExpectRefused("ref tensor fc", "found shape []");
   reference_.tensors["fc"] =
-      nn::TensorData::FromFloats({2, 2}, {3, -1, 9, std::numeric_limits<float>::quiet_NaN()});
+      files::TensorData::FromFloats({2, 2}, {3, -1, 9, std::numeric_limits<float>::quiet_NaN()});
   ExpectRefused("ref tensor fc", "NaN");
   reference_.tensors.clear();
-  reference_.tensors["other"] = nn::TensorData::FromFloats({1}, {3});
+  reference_.tensors["other"] = files::TensorData::FromFloats({1}, {3});
   ExpectRefused("ref", "none of the 1 tensors has the name of a layer of n");
 }
 
 }  // namespace
-}  // namespace tercet::app
+}  // namespace tercet::programs

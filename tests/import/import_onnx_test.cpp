@@ -15,7 +15,7 @@
 #include "import/import_command.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
-#include "tercet/nn/compile.h"
+#include "tercet/compile/compile.h"
 
 namespace tercet::importer {
 namespace {
@@ -248,7 +248,7 @@ void ExpectComputes(const ImportedNetwork& network,
                     const std::function<Map(const Map&)>& reference) {
   const auto spec = nn::ParseNetwork(network.architecture, "imported");
   const nn::FloatNetwork floats(spec, network.weights, "weights");
-  nn::Images images{spec.input.shape, 3, {}};
+  files::Images images{spec.input.shape, 3, {}};
   for (std::size_t i = 0; i < 3 * images.shape.Size(); ++i)
     images.pixels.push_back(static_cast<std::uint8_t>(i * 29 + i / 7));
   const std::vector<float> logits = floats.Run(images, 0, images.count);
@@ -855,7 +855,7 @@ class ImportCommandTest : public OperatorTest {
  protected:
   void Run(std::vector<std::string> arguments) const {
     CLI::App cli;
-    app::Chosen chosen;
+    programs::Chosen chosen;
     AddImportCommand(cli, chosen);
     std::reverse(arguments.begin(), arguments.end());
     cli.parse(arguments);
@@ -886,13 +886,13 @@ TEST_F(ImportCommandTest, WritesNetworkAndWeights) {
   const auto spec = nn::LoadNetwork(In("net.json"));
   EXPECT_EQ(spec.name, "My model");
   EXPECT_EQ(spec.input, (nn::InputSpec{{2, 4, 4}, 128, 0.5, 0.25, 4}));
-  const nn::FloatNetwork network(spec, nn::LoadTensors(In("net.safetensors")), "weights");
+  const nn::FloatNetwork network(spec, files::LoadTensors(In("net.safetensors")), "weights");
   EXPECT_THAT(network.Spec().layers, SizeIs(1));
 
   Run({"import", In("My model.onnx"), "--out", In("b.json"), "--weights", In("w.safetensors"),
        "--name", "B", "--shape", "2,4,4"});
   EXPECT_EQ(nn::LoadNetwork(In("b.json")).name, "B");
-  EXPECT_EQ(nn::LoadTensors(In("w.safetensors")), nn::LoadTensors(In("net.safetensors")));
+  EXPECT_EQ(files::LoadTensors(In("w.safetensors")), files::LoadTensors(In("net.safetensors")));
 }
 
 TEST_F(ImportCommandTest, WritesNothingWhenSomethingIsWrong) {

@@ -15,23 +15,24 @@
 #include <string>
 #include <thread>
 
-#include "app/auto_suite.h"
-#include "app/failure.h"
-#include "app/inputs.h"
-#include "app/party_session.h"
 #include "integration/testbed.h"
+#include "programs/auto_suite.h"
+#include "programs/failure.h"
+#include "programs/inputs.h"
+#include "programs/party_session.h"
 #include "tercet/base/error.h"
+#include "tercet/compile/announcement.h"
+#include "tercet/compile/architecture.h"
+#include "tercet/compile/compiled_file.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/memory_link.h"
-#include "tercet/nn/announcement.h"
-#include "tercet/nn/architecture.h"
 
 namespace tercet::integration {
 namespace {
 
-using app::PartySettings;
 using net::Phase;
 using nlohmann::json;
+using programs::PartySettings;
 using testing::AllOf;
 using testing::HasSubstr;
 
@@ -51,7 +52,7 @@ std::string TextOf(const net::Message& message) {
 class Liar : public testing::Test {
  protected:
   // What each honest party ended with; nothing where it is not one.
-  using Ends = std::array<std::optional<app::Failure>, 3>;
+  using Ends = std::array<std::optional<programs::Failure>, 3>;
 
   // `lie` is the whole part of party `liar`, whose links it gets; it ends when it throws, too. Only
   // the owner of the images may send them: `lie` can expect that nothing of theirs arrives.
@@ -74,10 +75,10 @@ class Liar : public testing::Test {
         settings.images = &images_;
       }
       try {
-        app::PartySession(settings, registry_).Run([&] { return std::move(links[p]); });
-        ends[p] = app::Failure{app::FailureKind::kOwn, "it ran"};
+        programs::PartySession(settings, registry_).Run([&] { return std::move(links[p]); });
+        ends[p] = programs::Failure{programs::FailureKind::kOwn, "it ran"};
       } catch (const std::exception& e) {
-        ends[p] = app::Classify(e);
+        ends[p] = programs::Classify(e);
       }
     };
     {
@@ -115,21 +116,23 @@ class Liar : public testing::Test {
     for (const int p : parties) {
       const auto& end = ends[static_cast<std::size_t>(p)];
       ASSERT_TRUE(end) << p;
-      EXPECT_EQ(app::ExitCode(end->kind), app::kExitFailed) << end->text;
-      if (app::MayBeConsequence(end->kind)) continue;
+      EXPECT_EQ(programs::ExitCode(end->kind), programs::kExitFailed) << end->text;
+      if (programs::MayBeConsequence(end->kind)) continue;
       said = true;
       EXPECT_THAT(end->text, AllOf(HasSubstr(fmt::format("party {}", peer)), HasSubstr(reason)));
     }
     EXPECT_TRUE(said);
   }
 
-  nn::Announcement Honest() const { return nn::AnnouncementOf(model_.net, spec_, suite_); }
+  compile::Announcement Honest() const {
+    return compile::AnnouncementOf(model_.net, spec_, suite_);
+  }
 
   const mpc::Registry registry_ = BuiltinProtocols();
   const nn::NetworkSpec spec_ = nn::LoadNetwork(TERCET_SOURCE_DIR "/nets/mnistnet1.json");
   const nn::IntegerNetwork model_ =
-      nn::LoadCompiled(TERCET_SOURCE_DIR "/nets/mnistnet1.compiled.safetensors", spec_);
-  const nn::Images images_ = app::RandomImages(spec_.input.shape, 2);
+      compile::LoadCompiled(TERCET_SOURCE_DIR "/nets/mnistnet1.compiled.safetensors", spec_);
+  const files::Images images_ = programs::RandomImages(spec_.input.shape, 2);
   mpc::SuiteChoice suite_ = mpc::ParseSuiteChoice("lut", "test");
   std::size_t queries_ = 0;  // where not 0, material for them is made, in this directory
   std::filesystem::path material_;
@@ -167,20 +170,20 @@ TEST_F(Liar, CannotMakeAnotherNetworkOfItsOwn) {
   identity["layers"][0]["linear"]["out_channels"] = 2'147'483'647;
   ExpectModelRefused(identity.dump(), "unknown key 'input'");
   // The same in what may be announced: one layer as wide as pixels need.
-  nn::Announcement one = Honest();
+  compile::Announcement one = Honest();
   one.layers.resize(1);
   one.layers[0].value_bits = 12;
-  ExpectModelRefused(nn::AnnouncementToJson(one),
+  ExpectModelRefused(compile::AnnouncementToJson(one),
                      "/layers: found 1 elements, expected 3, one for each layer of network "
                      "\"MnistNet1\"");
 }
 
 TEST_F(Liar, CannotAnnounceWhatDoesNotFit) {
-  const auto refused = [&](const std::function<void(nn::Announcement&)>& change,
+  const auto refused = [&](const std::function<void(compile::Announcement&)>& change,
                            const std::string& reason) {
-    nn::Announcement announcement = Honest();
+    compile::Announcement announcement = Honest();
     change(announcement);
-    ExpectModelRefused(nn::AnnouncementToJson(announcement), reason);
+    ExpectModelRefused(compile::AnnouncementToJson(announcement), reason);
   };
   refused([](auto& a) { a.spec_digest[0] = a.spec_digest[0] == '0' ? '1' : '0'; },
           "compiled for another architecture");
@@ -194,10 +197,10 @@ TEST_F(Liar, CannotAnnounceWhatDoesNotFit) {
 
 TEST_F(Liar, CannotChooseSuitesUnasked) {
   const auto refused = [&](const std::string& suite, const std::string& reason) {
-    nn::Announcement announcement = Honest();
+    compile::Announcement announcement = Honest();
     for (auto& layer : announcement.layers) layer.suite = layer.shift == 0 ? suite : "";
     announcement.layers.back().suite = "";
-    ExpectModelRefused(nn::AnnouncementToJson(announcement), reason);
+    ExpectModelRefused(compile::AnnouncementToJson(announcement), reason);
   };
   refused("cbnn", "/layers/0/suite: found cbnn for layer fc1, expected none");
   refused("fss", "--suite says lut");
@@ -220,7 +223,7 @@ TEST_F(Liar, IsNoneWhoUsesTheSuiteThatAllName) {
     settings.batch = 2;
     settings.model = &model_;
     const auto report =
-        app::PartySession(settings, registry_).Run([&] { return std::move(links); });
+        programs::PartySession(settings, registry_).Run([&] { return std::move(links); });
     EXPECT_EQ(report.logits.size(), 20U);
   });
   EXPECT_EQ(ends[0]->text, "it ran");
@@ -230,10 +233,10 @@ TEST_F(Liar, IsNoneWhoUsesTheSuiteThatAllName) {
 TEST_F(Liar, CannotTellTheOthersDifferentThings) {
   const auto ends = Run(2, [&](net::Links& links) {
     links[1]->Receive(Phase::kSetup);  // how many images there are
-    nn::Announcement announcement = Honest();
-    links[0]->Send(SetupMessage(kNetworkTag, nn::AnnouncementToJson(announcement)));
+    compile::Announcement announcement = Honest();
+    links[0]->Send(SetupMessage(kNetworkTag, compile::AnnouncementToJson(announcement)));
     ++announcement.layers[0].value_bits;
-    links[1]->Send(SetupMessage(kNetworkTag, nn::AnnouncementToJson(announcement)));
+    links[1]->Send(SetupMessage(kNetworkTag, compile::AnnouncementToJson(announcement)));
     // Each is told that its own plan is the liar's too.
     for (const std::size_t p : {0U, 1U}) {
       const auto plan = links[p]->Receive(Phase::kSetup);
@@ -244,7 +247,7 @@ TEST_F(Liar, CannotTellTheOthersDifferentThings) {
   });
   // They cannot know which of the others it was.
   for (const std::size_t p : {0U, 1U}) {
-    EXPECT_EQ(app::ExitCode(ends[p]->kind), app::kExitFailed);
+    EXPECT_EQ(programs::ExitCode(ends[p]->kind), programs::kExitFailed);
     EXPECT_THAT(ends[p]->text,
                 HasSubstr("were both told the same by the owners of model and images?"));
   }
@@ -257,7 +260,7 @@ TEST_F(Liar, CannotNumberASessionTwice) {
   material_ = world.Path();
   const auto ends = Run(2, [&](net::Links& links) {
     for (const std::size_t p : {0U, 1U}) {
-      links[p]->Send(SetupMessage(kNetworkTag, nn::AnnouncementToJson(Honest())));
+      links[p]->Send(SetupMessage(kNetworkTag, compile::AnnouncementToJson(Honest())));
       links[p]->Send(SetupMessage(kSessionTag, std::string(32, p == 0 ? 'a' : 'b')));
     }
     for (const std::size_t p : {0U, 1U})
@@ -292,7 +295,7 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
       {"material", "whether material is made or used, and which random session made it"}};
   PartySettings settings;
   settings.spec = nn::LoadNetwork(TERCET_SOURCE_DIR "/nets/mnistnet1.json");
-  for (const auto& [name, value] : app::Agreement(settings))
+  for (const auto& [name, value] : programs::Agreement(settings))
     EXPECT_TRUE(tells.contains(name)) << name << " is told to peers; say what it tells";
 }
 
@@ -301,10 +304,10 @@ class MaterialLiar : public Testbed {
  protected:
   // What party 1 ends with when party 2 says that its next unused query is what `next` makes of
   // party 1's own words.
-  app::Failure Run(const std::function<std::string(const std::string& words)>& next) {
+  programs::Failure Run(const std::function<std::string(const std::string& words)>& next) {
     const auto registry = BuiltinProtocols();
-    nn::MaterialFile material(world_.File("material/party1.material"));
-    const auto images = app::RandomImages({1, 8, 8}, 2);
+    infer::MaterialFile material(world_.File("material/party1.material"));
+    const auto images = programs::RandomImages({1, 8, 8}, 2);
     PartySettings settings;
     settings.id = 1;
     settings.spec = nn::LoadNetwork(world_.File("conv.json"));
@@ -326,11 +329,11 @@ class MaterialLiar : public Testbed {
       }
     });
     try {
-      app::PartySession(settings, registry).Run([&] { return std::move(links[1]); });
+      programs::PartySession(settings, registry).Run([&] { return std::move(links[1]); });
     } catch (const std::exception& e) {
-      return app::Classify(e);
+      return programs::Classify(e);
     }
-    return {app::FailureKind::kInput, "it ran"};
+    return {programs::FailureKind::kInput, "it ran"};
   }
 };
 
@@ -345,7 +348,7 @@ TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
   const auto blamed = [&](const std::string& reason,
                           const std::function<std::string(const std::string&)>& next) {
     const auto failure = Run(next);
-    EXPECT_EQ(app::ExitCode(failure.kind), app::kExitFailed) << failure.text;
+    EXPECT_EQ(programs::ExitCode(failure.kind), programs::kExitFailed) << failure.text;
     EXPECT_THAT(failure.text, AllOf(HasSubstr("party 2"), HasSubstr(reason)));
   };
   const auto session = [](const std::string& words) { return words.substr(0, 32); };
@@ -357,10 +360,10 @@ TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
   blamed("next query was expected", [](const auto&) { return std::string(); });
   blamed("material of session aaaa", [](const auto&) { return std::string(32, 'a') + " 0"; });
   // None of that has used anything up.
-  EXPECT_EQ(nn::MaterialFile(world_.File("material/party1.material")).Next(), 0U);
+  EXPECT_EQ(infer::MaterialFile(world_.File("material/party1.material")).Next(), 0U);
   // What a peer may have used is not used again, whether it told the truth or not.
   blamed("has used 2 queries of the 2", [&](const auto& w) { return session(w) + " 2"; });
-  EXPECT_EQ(nn::MaterialFile(world_.File("material/party1.material")).Next(), 2U);
+  EXPECT_EQ(infer::MaterialFile(world_.File("material/party1.material")).Next(), 2U);
 }
 
 // Model files that say more than a model may; the owner's own program refuses them.
@@ -369,20 +372,21 @@ class ModelFile : public Testbed {
   ModelFile() {
     spec_ = nn::LoadNetwork(world_.File("dense.json"));
     const auto registry = BuiltinProtocols();
-    nn::SaveCompiled(app::LoadModel(spec_, {world_.File("dense.safetensors"), {}, {}}, registry,
-                                    [](const std::string&) {}),
-                     File());
+    compile::SaveCompiled(programs::LoadModel(spec_, {world_.File("dense.safetensors"), {}, {}},
+                                              registry, [](const std::string&) {}),
+                          File());
   }
   std::string File() const { return world_.File("model.safetensors"); }
-  void Change(const std::function<void(nn::TensorFile& file, json& announcement)>& change) const {
-    nn::TensorFile file = nn::LoadTensors(File());
+  void Change(
+      const std::function<void(files::TensorFile& file, json& announcement)>& change) const {
+    files::TensorFile file = files::LoadTensors(File());
     json announcement = json::parse(file.metadata.at("tercet.network"));
     file.metadata["tercet.network"] = "";
     change(file, announcement);
     if (file.metadata["tercet.network"].empty())
       file.metadata["tercet.network"] = announcement.dump();
-    file.metadata["tercet.sha256"] = nn::ContentDigest(file, "tercet.sha256");
-    nn::SaveTensors(file, File());
+    file.metadata["tercet.sha256"] = files::ContentDigest(file, "tercet.sha256");
+    files::SaveTensors(file, File());
   }
   // By `run`, `plan` and `plain`, with status 2; by a party, whose peers end with 1.
   void ExpectRefused(const std::string& reason) {
@@ -406,24 +410,24 @@ class ModelFile : public Testbed {
 };
 
 TEST_F(ModelFile, ChoosesNoSuite) {
-  Change([](nn::TensorFile&, json& a) { a["layers"][0]["suite"] = "cbnn"; });
+  Change([](files::TensorFile&, json& a) { a["layers"][0]["suite"] = "cbnn"; });
   ExpectRefused("/layers/0/suite: found cbnn for layer fc1, expected none");
 }
 
 TEST_F(ModelFile, SaysNoArchitecture) {
-  Change([this](nn::TensorFile& file, json& a) {
+  Change([this](files::TensorFile& file, json& a) {
     file.metadata["tercet.format"] = "1";
     a = {{"name", "Dense"}, {"spec_digest", spec_.Digest()}, {"logit_scale", 1.0}};
   });
   ExpectRefused("found tercet.format '1', expected '2'");
-  Change([](nn::TensorFile& file, json&) { file.metadata["tercet.format"] = "2"; });
+  Change([](files::TensorFile& file, json&) { file.metadata["tercet.format"] = "2"; });
   ExpectRefused("unknown key 'logit_scale'");
 }
 
 TEST_F(ModelFile, HasTheTensorsOfTheArchitecture) {
-  Change([](nn::TensorFile& file, json&) {
-    file.tensors["fc1.weight"] =
-        nn::TensorData::FromIntegers({64, 64}, std::vector<std::int64_t>(64 * 64), nn::DType::kI8);
+  Change([](files::TensorFile& file, json&) {
+    file.tensors["fc1.weight"] = files::TensorData::FromIntegers(
+        {64, 64}, std::vector<std::int64_t>(64 * 64), files::DType::kI8);
   });
   ExpectRefused("tensor fc1.weight: found shape [64, 64], expected [12, 64]");
 }
@@ -455,13 +459,13 @@ TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
   ASSERT_EQ(compile(world_.File("class.json"), "class").status, 0);
   spec_ = nn::LoadNetwork(world_.File("class.json"));
   world_.Write("dense.json", only_class.dump());
-  Change([](nn::TensorFile&, json& a) { a["only_class"] = false; });
+  Change([](files::TensorFile&, json& a) { a["only_class"] = false; });
   ExpectRefused("/only_class: found false, expected true");
 }
 
 // Real processes: the owner's announcement is read by two programs that were given other things.
 TEST_F(ModelFile, OfAnotherArchitectureEndsAllParties) {
-  Change([](nn::TensorFile&, json& a) { a["layers"].erase(0); });
+  Change([](files::TensorFile&, json& a) { a["layers"].erase(0); });
   ExpectRefused("/layers: found 2 elements, expected 3");
 }
 

@@ -16,17 +16,17 @@
 #include <sstream>
 #include <variant>
 
-#include "app/anonymous_file.h"
-#include "app/auto_suite.h"
-#include "app/core_dumps.h"
-#include "app/cost_table.h"
-#include "app/events.h"
-#include "app/failure.h"
-#include "app/inputs.h"
-#include "app/options.h"
-#include "app/pictures.h"
-#include "app/testbed.h"
 #include "integration/world.h"
+#include "programs/anonymous_file.h"
+#include "programs/auto_suite.h"
+#include "programs/core_dumps.h"
+#include "programs/cost_table.h"
+#include "programs/events.h"
+#include "programs/failure.h"
+#include "programs/inputs.h"
+#include "programs/options.h"
+#include "programs/pictures.h"
+#include "programs/testbed.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/crypto/certificates.h"
@@ -36,7 +36,7 @@
 #include <sys/prctl.h>
 #endif
 
-namespace tercet::app {
+namespace tercet::programs {
 namespace {
 
 using integration::World;
@@ -287,7 +287,7 @@ TEST(Inputs, RandomImagesComeBackFromTheirFile) {
   const World world;
   const auto images = RandomImages({3, 5, 7}, 4);
   world.Write("i.npy", ImagesToNpy(images));
-  const auto back = nn::LoadImages(world.File("i.npy"), 0, {3, 5, 7});
+  const auto back = files::LoadImages(world.File("i.npy"), 0, {3, 5, 7});
   EXPECT_EQ(back.count, 4u);
   EXPECT_EQ(back.pixels, images.pixels);
 }
@@ -307,8 +307,8 @@ TEST(Costs, OfARunAddUpOverBatches) {
   const auto registry = BuiltinProtocols();
   const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
   const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
-  const auto rest = nn::MakePlan(network, registry, suite, {}, 2).Total();
+  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
+  const auto rest = infer::MakePlan(network, registry, suite, {}, 2).Total();
   const auto cost = RunCost(plan, registry, suite, 10);
   for (std::size_t p = 0; p < 3; ++p)
     EXPECT_EQ(cost.online_bytes[p], 2 * plan.Total().OnlineBytes()[p] + rest.OnlineBytes()[p]);
@@ -320,7 +320,7 @@ TEST(Prediction, AddsTheLinkToWhatARunHasMeasured) {
   const auto registry = BuiltinProtocols();
   const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
   const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
+  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
   // 10 images are 3 queries, each 2 ms offline and 1 ms online.
   json report{{"network", network.name},
               {"suite", "lut"},
@@ -358,7 +358,7 @@ TEST(Prediction, LinesOfCsvAddUpToTheWhole) {
   const auto registry = BuiltinProtocols();
   const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
   const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = nn::MakePlan(network, registry, suite, {}, 4);
+  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
   std::istringstream lines(
       PlanToCsv(plan, suite, Predict(plan, suite, registry, net::ParseLinkProfile("wan"), {})));
   std::vector<double> times;
@@ -378,14 +378,14 @@ TEST(Auto, NamesASuiteForEveryLayerThatAsks) {
   auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 12);
   const auto unnamed = network;
   const net::LinkProfile wan{"wan", 80, 320};
-  ResolveAuto(network, registry, {"lut", {}}, wan, nn::Objective::kOnline, {}, 1);
+  ResolveAuto(network, registry, {"lut", {}}, wan, infer::Objective::kOnline, {}, 1);
   EXPECT_EQ(network, unnamed);
-  ResolveAuto(network, registry, {"auto", {}}, wan, nn::Objective::kOnline, {}, 1);
+  ResolveAuto(network, registry, {"auto", {}}, wan, infer::Objective::kOnline, {}, 1);
   for (const auto& layer : network.layers)
     EXPECT_EQ(layer.suite.empty(), layer.activation == mpc::ActivationKind::kNone) << layer.name;
   auto mixed = unnamed;
   mixed.layers.front().suite = "auto";
-  ResolveAuto(mixed, registry, {"cbnn", {}}, wan, nn::Objective::kOnline, {}, 1);
+  ResolveAuto(mixed, registry, {"cbnn", {}}, wan, infer::Objective::kOnline, {}, 1);
   EXPECT_NE(mixed.layers.front().suite, "cbnn");
   for (std::size_t k = 1; k < mixed.layers.size(); ++k)
     if (mixed.layers[k].activation != mpc::ActivationKind::kNone) {
@@ -408,7 +408,7 @@ TEST(AnonymousFiles, AreReadUnderTheirPathByTheirOwnerAlone) {
 }
 
 TEST(Pictures, ShowBrightnessAndClasses) {
-  nn::Images images{{1, 2, 3}, 2, {0, 0, 255, 0, 255, 255, 0, 0, 0, 0, 0, 0}};
+  files::Images images{{1, 2, 3}, 2, {0, 0, 255, 0, 255, 255, 0, 0, 0, 0, 0, 0}};
   const std::string text = DrawPictures(images, 5, {4, 1}, {4, 2}, false);
   EXPECT_THAT(text, HasSubstr(" :#"));
   EXPECT_THAT(text, HasSubstr("true 4, predicted 4 "));
@@ -416,4 +416,4 @@ TEST(Pictures, ShowBrightnessAndClasses) {
 }
 
 }  // namespace
-}  // namespace tercet::app
+}  // namespace tercet::programs

@@ -14,9 +14,9 @@
 #include <regex>
 #include <set>
 
-#include "app/launcher.h"
 #include "crypto/certificates_internal.h"
 #include "integration/world.h"
+#include "programs/launcher.h"
 #include "tercet/crypto/certificates.h"
 
 namespace tercet::integration {
@@ -65,7 +65,7 @@ class Organisations : public testing::Test {
  protected:
   Organisations() : document_(ReadDocument(TERCET_SOURCE_DIR "/docs/certificates.md")) {
     for (std::size_t p = 0; p < 2; ++p)
-      std::tie(listening_[p], ports_[p]) = app::ListenOnLoopback();
+      std::tie(listening_[p], ports_[p]) = programs::ListenOnLoopback();
     fs::create_directory(world_.Path() / "bin");
     fs::create_symlink(TERCET_BIN_DIR "/tercet", world_.Path() / "bin/tercet");
     // The real program, and the socket that listens for this party already.
@@ -166,7 +166,7 @@ class Organisations : public testing::Test {
 
   World world_;
   Document document_;
-  std::array<app::OwnedFd, 2> listening_;
+  std::array<programs::OwnedFd, 2> listening_;
   std::array<std::uint16_t, 2> ports_{};
   json testbed_;
 };

@@ -14,10 +14,10 @@
 #include <utility>
 #include <vector>
 
-#include "app/inputs.h"
 #include "integration/world.h"
+#include "programs/inputs.h"
+#include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
-#include "tercet/nn/tensor_file.h"
 
 namespace tercet::integration {
 namespace {
@@ -109,19 +109,19 @@ TEST(WrongInput, NamesTheFileAndWhatIsWrong) {
   ExpectRefused(run("syntax.json", "dense.safetensors", "images.idx"), "syntax.json");
 
   const auto spec = nn::LoadNetwork(world.File("dense.json"));
-  const auto good = app::PlaceholderWeights(spec, 11);
-  const auto bytes = nn::SerializeTensors(good);
+  const auto good = programs::PlaceholderWeights(spec, 11);
+  const auto bytes = files::SerializeTensors(good);
   world.Write("truncated.safetensors", std::string(bytes.begin(), bytes.end() - 5));
   ExpectRefused(run("dense.json", "truncated.safetensors", "images.idx"), "truncated.safetensors");
   auto bad = good;
   std::vector<float> values(7, 0.5F);
   values[3] = std::numeric_limits<float>::quiet_NaN();
-  bad.tensors["fc2.bias"] = nn::TensorData::FromFloats({7}, values);
-  nn::SaveTensors(bad, world.File("nan.safetensors"));
+  bad.tensors["fc2.bias"] = files::TensorData::FromFloats({7}, values);
+  files::SaveTensors(bad, world.File("nan.safetensors"));
   ExpectRefused(run("dense.json", "nan.safetensors", "images.idx"),
                 "nan.safetensors tensor fc2.bias");
-  bad.tensors["fc2.bias"] = nn::TensorData::FromFloats({8}, std::vector<float>(8));
-  nn::SaveTensors(bad, world.File("shape.safetensors"));
+  bad.tensors["fc2.bias"] = files::TensorData::FromFloats({8}, std::vector<float>(8));
+  files::SaveTensors(bad, world.File("shape.safetensors"));
   ExpectRefused(run("dense.json", "shape.safetensors", "images.idx"),
                 "shape.safetensors tensor fc2.bias");
 

@@ -15,12 +15,12 @@
 #include <thread>
 #include <tuple>
 
-#include "app/inputs.h"
-#include "app/party_session.h"
 #include "integration/testbed.h"
 #include "net/failing_link.h"
+#include "programs/inputs.h"
+#include "programs/party_session.h"
+#include "tercet/infer/material.h"
 #include "tercet/mpc/builtin_protocols.h"
-#include "tercet/nn/material.h"
 
 namespace tercet::integration {
 namespace {
@@ -70,11 +70,11 @@ void ExpectErased(const fs::path& file) {
 // The logits of the ten images, in the clear.
 std::vector<std::int64_t> PlainLogits(const World& world, const std::string& network) {
   const auto registry = BuiltinProtocols();
-  const auto model = app::LoadModel(nn::LoadNetwork(world.File(network + ".json")),
-                                    {world.File(network + ".safetensors"), {}, {}}, registry,
-                                    [](const std::string&) {});
-  return app::PlainLogits(model, registry.PlainOracle(),
-                          nn::LoadImages(world.File("images.idx"), 0, {}));
+  const auto model = programs::LoadModel(nn::LoadNetwork(world.File(network + ".json")),
+                                         {world.File(network + ".safetensors"), {}, {}}, registry,
+                                         [](const std::string&) {});
+  return programs::PlainLogits(model, registry.PlainOracle(),
+                               files::LoadImages(world.File("images.idx"), 0, {}));
 }
 
 using Case = std::tuple<const char*, const char*, const char*>;
@@ -226,8 +226,8 @@ class MaterialFaults : public testing::Test {
  protected:
   MaterialFaults() {
     spec_ = nn::LoadNetwork(world_.File("conv.json"));
-    model_ = app::LoadModel(spec_, {world_.File("conv.safetensors"), {}, {}}, registry_,
-                            [](const std::string&) {});
+    model_ = programs::LoadModel(spec_, {world_.File("conv.safetensors"), {}, {}}, registry_,
+                                 [](const std::string&) {});
   }
   fs::path File(int party) const { return world_.File(fmt::format("party{}.material", party)); }
   // How many parties failed.
@@ -240,7 +240,7 @@ class MaterialFaults : public testing::Test {
       std::vector<std::jthread> threads;
       for (int id = 0; id < 3; ++id)
         threads.emplace_back([&, id] {
-          app::PartySettings settings;
+          programs::PartySettings settings;
           settings.id = id;
           settings.spec = spec_;
           settings.suite.name = suite;
@@ -249,7 +249,7 @@ class MaterialFaults : public testing::Test {
           settings.material_out = File(id);
           if (id == settings.roles.model_owner) settings.model = &model_;
           try {
-            app::PartySession(settings, registry_).Run([&] {
+            programs::PartySession(settings, registry_).Run([&] {
               return std::move(links[static_cast<std::size_t>(id)]);
             });
           } catch (const Error&) {
@@ -489,7 +489,7 @@ TEST_F(MaterialTestbed, NoQueryIsUsedTwiceAfterAFailure) {
     EXPECT_EQ(first.Wait().status, 0);
     EXPECT_EQ(second.Wait().status, 0);
     ExpectRightLogits("conv");
-    const nn::MaterialFile material(File(2));
+    const infer::MaterialFile material(File(2));
     EXPECT_EQ(material.Next(), static_cast<std::size_t>(round + 1));
   }
 }
@@ -508,7 +508,7 @@ TEST_F(MaterialTestbed, AnOldCopyFromElsewhereIsSkippedForward) {
   };
   for (auto& party : use({})) EXPECT_EQ(party.Wait().status, 0);
   fs::remove_all(world_.File("state/tercet/material") /
-                 fs::path(nn::MaterialFile(File(2)).Header().session + "-party2.json"));
+                 fs::path(infer::MaterialFile(File(2)).Header().session + "-party2.json"));
   fs::remove(File(2));
   fs::rename(old, File(2));
   ExpectRefused(Use(2, "conv"), "is not known to this machine");
@@ -594,7 +594,7 @@ TEST_P(MaterialStopped, LeavesNoFile) {
       // Nothing could be done there, but what is left is not taken for material.
       EXPECT_EQ(result.status, 128 + SIGKILL);
       EXPECT_TRUE(fs::exists(File(id)));
-      EXPECT_THROW(nn::MaterialFile{File(id)}, ConfigError);
+      EXPECT_THROW(infer::MaterialFile{File(id)}, ConfigError);
       continue;
     }
     EXPECT_EQ(result.status, 1) << result.err;

@@ -14,8 +14,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "app/failure.h"
 #include "integration/testbed.h"
+#include "programs/failure.h"
 
 namespace tercet::integration {
 namespace {
@@ -29,8 +29,8 @@ struct Pipe {
   Pipe() {
     std::array<int, 2> ends{};
     EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
-    read = app::OwnedFd(ends[0]);
-    write = app::OwnedFd(ends[1]);
+    read = programs::OwnedFd(ends[0]);
+    write = programs::OwnedFd(ends[1]);
   }
   // From now on who writes waits for ever.
   void Fill() const {
@@ -47,7 +47,7 @@ struct Pipe {
     ::fcntl(read.Get(), F_SETFL, O_NONBLOCK);
     return ::read(read.Get(), buffer.data(), buffer.size()) > 0;
   }
-  app::OwnedFd read, write;
+  programs::OwnedFd read, write;
 };
 
 const auto kOntoFull = [] { ::dup2(::open("/dev/full", O_WRONLY), STDOUT_FILENO); };
@@ -90,11 +90,11 @@ TEST(Stdout, WhoseReaderLeftEndsQuietly) {
   pipe.read.Reset();
   const auto onto_pipe = [&] { ::dup2(pipe.write.Get(), STDOUT_FILENO); };
   const auto plan = world.Tercet({"plan", world.File("dense.json")}, onto_pipe).Wait();
-  EXPECT_EQ(plan.status, app::kExitReaderLeft);
+  EXPECT_EQ(plan.status, programs::kExitReaderLeft);
   EXPECT_EQ(plan.err, "");
   // What was asked for is done all the same.
   const auto run = world.Run("dense", {"--json", world.File("out.json")}, onto_pipe).Wait();
-  EXPECT_EQ(run.status, app::kExitReaderLeft);
+  EXPECT_EQ(run.status, programs::kExitReaderLeft);
   EXPECT_EQ(run.err, "");
   EXPECT_TRUE(std::filesystem::exists(world.File("out.json")));
   world.ExpectClean();

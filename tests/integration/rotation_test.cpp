@@ -9,10 +9,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "app/inputs.h"
-#include "app/rotation.h"
 #include "integration/testbed.h"
 #include "integration/world.h"
+#include "programs/inputs.h"
+#include "programs/rotation.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet::integration {
@@ -32,8 +32,8 @@ Bytes BytesOf(const json& report, const char* phase) {
 TEST(Groups, FollowEachOtherAndDifferByAtMostOne) {
   for (std::size_t images = 0; images <= 11; ++images) {
     std::size_t next = 0;
-    for (std::size_t g = 0; g < app::kGroups; ++g) {
-      const auto group = app::GroupOf(images, g);
+    for (std::size_t g = 0; g < programs::kGroups; ++g) {
+      const auto group = programs::GroupOf(images, g);
       EXPECT_EQ(group.first, next);
       EXPECT_GE(group.count, images / 3);
       EXPECT_LE(group.count, (images + 2) / 3);
@@ -47,9 +47,9 @@ TEST(Groups, HaveAHelperEachAndTheOtherRolesInCommon) {
   const World world;
   const auto registry = BuiltinProtocols();
   const mpc::SuiteChoice suite{"lut", {}};
-  const auto network = app::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 14);
-  const auto plan = nn::MakePlan(network, registry, suite, {2, 0, 1, 0}, 8);
-  const auto plans = app::RotatedPlans(plan, registry, suite);
+  const auto network = programs::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 14);
+  const auto plan = infer::MakePlan(network, registry, suite, {2, 0, 1, 0}, 8);
+  const auto plans = programs::RotatedPlans(plan, registry, suite);
   ASSERT_EQ(plans.size(), 3u);
   const std::array<std::size_t, 3> sizes{3, 3, 2};
   for (int g = 0; g < 3; ++g) {
@@ -58,7 +58,9 @@ TEST(Groups, HaveAHelperEachAndTheOtherRolesInCommon) {
     EXPECT_EQ(group.batch, sizes[static_cast<std::size_t>(g)]);
   }
   EXPECT_EQ(
-      app::RotatedPlans(nn::MakePlan(network, registry, suite, {}, 2), registry, suite).size(), 2u);
+      programs::RotatedPlans(infer::MakePlan(network, registry, suite, {}, 2), registry, suite)
+          .size(),
+      2u);
 }
 
 class EverySuite : public testing::TestWithParam<const char*> {};
@@ -71,10 +73,10 @@ TEST_P(EverySuite, EqualsThePlainNetworkAndThePlans) {
   const World world;
   const auto registry = BuiltinProtocols();
   const auto spec = nn::LoadNetwork(world.File("conv.json"));
-  const auto model = app::LoadModel(spec, {world.File("conv.safetensors"), {}, {}}, registry,
-                                    [](const std::string&) {});
-  const auto plain = app::PlainLogits(model, registry.PlainOracle(),
-                                      nn::LoadImages(world.File("images.idx"), 0, {}));
+  const auto model = programs::LoadModel(spec, {world.File("conv.safetensors"), {}, {}}, registry,
+                                         [](const std::string&) {});
+  const auto plain = programs::PlainLogits(model, registry.PlainOracle(),
+                                           files::LoadImages(world.File("images.idx"), 0, {}));
   const mpc::SuiteChoice suite{GetParam(), {}};
   for (const std::size_t batch : {1, 2, 3, 7}) {
     SCOPED_TRACE(fmt::format("batch {}", batch));
@@ -92,8 +94,8 @@ TEST_P(EverySuite, EqualsThePlainNetworkAndThePlans) {
     for (const json& row : report.at("logits")) logits.insert(logits.end(), row.begin(), row.end());
     EXPECT_EQ(logits, plain);
 
-    const auto plan = nn::MakePlan(model.net, registry, suite, {}, batch);
-    const auto cost = app::RotatedRunCost(plan, registry, suite, World::kImages);
+    const auto plan = infer::MakePlan(model.net, registry, suite, {}, batch);
+    const auto cost = programs::RotatedRunCost(plan, registry, suite, World::kImages);
     EXPECT_EQ(BytesOf(report, "offline"), cost.offline_bytes);
     EXPECT_EQ(BytesOf(report, "online"), cost.online_bytes);
     EXPECT_EQ(report.at("hops").at("offline"), cost.offline_hops);

@@ -9,12 +9,12 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
-#include "app/cost_table.h"
-#include "app/inputs.h"
 #include "integration/world.h"
+#include "programs/cost_table.h"
+#include "programs/inputs.h"
 #include "tercet/base/error.h"
+#include "tercet/infer/plan.h"
 #include "tercet/mpc/builtin_protocols.h"
-#include "tercet/nn/plan.h"
 #include "tercet/nn/run_plain.h"
 
 namespace tercet::integration {
@@ -64,13 +64,13 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
 
     // The same from the files alone.
     const auto spec = nn::LoadNetwork(world.File(network + ".json"));
-    const auto model = app::LoadModel(spec, {world.File(network + ".safetensors"), {}, {}},
-                                      registry, [](const std::string&) {});
+    const auto model = programs::LoadModel(spec, {world.File(network + ".safetensors"), {}, {}},
+                                           registry, [](const std::string&) {});
     const mpc::Roles roles{helper, (helper + 1) % 3, (helper + 2) % 3, (helper + 1) % 3};
     const mpc::SuiteChoice choice{suite, {}};
     const auto plan =
-        nn::MakePlan(model.net, registry, choice, roles, std::min(batch, World::kImages));
-    const auto cost = app::RunCost(plan, registry, choice, World::kImages);
+        infer::MakePlan(model.net, registry, choice, roles, std::min(batch, World::kImages));
+    const auto cost = programs::RunCost(plan, registry, choice, World::kImages);
     EXPECT_EQ(report.at("bytes").at("offline"), json(cost.offline_bytes));
     EXPECT_EQ(report.at("bytes").at("online"), json(cost.online_bytes));
     EXPECT_EQ(report.at("hops").at("offline"), cost.offline_hops);
@@ -79,8 +79,8 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
     ASSERT_EQ(report.at("layers").size(), layer_hops.size());
     for (std::size_t k = 0; k < layer_hops.size(); ++k)
       EXPECT_EQ(report.at("layers").at(k).at("hops"), layer_hops[k]) << "layer " << k;
-    const auto images = nn::LoadImages(world.File("images.idx"), 0, {});
-    const auto plain = app::PlainLogits(model, registry.PlainOracle(), images);
+    const auto images = files::LoadImages(world.File("images.idx"), 0, {});
+    const auto plain = programs::PlainLogits(model, registry.PlainOracle(), images);
     std::vector<std::int64_t> logits;
     for (const json& row : report.at("logits")) logits.insert(logits.end(), row.begin(), row.end());
     EXPECT_EQ(logits, plain);
@@ -93,21 +93,21 @@ TEST(PlainLogits, AreThoseOfOneThread) {
   const World world;
   const auto registry = BuiltinProtocols();
   const auto spec = nn::LoadNetwork(world.File("conv.json"));
-  auto model = app::LoadModel(spec, {world.File("conv.safetensors"), {}, {}}, registry,
-                              [](const std::string&) {});
-  const auto images = app::RandomImages(spec.input.shape, 300);
+  auto model = programs::LoadModel(spec, {world.File("conv.safetensors"), {}, {}}, registry,
+                                   [](const std::string&) {});
+  const auto images = programs::RandomImages(spec.input.shape, 300);
   const auto& oracle = registry.PlainOracle();
   std::vector<nn::ValueRange> expected;
   const auto logits = nn::RunPlain(model, oracle, images, 0, images.count, &expected);
 
   std::vector<nn::ValueRange> ranges;
   std::size_t reported = 0;
-  const auto found =
-      app::PlainLogits(model, oracle, images, &ranges, [&](std::size_t done, std::size_t total) {
-        EXPECT_GT(done, reported);
-        EXPECT_EQ(total, images.count);
-        reported = done;
-      });
+  const auto found = programs::PlainLogits(model, oracle, images, &ranges,
+                                           [&](std::size_t done, std::size_t total) {
+                                             EXPECT_GT(done, reported);
+                                             EXPECT_EQ(total, images.count);
+                                             reported = done;
+                                           });
   EXPECT_EQ(found, logits);
   EXPECT_EQ(reported, images.count);
   ASSERT_EQ(ranges.size(), expected.size());
@@ -117,7 +117,7 @@ TEST(PlainLogits, AreThoseOfOneThread) {
   }
 
   model.net.layers[0].value_bits = 2;  // too few for its values
-  EXPECT_THROW(app::PlainLogits(model, oracle, images), ConfigError);
+  EXPECT_THROW(programs::PlainLogits(model, oracle, images), ConfigError);
 }
 
 TEST(RunOptions, RolesMayBeMixed) {

@@ -8,11 +8,11 @@
 #include <filesystem>
 #include <mutex>
 
-#include "app/inputs.h"
+#include "programs/inputs.h"
+#include "tercet/compile/customise.h"
+#include "tercet/infer/secure_network.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
-#include "tercet/nn/customise.h"
-#include "tercet/nn/secure_network.h"
 
 namespace tercet {
 namespace {
@@ -54,14 +54,14 @@ INSTANTIATE_TEST_SUITE_P(Networks, ShippedNetwork, testing::ValuesIn(ShippedNetw
                            return name;
                          });
 
-std::vector<std::int64_t> RunSecurely(const nn::IntegerNetwork& network, const nn::Plan& plan,
-                                      const nn::Images& images) {
+std::vector<std::int64_t> RunSecurely(const nn::IntegerNetwork& network, const infer::Plan& plan,
+                                      const files::Images& images) {
   std::vector<std::int64_t> logits;
   mpc::LocalOptions options;
   options.layers = plan.layers.size();
   mpc::RunParties(
       [&](mpc::Party& party) {
-        nn::SecureNetwork net(party, plan, Protocols());
+        infer::SecureNetwork net(party, plan, Protocols());
         net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
         auto query = net.Prepare(images.count);
         const auto input = nn::QuantiseInput(plan.network.input, images, 0, images.count);
@@ -76,12 +76,13 @@ std::vector<std::int64_t> RunSecurely(const nn::IntegerNetwork& network, const n
 TEST_P(ShippedNetwork, SecureEqualsPlain) {
   const auto spec =
       nn::LoadNetwork(std::string(TERCET_SOURCE_DIR) + "/nets/" + GetParam() + ".json");
-  if (nn::CountNetwork(spec).macs > kMaxMacs && std::getenv("TERCET_LARGE_NETWORKS") == nullptr)
+  if (compile::CountNetwork(spec).macs > kMaxMacs &&
+      std::getenv("TERCET_LARGE_NETWORKS") == nullptr)
     GTEST_SKIP() << "too large for every day; set TERCET_LARGE_NETWORKS to run it";
   const auto& oracle = Protocols().PlainOracle();
-  const auto images = app::RandomImages(spec.input.shape, 2);
-  const nn::FloatNetwork floats(spec, app::PlaceholderWeights(spec, 3), "random weights");
-  nn::CompileOptions options;
+  const auto images = programs::RandomImages(spec.input.shape, 2);
+  const nn::FloatNetwork floats(spec, programs::PlaceholderWeights(spec, 3), "random weights");
+  compile::CompileOptions options;
   options.accept_loss = true;  // of weights that mean nothing
   if (IsDeepFixedPoint(spec)) {
     options.measured = true;
@@ -89,9 +90,9 @@ TEST_P(ShippedNetwork, SecureEqualsPlain) {
   } else {
     options.default_bits = 14;
   }
-  const auto network = nn::Compile(floats, oracle, options, nullptr);
-  const auto plan = nn::MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice("lut", "test"), {},
-                                 images.count);
+  const auto network = compile::Compile(floats, oracle, options, nullptr);
+  const auto plan = infer::MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice("lut", "test"),
+                                    {}, images.count);
   EXPECT_EQ(RunSecurely(network, plan, images),
             nn::RunPlain(network, oracle, images, 0, images.count));
 }

@@ -16,10 +16,10 @@
 #include <memory>
 #include <thread>
 
-#include "app/inputs.h"
-#include "app/launcher.h"
-#include "app/party_session.h"
 #include "integration/world.h"
+#include "programs/inputs.h"
+#include "programs/launcher.h"
+#include "programs/party_session.h"
 #include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
@@ -71,7 +71,7 @@ struct Plot {
 struct Stage {
   Plot plot;
   std::atomic<std::size_t> operations{0}, sent{0};
-  app::PartySession* session = nullptr;
+  programs::PartySession* session = nullptr;
 
   void Happen() const {
     switch (plot.fault) {
@@ -211,10 +211,10 @@ struct Play {
 class Stress : public testing::Test {
  protected:
   Stress() : spec_(nn::LoadNetwork(world_.File("dense.json"))) {
-    app::ModelSource source;
+    programs::ModelSource source;
     source.file = world_.File("dense.safetensors");
-    model_ = app::LoadModel(spec_, source, registry_, [](const std::string&) {});
-    images_ = nn::LoadImages(world_.File("images.idx"), kImages, spec_.input.shape);
+    model_ = programs::LoadModel(spec_, source, registry_, [](const std::string&) {});
+    images_ = files::LoadImages(world_.File("images.idx"), kImages, spec_.input.shape);
   }
 
   // Runs them all, some side by side.
@@ -295,11 +295,11 @@ class Stress : public testing::Test {
 
  private:
   void Begin(Play& play) {
-    std::array<app::OwnedFd, 2> listening;
+    std::array<programs::OwnedFd, 2> listening;
     std::array<net::Endpoint, 3> endpoints;
     for (std::size_t p = 0; p < 2; ++p) {
       endpoints[p].host = "127.0.0.1";
-      std::tie(listening[p], endpoints[p].port) = app::ListenOnLoopback();
+      std::tie(listening[p], endpoints[p].port) = programs::ListenOnLoopback();
     }
     play.begun = Clock::now();
     for (int id = 0; id < 3; ++id) {
@@ -317,7 +317,7 @@ class Stress : public testing::Test {
   int Child(int id, const std::array<net::Endpoint, 3>& endpoints, int listening, Stage& stage,
             const std::filesystem::path& file) {
     std::signal(SIGPIPE, SIG_IGN);
-    app::PartySettings settings;
+    programs::PartySettings settings;
     settings.id = id;
     settings.spec = spec_;
     settings.suite = mpc::ParseSuiteChoice("lut", "suite");
@@ -334,7 +334,7 @@ class Stress : public testing::Test {
     std::string text;
     int status = 0;
     try {
-      app::PartySession session(settings, registry_);
+      programs::PartySession session(settings, registry_);
       stage.session = &session;
       session.Run([&] {
         auto links = net::ConnectTcp(tcp);
@@ -355,7 +355,7 @@ class Stress : public testing::Test {
   mpc::Registry registry_ = BuiltinProtocols();
   nn::NetworkSpec spec_;
   nn::IntegerNetwork model_;
-  nn::Images images_;
+  files::Images images_;
   int files_ = 0;
 };
 

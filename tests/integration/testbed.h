@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "app/launcher.h"
 #include "integration/world.h"
+#include "programs/launcher.h"
 #include "tercet/crypto/certificates.h"
 
 namespace tercet::integration {
@@ -23,7 +23,7 @@ class Testbed : public testing::Test {
  protected:
   Testbed() {
     for (std::size_t p = 0; p < 2; ++p)
-      std::tie(listening_[p], ports_[p]) = app::ListenOnLoopback();
+      std::tie(listening_[p], ports_[p]) = programs::ListenOnLoopback();
     crypto::MakeCertificates(world_.Path() / "keys", 2, false);
     config_ = {{"parties",
                 {{{"host", "127.0.0.1"}, {"port", ports_[0]}},
@@ -83,7 +83,7 @@ class Testbed : public testing::Test {
   }
 
   World world_;
-  std::array<app::OwnedFd, 2> listening_;
+  std::array<programs::OwnedFd, 2> listening_;
   std::array<std::uint16_t, 2> ports_{};
   nlohmann::json config_;
   bool inherit_ = true;

@@ -14,12 +14,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "app/inputs.h"
-#include "app/launcher.h"
 #include "integration/testbed.h"
+#include "programs/inputs.h"
+#include "programs/launcher.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
-#include "tercet/nn/tensor_file.h"
 
 namespace tercet::integration {
 namespace {
@@ -44,7 +44,7 @@ class RawClient {
   }
 
  private:
-  app::OwnedFd fd_;
+  programs::OwnedFd fd_;
 };
 
 TEST_F(Testbed, ThreePartiesAgreeAndReport) {
@@ -276,9 +276,9 @@ TEST_F(Testbed, SaysThatMemoryDoesNotSuffice) {
     "output": "logits"
   })");
   const auto spec = nn::LoadNetwork(world_.File("large.json"));
-  nn::SaveTensors(app::PlaceholderWeights(spec, 11), world_.File("large.safetensors"));
-  const auto images = app::RandomImages(spec.input.shape, 1024);
-  world_.Write("large.npy", app::ImagesToNpy(images));
+  files::SaveTensors(programs::PlaceholderWeights(spec, 11), world_.File("large.safetensors"));
+  const auto images = programs::RandomImages(spec.input.shape, 1024);
+  world_.Write("large.npy", programs::ImagesToNpy(images));
   const std::vector<std::string> batch{"--batch", "1024"};
   std::vector<std::string> more = batch;
   more.insert(more.end(), {"--images", world_.File("large.npy")});

@@ -15,10 +15,10 @@
 #include <thread>
 #include <utility>
 
-#include "app/inputs.h"
+#include "programs/inputs.h"
 #include "tercet/base/error.h"
+#include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
-#include "tercet/nn/tensor_file.h"
 
 namespace tercet::integration {
 namespace fs = std::filesystem;
@@ -155,7 +155,7 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
 }
 
 std::string IdxImages(std::size_t count, std::size_t height, std::size_t width) {
-  const auto images = app::RandomImages({1, height, width}, count);
+  const auto images = programs::RandomImages({1, height, width}, count);
   std::string file = BigEndian(0x803) + BigEndian(static_cast<std::uint32_t>(count)) +
                      BigEndian(static_cast<std::uint32_t>(height)) +
                      BigEndian(static_cast<std::uint32_t>(width));
@@ -177,7 +177,8 @@ World::World() {
   for (const auto& [name, text] : {std::pair{"dense", kDense}, {"conv", kConv}}) {
     Write(fmt::format("{}.json", name), text);
     const auto spec = nn::ParseNetwork(text, name);
-    nn::SaveTensors(app::PlaceholderWeights(spec, 11), path_ / fmt::format("{}.safetensors", name));
+    files::SaveTensors(programs::PlaceholderWeights(spec, 11),
+                       path_ / fmt::format("{}.safetensors", name));
   }
   Write("images.idx", IdxImages(kImages, 8, 8));
   Write("labels.idx", IdxLabels({0, 1, 2, 3, 0, 1, 2, 3, 0, 1}));

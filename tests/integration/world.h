@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "tercet/nn/images.h"
+#include "tercet/files/images.h"
 
 /// What the tests of whole processes share: a scratch directory with small networks, weights and
 /// images, where programs keep their state too, and processes with a deadline.

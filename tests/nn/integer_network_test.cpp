@@ -1,4 +1,5 @@
 #include "tercet/nn/integer_network.h"
+#include "tercet/compile/compiled_file.h"
 
 #include <fmt/format.h>
 
@@ -6,10 +7,12 @@
 #include <limits>
 #include <string>
 
-#include "nn/scratch.h"
+#include "compile/bounds.h"
+
+#include "base/scratch.h"
 #include "tercet/base/file_reader.h"
-#include "tercet/nn/architecture.h"
-#include "tercet/nn/tensor_file.h"
+#include "tercet/compile/architecture.h"
+#include "tercet/files/tensor_file.h"
 
 namespace tercet::nn {
 namespace {
@@ -34,7 +37,7 @@ NetworkSpec SmallSpec() { return ParseNetwork(kSmall, "small.json"); }
 /// conv 2 x 2, sign, pool; then 3 logits.
 IntegerNetwork SmallNetwork() {
   IntegerNetwork network;
-  network.net = Architecture(SmallSpec(), false);
+  network.net = compile::Architecture(SmallSpec(), false);
   network.net.layers[0].value_bits = 6;
   network.net.layers[1].value_bits = 12;
   // conv1: inputs 0..3, channel 0 spans 1 - 3 * 6 = -17 to 1 + 3 * 4 = 13, channel 1 spans -32 to
@@ -68,13 +71,13 @@ TEST(PublicNetworkTest, TextTellsNetworksApart) {
 
 TEST(ProveWidthsTest, TightAtBothEnds) {
   IntegerNetwork network = SmallNetwork();
-  EXPECT_NO_THROW(ProveWidths(network, "model"));
+  EXPECT_NO_THROW(compile::ProveWidths(network, "model"));
   network.weights[0].bias[1] = -33;  // the lowest value becomes -33, below -32
-  ExpectConfigError([&] { ProveWidths(network, "model"); }, "model layer conv1", "6 bits");
+  ExpectConfigError([&] { compile::ProveWidths(network, "model"); }, "model layer conv1", "6 bits");
   network.weights[0].bias[1] = 7;  // the highest value becomes 31
-  EXPECT_NO_THROW(ProveWidths(network, "model"));
+  EXPECT_NO_THROW(compile::ProveWidths(network, "model"));
   network.weights[0].bias[1] = 8;
-  ExpectConfigError([&] { ProveWidths(network, "model"); }, "model layer conv1", "6 bits");
+  ExpectConfigError([&] { compile::ProveWidths(network, "model"); }, "model layer conv1", "6 bits");
 }
 
 TEST(ProveWidthsTest, CountsOnlyWeightsInsideTheInput) {
@@ -87,14 +90,14 @@ TEST(ProveWidthsTest, CountsOnlyWeightsInsideTheInput) {
   conv.value_bits = 4;
   network.net.layers = {conv};
   network.weights = {{{7, 7, -8, 7}, {0}}};
-  EXPECT_NO_THROW(ProveWidths(network, "model"));
+  EXPECT_NO_THROW(compile::ProveWidths(network, "model"));
   network.net.layers[0].linear.bias_per_element = true;
   network.weights = {{{7, 7, -8, 7}, {0, 0, 0, 1}}};  // the last output meets the first weight: 8
-  EXPECT_THROW(ProveWidths(network, "model"), ConfigError);
+  EXPECT_THROW(compile::ProveWidths(network, "model"), ConfigError);
   network.weights[0].bias = {0, 15, 0, 0};  // the second meets the third weight: 15 - 8 to 15
-  EXPECT_THROW(ProveWidths(network, "model"), ConfigError);
+  EXPECT_THROW(compile::ProveWidths(network, "model"), ConfigError);
   network.weights[0].bias = {0, 7, 0, 0};
-  EXPECT_NO_THROW(ProveWidths(network, "model"));
+  EXPECT_NO_THROW(compile::ProveWidths(network, "model"));
 }
 
 TEST(ProveWidthsTest, HugeWeightsDoNotWrap) {
@@ -103,14 +106,14 @@ TEST(ProveWidthsTest, HugeWeightsDoNotWrap) {
   IntegerNetwork network = SmallNetwork();
   network.net.layers[1].value_bits = 64;
   network.weights[1].weight.assign(6, kMax);
-  EXPECT_THROW(ProveWidths(network, "model"), ConfigError);
+  EXPECT_THROW(compile::ProveWidths(network, "model"), ConfigError);
   network.weights[1].weight.assign(6, kMin);
-  EXPECT_THROW(ProveWidths(network, "model"), ConfigError);
+  EXPECT_THROW(compile::ProveWidths(network, "model"), ConfigError);
   network.weights[1].weight.assign(6, 0);
   network.weights[1].bias = {kMax, kMin, 0};
-  EXPECT_NO_THROW(ProveWidths(network, "model"));
+  EXPECT_NO_THROW(compile::ProveWidths(network, "model"));
   network.weights[1].weight[0] = 1;
-  EXPECT_THROW(ProveWidths(network, "model"), ConfigError);
+  EXPECT_THROW(compile::ProveWidths(network, "model"), ConfigError);
 }
 
 TEST(ProveWidthsTest, ReluPassesItsRangeOn) {
@@ -120,23 +123,24 @@ TEST(ProveWidthsTest, ReluPassesItsRangeOn) {
   network.weights[1].weight.assign(6, 1);
   network.weights[1].bias = {0, 0, 0};
   network.net.layers[1].value_bits = 7;  // 2 * 24 = 48 < 64
-  EXPECT_NO_THROW(ProveWidths(network, "model"));
+  EXPECT_NO_THROW(compile::ProveWidths(network, "model"));
   network.net.layers[1].value_bits = 6;
-  EXPECT_THROW(ProveWidths(network, "model"), ConfigError);
+  EXPECT_THROW(compile::ProveWidths(network, "model"), ConfigError);
 }
 
 class CompiledFileTest : public testing::Test {
  protected:
   /// Saves the small network, changes the file, whose digest is right again, and expects it to be
   /// refused.
-  void ExpectRefusedFile(const std::function<void(TensorFile&)>& change, const std::string& place,
-                         const std::string& text) const {
-    SaveCompiled(SmallNetwork(), file_);
-    TensorFile data = LoadTensors(file_);
+  void ExpectRefusedFile(const std::function<void(files::TensorFile&)>& change,
+                         const std::string& place, const std::string& text) const {
+    compile::SaveCompiled(SmallNetwork(), file_);
+    files::TensorFile data = files::LoadTensors(file_);
     change(data);
-    data.metadata["tercet.sha256"] = ContentDigest(data, "tercet.sha256");
-    SaveTensors(data, file_);
-    ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_.string() + place, text);
+    data.metadata["tercet.sha256"] = files::ContentDigest(data, "tercet.sha256");
+    files::SaveTensors(data, file_);
+    ExpectConfigError([&] { compile::LoadCompiled(file_, SmallSpec()); }, file_.string() + place,
+                      text);
   }
 
   ScratchDirectory directory_;
@@ -145,117 +149,119 @@ class CompiledFileTest : public testing::Test {
 
 TEST_F(CompiledFileTest, RoundTripsInSmallTypes) {
   const IntegerNetwork network = SmallNetwork();
-  SaveCompiled(network, file_);
-  EXPECT_TRUE(IsCompiled(file_));
-  const IntegerNetwork back = LoadCompiled(file_, SmallSpec());
+  compile::SaveCompiled(network, file_);
+  EXPECT_TRUE(compile::IsCompiled(file_));
+  const IntegerNetwork back = compile::LoadCompiled(file_, SmallSpec());
   EXPECT_EQ(back.net, network.net);
   for (std::size_t l = 0; l < 2; ++l) {
     EXPECT_EQ(back.weights[l].weight, network.weights[l].weight);
     EXPECT_EQ(back.weights[l].bias, network.weights[l].bias);
   }
-  const TensorFile data = LoadTensors(file_);
-  EXPECT_EQ(data.tensors.at("conv1.weight").dtype, DType::kI8);
-  EXPECT_EQ(data.tensors.at("fc1.bias").dtype, DType::kI16);
+  const files::TensorFile data = files::LoadTensors(file_);
+  EXPECT_EQ(data.tensors.at("conv1.weight").dtype, files::DType::kI8);
+  EXPECT_EQ(data.tensors.at("fc1.bias").dtype, files::DType::kI16);
   EXPECT_THAT(data.tensors.at("conv1.weight").shape, ElementsAre(2, 4));
 }
 
 TEST_F(CompiledFileTest, KeepsWarnings) {
   IntegerNetwork network = SmallNetwork();
   network.warnings = {"layer conv1: \"next to nothing\"", "another"};
-  SaveCompiled(network, file_);
-  EXPECT_EQ(LoadCompiled(file_, SmallSpec()).warnings, network.warnings);
-  SaveCompiled(SmallNetwork(), file_);
-  EXPECT_TRUE(LoadCompiled(file_, SmallSpec()).warnings.empty());
+  compile::SaveCompiled(network, file_);
+  EXPECT_EQ(compile::LoadCompiled(file_, SmallSpec()).warnings, network.warnings);
+  compile::SaveCompiled(SmallNetwork(), file_);
+  EXPECT_TRUE(compile::LoadCompiled(file_, SmallSpec()).warnings.empty());
   for (const char* text : {"{}", "[1]", R"(["\u001b[2J"])"})
-    ExpectRefusedFile([&](TensorFile& d) { d.metadata["tercet.warnings"] = text; },
+    ExpectRefusedFile([&](files::TensorFile& d) { d.metadata["tercet.warnings"] = text; },
                       " metadata tercet.warnings", "expected an array of at most");
 }
 
 TEST_F(CompiledFileTest, FloatWeightsAreNotCompiled) {
-  TensorFile data;
-  data.tensors["w"] = TensorData::FromFloats({1}, {1.0F});
-  SaveTensors(data, file_);
-  EXPECT_FALSE(IsCompiled(file_));
-  ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_.string() + " header",
+  files::TensorFile data;
+  data.tensors["w"] = files::TensorData::FromFloats({1}, {1.0F});
+  files::SaveTensors(data, file_);
+  EXPECT_FALSE(compile::IsCompiled(file_));
+  ExpectConfigError([&] { compile::LoadCompiled(file_, SmallSpec()); }, file_.string() + " header",
                     "compiled model");
 }
 
 TEST_F(CompiledFileTest, RefusesEveryFlippedBit) {
-  SaveCompiled(SmallNetwork(), file_);
+  compile::SaveCompiled(SmallNetwork(), file_);
   auto bytes = ReadFile(file_, {"a test's file", 1 << 20});
   for (std::size_t bit = 0; bit < 8 * bytes.size(); bit += 3) {
     bytes[bit / 8] ^= static_cast<std::uint8_t>(1U << bit % 8);
     directory_.Write("model.safetensors", bytes);
-    EXPECT_THROW(LoadCompiled(file_, SmallSpec()), ConfigError) << "bit " << bit;
+    EXPECT_THROW(compile::LoadCompiled(file_, SmallSpec()), ConfigError) << "bit " << bit;
     bytes[bit / 8] ^= static_cast<std::uint8_t>(1U << bit % 8);
   }
 }
 
 TEST_F(CompiledFileTest, RefusesFilesWhoseDataHaveNoDigestOrAnotherOne) {
-  SaveCompiled(SmallNetwork(), file_);
-  const TensorFile good = LoadTensors(file_);
-  TensorFile data = good;
+  compile::SaveCompiled(SmallNetwork(), file_);
+  const files::TensorFile good = files::LoadTensors(file_);
+  files::TensorFile data = good;
   data.tensors.at("conv1.weight").bytes[0] ^= 1;
-  SaveTensors(data, file_);
-  ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_,
+  files::SaveTensors(data, file_);
+  ExpectConfigError([&] { compile::LoadCompiled(file_, SmallSpec()); }, file_,
                     "is damaged: what it holds has another SHA-256 than it states");
   data = good;
   data.metadata.erase("tercet.sha256");
-  SaveTensors(data, file_);
-  ExpectConfigError([&] { LoadCompiled(file_, SmallSpec()); }, file_.string() + " header",
+  files::SaveTensors(data, file_);
+  ExpectConfigError([&] { compile::LoadCompiled(file_, SmallSpec()); }, file_.string() + " header",
                     "has no tercet.sha256, which would show damage; compile the model again");
   // What has one of the keys is no file of float weights.
   data.metadata = {{"tercet.format", "2"}};
-  SaveTensors(data, file_);
-  EXPECT_TRUE(IsCompiled(file_));
+  files::SaveTensors(data, file_);
+  EXPECT_TRUE(compile::IsCompiled(file_));
 }
 
 TEST_F(CompiledFileTest, RefusesTruncatedFiles) {
-  SaveCompiled(SmallNetwork(), file_);
+  compile::SaveCompiled(SmallNetwork(), file_);
   const auto size = std::filesystem::file_size(file_);
   for (std::uintmax_t left = 0; left < size; left += 1 + left / 7) {
-    SaveCompiled(SmallNetwork(), file_);
+    compile::SaveCompiled(SmallNetwork(), file_);
     std::filesystem::resize_file(file_, left);
-    EXPECT_THROW(LoadCompiled(file_, SmallSpec()), ConfigError) << left << " bytes";
+    EXPECT_THROW(compile::LoadCompiled(file_, SmallSpec()), ConfigError) << left << " bytes";
   }
 }
 
 TEST_F(CompiledFileTest, RefusesAlteredTensors) {
-  ExpectRefusedFile([](TensorFile& d) { d.tensors.erase("conv1.bias"); }, " tensor conv1.bias",
-                    "missing");
+  ExpectRefusedFile([](files::TensorFile& d) { d.tensors.erase("conv1.bias"); },
+                    " tensor conv1.bias", "missing");
   ExpectRefusedFile(
-      [](TensorFile& d) {
+      [](files::TensorFile& d) {
         d.tensors["conv1.weight"].shape = {4, 2};
       },
       " tensor conv1.weight", "expected [2, 4]");
   ExpectRefusedFile(
-      [](TensorFile& d) { d.tensors["more"] = TensorData::FromIntegers({1}, {1}, DType::kI8); },
+      [](files::TensorFile& d) {
+        d.tensors["more"] = files::TensorData::FromIntegers({1}, {1}, files::DType::kI8);
+      },
       " tensor more", "no such tensor");
   ExpectRefusedFile(
-      [](TensorFile& d) {
-        d.tensors["conv1.bias"] = TensorData::FromFloats({2}, {1, 2});
+      [](files::TensorFile& d) {
+        d.tensors["conv1.bias"] = files::TensorData::FromFloats({2}, {1, 2});
       },
       " tensor conv1.bias", "integer type");
   ExpectRefusedFile(
-      [](TensorFile& d) {
-        d.tensors["conv1.bias"] = TensorData::FromIntegers({2}, {1, -33}, DType::kI8);
+      [](files::TensorFile& d) {
+        d.tensors["conv1.bias"] = files::TensorData::FromIntegers({2}, {1, -33}, files::DType::kI8);
       },
       " layer conv1", "do not fit 6 bits");
 }
 
 TEST_F(CompiledFileTest, RefusesAlteredMetadata) {
-  ExpectRefusedFile([](TensorFile& d) { d.metadata["tercet.format"] = "1"; }, " header",
+  ExpectRefusedFile([](files::TensorFile& d) { d.metadata["tercet.format"] = "1"; }, " header",
                     "expected '2'; compile the model again");
-  ExpectRefusedFile([](TensorFile& d) { d.metadata.erase("tercet.format"); }, " header",
+  ExpectRefusedFile([](files::TensorFile& d) { d.metadata.erase("tercet.format"); }, " header",
                     "compiled model");
   ExpectRefusedFile(
-      [](TensorFile& d) {
+      [](files::TensorFile& d) {
         std::string& text = d.metadata["tercet.network"];
         text = Replaced(text, "\"value_bits\":6", "\"value_bits\":5");
       },
       " layer conv1", "do not fit 5 bits");
   ExpectRefusedFile(
-      [](TensorFile& d) {
+      [](files::TensorFile& d) {
         std::string& text = d.metadata["tercet.network"];
         text = Replaced(text, "\"value_bits\":6", "\"suite\":\"cbnn\",\"value_bits\":6");
       },
@@ -263,7 +269,7 @@ TEST_F(CompiledFileTest, RefusesAlteredMetadata) {
 }
 
 TEST(QuantiseInputTest, RoundsToNearestForEveryWidth) {
-  Images images{{1, 16, 16}, 1, {}};
+  files::Images images{{1, 16, 16}, 1, {}};
   for (int p = 0; p < 256; ++p) images.pixels.push_back(static_cast<std::uint8_t>(p));
   for (unsigned bits = 1; bits <= 8; ++bits) {
     const auto q = QuantiseInput({.shape = {1, 16, 16}, .bits = bits}, images, 0, 1);
@@ -275,7 +281,7 @@ TEST(QuantiseInputTest, RoundsToNearestForEveryWidth) {
 }
 
 TEST(QuantiseInputTest, FeaturesAreRows) {
-  const Images images{{1, 1, 2}, 3, {1, 2, 3, 4, 5, 6}};
+  const files::Images images{{1, 1, 2}, 3, {1, 2, 3, 4, 5, 6}};
   const InputSpec spec{.shape = {1, 1, 2}};
   EXPECT_THAT(QuantiseInput(spec, images, 1, 2), ElementsAre(3, 5, 4, 6));
   EXPECT_THROW(QuantiseInput(spec, images, 2, 2), InternalError);

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "nn/scratch.h"
+#include "base/scratch.h"
 
 namespace tercet::nn {
 namespace {

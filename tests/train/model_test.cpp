@@ -17,8 +17,8 @@ namespace {
 
 using torch::Tensor;
 
-Tensor Values(const nn::TensorFile& file, const std::string& name) {
-  const nn::TensorData& data = file.tensors.at(name);
+Tensor Values(const files::TensorFile& file, const std::string& name) {
+  const files::TensorData& data = file.tensors.at(name);
   return torch::tensor(data.AsDoubles(), torch::kFloat32)
       .view(std::vector<std::int64_t>(data.shape.begin(), data.shape.end()));
 }
@@ -33,11 +33,11 @@ nn::NetworkSpec Spec(const std::string& shape, const std::string& layers) {
 
 // Weights of batch_norm start as the identity; random ones let mistakes show.
 void Randomize(Model& model) {
-  nn::TensorFile file = model.Save();
+  files::TensorFile file = model.Save();
   for (auto& [name, tensor] : file.tensors) {
     Tensor random = torch::randn({static_cast<std::int64_t>(tensor.Count())});
     if (name.ends_with("running_var")) random = random.abs() + 0.1;
-    tensor = nn::TensorData::FromFloats(
+    tensor = files::TensorData::FromFloats(
         tensor.shape,
         std::vector<float>(random.data_ptr<float>(), random.data_ptr<float>() + random.numel()));
   }
@@ -62,7 +62,7 @@ TEST(ModelTest, ComputesEveryLayerTypeAsPyTorchDoes) {
       {"name": "b3", "type": "batch_norm"})");
   Model model(spec, 0);
   Randomize(model);
-  const nn::TensorFile w = model.Save();
+  const files::TensorFile w = model.Save();
   const Tensor input = torch::randn({5, 2, 9, 9});
 
   Tensor x = torch::relu(torch::conv2d(input, Values(w, "c1.weight"), Values(w, "c1.bias"), 1, 1));
@@ -95,7 +95,7 @@ TEST(ModelTest, ComputesSeparableConvolutionsAndShortcuts) {
       {"name": "a", "type": "add", "from": "n"})");
   Model model(spec, 9);
   Randomize(model);
-  const nn::TensorFile w = model.Save();
+  const files::TensorFile w = model.Save();
   const Tensor input = torch::randn({3, 4, 6, 6});
   Tensor x = torch::conv2d(input, Values(w, "dw.weight"), {}, 1, 1, 1, 4);
   x = torch::relu(torch::conv2d(x, Values(w, "pw.weight"), Values(w, "pw.bias")));
@@ -114,7 +114,7 @@ TEST(ModelTest, PoolingBeforeTheSignIsTheSameFunction) {
       {"name": "p", "type": "max_pool2d", "kernel": 2, "stride": 2})"),
               0);
   Randomize(model);
-  const nn::TensorFile w = model.Save();
+  const files::TensorFile w = model.Save();
   const Tensor input = torch::randn({4, 1, 6, 6});
   const Tensor z = torch::conv2d(input, Values(w, "c.weight"), Values(w, "c.bias"));
   const Tensor expected =
@@ -229,7 +229,7 @@ TEST(ModelTest, BatchNormKeepsRunningStatistics) {
   model.Forward(input, false);
   EXPECT_TRUE(Values(model.Save(), "b.running_mean").equal(torch::zeros({2})));
   model.Forward(input, true);
-  const nn::TensorFile w = model.Save();
+  const files::TensorFile w = model.Save();
   const Tensor z = torch::linear(input.flatten(1), Values(w, "l.weight"));
   EXPECT_TRUE(torch::allclose(Values(w, "b.running_mean"), z.mean(0) * 0.1));
 }
@@ -258,7 +258,7 @@ TEST(ModelTest, RoundsWeightsSoThatSumsFitTheWidth) {
   for (int i = 0; i < 50; ++i) model.Forward(torch::rand({64, 40, 1, 1}), true);
   EXPECT_TRUE(model.Weights()[0].detach().equal(latent));
 
-  const nn::TensorFile file = model.Save();
+  const files::TensorFile file = model.Save();
   const Tensor weights = Values(file, "l.weight");
   const Tensor biases = (Values(file, "b.bias") / Values(file, "b.weight") *
                              (Values(file, "b.running_var") + 1e-5).sqrt() -
@@ -301,14 +301,14 @@ TEST(ModelTest, RoundsWhatTheSeparablePartsMakeTogether) {
                                         end),
                   kWidth);
   Randomize(separable);
-  nn::TensorFile file = separable.Save();
+  files::TensorFile file = separable.Save();
   const Tensor depthwise = Values(file, "dw.weight");
   const Tensor pointwise = Values(file, "c.weight");
   EXPECT_TRUE(depthwise.equal(separable.Weights()[0].detach()));
   EXPECT_TRUE(pointwise.equal(separable.Weights()[1].detach()));
 
   const Tensor product = (pointwise * depthwise.transpose(0, 1)).contiguous();
-  file.tensors["c.weight"] = nn::TensorData::FromFloats(
+  file.tensors["c.weight"] = files::TensorData::FromFloats(
       {5, 4, 3, 3},
       std::vector<float>(product.data_ptr<float>(), product.data_ptr<float>() + product.numel()));
   const nn::NetworkSpec spec = Spec(
@@ -334,7 +334,7 @@ TEST(ModelTest, RoundedWeightsStillGetGradients) {
 
 TEST(ModelTest, LoadNamesAMissingTensor) {
   Model model(Spec("[2, 1, 1]", R"({"name": "l", "type": "linear", "out_features": 1})"), 0);
-  nn::TensorFile file = model.Save();
+  files::TensorFile file = model.Save();
   file.tensors.erase("l.bias");
   try {
     model.Load(file, "a.safetensors");
@@ -347,8 +347,8 @@ TEST(ModelTest, LoadNamesAMissingTensor) {
 TEST(ModelTest, NoticesNumbersThatAreNotFinite) {
   Model model(Spec("[2, 1, 1]", R"({"name": "l", "type": "linear", "out_features": 1})"), 0);
   EXPECT_TRUE(model.IsFinite());
-  nn::TensorFile file = model.Save();
-  file.tensors["l.bias"] = nn::TensorData::FromFloats({1}, {std::nanf("")});
+  files::TensorFile file = model.Save();
+  file.tensors["l.bias"] = files::TensorData::FromFloats({1}, {std::nanf("")});
   model.Load(file, "a.safetensors");
   EXPECT_FALSE(model.IsFinite());
 }

@@ -13,7 +13,7 @@
 #include <sstream>
 
 #include "tercet/base/error.h"
-#include "tercet/nn/tensor_file.h"
+#include "tercet/files/tensor_file.h"
 #include "train/config.h"
 #include "train/train_command.h"
 
@@ -122,7 +122,7 @@ TEST_F(TrainTest, LearnsAndSaves) {
   const EpochRecord& best = result.epochs.at(static_cast<std::size_t>(result.best_epoch) - 1);
   EXPECT_EQ(best.validation_accuracy, result.validation_accuracy);
 
-  const nn::TensorFile file = nn::LoadTensors(options_.out);
+  const files::TensorFile file = files::LoadTensors(options_.out);
   std::vector<std::string> names;
   for (const auto& [name, tensor] : file.tensors) names.push_back(name);
   EXPECT_THAT(
@@ -148,7 +148,7 @@ TEST_F(TrainTest, RepeatsWithTheSameSeedOnly) {
 TEST_F(TrainTest, LearnsWithRoundedWeights) {
   options_.width_bits = 9;
   EXPECT_GT(Train(options_).validation_accuracy, 0.9);
-  EXPECT_EQ(nn::LoadTensors(options_.out).metadata.at("width_bits"), "9");
+  EXPECT_EQ(files::LoadTensors(options_.out).metadata.at("width_bits"), "9");
 }
 
 TEST_F(TrainTest, LearnsInBfloat16) {
@@ -166,10 +166,10 @@ TEST_F(TrainTest, StartsFromGivenWeights) {
 }
 
 TEST_F(TrainTest, RejectsInitialWeightsOfAnotherShape) {
-  nn::TensorFile wrong;
-  wrong.tensors["bn1.bias"] = nn::TensorData::FromFloats({7}, std::vector<float>(7));
+  files::TensorFile wrong;
+  wrong.tensors["bn1.bias"] = files::TensorData::FromFloats({7}, std::vector<float>(7));
   options_.initial = folder_ / "wrong.safetensors";
-  nn::SaveTensors(wrong, options_.initial);
+  files::SaveTensors(wrong, options_.initial);
   EXPECT_THAT(Failure(), AllOf(HasSubstr("wrong.safetensors tensor bn1.bias"), HasSubstr("[7]"),
                                HasSubstr("[8]")));
 }
@@ -333,11 +333,11 @@ TEST_F(TrainTest, RefusesATeacherThatDoesNotFit) {
 TEST_F(TrainTest, DoesNotSaveWeightsThatTheLastStepBroke) {
   options_.epochs = 1;
   Train(options_);
-  nn::TensorFile file = nn::LoadTensors(options_.out);
+  files::TensorFile file = files::LoadTensors(options_.out);
   file.tensors["fc1.weight"] =
-      nn::TensorData::FromFloats({4, 72}, std::vector<float>(4 * 72, 1000.0F));
+      files::TensorData::FromFloats({4, 72}, std::vector<float>(4 * 72, 1000.0F));
   options_.initial = folder_ / "large.safetensors";
-  nn::SaveTensors(file, options_.initial);
+  files::SaveTensors(file, options_.initial);
   options_.out = folder_ / "new.safetensors";
   options_.batch = static_cast<int>(kImages - options_.validation);  // one step an epoch
   options_.lr = 1e30;

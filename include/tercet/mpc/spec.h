@@ -15,6 +15,9 @@ struct Shape3 {
   bool operator==(const Shape3&) const = default;
 };
 
+/// "1 x 28 x 28". Thread safe.
+std::string ShapeText(const Shape3& shape);
+
 /// A linear map: a convolution in general; a fully connected layer is a convolution over a
 /// {features, 1, 1} input with a 1 x 1 kernel. Weights are stored as PyTorch does, out_channels x
 /// (in_channels / groups) x kernel_h x kernel_w.

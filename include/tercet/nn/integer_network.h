@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tercet/files/images.h"
 #include "tercet/mpc/spec.h"
-#include "tercet/nn/images.h"
 #include "tercet/nn/network.h"
 
 /// The network that is computed, in the clear and securely alike: integers only, with a proven
@@ -103,25 +103,9 @@ struct IntegerNetwork {
   std::vector<std::string> warnings;
 };
 
-/// A compiled model is a safetensors file: integer tensors "conv1.weight", "conv1.bias" (and
-/// "conv1.shortcut") in the smallest signed type that holds them, and the model's Announcement as
-/// JSON in the metadata ("tercet.network", "tercet.format" = "2"), with the ContentDigest of all of
-/// it ("tercet.sha256"); "tercet.warnings" is an array of texts, if there are any. All else follows
-/// from the architecture that it is loaded for. Loading compares the digest and proves the widths
-/// again: ConfigError says that the file is damaged, and names the layer whose bound does not hold,
-/// a missing tensor or a wrong shape, and what NetworkOf refuses.
-void SaveCompiled(const IntegerNetwork& network, const std::filesystem::path& file);
-IntegerNetwork LoadCompiled(const std::filesystem::path& file, const NetworkSpec& spec);
-/// Whether the file is a compiled model (has any of the metadata above) rather than float weights.
-bool IsCompiled(const std::filesystem::path& file);
-
-/// Throws ConfigError unless every layer's interval of values, over all inputs in range, fits its
-/// value_bits (of layers whose width is not `proven`, values are taken to fit).
-void ProveWidths(const IntegerNetwork& network, const std::string& place);
-
 /// One image's (or a range of images') input integers, features x count row-major: q = round(p *
 /// (2^bits-1) / 255).
-std::vector<std::int64_t> QuantiseInput(const InputSpec& spec, const Images& images,
+std::vector<std::int64_t> QuantiseInput(const InputSpec& spec, const files::Images& images,
                                         std::size_t first, std::size_t count);
 
 }  // namespace tercet::nn

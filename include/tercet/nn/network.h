@@ -28,6 +28,9 @@ enum class LayerType : std::uint8_t {
 };
 const char* LayerTypeName(LayerType type);  ///< as in the JSON: "conv2d", "linear", ...
 
+/// The suite that leaves the choice to the model's owner, in a network's JSON or as --suite.
+inline constexpr const char* kAutoSuite = "auto";
+
 /// How bytes of an image become the network's input: the pixel p (0..255) is first rounded to
 /// `bits` bits, q = round(p * (2^bits - 1) / 255), and stands for the real number (q * 255 /
 /// (2^bits - 1) / scale - mean) / std.

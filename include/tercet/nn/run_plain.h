@@ -24,8 +24,8 @@ struct ValueRange {
 /// when a value does not fit its layer's width, which can happen only where the width is not
 /// proven. Thread safe.
 std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Oracle& oracle,
-                                   const Images& images, std::size_t first, std::size_t count,
-                                   std::vector<ValueRange>* ranges = nullptr);
+                                   const files::Images& images, std::size_t first,
+                                   std::size_t count, std::vector<ValueRange>* ranges = nullptr);
 
 /// Index of the largest logit of each image, the first where several are equal.
 std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>& logits, std::size_t classes);

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tercet/mpc/spec.h"
+
+namespace tercet::files {
+
+/// Images of one data set, bytes 0..255, image after image, each channels x height x width.
+struct Images {
+  mpc::Shape3 shape;
+  std::size_t count = 0;
+  std::vector<std::uint8_t> pixels;
+};
+
+/// A part of a data set that comes in one piece. The items are put into a random order: i from
+/// count - 1 down to 1 is swapped with floor(r (i + 1) / 2^64), r the next number of mt19937_64
+/// seeded with `seed`. The first round(test_part x count) of this order are the test part, the rest
+/// the training part; both keep this order.
+struct Subset {
+  bool test = false;  ///< the test part, else the training part
+  double test_part = 0;
+  std::uint64_t seed = 0;
+  bool operator==(const Subset&) const = default;
+};
+/// The indices of its items among `count`. Thread safe.
+std::vector<std::size_t> SubsetIndices(const Subset& subset, std::size_t count);
+
+/// What an argument such as --images names: "FILE[,FILE...]", read one after the other, and with
+/// "@test:PART:SEED" or "@train:PART:SEED" behind only a subset of them: "beats.u8.gz@test:0.2:1".
+/// A text that names an existing file as it stands is that file.
+struct DataFiles {
+  std::vector<std::filesystem::path> files;
+  std::optional<Subset> subset;
+};
+/// ConfigError (place: `text`) for an empty file name or a subset with numbers out of range. Thread
+/// safe.
+DataFiles ParseDataFiles(const std::string& text);
+
+/// Reads images. Formats, each also packed with gzip or xz, which is recognised by content:
+///   IDX   magic 0x00000803
+///   .npy  uint8, N x H x W or N x C x H x W, C order
+///   .bin  (by its name) CIFAR-10's records of 3073 bytes: a label, then 3 x 32 x 32 pixels
+///   .u8   (by its name) images of shape `expected` one after the other, without a header
+/// `file` is an argument as DataFiles says. `limit` 0 reads all, else at most so many, of a subset
+/// its first ones. ConfigError names the file and what was found and expected: missing, truncated,
+/// wrong magic, no image, shape other than `expected` (when it is not empty). At most 4 GiB of
+/// pixels are read at once; of a packed file no more is unpacked than its header and `limit` ask
+/// for, and no more than 1 GiB. Several gzip members or xz streams in one file are read one after
+/// the other. Thread safe.
+Images LoadImages(const std::filesystem::path& file, std::size_t limit,
+                  const mpc::Shape3& expected);
+/// One file from memory; `name` stands for it in messages and tells .bin and .u8.
+Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
+                   std::size_t limit, const mpc::Shape3& expected);
+
+/// Labels: IDX (magic 0x00000801), .npy (one-dimensional uint8, int32 or int64), .bin (of
+/// CIFAR-10's records) or .u8 (a byte each), packed and put together like images. Each must be
+/// below `classes` (1 or more; InternalError else) and fit a byte. ConfigError as above. Thread
+/// safe.
+std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::size_t limit,
+                                     std::size_t classes);
+/// One file from memory; `name` stands for it in messages and tells .bin and .u8.
+std::vector<std::uint8_t> ParseLabels(const std::vector<std::uint8_t>& bytes,
+                                      const std::string& name, std::size_t limit,
+                                      std::size_t classes);
+
+/// Images with their labels.
+struct LabelledImages {
+  Images images;
+  std::vector<std::uint8_t> labels;  ///< one an image, or none
+};
+/// Both at once. Without a `labels` argument the labels are those in the image files, or none where
+/// these hold none; one without a subset has that of the images. ConfigError as above, and when the
+/// subsets differ or there are not as many labels as images, also where `limit` leaves some of both
+/// unread. Thread safe.
+LabelledImages LoadLabelledImages(const std::filesystem::path& images,
+                                  const std::filesystem::path& labels, std::size_t limit,
+                                  const mpc::Shape3& expected, std::size_t classes);
+
+}  // namespace tercet::files

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "tercet/infer/plan.h"
+
+namespace tercet::infer {
+
+/// About how many bytes each party's process needs at most: shares of the model, material of
+/// `queries` queries at once, one query's activations and messages, and `images` images at their
+/// owner. Public like the plan. Of MnistNet1 and 3, LeNet and CifarNet2 in batches of 8 to 1024
+/// over loopback, a party needed 0.45 to 1.3 times as much; a dealer that has no part online 0.2 to
+/// 0.55 times, since its queue, which slow links fill, is counted.
+std::array<std::uint64_t, 3> EstimateMemory(const Plan& plan, std::size_t queries,
+                                            std::size_t images);
+
+/// What this process may still take, and what says so: "the machine's available memory", "the
+/// limit of its control group", "the limit of its address space (ulimit -v)".
+struct AvailableMemory {
+  std::uint64_t bytes = 0;
+  std::string limit;
+};
+/// The least of the limits that this system tells; nothing where it tells none.
+std::optional<AvailableMemory> MemoryAvailable();
+
+/// "about 1.2 GB": for messages.
+std::string MemoryText(std::uint64_t bytes);
+
+}  // namespace tercet::infer

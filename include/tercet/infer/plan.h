@@ -1,0 +1,59 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tercet/mpc/suite.h"
+#include "tercet/nn/integer_network.h"
+
+namespace tercet::infer {
+
+inline constexpr std::size_t kMaxBatch = 4096;  ///< images a query, in the programs and in files
+
+/// How one layer is computed securely, and what that costs for one query (one batch).
+struct PlannedLayer {
+  nn::PublicLayer layer;
+  mpc::SuiteChoice suite;  ///< empty name for a last layer without activation
+  mpc::ActivationSpec activation;
+  bool dealt_output = true;
+  mpc::Cost cost;
+
+  /// Whether an activation follows the linear map.
+  bool Activates() const { return activation.kind != mpc::ActivationKind::kNone; }
+};
+
+/// The whole query: input, layers, output. The measured bytes and hops equal these figures exactly.
+struct Plan {
+  nn::PublicNetwork network;
+  mpc::Roles roles;
+  std::size_t batch = 1;
+  std::vector<PlannedLayer> layers;
+  mpc::Cost input, output;
+  unsigned input_bits = 0;   ///< ring that the input is shared in
+  unsigned output_bits = 0;  ///< ring that the result is opened in
+
+  mpc::Cost Total() const;
+  /// By how much each step (input, layers, output) lengthens the longest chain of dependent
+  /// messages; they add up to Total().OnlineHops().
+  std::vector<std::uint32_t> OnlineHops() const;
+  /// Whether what the receiver opens was dealt: then the helper's part is sent offline.
+  bool DealtResult() const;
+  /// Whether the helper sends or receives anything online. Where not, its part of a query ends with
+  /// the query's material, and it may leave.
+  bool HelperActsOnline() const;
+  /// Suites in use that are not private, with what they leak, and layers whose width is not proven;
+  /// empty when everything is private and exact.
+  std::vector<std::string> Warnings(const mpc::Registry& registry) const;
+  /// SHA-256 of all that the parties must agree on: suites, widths, roles.
+  std::string Digest() const;
+};
+
+/// What Plan::Warnings says of a layer whose width is not proven.
+std::string NotProvenText(const nn::PublicLayer& layer);
+
+/// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError
+/// naming the layer, and ConfigError for a batch of 0 or a role that is no party.
+Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch);
+
+}  // namespace tercet::infer

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "tercet/infer/plan.h"
+#include "tercet/mpc/sharing.h"
+
+namespace tercet::infer {
+
+/// One party's part of secure inference: shares the model once, then prepares (offline) and runs
+/// (online) queries. All three parties make the same calls with the same batch sizes in the same
+/// order; Prepare and Run may run in different threads, one of each at a time. Where memory runs
+/// out they throw Error, with the layer and about how much the query needs.
+///
+///     SecureNetwork net(party, plan, registry);
+///     net.ShareModel(owned);                       // owned: only at the model's owner, else null
+///     auto query = net.Prepare(images);            // offline
+///     auto logits = net.Run(std::move(query), x);  // online; logits at the receiver only
+class SecureNetwork {
+ public:
+  SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry);
+
+  /// One party's shares of the weights. They tell nothing about the weights to who has them alone.
+  struct ModelShares {
+    struct Layer {
+      mpc::AnyShare weight, bias, shortcut;  // no shortcut: empty
+      void Visit(mpc::Archive& archive) { archive(weight)(bias)(shortcut); }
+    };
+    std::vector<Layer> layers;
+    void Visit(mpc::Archive& archive) { archive(layers); }
+  };
+  /// Setup. The model's owner passes the weights, the others null. 1 hop, 2 * ring bits per weight
+  /// and bias. Returns this party's shares, for UseModel in a later session.
+  ModelShares ShareModel(const nn::IntegerNetwork* owned);
+  /// Instead of ShareModel: shares of an earlier session. No message. Throws ConfigError (`place`)
+  /// when they do not fit the plan.
+  void UseModel(const ModelShares& shares, const std::string& place);
+
+  /// Correlated material of one query, used once.
+  struct Query {
+    struct Layer {
+      mpc::KnownHalves known{mpc::AnyShare{}};     // of what enters the linear map
+      mpc::KnownHalves shortcut{mpc::AnyShare{}};  // of what enters the shortcut
+      mpc::AnyMatrix partial;
+      mpc::Prepared prepared;
+    };
+    std::size_t batch = 0;
+    mpc::AnyShare input;
+    std::vector<Layer> layers;
+    std::unique_ptr<mpc::OutputReveal::Material> output;
+  };
+  Query Prepare(std::size_t batch);
+  /// Writes a query's material to the archive, or fills `query` from it. The shares of the model
+  /// belong to it: it can be run by whoever uses those with which it was prepared. Filling throws
+  /// ConfigError (the archive's place) when it does not fit the plan.
+  void Visit(mpc::Archive& archive, Query& query) const;
+
+  /// `input`: at the data owner the quantised input, features x batch row-major (see
+  /// QuantiseInput); else null. Returns the logits at the receiver, image after image; empty
+  /// elsewhere.
+  std::vector<std::int64_t> Run(Query query, const std::vector<std::int64_t>* input);
+
+  /// Hops of the last query that Run finished, as this party saw it.
+  std::uint32_t OnlineHops() const { return online_hops_; }
+
+ private:
+  struct Layer {
+    std::unique_ptr<mpc::Linear> linear;
+    std::unique_ptr<mpc::Linear> shortcut;        // null without a shortcut
+    std::unique_ptr<mpc::Activation> activation;  // null for logits
+  };
+  [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
+  void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
+
+  mpc::Party& party_;
+  Plan plan_;
+  mpc::LinearFactory make_linear_;
+  std::vector<Layer> layers_;
+  std::vector<std::size_t> last_use_;  // of the input and each layer's output: by which layer
+  mpc::InputSharing input_;
+  mpc::OutputReveal output_;
+  std::uint32_t online_hops_ = 0;
+};
+
+}  // namespace tercet::infer

@@ -1,0 +1,299 @@
+#include "tercet/compile/announcement.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/json.h"
+#include "compile/bounds.h"
+#include "compile/quantise.h"
+#include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
+#include "tercet/compile/architecture.h"
+#include "tercet/infer/auto_plan.h"
+
+namespace tercet::compile {
+namespace {
+
+using mpc::ActivationKind;
+using nlohmann::json;
+
+static_assert(kMaxLayerBits == kMaxWidth);
+
+constexpr std::int64_t kMaxLayers = 1000;
+constexpr std::size_t kMaxTextLength = 256;
+/// What the logits' weights may have beside their sign: twice the 8 bits of precision that bfloat16
+/// has, in which networks are trained and served.
+constexpr unsigned kLogitWeightBits = 16;
+
+/// A value of the document with the way to it; every access checks.
+class Node {
+ public:
+  Node(const json& value, std::string place, std::string pointer)
+      : value_(value), place_(std::move(place)), pointer_(std::move(pointer)) {}
+
+  [[noreturn]] void Fail(const std::string& problem) const {
+    throw ConfigError(pointer_.empty() ? place_ : place_ + " " + pointer_, problem);
+  }
+
+  /// Checks that this is an object with these keys, and no others than these and the optional.
+  void CheckKeys(const std::vector<std::string>& keys,
+                 const std::vector<std::string>& optional = {}) const {
+    if (!value_.is_object()) Unexpected("an object");
+    std::vector<std::string> known = keys;
+    known.insert(known.end(), optional.begin(), optional.end());
+    for (const auto& [key, unused] : value_.items()) {
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        Fail(fmt::format("unknown key '{}'; expected {}", Printable(key), fmt::join(known, ", ")));
+      }
+    }
+    for (const std::string& key : keys)
+      if (!value_.contains(key)) Fail(fmt::format("missing key '{}'", key));
+  }
+  bool Has(const std::string& key) const { return value_.contains(key); }
+  Node At(const std::string& key) const {
+    return {value_.at(key), place_, pointer_ + PointerStep(key)};
+  }
+  /// The elements of an array of `low` to `high` of them.
+  std::vector<Node> Elements(std::int64_t low, std::int64_t high) const {
+    if (!value_.is_array() || std::cmp_less(value_.size(), low) ||
+        std::cmp_greater(value_.size(), high)) {
+      const std::string found =
+          value_.is_array() ? fmt::format("{} elements", value_.size()) : ValueText(value_);
+      Fail(fmt::format("found {}, expected an array of {} to {}", found, low, high));
+    }
+    std::vector<Node> nodes;
+    for (std::size_t i = 0; i < value_.size(); ++i)
+      nodes.emplace_back(value_.at(i), place_, fmt::format("{}/{}", pointer_, i));
+    return nodes;
+  }
+  unsigned Integer(std::int64_t low, std::int64_t high) const {
+    if (!value_.is_number_integer() || value_.get<std::int64_t>() < low ||
+        value_.get<std::int64_t>() > high) {
+      Unexpected(fmt::format("an integer from {} to {}", low, high));
+    }
+    return static_cast<unsigned>(value_.get<std::int64_t>());
+  }
+  bool Boolean() const {
+    if (!value_.is_boolean()) Unexpected("true or false");
+    return value_.get<bool>();
+  }
+  /// At most kMaxTextLength printable characters.
+  std::string Text() const {
+    if (!value_.is_string()) Unexpected("a string");
+    auto text = value_.get<std::string>();
+    const bool printable =
+        std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
+    if (!printable || text.size() > kMaxTextLength)
+      Unexpected(fmt::format("at most {} printable characters", kMaxTextLength));
+    return text;
+  }
+  [[noreturn]] void Unexpected(const std::string& expected) const {
+    Fail(fmt::format("found {}, expected {}", ValueText(value_), expected));
+  }
+
+ private:
+  const json& value_;
+  std::string place_, pointer_;
+};
+
+/// The largest value that leaves the input (0) or a layer, by its width.
+Int128 LargestOf(const nn::PublicNetwork& network, std::size_t output) {
+  if (output == 0) return network.InputMax();
+  const nn::PublicLayer& layer = network.layers[output - 1];
+  const Int128 half = Int128{1} << (layer.value_bits - 1);
+  return OutputMax(layer, {-half, half - 1}, layer.name);
+}
+
+unsigned BitWidth(Int128 value) {
+  unsigned bits = 0;
+  for (; value > 0; value >>= 1) ++bits;
+  return bits;
+}
+
+std::string LayerPlace(const std::string& place, std::size_t layer, const char* field) {
+  return fmt::format("{} /layers/{}/{}", place, layer, field);
+}
+
+void CheckNetwork(const nn::NetworkSpec& spec, const Announcement& announcement,
+                  const std::string& place) {
+  const std::string digest = spec.Digest();
+  if (announcement.spec_digest != digest)
+    throw ConfigError(
+        place, fmt::format("this model was compiled for another architecture (network \"{}\", "
+                           "digest {:.12}); network \"{}\" with digest {:.12} expected",
+                           announcement.network, announcement.spec_digest, spec.name, digest));
+  if (announcement.network != spec.name)
+    throw ConfigError(place + " /network", fmt::format("found \"{}\", expected \"{}\"",
+                                                       announcement.network, spec.name));
+  if (!announcement.only_class && spec.output == "class")
+    throw ConfigError(place + " /only_class",
+                      "found false, expected true: the network's \"output\" is the class, and no "
+                      "model makes more than that leave it");
+}
+
+/// The widths, each checked against the layer that it is for.
+void SetWidths(nn::PublicNetwork& network, const Announcement& announcement,
+               const std::string& place) {
+  const std::size_t count = network.layers.size();
+  if (announcement.layers.size() != count)
+    throw ConfigError(place + " /layers",
+                      fmt::format("found {} elements, expected {}, one for each layer of network "
+                                  "\"{}\"",
+                                  announcement.layers.size(), count, network.name));
+  for (std::size_t l = 0; l < count; ++l) {
+    nn::PublicLayer& layer = network.layers[l];
+    const Announcement::Layer& announced = announcement.layers[l];
+    const bool logits = l + 1 == count && layer.compared_classes == 0;
+    const unsigned most = logits ? MostLogitBits(network)
+                                 : kMaxLayerBits + (layer.compared_classes ? kComparisonBits : 0);
+    if (announced.value_bits < 2 || announced.value_bits > most)
+      throw ConfigError(
+          LayerPlace(place, l, "value_bits"),
+          fmt::format("found {}, expected 2 to {}{}", announced.value_bits, most,
+                      logits ? ", all that the logits of this architecture can need" : ""));
+    const bool divides =
+        layer.activation == ActivationKind::kRelu || layer.activation == ActivationKind::kSquare;
+    const unsigned largest = divides ? announced.value_bits - 1 : 0;
+    if (announced.shift > largest)
+      throw ConfigError(LayerPlace(place, l, "shift"),
+                        fmt::format("found {}, expected at most {}, as layer {} has {} bits and "
+                                    "activation {}",
+                                    announced.shift, largest, layer.name, announced.value_bits,
+                                    mpc::ActivationName(layer.activation)));
+    layer.value_bits = announced.value_bits;
+    layer.shift = announced.shift;
+    layer.proven = announced.proven;
+  }
+}
+
+/// Checks the suite that is announced for a layer that leaves it.
+void CheckChosen(const std::string& text, const mpc::Registry& registry, const std::string& place) {
+  if (text.empty())
+    throw ConfigError(place, "found none, expected one, as suite auto leaves the choice");
+  const mpc::SuiteChoice chosen = mpc::ParseSuiteChoice(text, place);
+  const std::vector<std::string> names = registry.SuiteNames();
+  if (std::find(names.begin(), names.end(), chosen.name) == names.end())
+    throw ConfigError(place,
+                      fmt::format("found {}, expected one of {}", text, fmt::join(names, ", ")));
+  if (!registry.FindSuite(chosen.name).Info().is_private)
+    throw ConfigError(place, fmt::format("found {}, which is NOT private, expected a private "
+                                         "suite: another one is used only where every party's own "
+                                         "network file or --suite names it",
+                                         text));
+}
+
+}  // namespace
+
+bool LeavesSuite(const nn::PublicLayer& layer, const mpc::SuiteChoice& suite) {
+  if (layer.activation == ActivationKind::kNone) return false;
+  return layer.suite == nn::kAutoSuite || (layer.suite.empty() && suite.name == nn::kAutoSuite);
+}
+
+Announcement AnnouncementOf(const nn::PublicNetwork& network) {
+  Announcement announcement{network.name, network.spec_digest, network.OnlyClass(), {}};
+  for (const nn::PublicLayer& layer : network.layers)
+    announcement.layers.push_back({layer.value_bits, layer.shift, layer.proven, ""});
+  return announcement;
+}
+
+Announcement AnnouncementOf(const nn::PublicNetwork& network, const nn::NetworkSpec& spec,
+                            const mpc::SuiteChoice& suite) {
+  Announcement announcement = AnnouncementOf(network);
+  const nn::PublicNetwork own = Architecture(spec, announcement.only_class);
+  TERCET_CHECK(own.layers.size() == network.layers.size(), "{} layers, expected {}",
+               network.layers.size(), own.layers.size());
+  for (std::size_t l = 0; l < own.layers.size(); ++l)
+    if (LeavesSuite(own.layers[l], suite)) announcement.layers[l].suite = network.layers[l].suite;
+  return announcement;
+}
+
+std::string AnnouncementToJson(const Announcement& announcement) {
+  json document = {{"network", announcement.network},
+                   {"spec_digest", announcement.spec_digest},
+                   {"only_class", announcement.only_class},
+                   {"layers", json::array()}};
+  for (const Announcement::Layer& layer : announcement.layers) {
+    json written = {
+        {"value_bits", layer.value_bits}, {"shift", layer.shift}, {"proven", layer.proven}};
+    if (!layer.suite.empty()) written["suite"] = layer.suite;
+    document["layers"].push_back(std::move(written));
+  }
+  return document.dump(-1, ' ', true, json::error_handler_t::replace);
+}
+
+Announcement AnnouncementFromJson(const std::string& text, const std::string& place) {
+  const json document = ReadJson(text, place, JsonLimits{});
+  const Node root(document, place, "");
+  root.CheckKeys({"layers", "network", "only_class", "spec_digest"});
+  Announcement announcement;
+  announcement.network = root.At("network").Text();
+  announcement.spec_digest = root.At("spec_digest").Text();
+  const std::string& digest = announcement.spec_digest;
+  if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos)
+    root.At("spec_digest").Unexpected("64 hexadecimal digits");
+  announcement.only_class = root.At("only_class").Boolean();
+  for (const Node& node : root.At("layers").Elements(1, kMaxLayers)) {
+    node.CheckKeys({"proven", "shift", "value_bits"}, {"suite"});
+    Announcement::Layer& layer = announcement.layers.emplace_back();
+    layer.value_bits = node.At("value_bits").Integer(2, kMaxLayerBits + kComparisonBits);
+    layer.shift = node.At("shift").Integer(0, layer.value_bits - 1);
+    layer.proven = node.At("proven").Boolean();
+    if (node.Has("suite")) layer.suite = node.At("suite").Text();
+  }
+  return announcement;
+}
+
+unsigned MostLogitBits(const nn::PublicNetwork& network) {
+  const nn::PublicLayer& last = network.layers.back();
+  const auto entering = [&](std::size_t output, std::size_t count) {
+    return Product(LargestOf(network, output), static_cast<Int128>(count), last.name);
+  };
+  Int128 sum = entering(network.layers.size() - 1, last.linear.Depth());
+  if (const auto& shortcut = last.shortcut)
+    sum += entering(shortcut->from, shortcut->linear ? shortcut->linear->Depth() : 1);
+  // One bit for the sign and one for the bias.
+  return std::min(kMaxLayerBits, 2 + kLogitWeightBits + BitWidth(sum));
+}
+
+nn::PublicNetwork NetworkOf(const nn::NetworkSpec& spec, const Announcement& announcement,
+                            const std::string& place) {
+  CheckNetwork(spec, announcement, place);
+  nn::PublicNetwork network = Architecture(spec, announcement.only_class);
+  SetWidths(network, announcement, place);
+  for (std::size_t l = 0; l < network.layers.size(); ++l)
+    if (const std::string& suite = announcement.layers[l].suite; !suite.empty())
+      throw ConfigError(LayerPlace(place, l, "suite"),
+                        fmt::format("found {} for layer {}, expected none: a model chooses no "
+                                    "suite, the network file and --suite do",
+                                    suite, network.layers[l].name));
+  return network;
+}
+
+nn::PublicNetwork NetworkOf(const nn::NetworkSpec& spec, const Announcement& announcement,
+                            const mpc::Registry& registry, const mpc::SuiteChoice& suite,
+                            const std::string& place) {
+  Announcement widths = announcement;
+  for (Announcement::Layer& layer : widths.layers) layer.suite.clear();
+  nn::PublicNetwork network = NetworkOf(spec, widths, place);
+  for (std::size_t l = 0; l < network.layers.size(); ++l) {
+    nn::PublicLayer& layer = network.layers[l];
+    const std::string& announced = announcement.layers[l].suite;
+    const std::string where = LayerPlace(place, l, "suite");
+    if (LeavesSuite(layer, suite)) {
+      CheckChosen(announced, registry, where);
+      layer.suite = announced;
+    } else if (!announced.empty()) {
+      throw ConfigError(where, fmt::format("found {} for layer {}, expected none: this party's own "
+                                           "network file or --suite says {}",
+                                           announced, layer.name,
+                                           layer.suite.empty() ? suite.Text() : layer.suite));
+    }
+  }
+  return network;
+}
+
+}  // namespace tercet::compile

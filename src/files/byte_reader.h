@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tercet::files {
+
+/// Most bytes that one file's data may take at once.
+inline constexpr std::uint64_t kMaxDataBytes = std::uint64_t{1} << 32;
+
+/// Most bytes that are unpacked of one file, which does not show its size before.
+inline constexpr std::uint64_t kMaxUnpackedBytes = std::uint64_t{1} << 30;
+
+/// Hands out the bytes of a file front to back, unpacking gzip or xz (recognised by content) on the
+/// way and never more than asked for. Packed data may come in several pieces (gzip's members, xz's
+/// streams). Every problem is a ConfigError at the file's name. Not thread safe; `bytes` and `name`
+/// must outlive it.
+class ByteReader {
+ public:
+  ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name,
+             std::uint64_t max_unpacked_bytes = kMaxUnpackedBytes);
+  ByteReader(const ByteReader&) = delete;
+  ByteReader& operator=(const ByteReader&) = delete;
+  ~ByteReader();
+
+  [[noreturn]] void Fail(const std::string& problem) const;
+
+  /// How many bytes are left; nothing for packed ones, which do not say it.
+  std::optional<std::uint64_t> Left() const {
+    return unpacker_ ? std::nullopt : std::optional<std::uint64_t>(bytes_.size() - position_);
+  }
+
+  /// The next `count` bytes; fewer only where the file ends before.
+  std::vector<std::uint8_t> Read(std::uint64_t count);
+  /// Like Read, but all of it; `what` names the bytes in the message.
+  std::vector<std::uint8_t> ReadAll(std::uint64_t count, const std::string& what);
+  /// The bytes of the first `take` of `count` items of `item_bytes` each, with which the file must
+  /// end. Packed items beyond `take` are not unpacked, so what follows them is not seen.
+  std::vector<std::uint8_t> ReadItems(std::uint64_t count, std::uint64_t take,
+                                      std::uint64_t item_bytes, const std::string& what);
+  /// The bytes of items of `item_bytes` each up to the end of the file, at most `limit` of them
+  /// unless that is 0. The last one must be whole.
+  std::vector<std::uint8_t> ReadItemsToEnd(std::uint64_t limit, std::uint64_t item_bytes,
+                                           const std::string& what);
+
+ private:
+  class Unpacker;
+  class GzipUnpacker;
+  class XzUnpacker;
+
+  const std::vector<std::uint8_t>& bytes_;
+  const std::string& name_;
+  std::uint64_t max_unpacked_bytes_;
+  std::size_t position_ = 0;            // in a file that is not packed
+  std::unique_ptr<Unpacker> unpacker_;  // of one that is
+};
+
+}  // namespace tercet::files

@@ -1,0 +1,338 @@
+#include "tercet/infer/auto_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "infer/plan_layer.h"
+#include "tercet/mpc/activation.h"
+
+namespace tercet::infer {
+namespace {
+
+constexpr std::size_t kMaxLabels = 256;
+
+std::int64_t Nanoseconds(double ns) { return std::llround(ns); }
+
+// When each party is ready to send, and each direction of a link free.
+class Clocks {
+ public:
+  void Compute(std::int64_t ns) {
+    for (auto& at : ready_) at += ns;
+  }
+
+  // Messages of a party that has not received anything yet may start to leave `overlap` before all
+  // of them are computed.
+  void Send(const std::vector<mpc::Round>& rounds, const net::LinkProfile& link,
+            std::int64_t overlap) {
+    std::array<std::int64_t, 3> early{overlap, overlap, overlap};
+    const std::int64_t delay = Nanoseconds(link.rtt_ms * 5e5);
+    for (const auto& round : rounds) {
+      // What is sent in a round does not depend on what is received in it.
+      auto after = ready_;
+      auto early_after = early;
+      for (const auto& message : round) {
+        const auto from = static_cast<std::size_t>(message.from),
+                   to = static_cast<std::size_t>(message.to);
+        const std::int64_t busy =
+            link.mbit > 0 ? Nanoseconds(static_cast<double>(message.bytes) * 8000 / link.mbit) : 0;
+        auto& free = free_[3 * from + to];
+        free = std::max(free, ready_[from] - early[from]) + busy;
+        after[to] = std::max(after[to], std::max(free, ready_[from]) + delay);
+        early_after[to] = 0;
+      }
+      ready_ = after;
+      early = early_after;
+    }
+  }
+
+  std::int64_t End() const { return *std::max_element(ready_.begin(), ready_.end()); }
+
+  // Whether whatever follows ends no later than after `other`.
+  bool NoLaterThan(const Clocks& other) const {
+    for (std::size_t p = 0; p < 3; ++p)
+      if (ready_[p] > other.ready_[p]) return false;
+    for (std::size_t i = 0; i < free_.size(); ++i)
+      if (Busy(i) > other.Busy(i)) return false;
+    return true;
+  }
+
+ private:
+  std::int64_t Busy(std::size_t i) const { return std::max(free_[i], ready_[i / 3]); }
+
+  std::array<std::int64_t, 3> ready_{};
+  std::array<std::int64_t, 9> free_{};
+};
+
+struct QueryClocks {
+  Clocks offline, online;
+
+  // What is dealt offline goes out in pieces while more is computed; what is sent online is
+  // computed whole before.
+  void Add(const mpc::Cost& cost, const PredictedTime& compute, const net::LinkProfile& link) {
+    offline.Compute(compute.offline_ns);
+    online.Compute(compute.online_ns);
+    offline.Send(cost.Rounds(mpc::Phase::kOffline), link, compute.offline_ns);
+    online.Send(cost.Rounds(mpc::Phase::kOnline), link, 0);
+  }
+  PredictedTime Time() const { return {offline.End(), online.End()}; }
+};
+
+ComputeModel ModelOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates) {
+  const auto text = planned.suite.Text();
+  for (const auto& candidate : candidates)
+    if (candidate.suite.Text() == text)
+      return planned.activation.kind == mpc::ActivationKind::kSign ? candidate.compute
+                                                                   : candidate.fixed_point;
+  return {};
+}
+
+PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates,
+                            const MachineModel& machine) {
+  const auto model = ModelOf(planned, candidates);
+  const auto elements = static_cast<double>(planned.activation.Elements());
+  const auto macs = static_cast<double>(planned.layer.linear.Macs()) *
+                    static_cast<double>(planned.activation.batch);
+  return {Nanoseconds(elements * model.offline_ns + macs * machine.linear.offline_ns),
+          Nanoseconds(elements * model.online_ns + macs * machine.linear.online_ns)};
+}
+
+// A choice of suites for the layers so far, and when they are done.
+struct Label {
+  std::size_t last;         // the choice of the last layer, an index into the chain
+  std::vector<bool> dealt;  // of those outputs that later layers take in
+  QueryClocks clocks;
+};
+
+// A layer's choice, and that of the layer before it. Many choices share their beginnings.
+struct Link {
+  std::size_t before, choice;
+};
+
+// Whether `a` may stand for `b`: what follows costs the same after both, and `a` is no later.
+bool Dominates(const Label& a, const Label& b) {
+  return a.dealt == b.dealt && a.clocks.online.NoLaterThan(b.clocks.online) &&
+         a.clocks.offline.NoLaterThan(b.clocks.offline);
+}
+
+// Which outputs (0 the input, k + 1 that of layer k) layers after layer k take in, in order; and
+// the last layer's, which is opened.
+std::vector<std::vector<std::size_t>> OpenOutputs(const nn::PublicNetwork& network) {
+  const std::size_t count = network.layers.size();
+  std::vector<std::size_t> last_use(count + 1);  // the layer
+  for (std::size_t k = 0; k < count; ++k) {
+    last_use[k] = k;
+    if (const auto& shortcut = network.layers[k].shortcut) last_use[shortcut->from] = k;
+  }
+  last_use[count] = count;
+  std::vector<std::vector<std::size_t>> open(count);
+  std::vector<std::size_t> now{0};
+  for (std::size_t k = 0; k < count; ++k) {
+    std::erase_if(now, [&](std::size_t output) { return last_use[output] <= k; });
+    now.push_back(k + 1);
+    open[k] = now;
+  }
+  return open;
+}
+
+auto Value(const PredictedTime& time, Objective objective) {
+  return objective == Objective::kOnline ? std::pair(time.online_ns, time.offline_ns)
+                                         : std::pair(time.Total(), time.online_ns);
+}
+
+bool IsChosen(const nn::PublicLayer& layer) {
+  return layer.activation != mpc::ActivationKind::kNone &&
+         (layer.suite.empty() || layer.suite == nn::kAutoSuite);
+}
+
+bool Serves(const mpc::Registry& registry, const Candidate& candidate, const nn::PublicLayer& layer,
+            std::size_t batch) {
+  mpc::ActivationSpec spec;
+  spec.layer = layer.name;
+  spec.kind = layer.activation;
+  spec.shift = layer.shift;
+  spec.in = layer.ActivationIn();
+  spec.pool = layer.pool;
+  spec.value_bits = layer.value_bits;
+  spec.batch = batch;
+  spec.out_bits = spec.OutputBits();
+  const auto& suite = registry.FindSuite(candidate.suite.name);
+  try {
+    spec.ring_bits = mpc::ActivationRingBits(suite, spec);
+    mpc::CheckActivation(suite, spec, candidate.suite);
+  } catch (const UnsupportedError&) {
+    return false;
+  }
+  return true;
+}
+
+void Prune(std::vector<Label>& labels, Objective objective) {
+  // Stable, so that the first of equal ones stays.
+  std::stable_sort(labels.begin(), labels.end(), [&](const Label& a, const Label& b) {
+    return Value(a.clocks.Time(), objective) < Value(b.clocks.Time(), objective);
+  });
+  std::vector<Label> kept;
+  for (auto& label : labels) {
+    if (kept.size() == kMaxLabels) break;
+    if (std::none_of(kept.begin(), kept.end(),
+                     [&](const Label& other) { return Dominates(other, label); }))
+      kept.push_back(std::move(label));
+  }
+  labels = std::move(kept);
+}
+
+}  // namespace
+
+Objective ParseObjective(const std::string& text, const std::string& place) {
+  if (text == "online") return Objective::kOnline;
+  if (text == "total") return Objective::kTotal;
+  throw ConfigError(place, fmt::format("\"{}\" found, online or total expected", text));
+}
+
+PredictedTime LinkTime(const mpc::Cost& cost, const net::LinkProfile& link,
+                       const PredictedTime& computation) {
+  QueryClocks clocks;
+  clocks.Add(cost, computation, link);
+  return clocks.Time();
+}
+
+net::LinkProfile WithMessageTime(net::LinkProfile link, const MachineModel& machine) {
+  link.rtt_ms += 2e-6 * machine.hop_ns;
+  return link;
+}
+
+std::vector<PredictedTime> ModelledComputation(const Plan& plan,
+                                               const std::vector<Candidate>& candidates,
+                                               const MachineModel& machine) {
+  std::vector<PredictedTime> steps(1);
+  for (const auto& planned : plan.layers)
+    steps.push_back(ComputationOf(planned, candidates, machine));
+  steps.emplace_back();
+  return steps;
+}
+
+std::vector<PredictedTime> StepTimes(const Plan& plan,
+                                     const std::vector<PredictedTime>& computation,
+                                     const net::LinkProfile& link) {
+  TERCET_CHECK(computation.size() == plan.layers.size() + 2,
+               "computation of {} steps for a plan of {}", computation.size(),
+               plan.layers.size() + 2);
+  std::vector<PredictedTime> times;
+  QueryClocks clocks;
+  const auto add = [&](const mpc::Cost& cost) {
+    clocks.Add(cost, computation[times.size()], link);
+    times.push_back(clocks.Time());
+  };
+  add(plan.input);
+  for (const auto& planned : plan.layers) add(planned.cost);
+  add(plan.output);
+  return times;
+}
+
+PredictedTime PlanTime(const Plan& plan, const std::vector<Candidate>& candidates,
+                       const net::LinkProfile& link) {
+  return StepTimes(plan, ModelledComputation(plan, candidates), link).back();
+}
+
+nn::PublicNetwork ChooseSuites(const nn::PublicNetwork& network, const mpc::Registry& registry,
+                               const AutoSettings& settings, const mpc::Roles& roles,
+                               std::size_t batch) {
+  const std::size_t count = network.layers.size();
+  for (const auto& candidate : settings.candidates)
+    TERCET_CHECK(registry.FindSuite(candidate.suite.name).Info().is_private,
+                 "suite {} is not private, so it is not chosen unasked", candidate.suite.Text());
+  // Each layer's choices; the first stands in while later layers are not chosen yet.
+  std::vector<std::vector<std::string>> choices(count);
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto& layer = network.layers[k];
+    if (!IsChosen(layer)) {
+      choices[k].push_back(layer.suite);
+      continue;
+    }
+    for (const auto& candidate : settings.candidates)
+      if (Serves(registry, candidate, layer, batch)) choices[k].push_back(candidate.suite.Text());
+    if (choices[k].empty())
+      throw UnsupportedError(fmt::format("layer {}: no private suite serves it", layer.name));
+  }
+  const auto plan_with = [&](const std::vector<std::string>& suites) {
+    nn::PublicNetwork named = network;
+    for (std::size_t k = 0; k < count; ++k) named.layers[k].suite = suites[k];
+    return MakePlan(named, registry, {}, roles, batch);
+  };
+  std::vector<std::string> fronts;
+  for (const auto& names : choices) fronts.push_back(names.front());
+
+  const auto first = plan_with(fronts);
+  const auto open = OpenOutputs(network);
+  std::vector<Link> chain;
+  std::vector<Label> labels(1);
+  labels.front().dealt = {true};
+  labels.front().clocks.Add(first.input, {}, settings.link);
+  std::vector<std::size_t> open_before{0};
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto& layer = network.layers[k];
+    // Where in a label what this layer takes in, and what stays open after it, are found.
+    const auto place = [&](std::size_t output) {
+      return static_cast<std::size_t>(
+          std::lower_bound(open_before.begin(), open_before.end(), output) - open_before.begin());
+    };
+    const std::size_t before = place(k);
+    const std::size_t added = layer.shortcut ? place(layer.shortcut->from) : before;
+    std::vector<std::size_t> kept;
+    for (const std::size_t output : open[k])
+      if (output <= k) kept.push_back(place(output));
+
+    // What a layer costs depends on its suite and on whether what enters was dealt.
+    struct Planned {
+      PlannedLayer layer;
+      PredictedTime computation;
+    };
+    std::map<std::pair<std::size_t, bool>, Planned> planned;
+    const auto plan_layer = [&](std::size_t choice, bool dealt) {
+      nn::PublicLayer named = layer;
+      named.suite = choices[k][choice];
+      auto result = PrepareLayer(named, registry, {}, batch);
+      FinishLayer(result, registry, roles, dealt, first.layers[k].activation.out_bits);
+      return Planned{result, ComputationOf(result, settings.candidates, {})};
+    };
+    std::vector<Label> next;
+    for (const auto& label : labels)
+      for (std::size_t choice = 0; choice < choices[k].size(); ++choice) {
+        const std::pair key{choice, label.dealt[before] && label.dealt[added]};
+        auto found = planned.find(key);
+        if (found == planned.end())
+          found = planned.emplace(key, plan_layer(choice, key.second)).first;
+        Label longer{chain.size(), {}, label.clocks};
+        chain.push_back({label.last, choice});
+        for (const std::size_t at : kept) longer.dealt.push_back(label.dealt[at]);
+        longer.dealt.push_back(found->second.layer.dealt_output);
+        longer.clocks.Add(found->second.layer.cost, found->second.computation, settings.link);
+        next.push_back(std::move(longer));
+      }
+    labels = std::move(next);
+    Prune(labels, settings.objective);
+    open_before = open[k];
+  }
+  // Rings of outputs follow from all the suites, so the whole plans are what decides.
+  std::optional<std::vector<std::string>> best;
+  decltype(Value({}, settings.objective)) best_time;
+  for (const Label& label : labels) {
+    std::vector<std::string> suites(count);
+    for (std::size_t k = count, at = label.last; k-- > 0; at = chain[at].before)
+      suites[k] = choices[k][chain[at].choice];
+    const auto time =
+        Value(PlanTime(plan_with(suites), settings.candidates, settings.link), settings.objective);
+    if (best && best_time <= time) continue;
+    best = std::move(suites);
+    best_time = time;
+  }
+  nn::PublicNetwork chosen = network;
+  for (std::size_t k = 0; k < count; ++k) chosen.layers[k].suite = (*best)[k];
+  return chosen;
+}
+
+}  // namespace tercet::infer

@@ -1,0 +1,170 @@
+#include "tercet/infer/plan.h"
+
+#include <algorithm>
+
+#include "infer/plan_layer.h"
+#include "mpc/hops.h"
+#include "tercet/crypto/certificates.h"
+#include "tercet/mpc/activation.h"
+#include "tercet/ring/pack.h"
+
+namespace tercet::infer {
+namespace {
+
+// What the class of an image is opened in: 0 and 1, and a sign.
+constexpr unsigned kClassBits = 2;
+
+// The ring of what leaves the input and each layer: the widest that is used further on, since a
+// share in a ring is one in every narrower ring.
+std::vector<unsigned> OutputRings(const Plan& plan) {
+  const std::size_t count = plan.layers.size();
+  std::vector<unsigned> rings(count + 1, 0);
+  for (std::size_t k = 0; k < count; ++k) {
+    const unsigned ring = plan.layers[k].activation.ring_bits;
+    rings[k] = std::max(rings[k], ring);
+    if (const auto& shortcut = plan.layers[k].layer.shortcut)
+      rings[shortcut->from] = std::max(rings[shortcut->from], ring);
+  }
+  const auto& last = plan.layers.back();
+  rings.back() = last.Activates() ? kClassBits : last.activation.ring_bits;
+  return rings;
+}
+
+}  // namespace
+
+mpc::Cost Plan::Total() const {
+  mpc::Cost total = input;
+  for (const auto& layer : layers) total += layer.cost;
+  total += output;
+  return total;
+}
+
+std::vector<std::uint32_t> Plan::OnlineHops() const {
+  mpc::HopCounter counter;
+  std::vector<std::uint32_t> hops;
+  const auto add = [&](const mpc::Cost& cost) {
+    const std::uint32_t before = counter.Hops();
+    for (const auto& round : cost.Rounds(mpc::Phase::kOnline)) counter.Add(round);
+    hops.push_back(counter.Hops() - before);
+  };
+  add(input);
+  for (const auto& layer : layers) add(layer.cost);
+  add(output);
+  return hops;
+}
+
+std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
+  std::vector<std::string> warnings;
+  for (const auto& layer : layers) {
+    if (!layer.layer.proven) warnings.push_back(NotProvenText(layer.layer));
+    if (layer.suite.name.empty()) continue;
+    const auto& info = registry.FindSuite(layer.suite.name).Info();
+    if (!info.is_private)
+      warnings.push_back(fmt::format("layer {} uses suite {}, which is NOT private: {}",
+                                     layer.layer.name, info.name, info.leaks));
+  }
+  return warnings;
+}
+
+std::string NotProvenText(const nn::PublicLayer& layer) {
+  return fmt::format(
+      "layer {}: its width of {} bits was seen on calibration images, with head-room, but is not "
+      "proven: an unusual input can give a wrong result",
+      layer.name, layer.value_bits);
+}
+
+bool Plan::DealtResult() const {
+  return layers.back().Activates() ? layers.back().dealt_output : layers.back().activation.dealt;
+}
+
+bool Plan::HelperActsOnline() const {
+  if (roles.data_owner == roles.helper || roles.receiver == roles.helper) return true;
+  return !DealtResult() || std::any_of(layers.begin(), layers.end(), [](const auto& planned) {
+    return !planned.activation.dealt || !planned.dealt_output;
+  });
+}
+
+std::string Plan::Digest() const {
+  std::string text = nn::PublicNetworkToJson(network);
+  text += fmt::format("|roles {} {} {} {}|", roles.helper, roles.data_owner, roles.model_owner,
+                      roles.receiver);
+  for (const auto& layer : layers)
+    text += fmt::format("{} {} {} {};", layer.layer.name, layer.suite.Text(),
+                        layer.activation.ring_bits, layer.activation.out_bits);
+  return crypto::Sha256Hex(text);
+}
+
+PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& registry,
+                          const mpc::SuiteChoice& suite, std::size_t batch) {
+  PlannedLayer planned;
+  planned.layer = layer;
+  auto& spec = planned.activation;
+  spec.layer = layer.name;
+  spec.kind = layer.activation;
+  spec.shift = layer.shift;
+  spec.in = layer.ActivationIn();
+  spec.pool = layer.pool;
+  spec.value_bits = spec.ring_bits = layer.value_bits;
+  spec.batch = batch;
+  if (!planned.Activates()) return planned;
+  planned.suite =
+      layer.suite.empty() ? suite : mpc::ParseSuiteChoice(layer.suite, "layer " + layer.name);
+  spec.ring_bits = mpc::ActivationRingBits(registry.FindSuite(planned.suite.name), spec);
+  return planned;
+}
+
+void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc::Roles& roles,
+                 bool dealt, unsigned out_bits) {
+  auto& spec = planned.activation;
+  spec.dealt = planned.dealt_output = dealt;
+  if (!planned.Activates()) return;
+  spec.out_bits = out_bits;
+  const auto& chosen = registry.FindSuite(planned.suite.name);
+  mpc::CheckActivation(chosen, spec, planned.suite);
+  planned.dealt_output = chosen.Info().dealt_output;
+  planned.cost = mpc::ActivationCosts(chosen, spec, planned.suite, roles);
+}
+
+Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch) {
+  if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
+  mpc::CheckRoles(roles, "roles");
+  Plan plan;
+  plan.network = network;
+  plan.roles = roles;
+  plan.batch = batch;
+  const std::size_t count = network.layers.size();
+  plan.layers.resize(count);
+  for (std::size_t k = 0; k < count; ++k) {
+    plan.layers[k] = PrepareLayer(network.layers[k], registry, suite, batch);
+  }
+  const std::vector<unsigned> rings = OutputRings(plan);
+  plan.input_bits = rings.front();
+  std::vector<bool> dealt{true};  // of what leaves the input and each layer
+  for (std::size_t k = 0; k < count; ++k) {
+    const auto& shortcut = network.layers[k].shortcut;
+    FinishLayer(plan.layers[k], registry, roles, dealt[k] && (!shortcut || dealt[shortcut->from]),
+                rings[k + 1]);
+    dealt.push_back(plan.layers[k].dealt_output);
+  }
+  plan.output_bits = rings.back();
+  const auto third = ring::PackedBytes(network.input.shape.Size() * batch, plan.input_bits);
+  mpc::Round thirds;
+  for (const int evaluator : {roles.Evaluator1(), roles.Evaluator2()})
+    if (evaluator != roles.data_owner) thirds.push_back({roles.data_owner, evaluator, third});
+  plan.input.Add(mpc::Phase::kOnline, std::move(thirds));
+  const auto each = ring::PackedBytes(network.Classes() * batch, plan.output_bits);
+  mpc::Round parts;
+  for (int p = 0; p < 3; ++p) {
+    if (p == roles.receiver) continue;
+    if (p == roles.helper && plan.DealtResult()) {
+      plan.output.Add(mpc::Phase::kOffline, {{p, roles.receiver, each}});
+    } else {
+      parts.push_back({p, roles.receiver, each});
+    }
+  }
+  plan.output.Add(mpc::Phase::kOnline, std::move(parts));
+  return plan;
+}
+
+}  // namespace tercet::infer

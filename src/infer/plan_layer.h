@@ -1,0 +1,18 @@
+#pragma once
+
+#include "tercet/infer/plan.h"
+
+/// The steps in which MakePlan plans each layer, for ChooseSuites, which tries many suites. All
+/// functions are thread safe and throw as MakePlan.
+namespace tercet::infer {
+
+/// All of a planned layer but what FinishLayer adds. Uses `suite` where the layer names none.
+PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& registry,
+                          const mpc::SuiteChoice& suite, std::size_t batch);
+
+/// Adds the costs: `dealt` says whether all that enters was dealt, `out_bits` the ring of what
+/// leaves.
+void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc::Roles& roles,
+                 bool dealt, unsigned out_bits);
+
+}  // namespace tercet::infer

@@ -1,0 +1,396 @@
+#include "tercet/infer/secure_network.h"
+
+#include <new>
+
+#include "nn/sum_windows.h"
+#include "tercet/infer/memory.h"
+#include "tercet/mpc/activation.h"
+
+namespace tercet::infer {
+namespace {
+
+using mpc::AnyMatrix;
+using mpc::AnyShare;
+using mpc::Context;
+using mpc::Phase;
+
+// Integers as ring elements, row-major.
+AnyMatrix Encode(const std::vector<std::int64_t>& values, std::size_t rows, std::size_t cols,
+                 unsigned bits) {
+  TERCET_CHECK(values.size() == rows * cols, "{} values for {} x {}", values.size(), rows, cols);
+  return ring::DispatchWord(bits, [&](auto word) {
+    using W = decltype(word);
+    auto m = ring::MakeMatrix<W>(rows, cols);
+    for (std::size_t i = 0; i < values.size(); ++i) m.data()[i] = ring::Encode<W>(values[i], bits);
+    return AnyMatrix(std::move(m), bits);
+  });
+}
+
+AnyShare ShareTensor(mpc::Party& party, Context& ctx, int owner, const std::string& purpose,
+                     const std::vector<std::int64_t>* values, std::size_t rows, std::size_t cols,
+                     unsigned bits) {
+  mpc::Sharing sharing(party, owner, purpose);
+  return ring::DispatchWord(bits, [&](auto word) {
+    using W = decltype(word);
+    AnyMatrix secret;
+    if (values != nullptr) secret = Encode(*values, rows, cols, bits);
+    auto share =
+        sharing.Share<W>(ctx, values != nullptr ? &secret.As<W>() : nullptr, rows, cols, bits);
+    return AnyShare{AnyMatrix(std::move(share.mine), bits), AnyMatrix(std::move(share.next), bits)};
+  });
+}
+
+AnyShare ZeroBias(const mpc::LinearShape& shape, unsigned bits) {
+  return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
+    const ring::Matrix<W> zero = xt::zeros<W>({shape.BiasCount(), std::size_t{1}});
+    return AnyShare{AnyMatrix(zero, bits), AnyMatrix(zero, bits)};
+  });
+}
+
+bool HasShape(const AnyMatrix& m, std::size_t rows, std::size_t cols, unsigned bits) {
+  return m.Bits() == bits && !m.IsZero() && m.Rows() == rows && m.Cols() == cols;
+}
+
+bool IsShare(const AnyShare& x, std::size_t rows, std::size_t cols, unsigned bits) {
+  return HasShape(x.mine, rows, cols, bits) && HasShape(x.next, rows, cols, bits);
+}
+
+// Of a share whose halves need not be known yet.
+bool MayBeShare(const AnyShare& x, std::size_t rows, std::size_t cols, unsigned bits) {
+  const auto fits = [&](const AnyMatrix& half) {
+    return half.Empty() || (half.IsZero() && half.Bits() == bits) ||
+           HasShape(half, rows, cols, bits);
+  };
+  return fits(x.mine) && fits(x.next);
+}
+
+AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
+  ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) { z.As<W>() += x.As<W>(); });
+  return z;
+}
+
+// The shape of the shortcut's map: its own, or each channel by itself.
+mpc::LinearShape ShortcutShape(const nn::PublicLayer& layer) {
+  if (layer.shortcut->linear) return *layer.shortcut->linear;
+  const mpc::Shape3 out = layer.linear.Out();
+  return {.in = out, .out_channels = out.channels, .groups = out.channels};
+}
+
+// A factor is shared once, and is the weight of every channel.
+std::pair<std::size_t, std::size_t> SharedShortcut(const nn::PublicLayer& layer) {
+  if (!layer.shortcut->linear) return {1, 1};
+  return {layer.shortcut->linear->out_channels, layer.shortcut->linear->Depth()};
+}
+
+AnyShare Repeated(const AnyShare& factor, std::size_t rows) {
+  const unsigned bits = factor.mine.Bits();
+  return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
+    const auto repeat = [&](const AnyMatrix& half) {
+      auto m = ring::MakeMatrix<W>(rows, 1);
+      m.fill(half.As<W>().data()[0]);
+      return AnyMatrix(std::move(m), bits);
+    };
+    return AnyShare{repeat(factor.mine), repeat(factor.next)};
+  });
+}
+
+// The layer's sum pool, on each half that is there.
+AnyShare Pooled(const PlannedLayer& planned, AnyShare x) {
+  if (!planned.layer.sum_pool) return x;
+  const nn::SumPool& pool = *planned.layer.sum_pool;
+  const mpc::Shape3 in = planned.activation.Out();
+  for (AnyMatrix* half : {&x.mine, &x.next}) {
+    if (half->Empty() || half->IsZero()) continue;
+    ring::DispatchWord(half->Bits(), [&]<ring::Word W>(W) {
+      auto sums = ring::MakeMatrix<W>(pool.Out(in).Size(), half->Cols());
+      nn::SumWindows(in, pool, half->As<W>().data(), half->Cols(), sums.data());
+      *half = AnyMatrix(std::move(sums), half->Bits());
+    });
+  }
+  return x;
+}
+
+// What leaves the input (0) and each layer (1, 2, ...), as long as it is used.
+class Outputs {
+ public:
+  explicit Outputs(const std::vector<std::size_t>& last_use)
+      : last_use_(last_use), slots_(last_use.size()) {}
+
+  void Put(std::size_t index, AnyShare share) {
+    slots_.at(index).own = std::move(share);
+    slots_[index].share = &slots_[index].own;
+  }
+  // `share` must outlive its use.
+  void Refer(std::size_t index, const AnyShare& share) { slots_.at(index).share = &share; }
+  // In a ring of `bits` bits; valid until the next call.
+  const AnyShare& In(std::size_t index, unsigned bits) {
+    const AnyShare& share = *slots_.at(index).share;
+    const auto fits = [bits](const AnyMatrix& m) { return m.Empty() || m.Bits() == bits; };
+    if (fits(share.mine) && fits(share.next)) return share;
+    narrow_ = {share.mine.ToRing(bits), share.next.ToRing(bits)};
+    return narrow_;
+  }
+  // Frees what no layer after `layer` uses.
+  void ForgetAfter(std::size_t layer) {
+    for (std::size_t i = 0; i < slots_.size(); ++i)
+      if (last_use_[i] == layer) slots_[i] = {};
+  }
+
+ private:
+  struct Slot {
+    const AnyShare* share = nullptr;
+    AnyShare own;
+  };
+  const std::vector<std::size_t>& last_use_;
+  std::vector<Slot> slots_;
+  AnyShare narrow_;
+};
+
+}  // namespace
+
+SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry)
+    : party_(party),
+      plan_(plan),
+      make_linear_(registry.LinearMaker()),
+      input_(party, plan.roles.helper, plan.roles.data_owner),
+      output_(party, plan.roles.helper, plan.roles.receiver, plan.DealtResult()) {
+  for (const auto& planned : plan_.layers) {
+    Layer layer;
+    if (planned.Activates())
+      layer.activation = mpc::MakeActivation(registry.FindSuite(planned.suite.name), party,
+                                             planned.activation, planned.suite, plan_.roles);
+    last_use_.push_back(layers_.size());
+    if (planned.layer.shortcut) last_use_.at(planned.layer.shortcut->from) = layers_.size();
+    layers_.push_back(std::move(layer));
+  }
+}
+
+void SecureNetwork::ThrowOutOfMemory(mpc::Phase phase) const {
+  const auto needed = EstimateMemory(plan_, 1, 0)[static_cast<std::size_t>(party_.Id())];
+  throw Error(fmt::format("out of memory in layer {} ({} phase); a query of {} images needs {}",
+                          party_.LayerOf(phase), net::PhaseName(phase), plan_.batch,
+                          MemoryText(needed)));
+}
+
+void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
+  const auto& layer = plan_.layers[k].layer;
+  layers_[k].linear = make_linear_(layer.linear, shares.weight, shares.bias);
+  if (!layer.shortcut) return;
+  const auto own = ShortcutShape(layer);
+  const auto zero = ZeroBias(own, shares.weight.mine.Bits());
+  layers_[k].shortcut = layer.shortcut->linear
+                            ? make_linear_(own, shares.shortcut, zero)
+                            : make_linear_(own, Repeated(shares.shortcut, own.out_channels), zero);
+}
+
+SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* owned) try {
+  const int owner = plan_.roles.model_owner;
+  TERCET_CHECK((owned != nullptr) == (party_.Id() == owner),
+               "the model's owner, and it alone, passes the weights");
+  Context ctx(party_, Phase::kSetup);
+  ModelShares shares;
+  for (std::size_t k = 0; k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    const unsigned bits = planned.activation.ring_bits;
+    ctx.Enter(k + 1, planned.layer.name);
+    const auto share = [&](const char* tensor,
+                           const std::vector<std::int64_t> nn::LayerWeights::*values,
+                           std::size_t rows, std::size_t cols) {
+      return ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/" + tensor,
+                         owned != nullptr ? &(owned->weights[k].*values) : nullptr, rows, cols,
+                         bits);
+    };
+    const auto& shape = planned.layer.linear;
+    auto& own = shares.layers.emplace_back();
+    own.weight = share("weight", &nn::LayerWeights::weight, shape.out_channels, shape.Depth());
+    own.bias = share("bias", &nn::LayerWeights::bias, shape.BiasCount(), 1);
+    if (planned.layer.shortcut) {
+      const auto [rows, cols] = SharedShortcut(planned.layer);
+      own.shortcut = share("shortcut", &nn::LayerWeights::shortcut, rows, cols);
+    }
+    MakeLinear(k, own);
+    ctx.Leave();
+  }
+  return shares;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kSetup);
+}
+
+void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place) {
+  bool fits = shares.layers.size() == layers_.size();
+  for (std::size_t k = 0; fits && k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    const unsigned bits = planned.activation.ring_bits;
+    const auto& [weight, bias, shortcut] = shares.layers[k];
+    const auto& shape = planned.layer.linear;
+    fits = IsShare(weight, shape.out_channels, shape.Depth(), bits) &&
+           IsShare(bias, shape.BiasCount(), 1, bits);
+    if (planned.layer.shortcut) {
+      const auto [rows, cols] = SharedShortcut(planned.layer);
+      fits = fits && IsShare(shortcut, rows, cols, bits);
+    }
+  }
+  if (!fits) throw ConfigError(place, "found shares of another model than the plan's");
+  for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);
+}
+
+SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
+  Context ctx(party_, Phase::kOffline);
+  const bool helper = ctx.Is(plan_.roles.helper);
+  Query query;
+  query.batch = batch;
+  ctx.Enter(0, "input");
+  query.input = input_.Prepare(plan_.network.input.shape.Size(), batch, plan_.input_bits);
+  ctx.Leave();
+  query.layers.resize(layers_.size());
+  Outputs known(last_use_);
+  known.Refer(0, query.input);
+  for (std::size_t k = 0; k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    const auto& spec = planned.activation;
+    auto& layer = query.layers[k];
+    ctx.Enter(k + 1, planned.layer.name);
+    {
+      const AnyShare& x = known.In(k, spec.ring_bits);
+      layer.known = mpc::KnownHalves(x);
+      layer.partial = layers_[k].linear->Prepare(batch, x);
+    }
+    if (planned.layer.shortcut) {
+      const AnyShare& x = known.In(planned.layer.shortcut->from, spec.ring_bits);
+      layer.shortcut = mpc::KnownHalves(x);
+      layer.partial = Plus(layers_[k].shortcut->Prepare(batch, x), std::move(layer.partial));
+    }
+    const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
+    const AnyMatrix* result = z;
+    if (planned.Activates()) {
+      layer.prepared = layers_[k].activation->Prepare(ctx, batch, z);
+      result = helper && planned.dealt_output ? &layer.prepared.known.mine : nullptr;
+    }
+    ctx.Leave();
+    if (k + 1 == layers_.size()) {
+      ctx.Enter(k + 2, "output");
+      query.output =
+          output_.Prepare(ctx, result, planned.layer.Out().Size(), batch, plan_.output_bits);
+      ctx.Leave();
+    } else if (planned.layer.sum_pool) {
+      known.Put(k + 1, Pooled(planned, layer.prepared.known));
+    } else {
+      known.Refer(k + 1, layer.prepared.known);
+    }
+    known.ForgetAfter(k);
+    // A helper whose part is dealt has nothing to do with it online.
+    if (helper && spec.dealt && (!planned.Activates() || planned.dealt_output))
+      layer.partial = AnyMatrix();
+  }
+  return query;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kOffline);
+}
+
+void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
+  if (archive.Reading()) {
+    query = {};
+    query.layers.resize(layers_.size());
+    query.output = std::make_unique<mpc::OutputReveal::Material>();
+  }
+  const auto flags = [&](mpc::KnownHalves& known) {
+    std::uint8_t mine = known.mine ? 1 : 0, next = known.next ? 1 : 0;
+    archive(mine)(next);
+    known.mine = mine != 0;
+    known.next = next != 0;
+  };
+  archive(query.batch)(query.input);
+  for (std::size_t k = 0; k < layers_.size(); ++k) {
+    auto& layer = query.layers[k];
+    flags(layer.known);
+    flags(layer.shortcut);
+    archive(layer.partial)(layer.prepared.known);
+    if (!layers_[k].activation) continue;
+    std::uint8_t present = layer.prepared.correlation ? 1 : 0;
+    archive(present);
+    if (present == 0) continue;
+    if (archive.Reading()) layer.prepared.correlation = layers_[k].activation->NewCorrelation();
+    if (!layer.prepared.correlation)
+      archive.Refuse("material of another kind for layer " + plan_.layers[k].layer.name);
+    archive(*layer.prepared.correlation);
+  }
+  archive(*query.output);
+  if (!archive.Reading()) return;
+  archive.Finish();
+  const std::size_t batch = query.batch;
+  if (batch == 0 || batch > plan_.batch)
+    archive.Refuse(fmt::format("material for {} images, expected 1 to {},", batch, plan_.batch));
+  bool fits = MayBeShare(query.input, plan_.network.input.shape.Size(), batch, plan_.input_bits) &&
+              MayBeShare({query.output->mask, query.output->dealt}, plan_.network.Classes(), batch,
+                         plan_.output_bits);
+  for (std::size_t k = 0; fits && k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    const auto& layer = query.layers[k];
+    fits = MayBeShare({layer.partial, {}}, planned.layer.linear.Out().Size(), batch,
+                      planned.activation.ring_bits) &&
+           MayBeShare(layer.prepared.known, planned.activation.Out().Size(), batch,
+                      planned.activation.out_bits);
+  }
+  if (!fits) archive.Refuse("material of another shape than the plan's");
+}
+
+std::vector<std::int64_t> SecureNetwork::Run(Query query,
+                                             const std::vector<std::int64_t>* input) try {
+  Context ctx(party_, Phase::kOnline);
+  const std::size_t features = plan_.network.input.shape.Size(), batch = query.batch;
+  ctx.Enter(0, "input");
+  AnyMatrix secret;
+  if (ctx.Is(plan_.roles.data_owner)) {
+    TERCET_CHECK(input != nullptr, "the owner of the input, party {}, has none", ctx.Id());
+    secret = Encode(*input, features, batch, plan_.input_bits);
+  }
+  Outputs outputs(last_use_);
+  outputs.Put(0,
+              input_.Run(ctx, std::move(query.input), &secret, features, batch, plan_.input_bits));
+  ctx.Leave();
+  AnyMatrix result;
+  for (std::size_t k = 0; k < layers_.size(); ++k) {
+    const auto& planned = plan_.layers[k];
+    auto& layer = query.layers[k];
+    ctx.Enter(k + 1, planned.layer.name);
+    AnyMatrix z;
+    if (!layer.partial.Empty()) {
+      const unsigned bits = planned.activation.ring_bits;
+      z = layers_[k].linear->Run(std::move(layer.partial), layer.known, outputs.In(k, bits));
+      if (planned.layer.shortcut)
+        z = layers_[k].shortcut->Run(std::move(z), layer.shortcut,
+                                     outputs.In(planned.layer.shortcut->from, bits));
+    }
+    if (planned.Activates()) {
+      AnyShare x = layers_[k].activation->Run(ctx, std::move(layer.prepared), z);
+      if (k + 1 == layers_.size()) {
+        result = std::move(x.mine);
+      } else {
+        outputs.Put(k + 1, Pooled(planned, std::move(x)));
+      }
+    } else {
+      result = std::move(z);
+    }
+    outputs.ForgetAfter(k);
+    layer = {};
+    ctx.Leave();
+  }
+  ctx.Enter(layers_.size() + 1, "output");
+  const auto values = output_.Run(ctx, std::move(query.output), result);
+  ctx.Leave();
+  online_hops_ = ctx.Depth();
+  // Rows are classes; hand them out image after image. Of compared classes the winner has 0.
+  const bool only_class = plan_.network.OnlyClass();
+  std::vector<std::int64_t> logits(values.size());
+  const std::size_t classes = plan_.network.Classes();
+  for (std::size_t c = 0; c < classes && !values.empty(); ++c)
+    for (std::size_t b = 0; b < batch; ++b) {
+      const std::int64_t value = values[c * batch + b];
+      logits[b * classes + c] = only_class ? 1 - value : value;
+    }
+  return logits;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kOnline);
+}
+
+}  // namespace tercet::infer

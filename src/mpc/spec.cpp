@@ -1,0 +1,11 @@
+#include "tercet/mpc/spec.h"
+
+#include <fmt/format.h>
+
+namespace tercet::mpc {
+
+std::string ShapeText(const Shape3& shape) {
+  return fmt::format("{} x {} x {}", shape.channels, shape.height, shape.width);
+}
+
+}  // namespace tercet::mpc

@@ -1,0 +1,96 @@
+#include "programs/auto_suite.h"
+
+#include <algorithm>
+#include <array>
+
+#include "programs/inputs.h"
+#include "tercet/base/error.h"
+#include "tercet/compile/announcement.h"
+#include "tercet/compile/architecture.h"
+
+namespace tercet::programs {
+namespace {
+
+struct Figures {
+  const char* suite;
+  infer::ComputeModel compute, fixed_point;
+};
+
+// Nanoseconds per element at the slowest party, from MnistNet3 and LeNet in batches of 128 on two
+// cores of a Xeon with AVX-512, TLS over loopback, without the share of the linear layers; hops
+// from single images. What counts for `auto` is how suites compare, so other processors need no
+// others.
+constexpr std::array<Figures, 5> kFigures{{{"lut", {25, 8}, {145, 34}},
+                                           {"lut:form=bit", {28, 8}, {160, 34}},
+                                           {"fss", {157, 51}, {420, 154}},
+                                           {"fss:form=bit", {157, 51}, {420, 154}},
+                                           {"aby3", {3, 21}, {33, 56}}}};
+
+}  // namespace
+
+const infer::MachineModel kMachine{.hop_ns = 85'000, .linear = {0.06, 0.1}};
+
+std::vector<infer::Candidate> AutoCandidates(const mpc::Registry& registry) {
+  std::vector<infer::Candidate> candidates;
+  const auto names = registry.SuiteNames();
+  std::vector<std::string> covered;
+  for (const auto& [text, compute, fixed_point] : kFigures) {
+    const auto suite = mpc::ParseSuiteChoice(text, "auto");
+    if (std::find(names.begin(), names.end(), suite.name) == names.end()) continue;
+    candidates.push_back({suite, compute, fixed_point});
+    covered.push_back(suite.name);
+  }
+  for (const auto& name : names)
+    if (registry.FindSuite(name).Info().is_private &&
+        std::find(covered.begin(), covered.end(), name) == covered.end())
+      candidates.push_back({{name, {}}, {157, 51}, {420, 154}});
+  return candidates;
+}
+
+void AddObjective(CLI::App& app, std::string& objective) {
+  app.add_option("--optimise", objective, "Time that suite auto makes least: online or total")
+      ->check(CLI::IsMember({"online", "total"}))
+      ->capture_default_str();
+}
+
+void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
+                 const mpc::SuiteChoice& suite, const net::LinkProfile& link,
+                 infer::Objective objective, const mpc::Roles& roles, std::size_t batch) {
+  const bool unnamed = suite.name == nn::kAutoSuite;
+  const auto asks = [&](const nn::PublicLayer& layer) {
+    return compile::LeavesSuite(layer, suite);
+  };
+  if (std::none_of(network.layers.begin(), network.layers.end(), asks)) return;
+  if (!unnamed)
+    for (auto& layer : network.layers)
+      if (layer.suite.empty() && layer.activation != mpc::ActivationKind::kNone)
+        layer.suite = suite.Text();
+  network = infer::ChooseSuites(
+      network, registry,
+      {AutoCandidates(registry), infer::WithMessageTime(link, kMachine), objective}, roles, batch);
+}
+
+void CheckMaterialSuite(const infer::MaterialFile& material, const nn::NetworkSpec& spec,
+                        const mpc::Registry& registry, const mpc::SuiteChoice& suite,
+                        const net::LinkProfile& link, infer::Objective objective) {
+  const auto& header = material.Header();
+  const auto made = material.MakePlan(spec, registry);
+  // The material's network names the suites that were chosen; the JSON those that are asked for.
+  auto asked = made.network;
+  const auto named = compile::Architecture(spec, asked.OnlyClass());
+  for (std::size_t k = 0; k < asked.layers.size(); ++k)
+    asked.layers[k].suite = named.layers[k].suite;
+  ResolveAuto(asked, registry, suite, link, objective, header.roles, header.batch);
+  const auto wanted = infer::MakePlan(asked, registry, suite, header.roles, header.batch);
+  for (std::size_t k = 0; k < wanted.layers.size(); ++k) {
+    const auto there = made.layers[k].suite.Text(), here = wanted.layers[k].suite.Text();
+    if (there != here)
+      throw ConfigError(material.File().string(),
+                        fmt::format("was made for suite {}, this run has {} on link {}: layer {} "
+                                    "has {} in the material, {} in this run",
+                                    header.suite, suite.Text(), link.name,
+                                    made.layers[k].layer.name, there, here));
+  }
+}
+
+}  // namespace tercet::programs

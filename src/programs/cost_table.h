@@ -1,0 +1,56 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tercet/infer/auto_plan.h"
+#include "tercet/infer/plan.h"
+#include "tercet/net/wrappers.h"
+#include "tercet/report/run_report.h"
+
+namespace tercet::programs {
+
+/// The predicted times of a plan, and what they rest on.
+struct Prediction {
+  net::LinkProfile link;
+  std::vector<infer::PredictedTime> steps;  ///< infer::StepTimes
+  bool measured = false;  ///< computation is from a run, not from the built-in model
+};
+
+/// The prediction with computation as `reports` have measured it on unshaped links (files of
+/// `tercet run --json`, the one of this network, suite and batch), else by the built-in model
+/// (AutoCandidates, kMachine). ConfigError names a file that is no such report.
+Prediction Predict(const infer::Plan& plan, const mpc::SuiteChoice& suite,
+                   const mpc::Registry& registry, const net::LinkProfile& link,
+                   const std::vector<std::filesystem::path>& reports);
+
+/// A plan as a table: shape, multiplications, width, suite, hops and bytes of one batch for each
+/// layer, the sums, and about how much memory each party needs; with a prediction (may be null) the
+/// time that each adds.
+std::string DescribePlan(const infer::Plan& plan, const Prediction* prediction, bool utf8);
+
+/// What a run sends, by party, and the hops of one batch.
+struct RunTotals {
+  std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
+  std::uint32_t offline_hops = 0, online_hops = 0;
+};
+
+/// The cost of a run of `images` images in batches of plan.batch, the last one perhaps smaller.
+RunTotals RunCost(const infer::Plan& plan, const mpc::Registry& registry,
+                  const mpc::SuiteChoice& suite, std::size_t images);
+
+/// Whether the run's bytes, party by party, and hops are exactly those of the plan.
+bool MatchesPlan(const report::RunReport& run, const RunTotals& cost);
+
+/// The plan with its prediction and its memory as JSON text, for `tercet plan --json`.
+std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
+                       const Prediction& prediction, const std::vector<std::string>& warnings);
+/// The same as lines of CSV, one a step and one for the whole; the head is PlanCsvHead().
+std::string PlanToCsv(const infer::Plan& plan, const mpc::SuiteChoice& suite,
+                      const Prediction& prediction);
+std::string PlanCsvHead();
+
+}  // namespace tercet::programs

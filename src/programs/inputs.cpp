@@ -1,0 +1,202 @@
+#include "programs/inputs.h"
+
+#include <algorithm>
+#include <exception>
+#include <fstream>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "tercet/base/error.h"
+#include "tercet/compile/architecture.h"
+#include "tercet/compile/compiled_file.h"
+
+namespace tercet::programs {
+namespace {
+
+constexpr std::size_t kPlainBatch = 128;
+
+void Widen(std::vector<nn::ValueRange>& ranges, const std::vector<nn::ValueRange>& more,
+           bool start) {
+  if (start) ranges = more;
+  for (std::size_t l = 0; l < ranges.size(); ++l) {
+    ranges[l].low = std::min(ranges[l].low, more[l].low);
+    ranges[l].high = std::max(ranges[l].high, more[l].high);
+  }
+}
+
+}  // namespace
+
+nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
+                             const mpc::Registry& registry,
+                             const std::function<void(const std::string&)>& say) {
+  if (compile::IsCompiled(source.file)) {
+    if (!source.calibration_images.empty())
+      throw ConfigError("--calibrate-images",
+                        fmt::format("{} is compiled already; give float weights to compile",
+                                    source.file.string()));
+    return compile::LoadCompiled(source.file, spec);
+  }
+  const nn::FloatNetwork network(spec, files::LoadTensors(source.file), source.file.string());
+  compile::CompileOptions options;
+  options.accept_loss = source.accept_loss;
+  options.progress = [&](const std::string& line) {
+    if (!line.starts_with(compile::kWarningLine)) say(line);
+  };
+  LabelledImages calibration;
+  if (!source.calibration_images.empty()) {
+    calibration = LoadLabelledImages(source.calibration_images, source.calibration_labels, 0, spec);
+    options.calibration = &calibration.images;
+    if (!calibration.labels.empty()) options.labels = &calibration.labels;
+  }
+  return compile::Compile(network, registry.PlainOracle(), options, nullptr);
+}
+
+LabelledImages LoadLabelledImages(const std::filesystem::path& images,
+                                  const std::filesystem::path& labels, std::size_t limit,
+                                  const nn::NetworkSpec& spec) {
+  return files::LoadLabelledImages(images, labels, limit, spec.input.shape, spec.Classes());
+}
+
+files::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed) {
+  files::TensorFile file;
+  std::mt19937 generator(seed);
+  // Between low and high, the same on every machine (unlike the distributions of <random>).
+  auto add = [&](const std::string& name, const std::vector<std::size_t>& shape, float low,
+                 float high) {
+    std::size_t count = 1;
+    for (const std::size_t n : shape) count *= n;
+    std::vector<float> values(count);
+    for (float& v : values)
+      v = low + (high - low) * static_cast<float>(generator() >> 8) / 16777216.0F;
+    file.tensors[name] = files::TensorData::FromFloats(shape, values);
+  };
+  for (const nn::LayerSpec& layer : spec.layers) {
+    switch (layer.type) {
+      case nn::LayerType::kConv2d:
+        add(layer.name + ".weight",
+            {layer.out_channels, layer.in.channels / layer.groups, layer.kernel, layer.kernel}, -1,
+            1);
+        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
+        break;
+      case nn::LayerType::kLinear:
+        add(layer.name + ".weight", {layer.out_channels, layer.in.Size()}, -1, 1);
+        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
+        break;
+      case nn::LayerType::kBatchNorm:
+        add(layer.name + ".weight", {layer.out.channels}, -1, 1);
+        add(layer.name + ".bias", {layer.out.channels}, -0.5, 0.5);
+        add(layer.name + ".running_mean", {layer.out.channels}, -0.5, 0.5);
+        add(layer.name + ".running_var", {layer.out.channels}, 0.5, 2);
+        break;
+      default:
+        break;
+    }
+  }
+  return file;
+}
+
+nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits) {
+  nn::PublicNetwork network = compile::Architecture(spec, spec.output == "class");
+  const unsigned most = compile::CompileOptions{}.activation_bits;  // see there
+  for (auto& layer : network.layers) {
+    layer.value_bits = bits;
+    const bool relu = layer.activation == mpc::ActivationKind::kRelu;
+    const unsigned kept = relu ? most : most * 3 / 4;
+    if (relu || layer.activation == mpc::ActivationKind::kSquare)
+      layer.shift = bits - 1 - std::min(kept, bits - 1);
+  }
+  return network;
+}
+
+std::string MachineText() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string processor = "unknown processor";
+  for (std::string line; std::getline(info, line);) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      processor = line.substr(colon + 2);
+      break;
+    }
+  }
+  return fmt::format("{}, {} threads", processor, std::thread::hardware_concurrency());
+}
+
+files::Images RandomImages(const mpc::Shape3& shape, std::size_t count) {
+  files::Images images{shape, count, std::vector<std::uint8_t>(shape.Size() * count)};
+  std::mt19937 generator(7);
+  for (auto& pixel : images.pixels) pixel = static_cast<std::uint8_t>(generator() >> 24);
+  return images;
+}
+
+std::string ImagesToNpy(const files::Images& images) {
+  std::string header =
+      fmt::format("{{'descr': '|u1', 'fortran_order': False, 'shape': ({}, {}, {}, {}), }}",
+                  images.count, images.shape.channels, images.shape.height, images.shape.width);
+  // Magic, version and length take 10 bytes; all of the header is a multiple of 64 and ends with a
+  // newline.
+  header.resize((header.size() + 11 + 63) / 64 * 64 - 11, ' ');
+  header += '\n';
+  std::string file("\x93NUMPY\x01\x00", 8);
+  file += static_cast<char>(header.size() & 0xff);
+  file += static_cast<char>(header.size() >> 8);
+  file += header;
+  file.append(images.pixels.begin(), images.pixels.end());
+  return file;
+}
+
+std::vector<std::int64_t> PlainLogits(
+    const nn::IntegerNetwork& network, const mpc::Oracle& oracle, const files::Images& images,
+    std::vector<nn::ValueRange>* ranges,
+    const std::function<void(std::size_t done, std::size_t total)>& on_progress) {
+  const std::size_t classes = network.net.Classes();
+  std::vector<std::int64_t> logits(images.count * classes);
+  std::mutex mutex;  // of all below
+  std::size_t next = 0;
+  std::size_t done = 0;
+  std::exception_ptr failure;
+  const auto work = [&] {
+    while (true) {
+      std::unique_lock lock(mutex);
+      if (next >= images.count || failure) return;
+      const std::size_t first = next;
+      const std::size_t count = std::min(kPlainBatch, images.count - first);
+      next += count;
+      lock.unlock();
+      try {
+        std::vector<nn::ValueRange> seen;
+        const auto part = nn::RunPlain(network, oracle, images, first, count, &seen);
+        lock.lock();
+        std::copy(part.begin(), part.end(),
+                  logits.begin() + static_cast<std::ptrdiff_t>(first * classes));
+        if (ranges != nullptr) Widen(*ranges, seen, /*start=*/done == 0);
+        done += count;
+        if (on_progress) on_progress(done, images.count);
+      } catch (...) {
+        if (!lock.owns_lock()) lock.lock();
+        if (!failure) failure = std::current_exception();
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const std::size_t pieces = (images.count + kPlainBatch - 1) / kPlainBatch;
+    const std::size_t threads =
+        std::min<std::size_t>(pieces, std::max(1U, std::thread::hardware_concurrency()));
+    for (std::size_t t = 1; t < threads; ++t) helpers.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+  return logits;
+}
+
+std::size_t CountCorrect(const std::vector<std::uint8_t>& predictions,
+                         const std::vector<std::uint8_t>& labels) {
+  TERCET_CHECK(predictions.size() == labels.size(), "{} predictions, {} labels", predictions.size(),
+               labels.size());
+  std::size_t correct = 0;
+  for (std::size_t i = 0; i < labels.size(); ++i) correct += predictions[i] == labels[i];
+  return correct;
+}
+
+}  // namespace tercet::programs

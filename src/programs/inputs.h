@@ -1,0 +1,66 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tercet/compile/compile.h"
+#include "tercet/files/images.h"
+#include "tercet/files/tensor_file.h"
+#include "tercet/mpc/suite.h"
+#include "tercet/nn/integer_network.h"
+#include "tercet/nn/network.h"
+#include "tercet/nn/run_plain.h"
+
+/// The programs' own input: models, images, and stand-ins for either.
+namespace tercet::programs {
+
+inline constexpr unsigned kDefaultBits = 14;
+
+struct ModelSource {
+  std::filesystem::path file;  ///< compiled model or float weights
+  std::filesystem::path calibration_images,
+      calibration_labels;    ///< for float weights; labels only with images
+  bool accept_loss = false;  ///< compile::CompileOptions
+};
+
+/// The integer network of `source`, for the architecture `spec`. Float weights are compiled, with
+/// what was chosen given to `say` line by line; warnings are in the network alone. ConfigError when
+/// a compiled model belongs to another architecture, and as nn says.
+nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
+                             const mpc::Registry& registry,
+                             const std::function<void(const std::string&)>& say);
+
+/// Images with their labels, as files::LoadLabelledImages says, for the network's input and
+/// classes.
+using files::LabelledImages;
+LabelledImages LoadLabelledImages(const std::filesystem::path& images,
+                                  const std::filesystem::path& labels, std::size_t limit,
+                                  const nn::NetworkSpec& spec);
+
+/// Weights drawn from a fixed seed, for questions that the architecture alone answers (costs) and
+/// for tests.
+files::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed);
+/// The public network with the same width for every layer, and the shifts that leave as
+/// many bits as Compile does by default.
+nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits);
+/// The processor and its threads, for reports.
+std::string MachineText();
+/// Random pixels from a fixed seed.
+files::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
+/// The bytes of a .npy file that LoadImages reads back.
+std::string ImagesToNpy(const files::Images& images);
+
+/// RunPlain on all processors, in pieces that bound the memory. `ranges`, if given, becomes the
+/// values of each layer over all images. `on_progress(done, total)` counts images; calls do not
+/// overlap.
+std::vector<std::int64_t> PlainLogits(
+    const nn::IntegerNetwork& network, const mpc::Oracle& oracle, const files::Images& images,
+    std::vector<nn::ValueRange>* ranges = nullptr,
+    const std::function<void(std::size_t done, std::size_t total)>& on_progress = {});
+/// How many predictions equal the labels.
+std::size_t CountCorrect(const std::vector<std::uint8_t>& predictions,
+                         const std::vector<std::uint8_t>& labels);
+
+}  // namespace tercet::programs

@@ -1,0 +1,166 @@
+#include "programs/options.h"
+
+#include <charconv>
+#include <cmath>
+#include <sstream>
+
+#include "programs/inputs.h"
+#include "programs/output.h"
+#include "tercet/base/error.h"
+#include "tercet/infer/auto_plan.h"
+
+namespace tercet::programs {
+namespace {
+
+template <class T>
+T ParseInRange(const std::string& name, const std::string& text, T min, T max, const char* what) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  // Written so that a NaN is outside.
+  if (error != std::errc() || end != text.data() + text.size() || !(value >= min && value <= max))
+    throw ConfigError(name,
+                      fmt::format("\"{}\" found, {} from {} to {} expected", text, what, min, max));
+  return value;
+}
+
+std::string LongName(const std::string& names) { return names.substr(names.rfind(',') + 1); }
+
+}  // namespace
+
+CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& value, std::size_t min,
+                       std::size_t max, const std::string& help) {
+  auto* option = app.add_option_function<std::string>(
+      name,
+      [&value, name = LongName(name), min, max](const std::string& text) {
+        value = ParseInRange<std::size_t>(name, text, min, max, "a whole number");
+      },
+      help);
+  option->type_name("N");
+  if (value >= min) option->default_str(std::to_string(value));
+  return option;
+}
+
+CLI::Option* AddReal(CLI::App& app, const std::string& name, double& value, double min, double max,
+                     const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [&value, name = LongName(name), min, max](const std::string& text) {
+            value = ParseInRange<double>(name, text, min, max, "a number");
+          },
+          help)
+      ->type_name("X")
+      ->default_str(fmt::format("{}", value));
+}
+
+CLI::Option* AddParty(CLI::App& app, const std::string& name, std::optional<int>& value,
+                      const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [&value, name](const std::string& text) {
+            value = ParseInRange<int>(name, text, 0, 2, "a party's number");
+          },
+          help)
+      ->type_name("0|1|2");
+}
+
+void RoleOptions::AddTo(CLI::App& app) {
+  AddParty(app, "--helper", helper, "Party that deals correlated randomness [0]")->group("Roles");
+  AddParty(app, "--data-owner", data_owner, "Party with the images [the one after the helper]")
+      ->group("Roles");
+  AddParty(app, "--model-owner", model_owner, "Party with the model [the remaining one]")
+      ->group("Roles");
+  AddParty(app, "--receiver", receiver, "Party that receives the result [the owner of the images]")
+      ->group("Roles");
+}
+
+mpc::Roles RoleOptions::Resolve() const {
+  mpc::Roles roles;
+  roles.helper = helper.value_or(roles.helper);
+  roles.data_owner = data_owner.value_or(roles.Evaluator1());
+  const int other =
+      roles.data_owner == roles.Evaluator1() ? roles.Evaluator2() : roles.Evaluator1();
+  roles.model_owner = model_owner.value_or(other);
+  roles.receiver = receiver.value_or(roles.data_owner);
+  return roles;
+}
+
+std::string RolesText(const mpc::Roles& roles) {
+  return fmt::format("helper {}, data owner {}, model owner {}, receiver {}", roles.helper,
+                     roles.data_owner, roles.model_owner, roles.receiver);
+}
+
+void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
+                        std::size_t& queries) {
+  constexpr const char* kGroup = "Offline and online";
+  auto* number = AddNumber(app, "--ahead", ahead, 0, kMaxQueries,
+                           "Queries whose material is made while another one runs; 0: offline and "
+                           "online in turn, timed apart");
+  number->group(kGroup);
+  auto* leaves =
+      app.add_flag("--dealer-leaves", dealer_leaves,
+                   "Make all material as fast as it goes; the helper leaves when it is delivered")
+          ->excludes(number)
+          ->group(kGroup);
+  app.add_flag("--rotate-dealer", rotate_dealer,
+               "Split each batch into three, one for each party as the helper, so that all carry "
+               "equal load; offline and online in turn")
+      ->excludes(number)
+      ->excludes(leaves)
+      ->group(kGroup);
+  AddNumber(app, "--queries", queries, 1, kMaxQueries, "How many queries to make material for")
+      ->group(kGroup);
+}
+
+CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved) {
+  return app
+      .add_flag(
+          "--material-moved", moved,
+          "The material was moved here and is bound to here from now on. Only where no copy of "
+          "it has been used or will be: the other evaluator learns the difference of two "
+          "inputs that were masked by the same query")
+      ->group("Offline and online");
+}
+
+void AddCalibration(CLI::App& app, ModelSource& model) {
+  auto* images = app.add_option("--calibrate-images", model.calibration_images,
+                                "Training images to choose the widths of float weights with");
+  app.add_option("--calibrate-labels", model.calibration_labels,
+                 "Their labels, to report accuracies")
+      ->needs(images);
+  app.add_flag("--accept-loss", model.accept_loss,
+               "Go on with warnings where compiling float weights loses a layer or too many "
+               "predictions (see tercet compile)");
+}
+
+mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
+  mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
+  if (choice.name != nn::kAutoSuite) {
+    registry.FindSuite(choice.name);
+  } else if (!choice.options.empty()) {
+    throw ConfigError("--suite", fmt::format("\"{}\" found; auto has no options", text));
+  }
+  return choice;
+}
+
+int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) {  // help or version
+      std::ostringstream text;
+      const int status = app.exit(e, text, text);
+      PrintText(text.str());
+      return status;
+    }
+    std::string command = app.get_name();
+    for (const auto* sub : app.get_subcommands()) command += " " + sub->get_name();
+    throw ConfigError("command line", fmt::format("{} (see {} --help)", e.what(), command));
+  }
+  return run();
+}
+
+void PrintWarning(const std::string& text) { PrintToStderr("tercet: WARNING: " + text); }
+
+}  // namespace tercet::programs

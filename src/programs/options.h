@@ -1,0 +1,66 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "tercet/infer/material.h"
+#include "tercet/mpc/suite.h"
+#include "tercet/net/wrappers.h"
+
+/// What the commands' options have in common. Every wrong value is a ConfigError whose place is the
+/// option.
+namespace tercet::programs {
+
+struct ModelSource;
+
+inline constexpr std::size_t kDefaultBatch = 128;
+using infer::kMaxBatch;
+using infer::kMaxQueries;
+inline constexpr std::size_t kMaxImages = 1'000'000'000;
+
+/// A whole number from `min` to `max`; `value` holds the default and is written when the option is
+/// given.
+CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& value, std::size_t min,
+                       std::size_t max, const std::string& help);
+/// A number from `min` to `max`.
+CLI::Option* AddReal(CLI::App& app, const std::string& name, double& value, double min, double max,
+                     const std::string& help);
+/// A party's number, 0, 1 or 2.
+CLI::Option* AddParty(CLI::App& app, const std::string& name, std::optional<int>& value,
+                      const std::string& help);
+
+/// --helper, --data-owner, --model-owner, --receiver. What is not given follows from the helper.
+struct RoleOptions {
+  std::optional<int> helper, data_owner, model_owner, receiver;
+  void AddTo(CLI::App& app);
+  mpc::Roles Resolve() const;
+};
+/// "helper 0, data owner 1, model owner 2, receiver 1".
+std::string RolesText(const mpc::Roles& roles);
+
+/// --ahead, --dealer-leaves, --rotate-dealer and --queries, of both programs. The first three
+/// exclude each other.
+void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
+                        std::size_t& queries);
+
+/// --material-moved, of both programs.
+CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved);
+
+/// Images to compile float weights with, and --accept-loss.
+void AddCalibration(CLI::App& app, ModelSource& model);
+
+/// --suite: `auto`, or a suite of the registry.
+mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);
+
+/// Parses the command line and runs the chosen command: its exit code. Help and version print to
+/// stdout and give 0, a wrong command line throws ConfigError.
+int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
+
+/// "tercet: WARNING: TEXT" on stderr.
+void PrintWarning(const std::string& text);
+
+}  // namespace tercet::programs

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string_view>
+#include <utility>
+
+/// What the programs print. None of these throws because of stdout or stderr: a run must not end
+/// because nobody reads what it says. Thread safe.
+namespace tercet::programs {
+
+/// On stdout. What cannot be written is remembered for FinishOutput.
+void PrintText(std::string_view text);
+template <class... T>
+void Print(fmt::format_string<T...> format, T&&... arguments) {
+  PrintText(fmt::format(format, std::forward<T>(arguments)...));
+}
+/// Hands what was printed so far to the system, before something that takes long.
+void FlushOutput();
+
+/// Hands everything to the system at the end of a program. Returns 0, or the error number of the
+/// first write to stdout that failed.
+int FinishOutput() noexcept;
+
+/// One line on stderr, whatever it takes: a warning, an error.
+void PrintToStderr(std::string_view line) noexcept;
+/// Text on stderr that may as well be lost: how far something is. Never waits for its reader.
+void PrintProgress(std::string_view text) noexcept;
+
+}  // namespace tercet::programs

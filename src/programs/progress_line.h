@@ -1,0 +1,44 @@
+#pragma once
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "programs/output.h"
+
+namespace tercet::programs {
+
+/// How far something is, on stderr: one line that is rewritten on a terminal, elsewhere a line
+/// every five seconds. Silent in the first second. Not thread-safe.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::string what = "images") : what_(std::move(what)) {}
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  void Show(std::size_t done, std::size_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    const double passed = std::chrono::duration<double>(now - start_).count();
+    const auto wait = terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000);
+    if (passed < 1 || (shown_ && done < total && now - last_ < wait)) return;
+    PrintProgress(fmt::format("{}{} of {} {}, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done,
+                              total, what_, static_cast<double>(done) / passed,
+                              terminal_ ? "" : "\n"));
+    last_ = now;
+    shown_ = true;
+  }
+  ~ProgressLine() {
+    if (shown_ && terminal_) PrintProgress("\n");
+  }
+
+ private:
+  std::string what_;
+  const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_;
+  bool shown_ = false;
+};
+
+}  // namespace tercet::programs

@@ -1,0 +1,466 @@
+#include "tercet/files/images.h"
+
+#include <lzma.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "base/scratch.h"
+#include "files/byte_reader.h"
+
+namespace tercet::files {
+namespace {
+
+using Bytes8 = std::vector<std::uint8_t>;
+
+Bytes8 Idx(const std::vector<std::uint32_t>& header, const Bytes8& data) {
+  Bytes8 bytes;
+  for (const std::uint32_t word : header)
+    for (int shift = 24; shift >= 0; shift -= 8)
+      bytes.push_back(static_cast<std::uint8_t>(word >> shift));
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  return bytes;
+}
+
+Bytes8 Npy(const std::string& dictionary, const Bytes8& data, std::uint8_t major = 1,
+           std::uint8_t minor = 0) {
+  Bytes8 bytes = {0x93, 'N', 'U', 'M', 'P', 'Y', major, minor};
+  const std::string header = dictionary + "\n";
+  for (int i = 0; i < (major == 1 ? 2 : 4); ++i)
+    bytes.push_back(static_cast<std::uint8_t>(header.size() >> (8 * i)));
+  bytes.insert(bytes.end(), header.begin(), header.end());
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  return bytes;
+}
+
+Bytes8 Gzip(const Bytes8& bytes) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  Bytes8 packed(deflateBound(&stream, bytes.size()));
+  stream.next_in = const_cast<std::uint8_t*>(bytes.data());
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  stream.next_out = packed.data();
+  stream.avail_out = static_cast<uInt>(packed.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  packed.resize(stream.total_out);
+  deflateEnd(&stream);
+  return packed;
+}
+
+Bytes8 Xz(const Bytes8& bytes) {
+  Bytes8 packed(lzma_stream_buffer_bound(bytes.size()));
+  std::size_t size = 0;
+  EXPECT_EQ(lzma_easy_buffer_encode(6, LZMA_CHECK_CRC64, nullptr, bytes.data(), bytes.size(),
+                                    packed.data(), &size, packed.size()),
+            LZMA_OK);
+  packed.resize(size);
+  return packed;
+}
+
+Bytes8 Counting(std::size_t size) {
+  Bytes8 bytes(size);
+  std::iota(bytes.begin(), bytes.end(), std::uint8_t{0});
+  return bytes;
+}
+
+Bytes8 Prefix(const Bytes8& bytes, std::size_t size) {
+  return {bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(size)};
+}
+
+constexpr std::uint32_t kImagesMagic = 0x803, kLabelsMagic = 0x801;
+const mpc::Shape3 kAnyShape{};
+
+TEST(Images, ReadsIdxPlainAndPacked) {
+  const Bytes8 idx = Idx({kImagesMagic, 3, 2, 5}, Counting(30));
+  for (const Bytes8& bytes : {idx, Gzip(idx), Xz(idx)}) {
+    const Images all = ParseImages(bytes, "f", 0, {1, 2, 5});
+    EXPECT_EQ(all.shape, (mpc::Shape3{1, 2, 5}));
+    EXPECT_EQ(all.count, 3U);
+    EXPECT_EQ(all.pixels, Counting(30));
+    const Images some = ParseImages(bytes, "f", 2, kAnyShape);
+    EXPECT_EQ(some.count, 2U);
+    EXPECT_EQ(some.pixels, Counting(20));
+    EXPECT_EQ(ParseImages(bytes, "f", 7, kAnyShape).count, 3U);
+  }
+}
+
+TEST(Images, ReadsNpy) {
+  const std::string flat = "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3, 4), }   ";
+  EXPECT_EQ(ParseImages(Npy(flat, Counting(24)), "f", 0, {1, 3, 4}).pixels, Counting(24));
+  EXPECT_EQ(ParseImages(Npy(flat, Counting(24), 2), "f", 0, {1, 3, 4}).pixels, Counting(24));
+  EXPECT_EQ(ParseImages(Gzip(Npy(flat, Counting(24))), "f", 1, {1, 3, 4}).pixels, Counting(12));
+  // Any order of keys, any quotes, no comma at the end.
+  const Images color =
+      ParseImages(Npy(R"({"shape":(2,3,1,2),"fortran_order":False,"descr":"|u1"})", Counting(12)),
+                  "f", 0, kAnyShape);
+  EXPECT_EQ(color.shape, (mpc::Shape3{3, 1, 2}));
+  EXPECT_EQ(color.count, 2U);
+  EXPECT_EQ(color.pixels, Counting(12));
+}
+
+TEST(Images, ReadsLabels) {
+  const Bytes8 idx = Idx({kLabelsMagic, 4}, {0, 9, 3, 3});
+  for (const Bytes8& bytes : {idx, Gzip(idx)}) {
+    EXPECT_EQ(ParseLabels(bytes, "f", 0, 10), (Bytes8{0, 9, 3, 3}));
+    EXPECT_EQ(ParseLabels(bytes, "f", 2, 10), (Bytes8{0, 9}));
+  }
+  EXPECT_EQ(ParseLabels(Npy("{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }", {1, 2, 3}),
+                        "f", 0, 4),
+            (Bytes8{1, 2, 3}));
+  EXPECT_EQ(ParseLabels(Npy("{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }",
+                            {255, 0, 0, 0, 7, 0, 0, 0}),
+                        "f", 0, 1000),
+            (Bytes8{255, 7}));
+  EXPECT_EQ(ParseLabels(Npy("{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }",
+                            {5, 0, 0, 0, 0, 0, 0, 0}),
+                        "f", 0, 6),
+            (Bytes8{5}));
+}
+
+TEST(Images, LoadsFilesAndNamesThem) {
+  const ScratchDirectory scratch;
+  const auto images = scratch.Write("images.gz", Gzip(Idx({kImagesMagic, 1, 1, 2}, {8, 9})));
+  EXPECT_EQ(LoadImages(images, 0, {1, 1, 2}).pixels, (Bytes8{8, 9}));
+  const auto labels = scratch.Write("labels", Idx({kLabelsMagic, 1}, {4}));
+  EXPECT_EQ(LoadLabels(labels, 0, 5), (Bytes8{4}));
+
+  const std::string missing = (scratch.Path() / "none").string();
+  ExpectConfigError([&] { LoadImages(missing, 0, kAnyShape); }, missing, "No such file");
+  ExpectConfigError([&] { LoadLabels(missing, 0, 5); }, missing, "No such file");
+  ExpectConfigError([&] { LoadImages(scratch.Path(), 0, kAnyShape); }, scratch.Path().string(),
+                    "is no regular file");
+  const std::string empty = scratch.Write("empty", Bytes8{}).string();
+  ExpectConfigError([&] { LoadImages(empty, 0, kAnyShape); }, empty, "is empty and holds no image");
+  ExpectConfigError([&] { LoadLabels(empty, 0, 5); }, empty, "is empty and holds no label");
+}
+
+TEST(Images, RefusesBadImages) {
+  const auto npy = [](const std::string& shape, std::size_t size) {
+    return Npy("{'descr': '|u1', 'fortran_order': False, 'shape': " + shape + ", }",
+               Counting(size));
+  };
+  const Bytes8 good = Idx({kImagesMagic, 3, 2, 2}, Counting(12));
+  const Bytes8 packed = Gzip(good);
+  Bytes8 damaged = packed;
+  damaged[damaged.size() - 6] ^= 1;  // its checksum
+  Bytes8 no_deflate = packed;
+  no_deflate[10] = 0xFF;
+  Bytes8 trailing = packed;
+  trailing.push_back(0);
+  Bytes8 longer = good;
+  longer.push_back(0);
+
+  struct Case {
+    Bytes8 bytes;
+    std::string message;
+    mpc::Shape3 expected = {};
+    std::size_t limit = 0;
+  };
+  const std::vector<Case> cases = {
+      {Idx({kImagesMagic, 0, 28, 28}, {}), "holds no image"},
+      {npy("(0, 28, 28)", 0), "holds no image"},
+      {Gzip({}), "is empty once unpacked and holds no image"},
+      {{0, 0, 8}, "truncated: found 3 bytes, expected a magic of 4"},
+      {Prefix(good, 9), "truncated: found 5 bytes of the IDX header, expected 12"},
+      {Prefix(good, 27), "truncated: found 11 bytes of images, expected 3 times 4"},
+      {Prefix(good, 27), "truncated: found 11 bytes of images, expected 3 times 4", {}, 1},
+      {Idx({kImagesMagic, 3, 2, 2}, {}), "truncated: found 0 bytes of images, expected 3 times 4"},
+      {Gzip(Prefix(good, 27)), "truncated: found 11 bytes of images, expected 12"},
+      {Prefix(packed, 5), "truncated: the gzip data end in the middle"},
+      {Prefix(packed, packed.size() - 1), "truncated: the gzip data end in the middle"},
+      {damaged, "damaged gzip data: incorrect data check"},
+      {no_deflate, "damaged gzip data: invalid block type"},
+      {trailing, "goes on after the end of its gzip data"},
+      {longer, "goes on after its 3 images, expected the end of the file"},
+      {longer, "goes on after its 3 images", {}, 2},
+      {Gzip(longer), "goes on after its 3 images"},
+      {Idx({0x00000D03, 1, 1, 1}, {0}),
+       "found magic 0x00000d03, expected an IDX file of images (0x00000803)"},
+      {Idx({kLabelsMagic, 1}, {0}),
+       "found magic 0x00000801 (labels), expected an IDX file of images"},
+      {Idx({kImagesMagic, 1, 0, 5}, {}), "found images of 1 x 0 x 5, expected 1 to 65536 channels"},
+      {Idx({kImagesMagic, 1, 4097, 5}, {}), "found images of 1 x 4097 x 5"},
+      {Idx({kImagesMagic, ~0U, ~0U, ~0U}, {}), "found images of 1 x 4294967295 x 4294967295"},
+      {Idx({kImagesMagic, ~0U, 4096, 4096}, {}), "need a limit"},
+      {good, "images of the wrong size: found 1 x 2 x 2, expected 3 x 2 x 2", {3, 2, 2}},
+      {npy("(1, 3, 2, 2)", 12), "found 3 x 2 x 2, expected 1 x 28 x 28", {1, 28, 28}},
+      {npy("(1, 128, 4096, 4096)", 0), "less than 2147483648 bytes"},
+      {npy("(3, 2, 2)", 11), "truncated: found 11 bytes of images, expected 3 times 4"},
+      {npy("(2, 2)", 4), "found a .npy array of 2 dimensions (2 x 2), expected 3"},
+      {npy("(1, 1, 1, 1, 1)", 1), "found a .npy array of 5 dimensions"},
+      {npy("(1, 18446744073709551616, 1)", 1), "where a size is expected"},
+      {npy("(1, -1, 1)", 1), "has '-1, 1), }?' where a size is expected"},
+      {npy("[1, 1, 1]", 1), "has '[1, 1, 1], }?' where '(' is expected"},
+      {Npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1)}", {0, 0, 0, 0}),
+       "found .npy elements of type '<f4', expected '|u1' (uint8)"},
+      {Npy("{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1, 1)}", {0}),
+       "found an array in Fortran order"},
+      {Npy("{'descr': '|u1', 'fortran_order': 0, 'shape': (1, 1, 1)}", {0}),
+       "where True or False is expected"},
+      {Npy("{'descr': '|u1', 'shape': (1, 1, 1)}", {0}),
+       "lacks a key, expected descr, fortran_order and shape"},
+      {Npy("{'descr': '|u1', 'descr': '|u1', 'shape': (1, 1, 1)}", {0}), "found the key 'descr'"},
+      {Npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 1), 'x': 1}", {0}),
+       "found the key 'x'"},
+      {Npy("{'descr': |u1}", {0}), "has '|u1}?' where a string is expected"},
+      {Npy("{'descr", {0}), "where a string is expected"},
+      {Npy("", {0}), "has '' where '{' is expected"},
+      {Npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 1)} x", {0}),
+       "goes on after its dictionary"},
+      {Npy("{}", {}, 3), "found .npy version 3.0, expected 1.0 or 2.0"},
+      {Npy("{}", {}, 1, 1), "found .npy version 1.1"},
+      {{0x93, 'N', 'U', 'M', 'P', 'X', 1, 0}, "begins like a .npy file, but has another magic"},
+      {{0x93, 'N', 'U', 'M', 'P', 'Y', 1}, "truncated: found 3 bytes of the .npy magic"},
+      {{0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 9},
+       "truncated: found 1 bytes of the .npy header's length"},
+      {{0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 9, 0, '{'},
+       "truncated: found 1 bytes of the .npy header, expected 9"},
+      {{0x93, 'N', 'U', 'M', 'P', 'Y', 2, 0, 1, 0, 1, 0}, "the .npy header is 65537 bytes long"},
+  };
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    SCOPED_TRACE(i);
+    ExpectConfigError([&] { ParseImages(cases[i].bytes, "f", cases[i].limit, cases[i].expected); },
+                      "f", cases[i].message);
+  }
+}
+
+TEST(Images, RefusesBadLabels) {
+  const auto npy = [](const std::string& type, const std::string& shape, const Bytes8& data) {
+    return Npy("{'descr': '" + type + "', 'fortran_order': False, 'shape': " + shape + "}", data);
+  };
+  struct Case {
+    Bytes8 bytes;
+    std::string message;
+    std::size_t classes = 10;
+  };
+  const std::vector<Case> cases = {
+      {Idx({kLabelsMagic, 0}, {}), "holds no label"},
+      {Idx({kLabelsMagic, 3}, {0, 1}), "truncated: found 2 bytes of labels, expected 3 times 1"},
+      {Idx({kLabelsMagic, 1}, {0, 1}), "goes on after its 1 labels"},
+      {Idx({kLabelsMagic}, {0}), "truncated: found 1 bytes of the IDX header, expected 4"},
+      {Idx({kImagesMagic, 1, 1, 1}, {0}),
+       "found magic 0x00000803 (images), expected an IDX file of labels (0x00000801)"},
+      {Idx({kLabelsMagic, 2}, {9, 10}),
+       "the label of item 1 (counted from 0) is 10, expected 0 to 9"},
+      {npy("|i1", "(1,)", {0}), "found .npy elements of type '|i1'"},
+      {npy("|u1", "(1, 1)", {0}), "found a .npy array of 2 dimensions (1 x 1), expected 1"},
+      {npy("|u1", "()", {0}), "found a .npy array of 0 dimensions"},
+      {npy("<i4", "(1,)", {0xFF, 0xFF, 0xFF, 0xFF}),
+       "the label of item 0 (counted from 0) is -1, expected 0 to 9"},
+      {npy("<i4", "(1,)", {0, 1, 0, 0}), "item 0 (counted from 0) is 256, expected 0 to 255", 1000},
+      {npy("<i8", "(1,)", {0, 0, 0, 0, 1, 0, 0, 0}),
+       "item 0 (counted from 0) is 4294967296, expected 0 to 255", 1000},
+      {npy("<i8", "(1,)", {0, 0, 0, 0, 1, 0, 0}),
+       "truncated: found 7 bytes of labels, expected 1 times 8"},
+      {npy("<i8", "(18446744073709551615,)", {}), "need a limit"},
+  };
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    SCOPED_TRACE(i);
+    ExpectConfigError([&] { ParseLabels(cases[i].bytes, "f", 0, cases[i].classes); }, "f",
+                      cases[i].message);
+  }
+  EXPECT_THROW(ParseLabels(Idx({kLabelsMagic, 1}, {0}), "f", 0, 0), InternalError);
+}
+
+TEST(Images, UnpacksNoMoreThanAskedFor) {
+  // 64 MiB of zeros behind a header that announces one small image.
+  Bytes8 bomb = Idx({kImagesMagic, 1, 1, 1}, Bytes8(64 << 20));
+  ExpectConfigError([&] { ParseImages(Gzip(bomb), "f", 0, kAnyShape); }, "f",
+                    "goes on after its 1 images");
+  // Damage behind the wanted images is not reached.
+  Bytes8 packed = Gzip(Idx({kImagesMagic, 1 << 20, 8, 8}, Bytes8(64 << 20)));
+  packed.resize(packed.size() / 2);
+  EXPECT_EQ(ParseImages(packed, "f", 2, kAnyShape).pixels, Bytes8(128));
+}
+
+Bytes8 Joined(Bytes8 first, const Bytes8& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
+// As `cat a.gz b.gz`, pigz and xz -T make them.
+TEST(Images, ReadsPackedFilesOfSeveralParts) {
+  const Bytes8 whole = Idx({kImagesMagic, 3, 2, 5}, Counting(30));
+  const Bytes8 begin = Prefix(whole, 21), end(whole.begin() + 21, whole.end());
+  for (const auto pack : {Gzip, Xz}) {
+    const Bytes8 parts = Joined(Joined(pack(begin), pack({})), pack(end));
+    EXPECT_EQ(ParseImages(parts, "f", 0, kAnyShape).pixels, Counting(30));
+    EXPECT_EQ(ParseImages(parts, "f", 2, kAnyShape).pixels, Counting(20));
+    ExpectConfigError([&] { ParseImages(Prefix(parts, parts.size() - 1), "f", 0, kAnyShape); }, "f",
+                      "data end in the middle");
+    ExpectConfigError(
+        [&] {
+          ParseImages(Joined(parts, {0, 0}), "f", 0, kAnyShape);
+        },
+        "f", "goes on after the end of its");
+    ExpectConfigError([&] { ParseImages(Joined(parts, pack({1})), "f", 0, kAnyShape); }, "f",
+                      "goes on after its 3 images");
+  }
+}
+
+TEST(Images, UnpacksNoMoreThanALimit) {
+  const std::string name = "f";
+  for (const Bytes8& packed : {Gzip(Bytes8(200'000)), Xz(Bytes8(200'000))}) {
+    EXPECT_EQ(ByteReader(packed, name, 200'000).Read(200'001).size(), 200'000U);
+    ByteReader reader(packed, name, 199'999);
+    EXPECT_EQ(reader.Read(1000).size(), 1000U);
+    ExpectConfigError([&] { reader.Read(199'000); }, "f", "data unpack to more than 199999 bytes");
+  }
+}
+
+TEST(Images, RefusesBadXz) {
+  const Bytes8 packed = Xz(Idx({kImagesMagic, 3, 2, 2}, Counting(12)));
+  Bytes8 damaged = packed;
+  damaged[damaged.size() / 2] ^= 1;
+  Bytes8 trailing = packed;
+  trailing.push_back(0);
+  const std::vector<std::pair<Bytes8, std::string>> cases = {
+      {damaged, "damaged xz data"},
+      {trailing, "goes on after the end of its xz data"},
+      {Prefix(packed, 8), "truncated: the xz data end in the middle"},
+      {Prefix(packed, packed.size() - 1), "truncated: the xz data end in the middle"},
+      {Xz({}), "is empty once unpacked and holds no image"}};
+  for (const auto& [bytes, message] : cases)
+    ExpectConfigError([&] { ParseImages(bytes, "f", 0, kAnyShape); }, "f", message);
+}
+
+constexpr std::size_t kCifarPixels = 3072;
+
+// Records whose pixels are all ten times the label.
+Bytes8 Cifar(const Bytes8& labels) {
+  Bytes8 bytes;
+  for (const std::uint8_t label : labels) {
+    bytes.push_back(label);
+    bytes.insert(bytes.end(), kCifarPixels, static_cast<std::uint8_t>(10 * label));
+  }
+  return bytes;
+}
+
+TEST(Images, ReadsCifarRecords) {
+  const Bytes8 bytes = Cifar({3, 9, 0});
+  for (const auto& [packed, name] : std::vector<std::pair<Bytes8, std::string>>{
+           {bytes, "a.bin"}, {Gzip(bytes), "a.bin.gz"}, {Xz(bytes), "a.bin.xz"}}) {
+    const Images images = ParseImages(packed, name, 0, {3, 32, 32});
+    EXPECT_EQ(images.shape, (mpc::Shape3{3, 32, 32}));
+    EXPECT_EQ(images.count, 3U);
+    EXPECT_EQ(images.pixels.at(0), 30);
+    EXPECT_EQ(images.pixels.at(2 * kCifarPixels - 1), 90);
+    EXPECT_EQ(images.pixels.back(), 0);
+    EXPECT_EQ(ParseImages(packed, name, 2, kAnyShape).count, 2U);
+    EXPECT_EQ(ParseLabels(packed, name, 0, 10), (Bytes8{3, 9, 0}));
+    EXPECT_EQ(ParseLabels(packed, name, 1, 10), (Bytes8{3}));
+    ExpectConfigError([&] { ParseLabels(packed, name, 0, 9); }, name,
+                      "the label of item 1 (counted from 0) is 9, expected 0 to 8");
+    ExpectConfigError(
+        [&] {
+          ParseImages(packed, name, 0, {1, 28, 28});
+        },
+        name, "found 3 x 32 x 32, expected 1 x 28 x 28");
+  }
+  const Bytes8 cut = Prefix(bytes, bytes.size() - 1);
+  for (const Bytes8& file : {cut, Xz(cut)}) {
+    ExpectConfigError([&] { ParseImages(file, "a.bin", 0, kAnyShape); }, "a.bin",
+                      "truncated: found 9218 bytes of records of a label and 3 x 32 x 32 pixels, "
+                      "expected a multiple of 3073");
+  }
+  ExpectConfigError([&] { ParseImages(cut, "a.bin", 1, kAnyShape); }, "a.bin", "truncated");
+  ExpectConfigError([&] { ParseImages(Xz({}), "a.bin", 0, kAnyShape); }, "a.bin", "holds no image");
+}
+
+TEST(Images, ReadsBytesWithoutAHeader) {
+  const Bytes8 bytes = Counting(12);
+  const Images images = ParseImages(Gzip(bytes), "beats.u8.gz", 0, {1, 1, 4});
+  EXPECT_EQ(images.count, 3U);
+  EXPECT_EQ(images.pixels, bytes);
+  EXPECT_EQ(ParseImages(bytes, "beats.u8", 2, {1, 1, 4}).pixels, Prefix(bytes, 8));
+  EXPECT_EQ(ParseLabels(Counting(5), "labels.u8", 0, 5), Counting(5));
+  ExpectConfigError(
+      [&] {
+        ParseImages(bytes, "beats.u8", 0, {1, 1, 5});
+      },
+      "beats.u8", "truncated: found 12 bytes of 1 x 1 x 5 images, expected a multiple of 5");
+  ExpectConfigError([&] { ParseImages(bytes, "beats.u8", 0, kAnyShape); }, "beats.u8",
+                    "only a network's input shape explains");
+  ExpectConfigError([&] { ParseLabels(Counting(5), "labels.u8", 0, 4); }, "labels.u8",
+                    "the label of item 4 (counted from 0) is 4, expected 0 to 3");
+  ExpectConfigError([&] { ParseLabels(Xz({}), "labels.u8", 0, 4); }, "labels.u8", "holds no label");
+}
+
+TEST(Images, PutsFilesTogether) {
+  const ScratchDirectory scratch;
+  const std::string first = scratch.Write("1.bin", Cifar({1, 2})).string();
+  const std::string second = scratch.Write("2.bin.xz", Xz(Cifar({3}))).string();
+  const std::string both = first + "," + second;
+  const LabelledImages all = LoadLabelledImages(both, "", 0, {3, 32, 32}, 10);
+  EXPECT_EQ(all.images.count, 3U);
+  EXPECT_EQ(all.images.pixels.size(), 3 * kCifarPixels);
+  EXPECT_EQ(all.images.pixels.back(), 30);
+  EXPECT_EQ(all.labels, (Bytes8{1, 2, 3}));
+  EXPECT_EQ(LoadLabels(both, 0, 10), all.labels);
+  EXPECT_EQ(LoadLabelledImages(both, both, 0, {3, 32, 32}, 10).labels, all.labels);
+  // A file beyond the limit is not even opened.
+  EXPECT_EQ(LoadImages(first + ",none.bin", 2, kAnyShape).count, 2U);
+  ExpectConfigError([&] { LoadImages(first + ",none.bin", 3, kAnyShape); }, "none.bin",
+                    "No such file");
+  ExpectConfigError([&] { LoadLabelledImages(both, first, 0, kAnyShape, 10); }, first,
+                    "2 labels found, 3 expected, one for each image of " + both);
+  // A limit does not hide it where the files say how many they have.
+  const std::string many = scratch.Write("many.u8", Bytes8(7)).string();
+  ExpectConfigError([&] { LoadLabelledImages(first, many, 1, kAnyShape, 10); }, many,
+                    "7 labels found, 2 expected, one for each image of " + first);
+  ExpectConfigError([&] { LoadLabelledImages(first + "@test:0.5:1", many, 0, kAnyShape, 10); },
+                    many, "7 labels found, 2 expected");
+  const std::string idx = scratch.Write("idx.gz", Gzip(Idx({kLabelsMagic, 3}, {1, 2, 3}))).string();
+  ExpectConfigError([&] { LoadLabelledImages(first, idx, 2, kAnyShape, 10); }, idx,
+                    "3 labels found, 2 expected, one for each image of " + first);
+  EXPECT_EQ(LoadLabelledImages(both, idx, 1, kAnyShape, 10).labels, Bytes8{1});
+  const std::string small = scratch.Write("small", Idx({kImagesMagic, 1, 1, 2}, {8, 9})).string();
+  ExpectConfigError([&] { LoadImages(first + "," + small, 0, kAnyShape); }, small,
+                    "found 1 x 1 x 2, expected 3 x 32 x 32 as in " + first);
+  EXPECT_TRUE(LoadLabelledImages(small, "", 0, kAnyShape, 10).labels.empty());
+  ExpectConfigError([&] { LoadImages(first + ",", 0, kAnyShape); }, first + ",",
+                    "found an empty file name");
+  const std::string odd = scratch.Write("odd,name@test:9", Cifar({5})).string();
+  ExpectConfigError([&] { LoadImages(odd, 0, kAnyShape); }, odd, "found magic");  // one file
+}
+
+TEST(Images, TakesSubsets) {
+  const ScratchDirectory scratch;
+  const std::string images = scratch.Write("i.u8", Counting(100)).string();
+  const std::string labels = scratch.Write("l.u8", Counting(100)).string();
+  const mpc::Shape3 shape{1, 1, 1};
+  const LabelledImages test = LoadLabelledImages(images + "@test:0.2:7", labels, 0, shape, 100);
+  const LabelledImages train = LoadLabelledImages(images + "@train:0.2:7", labels, 0, shape, 100);
+  EXPECT_EQ(test.images.count, 20U);
+  EXPECT_EQ(train.images.count, 80U);
+  EXPECT_EQ(test.images.pixels, test.labels);
+  EXPECT_EQ(train.images.pixels, train.labels);
+  std::set<std::uint8_t> seen(test.labels.begin(), test.labels.end());
+  seen.insert(train.labels.begin(), train.labels.end());
+  EXPECT_EQ(seen.size(), 100U);
+  EXPECT_FALSE(std::is_sorted(test.labels.begin(), test.labels.end()));
+
+  EXPECT_EQ(LoadImages(images + "@test:0.2:7", 5, shape).pixels, Prefix(test.labels, 5));
+  EXPECT_EQ(LoadLabels(labels + "@test:0.2:7", 5, 100), Prefix(test.labels, 5));
+  EXPECT_NE(LoadLabels(labels + "@test:0.2:8", 0, 100), test.labels);
+  ExpectConfigError(
+      [&] { LoadLabelledImages(images + "@test:0.2:7", labels + "@test:0.2:8", 0, shape, 100); },
+      labels + "@test:0.2:8", "its subset is not that of the images");
+  ExpectConfigError([&] { LoadImages(images + "@test:0.001:7", 0, shape); }, images,
+                    "its subset is empty: test part of 100 items");
+  for (const char* bad : {"@test:0:1", "@test:1:1", "@test:nan:1", "@test:0.2",
+                          "@test:0.2:", "@test:0.2:-1", "@test:0.2:1:2", "@train:x:1"}) {
+    ExpectConfigError([&] { LoadImages(images + bad, 0, shape); }, images + bad,
+                      "expected train:PART:SEED or test:PART:SEED");
+  }
+}
+
+// The order of a subset is a promise: files of results name images by it.
+TEST(Images, SubsetsStayTheSame) {
+  EXPECT_EQ(SubsetIndices({true, 0.5, 1}, 10), (std::vector<std::size_t>{5, 7, 6, 8, 4}));
+}
+
+}  // namespace
+}  // namespace tercet::files

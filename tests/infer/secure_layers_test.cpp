@@ -1,0 +1,155 @@
+// Networks of every kind of layer, compiled from random weights, computed securely.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <string>
+#include <tuple>
+
+#include "compile/float_weights.h"
+#include "tercet/compile/compile.h"
+#include "tercet/infer/secure_network.h"
+#include "tercet/mpc/local.h"
+
+namespace tercet::infer {
+namespace {
+
+struct LayersCase {
+  const char* what;
+  std::string layers;
+  bool only_class = false;
+};
+void PrintTo(const LayersCase& c, std::ostream* out) { *out << c.what; }
+
+std::vector<LayersCase> LayersCases() {
+  const std::string conv =
+      R"({"name": "c1", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1},)";
+  const std::string relu = R"({"name": "r1", "type": "relu"},)";
+  const std::string square = R"({"name": "q1", "type": "square"},)";
+  const std::string sign = R"({"name": "s1", "type": "sign"},)";
+  const std::string pool = R"({"name": "p1", "type": "max_pool2d", "kernel": 2},)";
+  const std::string average =
+      R"({"name": "a1", "type": "avg_pool2d", "kernel": 3, "stride": 2, "padding": 1},)";
+  const std::string last = R"({"name": "fc", "type": "linear", "out_features": 5})";
+  const std::string residual = R"(
+      {"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1},
+      {"name": "add2", "type": "add", "from": "r1"},
+      {"name": "r2", "type": "relu"},
+      {"name": "c3", "type": "conv2d", "out_channels": 6, "kernel": 3, "stride": 2, "padding": 1},
+      {"name": "c4", "type": "conv2d", "out_channels": 6, "kernel": 1, "stride": 2, "from": "r2"},
+      {"name": "b4", "type": "batch_norm"},
+      {"name": "add4", "type": "add", "from": "c3"},
+      {"name": "r4", "type": "relu"},)";
+  return {{"relu", conv + relu + last},
+          {"pooled relu", conv + relu + pool + last},
+          {"averaged relu", conv + relu + average + last},
+          {"square", conv + square + last},
+          {"averaged square", conv + square + average + last},
+          {"averaged sign", conv + sign + pool + average + last},
+          {"residuals", conv + relu + residual + last},
+          {"relu at the end", conv + relu + last + R"(, {"name": "r2", "type": "relu"})"},
+          {"the class of relu at the end",
+           conv + relu + last + R"(, {"name": "r2", "type": "relu"})", true},
+          {"the class of sign", conv + sign + pool + last, true},
+          {"the class of relu", conv + relu + last, true}};
+}
+
+class SecureLayers : public testing::TestWithParam<std::tuple<LayersCase, const char*>> {};
+
+TEST_P(SecureLayers, EqualThePlainIntegers) {
+  const auto& [layers, suite] = GetParam();
+  const auto spec = compile::Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", layers.layers);
+  compile::CompileOptions options;
+  options.default_fixed_bits = 24;
+  options.only_class = layers.only_class;
+  const auto network = compile::Compile(compile::Weights(3).FillReal(spec).Network(spec),
+                                        compile::Oracle(), options, nullptr);
+  const auto images = compile::RandomImages(network.net.input.shape, 3, 11);
+  const auto plain = nn::RunPlain(network, compile::Oracle(), images, 0, 3);
+  const mpc::Registry registry = BuiltinProtocols();
+  for (const int helper : {0, 1, 2}) {
+    const mpc::Roles roles{helper, (helper + 1) % 3, (helper + 2) % 3, (helper + 1) % 3};
+    const auto plan =
+        MakePlan(network.net, registry, mpc::ParseSuiteChoice(suite, "test"), roles, 3);
+    mpc::LocalOptions local;
+    local.layers = plan.layers.size();
+    std::mutex mutex;
+    std::vector<std::int64_t> logits;
+    std::uint32_t hops = 0;
+    mpc::RunParties(
+        [&](mpc::Party& party) {
+          SecureNetwork net(party, plan, registry);
+          net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+          auto query = net.Prepare(3);
+          const auto input = nn::QuantiseInput(network.net.input, images, 0, 3);
+          const auto result =
+              net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
+          const std::lock_guard lock(mutex);
+          if (party.Id() == plan.roles.receiver) logits = result;
+          hops = std::max(hops, net.OnlineHops());
+        },
+        local);
+    EXPECT_EQ(logits, plain) << "helper " << helper;
+    EXPECT_EQ(hops, plan.Total().OnlineHops()) << "helper " << helper;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
+                         testing::Combine(testing::ValuesIn(LayersCases()),
+                                          testing::Values("lut", "fss", "aby3")));
+
+// A residual's factor is a weight: shared once, and of use in a later session.
+TEST(SecureShortcut, SharesItsFactor) {
+  std::string residual;
+  for (const auto& each : LayersCases())
+    if (each.what == std::string("residuals")) residual = each.layers;
+  const auto spec = compile::Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", residual);
+  compile::CompileOptions options;
+  options.default_fixed_bits = 24;
+  const auto network = compile::Compile(compile::Weights(3).FillReal(spec).Network(spec),
+                                        compile::Oracle(), options, nullptr);
+  ASSERT_TRUE(network.net.layers[1].shortcut && !network.net.layers[1].shortcut->linear);
+  ASSERT_EQ(network.weights[1].shortcut.size(), 1U);
+  const mpc::Registry registry = BuiltinProtocols();
+  const auto plan = MakePlan(network.net, registry, mpc::ParseSuiteChoice("lut", "test"), {}, 2);
+  mpc::LocalOptions local;
+  local.layers = plan.layers.size();
+  std::array<SecureNetwork::ModelShares, 3> shares;
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        SecureNetwork net(party, plan, registry);
+        shares[static_cast<std::size_t>(party.Id())] =
+            net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+      },
+      local);
+  std::uint32_t sum = 0;
+  for (const auto& share : shares) {
+    const auto& factor = share.layers[1].shortcut;
+    EXPECT_EQ(factor.mine.Rows(), 1U);
+    EXPECT_EQ(factor.mine.Cols(), 1U);
+    sum += factor.mine.As<std::uint32_t>().data()[0];
+  }
+  const std::uint32_t mask = (1U << plan.layers[1].activation.ring_bits) - 1;
+  EXPECT_EQ(sum & mask, static_cast<std::uint32_t>(network.weights[1].shortcut[0]) & mask);
+
+  const auto images = compile::RandomImages(network.net.input.shape, 2, 11);
+  std::mutex mutex;
+  std::vector<std::int64_t> logits;
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        SecureNetwork net(party, plan, registry);
+        net.UseModel(shares[static_cast<std::size_t>(party.Id())], "model");
+        auto query = net.Prepare(2);
+        const auto input = nn::QuantiseInput(network.net.input, images, 0, 2);
+        const auto result =
+            net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
+        const std::lock_guard lock(mutex);
+        if (party.Id() == plan.roles.receiver) logits = result;
+      },
+      local);
+  EXPECT_EQ(logits, nn::RunPlain(network, compile::Oracle(), images, 0, 2));
+}
+
+}  // namespace
+}  // namespace tercet::infer
