@@ -151,7 +151,7 @@ def parse_tensors(data):
 
 
 def content_digest(tensors, metadata):
-    """What `tercet.sha256` holds; see include/tercet/nn/tensor_file.h."""
+    """What `tercet.sha256` holds; see include/tercet/files/tensor_file.h."""
     lines = []
     for key in sorted(metadata):
         if key != "tercet.sha256":

@@ -9,7 +9,7 @@
 
 /// What a model says of itself in public: to the other parties, in a compiled file, in material.
 /// All else that is public follows from the architecture (Architecture), which each party has from
-/// its own JSON. The text is JSON; tests/nn/announcement_test.cpp lists its fields and what each
+/// its own JSON. The text is JSON; tests/compile/announcement_test.cpp lists its fields and what each
 /// tells. All functions are thread safe.
 namespace tercet::compile {
 
