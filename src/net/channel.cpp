@@ -149,10 +149,9 @@ int VerifyPinned(X509_STORE_CTX* store, void* pins) {
       static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
   auto* refusal = static_cast<std::string*>(SSL_get_ex_data(ssl, RefusalIndex()));
   try {
-    using namespace std::chrono;
-    auto [error, text] =
-        CheckPinned(crypto::Describe(X509_STORE_CTX_get0_cert(store)),
-                    *static_cast<const Pins*>(pins), time_point_cast<seconds>(system_clock::now()));
+    auto [error, text] = CheckPinned(
+        crypto::Describe(X509_STORE_CTX_get0_cert(store)), *static_cast<const Pins*>(pins),
+        std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now()));
     X509_STORE_CTX_set_error(store, error);
     *refusal = std::move(text);
     return error == X509_V_OK ? 1 : 0;
@@ -238,7 +237,7 @@ void Require(const std::error_code& error, const std::filesystem::path& path,
 
 std::shared_ptr<asio::ssl::context> MakeTlsContext(const TlsFiles& files) {
   const auto pinned = std::make_shared<PinnedContext>();
-  const std::shared_ptr<asio::ssl::context> context(pinned, &pinned->context);
+  std::shared_ptr<asio::ssl::context> context(pinned, &pinned->context);
   SSL_CTX* raw = context->native_handle();
   TERCET_CHECK(SSL_CTX_set_min_proto_version(raw, TLS1_3_VERSION) == 1 &&
                    SSL_CTX_set_max_proto_version(raw, TLS1_3_VERSION) == 1 &&

@@ -439,7 +439,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     // cancelled.
     auto self = shared_from_this();
     auto slot = std::make_shared<std::weak_ptr<Greeting>>();
-    const auto greeting =
+    auto greeting =
         std::make_shared<Greeting>(io_, MakeChannel(std::move(socket), tls_.get()), client,
                                    options_.party, std::move(expected), options_.agreement, limit,
                                    [self, slot, done = std::move(done)](Greeting::Outcome outcome) {
