@@ -80,8 +80,10 @@ Int128 OutputMax(const nn::PublicLayer& layer, const Interval& values, const std
     const Int128 low = divided(values.low), high = divided(values.high);
     max = std::max(Product(low, low, where), Product(high, high, where));
   }
-  if (layer.sum_pool)
-    max = Product(max, static_cast<Int128>(layer.sum_pool->kernel * layer.sum_pool->kernel), where);
+  if (layer.sum_pool) {
+    const Int128 kernel = layer.sum_pool->kernel;
+    max = Product(max, kernel * kernel, where);
+  }
   return max;
 }
 

@@ -565,7 +565,7 @@ std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigne
   }
   if (range <= 0) range = std::exp2(bits - 1) - 1;  // a scale of 1
   const double most = (std::exp2(bits - 1) - 1) / range;
-  const std::optional<QuantisedLayer> on_grid = OnGrid(layer, most, bits, target);
+  std::optional<QuantisedLayer> on_grid = OnGrid(layer, most, bits, target);
   if (on_grid && on_grid->error == 0) return on_grid;
   // Rounding may exceed the width of the reals a little; towards zero everything rounds to zero.
   for (double scale = most;; scale *= 1 - 1.0 / 256) {

@@ -264,6 +264,7 @@ nn::PublicNetwork ChooseSuites(const nn::PublicNetwork& network, const mpc::Regi
     return MakePlan(named, registry, {}, roles, batch);
   };
   std::vector<std::string> fronts;
+  fronts.reserve(choices.size());
   for (const auto& names : choices) fronts.push_back(names.front());
 
   const auto first = plan_with(fronts);

@@ -109,7 +109,8 @@ int CheckLayers(const nn::FloatNetwork& network, const files::Images& images,
   }
   Print("{}", table.Render(report::Utf8Locale()));
   std::vector<std::string> unknown;
-  for (const auto& [name, unused] : reference.tensors) {
+  for (const auto& entry : reference.tensors) {
+    const auto& name = entry.first;
     if (name != "output" && std::none_of(differences.begin(), differences.end(),
                                          [&](const auto& d) { return d.layer == name; }))
       unknown.push_back(name);

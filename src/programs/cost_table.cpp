@@ -189,7 +189,7 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
   ordered_json layers = ordered_json::array();
   const auto hops = plan.OnlineHops();
   auto add = [&](const std::string& name, const std::string& type, const mpc::Cost& cost,
-                 ordered_json more) {
+                 const ordered_json& more) {
     ordered_json layer{{"name", name}, {"type", type}};
     layer.update(more);
     layer.update(CostToJson(cost, hops[layers.size()]));
