@@ -26,7 +26,7 @@ struct Options {
   std::vector<std::string> links{"none"};
   std::vector<std::size_t> batches{1, 128};
   std::vector<double> round_trips;
-  std::string markdown, csv, json, charts;
+  std::string markdown, csv, json;
 };
 
 void MeasureTable(const Options& options) {
@@ -41,12 +41,8 @@ void MeasureTable(const Options& options) {
   Predict(options.run, rows);
   const std::string table = ToMarkdown(rows) + "\n" + Conditions(options.run, rows) + "\n";
   Print("{}", table);
-  std::vector<std::pair<std::string, std::string>> files{
+  const std::vector<std::pair<std::string, std::string>> files{
       {options.markdown, table}, {options.csv, ToCsv(rows)}, {options.json, ToJson(rows)}};
-  if (!options.charts.empty())
-    for (const auto batch : options.batches)
-      files.emplace_back(fmt::format("{}/queries-batch{}.svg", options.charts, batch),
-                         ToChart(rows, batch, batch > 1));
   std::vector<tercet::Output> outputs;
   for (const auto& [file, text] : files)
     if (!file.empty()) outputs.push_back({file, text});
@@ -81,7 +77,7 @@ int Main(int argc, char** argv) {
       "milliseconds and kilobytes per image,\n"
       "median (least-most) over the repetitions, offline and online apart, at the slowest party. "
       "With link none among the links, times\n"
-      "on the others are predicted from it."};
+      "on the others are predicted from it. scripts/plot draws the CSV or JSON."};
   app.add_option("--images", options.run.images, "images, IDX")
       ->required()
       ->check(CLI::ExistingFile);
@@ -121,8 +117,6 @@ int Main(int argc, char** argv) {
   app.add_option("--markdown", options.markdown, "also write the table to this file");
   app.add_option("--csv", options.csv, "also write the figures to this file");
   app.add_option("--json", options.json, "also write the figures to this file");
-  app.add_option("--charts", options.charts, "folder to write a bar chart (SVG) a batch size to")
-      ->check(CLI::ExistingDirectory);
   return ParseAndRun(app, argc, argv, [&] {
     for (const auto& [option, file] : {std::pair{"--markdown", options.markdown},
                                        {"--csv", options.csv},

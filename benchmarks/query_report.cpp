@@ -3,12 +3,8 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <ctime>
-#include <limits>
 #include <nlohmann/json.hpp>
-
-#include "tercet/report/chart.h"
 
 namespace tercet::benchmarks {
 namespace {
@@ -23,14 +19,6 @@ std::string Predicted(const std::optional<double>& ms) {
 
 nlohmann::json Numbers(const Spread& s) {
   return {{"min", s.least}, {"median", s.median}, {"max", s.most}};
-}
-
-// The position of `text`, appended when it is new.
-std::size_t IndexOf(std::vector<std::string>& list, const std::string& text) {
-  const auto found = std::find(list.begin(), list.end(), text);
-  if (found != list.end()) return static_cast<std::size_t>(found - list.begin());
-  list.push_back(text);
-  return list.size() - 1;
 }
 
 }  // namespace
@@ -98,30 +86,6 @@ std::string ToJson(const std::vector<Row>& rows) {
     list.back()["predicted_online_ms"] = *row.predicted_online_ms;
   }
   return list.dump(1) + "\n";
-}
-
-std::string ToChart(const std::vector<Row>& rows, std::size_t batch, bool total) {
-  report::BarChart chart;
-  chart.title =
-      fmt::format("{} time of an image, batch {}", total ? "Offline and online" : "Online", batch);
-  chart.y = {.label = "time (ms)", .scale = report::AxisScale::kLog};
-  chart.width = 1100;
-  std::vector<std::string> suites;
-  for (const auto& row : rows) {
-    if (row.setting.batch != batch) continue;
-    IndexOf(chart.groups, row.setting.network + " " + row.setting.link);
-    IndexOf(suites, row.setting.suite);
-  }
-  for (const auto& suite : suites)
-    chart.series.push_back({suite, std::vector<double>(chart.groups.size(),
-                                                       std::numeric_limits<double>::quiet_NaN())});
-  for (const auto& row : rows) {
-    if (row.setting.batch != batch) continue;
-    const std::size_t group = IndexOf(chart.groups, row.setting.network + " " + row.setting.link);
-    chart.series[IndexOf(suites, row.setting.suite)].values[group] =
-        (total ? row.total_ms : row.online_ms).median;
-  }
-  return report::ToSvg(chart);
 }
 
 }  // namespace tercet::benchmarks

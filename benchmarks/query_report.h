@@ -15,8 +15,4 @@ std::string ToMarkdown(const std::vector<Row>& rows);
 std::string ToCsv(const std::vector<Row>& rows);
 std::string ToJson(const std::vector<Row>& rows);
 
-/// Bars of the rows of one batch size, grouped by network and link, one series a suite: the online
-/// time of an image, or with `total` offline and online together. SVG.
-std::string ToChart(const std::vector<Row>& rows, std::size_t batch, bool total);
-
 }  // namespace tercet::benchmarks

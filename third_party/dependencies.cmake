@@ -47,7 +47,6 @@ if(TERCET_BUILD_TESTS)
   FetchContent_Declare(googletest GIT_REPOSITORY https://github.com/google/googletest.git
     GIT_TAG release-1.12.1 GIT_SHALLOW ON FIND_PACKAGE_ARGS NAMES GTest)
   FetchContent_MakeAvailable(googletest)
-  find_package(EXPAT REQUIRED)
 endif()
 if(TERCET_BUILD_BENCHMARKS)
   set(BENCHMARK_ENABLE_TESTING OFF)

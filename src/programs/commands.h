@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <string>
 
 namespace tercet::programs {
 
@@ -17,5 +18,9 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen);
 void AddCertificateCommand(CLI::App& app, Chosen& chosen);
 void AddSuitesCommand(CLI::App& app, Chosen& chosen);
 void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen);
+/// Stands for the command of an optional room that this build lacks: says in the help that it is
+/// missing, and throws UnsupportedError with the remedy when it is run.
+void AddMissingCommand(CLI::App& app, Chosen& chosen, const std::string& name,
+                       const std::string& what, const std::string& remedy);
 
 }  // namespace tercet::programs

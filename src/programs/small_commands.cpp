@@ -202,4 +202,16 @@ void AddSuitesCommand(CLI::App& app, Chosen& chosen) {
   command->callback([&chosen] { chosen = ListSuites; });
 }
 
+void AddMissingCommand(CLI::App& app, Chosen& chosen, const std::string& name,
+                       const std::string& what, const std::string& remedy) {
+  auto* command = app.add_subcommand(name, what + " (not part of this build)");
+  command->allow_extras();
+  command->callback([=, &chosen] {
+    chosen = [=]() -> int {
+      throw UnsupportedError(
+          fmt::format("this tercet was built without `{}`: {} and build again", name, remedy));
+    };
+  });
+}
+
 }  // namespace tercet::programs

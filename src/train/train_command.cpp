@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <array>
 #include <cmath>
 #include <fstream>
 #include <functional>
@@ -16,10 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "programs/failure.h"
 #include "programs/output.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
-#include "tercet/report/chart.h"
 #include "train/config.h"
 #include "train/train.h"
 
@@ -89,27 +88,6 @@ ordered_json DescribeMachine() {
           {"libtorch", LibtorchVersion()}};
 }
 
-std::string Curves(const std::string& title, const std::vector<EpochRecord>& history) {
-  report::Series loss{"training", {}, {}};
-  report::Series training{"training", {}, {}};
-  report::Series held_out{"held out", {}, {}};
-  for (std::size_t i = 0; i < history.size(); ++i) {
-    for (report::Series* series : {&loss, &training, &held_out})
-      series->x.push_back(static_cast<double>(i + 1));
-    loss.y.push_back(history[i].loss);
-    training.y.push_back(100 * history[i].accuracy);
-    held_out.y.push_back(100 * history[i].validation_accuracy);
-  }
-  const std::vector<report::LineChart> charts = {
-      {.title = title, .x = {}, .y = {"loss"}, .series = {loss}, .height = 260},
-      {.title = "",
-       .x = {"epoch"},
-       .y = {"accuracy (%)"},
-       .series = {training, held_out},
-       .height = 260}};
-  return report::ToSvg(charts);
-}
-
 ordered_json Describe(const std::vector<EpochRecord>& history) {
   ordered_json epochs = ordered_json::array();
   for (std::size_t i = 0; i < history.size(); ++i) {
@@ -125,7 +103,7 @@ ordered_json Describe(const std::vector<EpochRecord>& history) {
   return epochs;
 }
 
-void RunCommand(const Arguments& arguments) {
+int RunCommand(const Arguments& arguments) {
   TrainConfig config;
   if (IsTrainConfig(arguments.file)) {
     config = LoadTrainConfig(arguments.file);
@@ -138,18 +116,12 @@ void RunCommand(const Arguments& arguments) {
 
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   ordered_json log = {{"options", Describe(options)}, {"machine", DescribeMachine()}};
-  std::filesystem::path chart = config.log;
-  chart.replace_extension(".svg");
-  if (!config.log.empty())
-    for (const auto& file : {config.log, chart}) CheckWritable(file, "--log");
+  if (!config.log.empty()) CheckWritable(config.log, "--log");
   // Rewritten after every epoch, so that an interrupted run has its log too.
   const auto write_log = [&](const std::vector<EpochRecord>& history) {
     if (config.log.empty()) return;
     log["epochs"] = Describe(history);
-    const std::string text = log.dump(2) + '\n',
-                      curves = Curves(options.out.stem().string(), history);
-    const std::array outputs{Output{config.log, text}, Output{chart, curves}};
-    WriteFiles(outputs);
+    WriteFile(config.log, log.dump(2) + '\n');
   };
   const auto on_progress = [&](const TrainProgress& progress) {
     Print(progress, terminal);
@@ -165,6 +137,7 @@ void RunCommand(const Arguments& arguments) {
   if (result.test_accuracy) log["test_accuracy"] = *result.test_accuracy;
   log["seconds"] = result.seconds;
   write_log(result.epochs);
+  return programs::kExitOk;
 }
 
 template <class T>
@@ -176,7 +149,7 @@ CLI::CheckedTransformer ByName(const std::vector<T>& choices) {
 
 }  // namespace
 
-void AddTrainCommand(CLI::App& app) {
+void AddTrainCommand(CLI::App& app, programs::Chosen& chosen) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("train", "Train a network in the clear");
   command
@@ -258,13 +231,14 @@ void AddTrainCommand(CLI::App& app) {
   remember(resume, &O::resume);
   CLI::Option* log = command->add_option(
       "--log", arguments->flags.log,
-      "JSON log to write; beside it an SVG (.svg) of loss and accuracy over the epochs");
+      "JSON log to write, with every epoch; scripts/plot draws its loss and accuracies");
   arguments->given.emplace_back([log, flags = &arguments->flags](TrainConfig& config) {
     if (log->count() > 0) config.log = flags->log;
   });
   teacher->needs(weights);
   weights->needs(teacher);
-  command->callback([arguments] { RunCommand(*arguments); });
+  command->callback(
+      [arguments, &chosen] { chosen = [arguments] { return RunCommand(*arguments); }; });
 }
 
 }  // namespace tercet::train

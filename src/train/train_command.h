@@ -1,17 +1,14 @@
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "programs/commands.h"
 
 namespace tercet::train {
 
-/// Adds the subcommand `train` to `app`: `train NETWORK.json OPTIONS` or `train CONFIG.json`, where
-/// options override what the configuration says. Parsing it runs the training, prints its progress
-/// to standard output (a line that is rewritten on a terminal, a line per epoch elsewhere) and,
-/// with
-/// --log, keeps a JSON log (options, machine, every epoch) and a chart of it, both up to date after
-/// every epoch. Errors leave the parse as the exceptions of tercet/base/error.h.
-void AddTrainCommand(CLI::App& app);
+/// Adds the subcommand `train` to `app`, as the programs' own commands are added: `train
+/// NETWORK.json OPTIONS` or `train CONFIG.json`, where options override what the configuration
+/// says. It prints its progress to standard output (a line that is rewritten on a terminal, a line
+/// per epoch elsewhere) and, with --log, keeps a JSON log (options, machine, every epoch) that is
+/// up to date after every epoch.
+void AddTrainCommand(CLI::App& app, programs::Chosen& chosen);
 
 }  // namespace tercet::train

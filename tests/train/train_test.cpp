@@ -12,6 +12,7 @@
 #include <random>
 #include <sstream>
 
+#include "programs/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/files/tensor_file.h"
 #include "train/config.h"
@@ -425,12 +426,18 @@ TEST_F(TrainTest, RejectsLabelsOfAnotherLength) {
   EXPECT_THAT(Failure(), AllOf(HasSubstr("labels"), HasSubstr("3 labels found, 480 expected")));
 }
 
-TEST_F(TrainTest, CommandTrainsAndLogs) {
+void RunCommand(const std::string& arguments) {
   CLI::App app;
-  AddTrainCommand(app);
+  programs::Chosen chosen;
+  AddTrainCommand(app, chosen);
+  app.parse(arguments);
+  EXPECT_EQ(chosen(), programs::kExitOk);
+}
+
+TEST_F(TrainTest, CommandTrainsAndLogs) {
   const fs::path log = folder_ / "log.json";
   testing::internal::CaptureStdout();
-  app.parse(
+  RunCommand(
       fmt::format("train {} --images {} --labels {} --test-images {} --test-labels {} "
                   "--out {} --log {} --epochs 2 --batch-size 32 --validation 96 --lr 0.01 "
                   "--no-augment --seed 3",
@@ -447,29 +454,23 @@ TEST_F(TrainTest, CommandTrainsAndLogs) {
     EXPECT_TRUE(written.at("epochs").at(1).contains(key)) << key;
   for (const char* key : {"processor", "cores", "cuda", "libtorch"})
     EXPECT_TRUE(written.at("machine").contains(key)) << key;
-  EXPECT_THAT(Bytes(folder_ / "log.svg"), AllOf(HasSubstr("<svg"), HasSubstr("held out")));
   EXPECT_TRUE(written.contains("test_accuracy"));
   EXPECT_TRUE(fs::exists(options_.out));
 }
 
 TEST_F(TrainTest, CommandRejectsIncompleteArguments) {
-  const auto parse = [](const std::string& arguments) {
-    CLI::App app;
-    AddTrainCommand(app);
-    app.parse(arguments);
-  };
-  EXPECT_THROW(parse("train"), CLI::RequiredError);
+  EXPECT_THROW(RunCommand("train"), CLI::RequiredError);
   // Before anything is trained, or even read.
   EXPECT_THAT(
-      [&] { parse("train net.json --images i --out o --log " + (folder_ / "no/l").string()); },
+      [&] { RunCommand("train net.json --images i --out o --log " + (folder_ / "no/l").string()); },
       testing::ThrowsMessage<ConfigError>(
           AllOf(testing::StartsWith("--log: "), HasSubstr("no: No such file"))));
-  EXPECT_THROW(parse("train net.json --images i --labels l --out o --test-labels t"),
+  EXPECT_THROW(RunCommand("train net.json --images i --labels l --out o --test-labels t"),
                CLI::RequiresError);
-  EXPECT_THROW(parse("train net.json --images i --teacher t"), CLI::RequiresError);
-  EXPECT_THROW(parse("train net.json --images i --optimizer adagrad"), CLI::ValidationError);
+  EXPECT_THROW(RunCommand("train net.json --images i --teacher t"), CLI::RequiresError);
+  EXPECT_THROW(RunCommand("train net.json --images i --optimizer adagrad"), CLI::ValidationError);
   try {
-    parse("train net.json --labels l --out o");
+    RunCommand("train net.json --labels l --out o");
     FAIL() << "expected a ConfigError";
   } catch (const ConfigError& error) {
     EXPECT_EQ(error.Place(), "--images");
@@ -584,11 +585,9 @@ TEST_F(TrainTest, OptionsOverrideTheConfiguration) {
   document["threads"] = 1;
   document["device"] = "cpu";
   Write(folder_ / "config.json", document.dump());
-  CLI::App app;
-  AddTrainCommand(app);
   testing::internal::CaptureStdout();
-  app.parse(fmt::format("train {} --epochs 3 --out {} --augmentation none",
-                        (folder_ / "config.json").string(), options_.out.string()));
+  RunCommand(fmt::format("train {} --epochs 3 --out {} --augmentation none",
+                         (folder_ / "config.json").string(), options_.out.string()));
   testing::internal::GetCapturedStdout();
   EXPECT_TRUE(fs::exists(options_.out));
   const nlohmann::json written = nlohmann::json::parse(Bytes(folder_ / "log.json"));

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""scripts/plot draws what the programs write. Exit status 77 (skipped) where no Python here has matplotlib."""
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as xml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TABLE = ROOT / "benchmarks/results/queries.csv"
+LOG = ROOT / "nets/logs/cifarnet2.log.json"
+
+
+def has_matplotlib(python):
+    try:
+        return subprocess.run([python, "-c", "import matplotlib"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+PYTHON = next((p for p in (sys.executable, "/usr/bin/python3") if has_matplotlib(p)), None)
+
+
+class PlotTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def plot(self, *arguments):
+        return subprocess.run([PYTHON, ROOT / "scripts/plot", *arguments], capture_output=True, text=True)
+
+    def written(self, name, text):
+        (self.folder / name).write_text(text)
+        return self.folder / name
+
+    def texts(self, name):
+        return [e.text for e in xml.parse(self.folder / name).iter("{http://www.w3.org/2000/svg}text")]
+
+    def test_tables_become_bars_of_each_batch_size(self):
+        result = self.plot(TABLE, "--out", self.folder)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stdout.split(), [str(self.folder / f"queries-batch{b}.svg") for b in (1, 128)])
+        for name, title in (("queries-batch1.svg", "Online time of an image, batch 1"),
+                            ("queries-batch128.svg", "Offline and online time of an image, batch 128")):
+            for text in (title, "time (ms)", "mnistnet3", "wan", "lut", "cbnn", "auto"):
+                self.assertIn(text, self.texts(name))
+
+    def test_json_of_a_table_gives_the_same_picture_as_its_csv(self):
+        rows = [{**row, "batch": int(row["batch"])} for row in csv.DictReader(TABLE.open())]
+        for row in rows:
+            for key in ("online_ms", "total_ms"):
+                row[key] = {"min": 0, "median": float(row[key]), "max": 1e9}
+        other = self.folder / "json"
+        other.mkdir()
+        self.plot(TABLE, "--out", self.folder)
+        result = self.plot(self.written("queries.json", json.dumps(rows)), "--out", other)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual((other / "queries-batch1.svg").read_text(), (self.folder / "queries-batch1.svg").read_text())
+
+    def test_logs_become_curves_beside_them(self):
+        log = self.written("some.log.json", LOG.read_text())
+        result = self.plot(log)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for text in ("cifarnet2", "loss", "accuracy (%)", "training", "held out", "epoch"):
+            self.assertIn(text, self.texts("some.log.svg"))
+
+    def test_errors_name_file_and_problem(self):
+        for name, text, problem in (
+                ("syntax.json", "{", "Expecting property name"),
+                ("other.json", '{"layers": []}', "'epochs' is missing"),
+                ("early.json", '{"options": {"out": "x"}, "epochs": []}', "no epoch in it yet"),
+                ("other.csv", "a,b\n1,2\n", "'batch' is missing"),
+                ("empty.csv", "network,batch\n", "no row in it"),
+                ("number.csv", "network,suite,link,batch,online_ms\nn,s,l,1,fast\n", "'fast'")):
+            with self.subTest(name):
+                result = self.plot(self.written(name, text))
+                self.assertEqual(result.returncode, 1)
+                self.assertIn(f"scripts/plot: {self.folder / name}: ", result.stderr)
+                self.assertIn(problem, result.stderr)
+                self.assertNotIn("Traceback", result.stderr)
+        self.assertIn("No such file", self.plot(self.folder / "absent.csv").stderr)
+        self.assertEqual(self.plot(TABLE, "--out", TABLE).returncode, 2)
+
+
+if __name__ == "__main__":
+    if PYTHON is None:
+        print("skipped: no Python with matplotlib")
+        sys.exit(77)
+    unittest.main()
