@@ -47,16 +47,16 @@ mpc::ActivationSpec SpecOf(const Kind& kind, const mpc::Suite& suite, std::size_
   if (kind.pool) spec.pool = mpc::PoolShape{2, 2};
   spec.value_bits = kind.value_bits;
   spec.out_bits = kind.out_bits;
-  spec.ring_bits = suite.RingBits(spec.value_bits);
   spec.batch = batch;
   spec.dealt = false;
+  spec.ring_bits = suite.RingBits(spec);
   return spec;
 }
 
 bool Has(const std::string& name, const Kind& kind) {
   try {
     const auto& suite = Protocols().FindSuite(name);
-    suite.Check(SpecOf(kind, suite, 1), {name, {}});
+    suite.Plan(SpecOf(kind, suite, 1), {name, {}}, {});
   } catch (const UnsupportedError&) {
     return false;
   }
@@ -66,14 +66,13 @@ bool Has(const std::string& name, const Kind& kind) {
 void Layer(benchmark::State& state, const std::string& name, const Kind& kind) {
   const auto& suite = Protocols().FindSuite(name);
   const auto spec = SpecOf(kind, suite, static_cast<std::size_t>(state.range(0)));
-  const mpc::SuiteChoice choice{name, {}};
-  const mpc::Roles roles;
+  const auto plan = suite.Plan(spec, {name, {}}, {});
   std::array<std::array<double, 2>, 3> seconds{};
   std::array<std::vector<double>, 3> queries;
   const auto rounds = static_cast<std::size_t>(state.max_iterations);
   mpc::RunParties([&](mpc::Party& party) {
     const auto id = static_cast<std::size_t>(party.Id());
-    const auto activation = suite.Create(party, spec, choice, roles);
+    const auto activation = plan.make(party);
     ring::DispatchWord(spec.ring_bits, [&](auto word) {
       using W = decltype(word);
       std::mt19937_64 rng(id);
@@ -85,7 +84,7 @@ void Layer(benchmark::State& state, const std::string& name, const Kind& kind) {
         const auto start = Clock::now();
         mpc::Context offline(party, mpc::Phase::kOffline), online(party, mpc::Phase::kOnline);
         offline.Enter(1, "act");
-        auto prepared = activation->Prepare(offline, spec.batch, nullptr);
+        auto prepared = activation->Prepare(offline, spec.batch);
         const std::chrono::duration<double> offline_time = Clock::now() - start;
         mpc::Meet(party);
         const auto middle = Clock::now();

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "crypto/openssl_handles.h"
+#include "tercet/base/party_id.h"
 
 namespace tercet::crypto {
 namespace {
@@ -141,7 +142,7 @@ KeyRing::KeyRing(int party, PrfKey mine, PrfKey next, DrawObserver* observer)
   TERCET_CHECK(party >= 0 && party < 3, "party {} is not in 0..2", party);
 }
 
-bool KeyRing::Holds(int key) const { return key == party_ || key == (party_ + 1) % 3; }
+bool KeyRing::Holds(int key) const { return key == party_ || key == NextParty(party_); }
 
 PrfStream KeyRing::Open(int key, std::string_view purpose) {
   TERCET_CHECK(Holds(key), "party {} does not hold key {} (asked for {})", party_, key, purpose);

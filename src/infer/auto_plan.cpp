@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "infer/plan_layer.h"
-#include "tercet/mpc/activation.h"
 
 namespace tercet::infer {
 namespace {
@@ -86,8 +85,8 @@ ComputeModel ModelOf(const PlannedLayer& planned, const std::vector<Candidate>& 
   const auto text = planned.suite.Text();
   for (const auto& candidate : candidates)
     if (candidate.suite.Text() == text)
-      return planned.activation.kind == mpc::ActivationKind::kSign ? candidate.compute
-                                                                   : candidate.fixed_point;
+      return planned.activation.kind == mpc::ActivationKind::kSign ? candidate.compute.sign
+                                                                   : candidate.compute.fixed_point;
   return {};
 }
 
@@ -162,8 +161,8 @@ bool Serves(const mpc::Registry& registry, const Candidate& candidate, const nn:
   spec.out_bits = spec.OutputBits();
   const auto& suite = registry.FindSuite(candidate.suite.name);
   try {
-    spec.ring_bits = mpc::ActivationRingBits(suite, spec);
-    mpc::CheckActivation(suite, spec, candidate.suite);
+    spec.ring_bits = suite.RingBits(spec);
+    suite.Plan(spec, candidate.suite, {});
   } catch (const UnsupportedError&) {
     return false;
   }
@@ -186,6 +185,27 @@ void Prune(std::vector<Label>& labels, Objective objective) {
 }
 
 }  // namespace
+
+std::vector<Candidate> AutoCandidates(const mpc::Registry& registry) {
+  std::vector<std::pair<bool, Candidate>> all;  // whether the helper has to stay
+  for (const auto& name : registry.SuiteNames()) {
+    const auto& suite = registry.FindSuite(name);
+    const auto& info = suite.Info();
+    if (!info.is_private || !info.exact) continue;
+    for (const auto& variant : info.variants)
+      if (variant.figures)
+        all.push_back({!info.dealt_output, {suite.Choice(variant), *variant.figures}});
+  }
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+    const auto rank = [](const auto& entry) {
+      return std::pair(entry.first, entry.second.compute.sign.online_ns);
+    };
+    return rank(a) < rank(b);
+  });
+  std::vector<Candidate> candidates;
+  for (auto& [stays, candidate] : all) candidates.push_back(std::move(candidate));
+  return candidates;
+}
 
 Objective ParseObjective(const std::string& text, const std::string& place) {
   if (text == "online") return Objective::kOnline;

@@ -5,7 +5,6 @@
 #include "infer/plan_layer.h"
 #include "mpc/hops.h"
 #include "tercet/crypto/certificates.h"
-#include "tercet/mpc/activation.h"
 #include "tercet/ring/pack.h"
 
 namespace tercet::infer {
@@ -62,6 +61,10 @@ std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
     if (!info.is_private)
       warnings.push_back(fmt::format("layer {} uses suite {}, which is NOT private: {}",
                                      layer.layer.name, info.name, info.leaks));
+    if (layer.tolerance > 0)
+      warnings.push_back(
+          fmt::format("layer {} uses suite {}, which is not exact: its outputs may be off by {}",
+                      layer.layer.name, info.name, layer.tolerance));
   }
   return warnings;
 }
@@ -109,7 +112,7 @@ PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& reg
   if (!planned.Activates()) return planned;
   planned.suite =
       layer.suite.empty() ? suite : mpc::ParseSuiteChoice(layer.suite, "layer " + layer.name);
-  spec.ring_bits = mpc::ActivationRingBits(registry.FindSuite(planned.suite.name), spec);
+  spec.ring_bits = registry.FindSuite(planned.suite.name).RingBits(spec);
   return planned;
 }
 
@@ -120,9 +123,11 @@ void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc
   if (!planned.Activates()) return;
   spec.out_bits = out_bits;
   const auto& chosen = registry.FindSuite(planned.suite.name);
-  mpc::CheckActivation(chosen, spec, planned.suite);
+  auto plan = chosen.Plan(spec, planned.suite, roles);
   planned.dealt_output = chosen.Info().dealt_output;
-  planned.cost = mpc::ActivationCosts(chosen, spec, planned.suite, roles);
+  planned.cost = std::move(plan.cost);
+  planned.make = std::move(plan.make);
+  planned.tolerance = plan.tolerance;
 }
 
 Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,

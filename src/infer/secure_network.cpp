@@ -4,7 +4,7 @@
 
 #include "nn/sum_windows.h"
 #include "tercet/infer/memory.h"
-#include "tercet/mpc/activation.h"
+#include "tercet/mpc/dealer.h"
 
 namespace tercet::infer {
 namespace {
@@ -156,9 +156,7 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
       output_(party, plan.roles.helper, plan.roles.receiver, plan.DealtResult()) {
   for (const auto& planned : plan_.layers) {
     Layer layer;
-    if (planned.Activates())
-      layer.activation = mpc::MakeActivation(registry.FindSuite(planned.suite.name), party,
-                                             planned.activation, planned.suite, plan_.roles);
+    if (planned.make) layer.activation = planned.make(party);
     last_use_.push_back(layers_.size());
     if (planned.layer.shortcut) last_use_.at(planned.layer.shortcut->from) = layers_.size();
     layers_.push_back(std::move(layer));
@@ -263,8 +261,9 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
     const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
     const AnyMatrix* result = z;
     if (planned.Activates()) {
-      layer.prepared = layers_[k].activation->Prepare(ctx, batch, z);
-      result = helper && planned.dealt_output ? &layer.prepared.known.mine : nullptr;
+      layer.correlation = mpc::PrepareAny(*layers_[k].activation, ctx, batch, z);
+      result =
+          helper && planned.dealt_output ? &mpc::KnownOf(layer.correlation.get()).mine : nullptr;
     }
     ctx.Leave();
     if (k + 1 == layers_.size()) {
@@ -273,9 +272,9 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
           output_.Prepare(ctx, result, planned.layer.Out().Size(), batch, plan_.output_bits);
       ctx.Leave();
     } else if (planned.layer.sum_pool) {
-      known.Put(k + 1, Pooled(planned, layer.prepared.known));
+      known.Put(k + 1, Pooled(planned, mpc::KnownOf(layer.correlation.get())));
     } else {
-      known.Refer(k + 1, layer.prepared.known);
+      known.Refer(k + 1, mpc::KnownOf(layer.correlation.get()));
     }
     known.ForgetAfter(k);
     // A helper whose part is dealt has nothing to do with it online.
@@ -304,15 +303,15 @@ void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
     auto& layer = query.layers[k];
     flags(layer.known);
     flags(layer.shortcut);
-    archive(layer.partial)(layer.prepared.known);
+    archive(layer.partial);
     if (!layers_[k].activation) continue;
-    std::uint8_t present = layer.prepared.correlation ? 1 : 0;
+    std::uint8_t present = layer.correlation ? 1 : 0;
     archive(present);
     if (present == 0) continue;
-    if (archive.Reading()) layer.prepared.correlation = layers_[k].activation->NewCorrelation();
-    if (!layer.prepared.correlation)
+    if (archive.Reading()) layer.correlation = layers_[k].activation->NewCorrelation();
+    if (!layer.correlation)
       archive.Refuse("material of another kind for layer " + plan_.layers[k].layer.name);
-    archive(*layer.prepared.correlation);
+    archive(*layer.correlation);
   }
   archive(*query.output);
   if (!archive.Reading()) return;
@@ -328,7 +327,7 @@ void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
     const auto& layer = query.layers[k];
     fits = MayBeShare({layer.partial, {}}, planned.layer.linear.Out().Size(), batch,
                       planned.activation.ring_bits) &&
-           MayBeShare(layer.prepared.known, planned.activation.Out().Size(), batch,
+           MayBeShare(mpc::KnownOf(layer.correlation.get()), planned.activation.Out().Size(), batch,
                       planned.activation.out_bits);
   }
   if (!fits) archive.Refuse("material of another shape than the plan's");
@@ -362,7 +361,7 @@ std::vector<std::int64_t> SecureNetwork::Run(Query query,
                                      outputs.In(planned.layer.shortcut->from, bits));
     }
     if (planned.Activates()) {
-      AnyShare x = layers_[k].activation->Run(ctx, std::move(layer.prepared), z);
+      AnyShare x = layers_[k].activation->Run(ctx, std::move(layer.correlation), z);
       if (k + 1 == layers_.size()) {
         result = std::move(x.mine);
       } else {

@@ -4,7 +4,7 @@
 #include <array>
 #include <cstdint>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/cost.h"
 
 namespace tercet::mpc {
 

@@ -3,7 +3,7 @@
 namespace tercet::mpc {
 
 Sharing::Sharing(Party& party, int owner, const std::string& purpose) : owner_(owner) {
-  const int second = (owner + 1) % 3;
+  const int second = NextParty(owner);
   if (party.Keys().Holds(owner)) first_ = party.Keys().Open(owner, purpose);
   if (party.Keys().Holds(second)) second_ = party.Keys().Open(second, purpose);
 }
@@ -14,13 +14,13 @@ InputSharing::InputSharing(Party& party, int helper, int data_owner)
       other_(3 - helper - data_owner),
       i_am_helper_(party.Id() == helper) {
   if (helper == data_owner) {
-    const int e1 = (helper + 1) % 3;
+    const int e1 = NextParty(helper);
     if (party.Keys().Holds(e1)) with_e1_ = party.Keys().Open(e1, "input");
     if (party.Keys().Holds(helper)) with_e2_ = party.Keys().Open(helper, "input");
     return;
   }
   // k_{D+1} is held by D and E1 = D+1, k_D by D and E2 = D+2.
-  const int key = data_owner == (helper + 1) % 3 ? data_owner : helper;
+  const int key = data_owner == NextParty(helper) ? data_owner : helper;
   if (party.Id() != other_) stream_ = party.Keys().Open(key, "input");
 }
 
@@ -57,7 +57,7 @@ AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits
   const AnyMatrix zero = AnyMatrix::Zero(bits);
   // Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine,
   // E2 holds x_D as next.
-  const bool owner_is_e1 = owner_ == (helper_ + 1) % 3;
+  const bool owner_is_e1 = owner_ == NextParty(helper_);
   AnyShare known;
   if (!stream_) {
     (owner_is_e1 ? known.next : known.mine) = zero;
@@ -75,7 +75,7 @@ AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret
                            std::size_t cols, unsigned bits) const {
   if (owner_ == helper_) return RunOfHelper(ctx, std::move(known), secret, rows, cols, bits);
   if (ctx.Is(helper_)) return known;
-  const bool owner_is_e1 = owner_ == (helper_ + 1) % 3;
+  const bool owner_is_e1 = owner_ == NextParty(helper_);
   return ring::DispatchWord(bits, [&](auto word) {
     using W = decltype(word);
     Matrix<W> third;
@@ -85,7 +85,7 @@ AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret
     } else {
       third = ctx.Receive<W>(owner_, rows, cols, bits);
     }
-    const bool i_am_e1 = ctx.Id() == (helper_ + 1) % 3;
+    const bool i_am_e1 = ctx.Id() == NextParty(helper_);
     (i_am_e1 ? known.next : known.mine) = AnyMatrix(std::move(third), bits);
     return std::move(known);
   });

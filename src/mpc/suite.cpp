@@ -1,44 +1,10 @@
 #include "tercet/mpc/suite.h"
 
-#include "mpc/hops.h"
+#include <algorithm>
+
+#include "mpc/tournament.h"
 
 namespace tercet::mpc {
-
-void Cost::Add(Phase phase, Round round) {
-  TERCET_CHECK(phase != Phase::kSetup, "a query's cost is offline or online");
-  for (const auto& message : round)
-    TERCET_CHECK(IsParty(message.from) && IsParty(message.to) && message.from != message.to,
-                 "a message from party {} to party {}, expected two of 0, 1 and 2", message.from,
-                 message.to);
-  Part& part = phase == Phase::kOffline ? offline_ : online_;
-  for (const auto& message : round)
-    part.bytes[static_cast<std::size_t>(message.from)] += message.bytes;
-  part.rounds.push_back(std::move(round));
-}
-
-Cost& Cost::operator+=(const Cost& other) {
-  for (const auto& round : other.offline_.rounds) Add(Phase::kOffline, round);
-  for (const auto& round : other.online_.rounds) Add(Phase::kOnline, round);
-  return *this;
-}
-
-std::uint32_t Cost::Hops(const Part& part) {
-  HopCounter counter;
-  for (const auto& round : part.rounds) counter.Add(round);
-  return counter.Hops();
-}
-
-void CheckRoles(const Roles& roles, const std::string& place) {
-  const auto check = [&](const char* role, int party) {
-    if (!IsParty(party))
-      throw ConfigError(
-          place, fmt::format("{} {} found, a party's number, 0, 1 or 2, expected", role, party));
-  };
-  check("helper", roles.helper);
-  check("data owner", roles.data_owner);
-  check("model owner", roles.model_owner);
-  check("receiver", roles.receiver);
-}
 
 std::string SuiteChoice::Text() const {
   std::string text = name;
@@ -72,44 +38,87 @@ SuiteChoice ParseSuiteChoice(std::string_view text, const std::string& place) {
   }
 }
 
-void Registry::AddSuite(std::unique_ptr<Suite> suite) {
-  const std::string name = suite->Info().name;
-  TERCET_CHECK(suites_.emplace(name, std::move(suite)).second, "suite \"{}\" is registered twice",
-               name);
+UnsupportedError Refusal(const ActivationSpec& spec, const std::string& suite,
+                         const std::string& problem) {
+  return UnsupportedError(fmt::format("layer {}: suite {} {}", spec.layer, suite, problem));
 }
 
-void Registry::SetLinear(LinearFactory factory) {
-  TERCET_CHECK(linear_ == nullptr, "a linear protocol is registered already");
-  linear_ = factory;
+bool IsTournament(const ActivationSpec& spec) {
+  return spec.kind == ActivationKind::kRelu && spec.pool.has_value();
 }
 
-void Registry::SetOracle(std::unique_ptr<Oracle> oracle) {
-  TERCET_CHECK(oracle_ == nullptr, "an oracle is registered already");
-  oracle_ = std::move(oracle);
+unsigned Suite::NeededBits(const ActivationSpec& spec) const {
+  return spec.value_bits + (IsTournament(spec) ? 1 : 0) + info_.spare_bits;
 }
 
-const Suite& Registry::FindSuite(const std::string& name) const {
-  const auto found = suites_.find(name);
-  if (found == suites_.end())
-    throw UnsupportedError(fmt::format("there is no suite \"{}\"; known suites: {}", name,
-                                       fmt::join(SuiteNames(), ", ")));
-  return *found->second;
+unsigned Suite::RingBits(const ActivationSpec& spec) const {
+  const unsigned needed = NeededBits(spec);
+  if (info_.rings.empty() && needed <= ring::kMaxBits) return needed;
+  const auto ring = std::find_if(info_.rings.begin(), info_.rings.end(),
+                                 [&](unsigned bits) { return bits >= needed; });
+  if (ring == info_.rings.end())
+    throw Refusal(spec, info_.name,
+                  fmt::format("has no ring for values of {} bits, which needs {} bits; at most {} "
+                              "bits are supported",
+                              spec.value_bits, needed,
+                              info_.rings.empty() ? ring::kMaxBits : info_.rings.back()));
+  return *ring;
 }
 
-std::vector<std::string> Registry::SuiteNames() const {
-  std::vector<std::string> names;
-  for (const auto& [name, suite] : suites_) names.push_back(name);
-  return names;
+OptionValues Suite::Options(const SuiteChoice& choice) const {
+  OptionValues values;
+  for (const auto& option : info_.options) values[option.name] = option.values.front();
+  for (const auto& [name, value] : choice.options) {
+    const auto option = std::find_if(info_.options.begin(), info_.options.end(),
+                                     [&](const SuiteOption& known) { return known.name == name; });
+    const std::string place = "suite " + choice.Text();
+    if (info_.options.empty())
+      throw ConfigError(place, fmt::format("{} has no options", info_.name));
+    if (option == info_.options.end()) {
+      std::vector<std::string> names;
+      for (const auto& known : info_.options) names.push_back(known.name);
+      throw ConfigError(
+          place, fmt::format("{}={} found; options are {}", name, value, fmt::join(names, ", ")));
+    }
+    if (std::find(option->values.begin(), option->values.end(), value) == option->values.end())
+      throw ConfigError(place, fmt::format("{}={} found, one of {} expected", name, value,
+                                           fmt::join(option->values, ", ")));
+    values[name] = value;
+  }
+  return values;
 }
 
-LinearFactory Registry::LinearMaker() const {
-  TERCET_CHECK(linear_ != nullptr, "no linear protocol is registered");
-  return linear_;
+SuiteChoice Suite::Choice(const SuiteVariant& variant) const {
+  if (variant.options.empty()) return {info_.name, {}};
+  return ParseSuiteChoice(info_.name + ":" + variant.options, "suite " + info_.name);
 }
 
-const Oracle& Registry::PlainOracle() const {
-  TERCET_CHECK(oracle_ != nullptr, "no plain oracle is registered");
-  return *oracle_;
+ActivationPlan Suite::Plan(const ActivationSpec& spec, const SuiteChoice& choice,
+                           const Roles& roles) const {
+  const OptionValues options = Options(choice);
+  if (spec.value_bits < 1 || spec.ring_bits > ring::kMaxBits || spec.ring_bits < NeededBits(spec))
+    throw Refusal(spec, info_.name,
+                  fmt::format("needs values of 1 bit or more in a ring of value width + {} to {} "
+                              "bits, got value width {} and ring {}",
+                              NeededBits(spec) - spec.value_bits, ring::kMaxBits, spec.value_bits,
+                              spec.ring_bits));
+  if (spec.out_bits < 1 || spec.out_bits > ring::kMaxBits)
+    throw Refusal(
+        spec, info_.name,
+        fmt::format("needs an output ring of 1 to {} bits, got {}", ring::kMaxBits, spec.out_bits));
+  if (spec.pool && (spec.pool->kernel < 1 || spec.pool->stride < 1 ||
+                    spec.pool->kernel > spec.in.height || spec.pool->kernel > spec.in.width))
+    throw UnsupportedError(fmt::format(
+        "layer {0}: cannot pool {1} x {1} windows with stride {2} over maps of {3} x {4}; the "
+        "window must fit and the stride be at least 1",
+        spec.layer, spec.pool->kernel, spec.pool->stride, spec.in.height, spec.in.width));
+  const auto plan = [&](const ActivationSpec& stage) { return plan_(stage, options, roles); };
+  ActivationPlan planned = IsTournament(spec)
+                               ? PlanTournament(spec, info_.dealt_output, roles.helper, plan)
+                               : plan(spec);
+  TERCET_CHECK(!info_.exact || planned.tolerance == 0,
+               "suite {}, which is exact, states a tolerance of {}", info_.name, planned.tolerance);
+  return planned;
 }
 
 }  // namespace tercet::mpc

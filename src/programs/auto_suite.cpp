@@ -1,7 +1,6 @@
 #include "programs/auto_suite.h"
 
 #include <algorithm>
-#include <array>
 
 #include "programs/inputs.h"
 #include "tercet/base/error.h"
@@ -9,43 +8,8 @@
 #include "tercet/compile/architecture.h"
 
 namespace tercet::programs {
-namespace {
-
-struct Figures {
-  const char* suite;
-  infer::ComputeModel compute, fixed_point;
-};
-
-// Nanoseconds per element at the slowest party, from MnistNet3 and LeNet in batches of 128 on two
-// cores of a Xeon with AVX-512, TLS over loopback, without the share of the linear layers; hops
-// from single images. What counts for `auto` is how suites compare, so other processors need no
-// others.
-constexpr std::array<Figures, 5> kFigures{{{"lut", {25, 8}, {145, 34}},
-                                           {"lut:form=bit", {28, 8}, {160, 34}},
-                                           {"fss", {157, 51}, {420, 154}},
-                                           {"fss:form=bit", {157, 51}, {420, 154}},
-                                           {"aby3", {3, 21}, {33, 56}}}};
-
-}  // namespace
 
 const infer::MachineModel kMachine{.hop_ns = 85'000, .linear = {0.06, 0.1}};
-
-std::vector<infer::Candidate> AutoCandidates(const mpc::Registry& registry) {
-  std::vector<infer::Candidate> candidates;
-  const auto names = registry.SuiteNames();
-  std::vector<std::string> covered;
-  for (const auto& [text, compute, fixed_point] : kFigures) {
-    const auto suite = mpc::ParseSuiteChoice(text, "auto");
-    if (std::find(names.begin(), names.end(), suite.name) == names.end()) continue;
-    candidates.push_back({suite, compute, fixed_point});
-    covered.push_back(suite.name);
-  }
-  for (const auto& name : names)
-    if (registry.FindSuite(name).Info().is_private &&
-        std::find(covered.begin(), covered.end(), name) == covered.end())
-      candidates.push_back({{name, {}}, {157, 51}, {420, 154}});
-  return candidates;
-}
 
 void AddObjective(CLI::App& app, std::string& objective) {
   app.add_option("--optimise", objective, "Time that suite auto makes least: online or total")
@@ -67,7 +31,8 @@ void ResolveAuto(nn::PublicNetwork& network, const mpc::Registry& registry,
         layer.suite = suite.Text();
   network = infer::ChooseSuites(
       network, registry,
-      {AutoCandidates(registry), infer::WithMessageTime(link, kMachine), objective}, roles, batch);
+      {infer::AutoCandidates(registry), infer::WithMessageTime(link, kMachine), objective}, roles,
+      batch);
 }
 
 void CheckMaterialSuite(const infer::MaterialFile& material, const nn::NetworkSpec& spec,

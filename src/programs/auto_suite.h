@@ -7,16 +7,12 @@
 #include "tercet/infer/material.h"
 #include "tercet/nn/network.h"
 
-/// Suite `auto` as the programs offer it: candidates of all registered private suites with what
-/// they ask of a processor.
+/// Suite `auto` as the programs offer it.
 namespace tercet::programs {
 
-/// The machine that the built-in figures are from; auto_suite.cpp says which one.
+/// The machine that the figures of built-in suites are from (mpc::ComputeFigures); the time of a
+/// message is that of single images.
 extern const infer::MachineModel kMachine;
-
-/// The private suites with the options that can pay, in the order in which ties are broken. Every
-/// private suite of the registry is among them; one without measured figures counts as `fss` does.
-std::vector<infer::Candidate> AutoCandidates(const mpc::Registry& registry);
 
 /// --optimise online|total: what `auto` makes least.
 void AddObjective(CLI::App& app, std::string& objective);

@@ -92,7 +92,7 @@ Prediction Predict(const infer::Plan& plan, const mpc::SuiteChoice& suite,
   for (const auto& file : reports)
     if (const auto computation = MeasuredComputation(plan, suite, file))
       return {link, infer::StepTimes(plan, *computation, link), true};
-  const auto model = infer::ModelledComputation(plan, AutoCandidates(registry), kMachine);
+  const auto model = infer::ModelledComputation(plan, infer::AutoCandidates(registry), kMachine);
   return {link, infer::StepTimes(plan, model, infer::WithMessageTime(link, kMachine)), false};
 }
 

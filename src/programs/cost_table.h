@@ -22,7 +22,7 @@ struct Prediction {
 
 /// The prediction with computation as `reports` have measured it on unshaped links (files of
 /// `tercet run --json`, the one of this network, suite and batch), else by the built-in model
-/// (AutoCandidates, kMachine). ConfigError names a file that is no such report.
+/// (infer::AutoCandidates, kMachine). ConfigError names a file that is no such report.
 Prediction Predict(const infer::Plan& plan, const mpc::SuiteChoice& suite,
                    const mpc::Registry& registry, const net::LinkProfile& link,
                    const std::vector<std::filesystem::path>& reports);

@@ -43,7 +43,7 @@ struct PlanArguments {
 int ShowPlan(PlanArguments arguments) {
   const auto registry = BuiltinProtocols();
   if (arguments.suites.empty()) {
-    for (const auto& candidate : AutoCandidates(registry))
+    for (const auto& candidate : infer::AutoCandidates(registry))
       arguments.suites.push_back(candidate.suite.Text());
     arguments.suites.emplace_back(nn::kAutoSuite);
   }

@@ -342,7 +342,7 @@ PartySession::PartySession(PartySettings settings, const mpc::Registry& registry
     : settings_(std::move(settings)), registry_(registry) {
   const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
   mpc::CheckRoles(settings_.roles, "roles");
-  TERCET_CHECK(mpc::IsParty(settings_.id), "party number {} is not 0, 1 or 2", settings_.id);
+  TERCET_CHECK(IsParty(settings_.id), "party number {} is not 0, 1 or 2", settings_.id);
   TERCET_CHECK(!from_file || !to_file, "material is made or used, not both");
   TERCET_CHECK(!settings_.rotate_dealer ||
                    (!from_file && !to_file && settings_.ahead == 0 && !settings_.dealer_leaves),

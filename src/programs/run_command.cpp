@@ -27,6 +27,7 @@
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/infer/tolerance.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
 
@@ -372,8 +373,12 @@ int Run(RunArguments arguments) {
                     [&](std::size_t done, std::size_t total) { progress.Show(done, total); });
     TERCET_CHECK(plain.size() == run.logits.size(), "{} logits in the clear, {} from the run",
                  plain.size(), run.logits.size());
+    run.tolerance = infer::ResultTolerance(input.model, plan);
     std::size_t equal = 0;
-    for (std::size_t i = 0; i < plain.size(); ++i) equal += plain[i] == run.logits[i];
+    for (std::size_t i = 0; i < plain.size(); ++i) {
+      const auto [low, high] = std::minmax(plain[i], run.logits[i]);
+      equal += static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low) <= run.tolerance;
+    }
     run.equal = equal;
   }
 

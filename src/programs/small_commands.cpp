@@ -133,10 +133,11 @@ int ListSuites() {
   const auto registry = BuiltinProtocols();
   for (const auto& name : registry.SuiteNames()) {
     const auto& info = registry.FindSuite(name).Info();
-    Print("{} ({})\n    {}\n", info.name, info.is_private ? "private" : "NOT private",
-          info.summary);
+    Print("{} ({}{})\n    {}\n", info.name, info.is_private ? "private" : "NOT private",
+          info.exact ? "" : ", not exact", info.summary);
     if (!info.is_private) Print("    leaks: {}\n", info.leaks);
-    for (const auto& option : info.options) Print("    option {}\n", option);
+    for (const auto& option : info.options)
+      Print("    option {}={}: {}\n", option.name, fmt::join(option.values, "|"), option.meaning);
   }
   Print("\nOptions follow the name, as in --suite lut:chunks=3\n");
   return kExitOk;

@@ -302,6 +302,7 @@ std::string ToJson(const RunReport& report) {
                  {"correct", OrNull(report.correct)},
                  {"accuracy", PercentOrNull(report.correct, report.images)},
                  {"matches_plain", OrNull(report.MatchesPlain())},
+                 {"tolerance", report.tolerance},
                  {"matches_plan", OrNull(report.matches_plan)},
                  {"time",
                   {{"setup_s", report.setup_s},
@@ -375,7 +376,9 @@ std::string Describe(const RunReport& report, bool utf8) {
     text += fmt::format("bytes and hops are what the plan says: {}\n", YesNo(*report.matches_plan));
   if (report.equal)
     text +=
-        fmt::format("every logit equals the plain integer network: {} ({} of {})\n",
+        fmt::format("every logit {} the plain integer network{}: {} ({} of {})\n",
+                    report.tolerance == 0 ? "equals" : "is that of",
+                    report.tolerance == 0 ? "" : fmt::format(", give or take {}", report.tolerance),
                     YesNo(*report.MatchesPlain()), *report.equal, report.images * report.classes);
   return text;
 }

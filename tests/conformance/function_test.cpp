@@ -113,8 +113,9 @@ TEST_P(FunctionTest, Relu) {
         CheckAgainstOracle(*layer, Repeat(values, spec.Elements()), n);
       // As wide as the incoming ring, and as narrow as it gets.
       try {
-        spec.out_bits =
-            AllProtocols().FindSuite(mpc::ParseSuiteChoice(GetParam().choice, "").name).RingBits(n);
+        spec.out_bits = AllProtocols()
+                            .FindSuite(mpc::ParseSuiteChoice(GetParam().choice, "").name)
+                            .RingBits(spec);
       } catch (const UnsupportedError&) {
         continue;
       }
@@ -214,7 +215,7 @@ TEST_P(FunctionTest, CorrelationsPassThroughAnArchive) {
               RunLayer(*layer, {ShareOut(z, spec.in.Size(), spec.batch, layer->spec.ring_bits, 6)},
                        {.record = false, .ledger = nullptr, .archive = true});
           CheckSession(*layer, session);
-          EXPECT_EQ(Open(session.queries[0].output), Expected(spec, z));
+          ExpectOutput(*layer, session.queries[0].output, z);
           ++done;
         }
   EXPECT_GT(done, 0u);
@@ -240,11 +241,11 @@ TEST_P(FunctionTest, RefusalsNameWhatExists) {
       for (unsigned shift : {0u, 4u, 10u}) {
         if (kind == ActivationKind::kSign && shift > 0) continue;
         auto spec = Spec(kind, {1, 4, 4}, 10, 16, 1, true);
-        spec.ring_bits = suite.RingBits(spec.value_bits);
         spec.shift = shift;
         if (pooled) spec.pool = PoolShape{};
+        spec.ring_bits = suite.RingBits(spec);
         try {
-          suite.Check(spec, choice);
+          suite.Plan(spec, choice, RolesWith(GetParam().helper));
           EXPECT_LT(shift, 10u) << "values of 10 bits divided by 2^10";
         } catch (const UnsupportedError& e) {
           const std::string text = e.what();
@@ -275,7 +276,7 @@ TEST_P(FunctionTest, ManyQueriesPreparedAhead) {
     const auto session = RunLayer(*layer, shares);
     CheckSession(*layer, session);
     for (std::size_t q = 0; q < inputs.size(); ++q)
-      EXPECT_EQ(Open(session.queries[q].output), Expected(spec, inputs[q])) << "query " << q;
+      ExpectOutput(*layer, session.queries[q].output, inputs[q]);
   }
 }
 
@@ -319,8 +320,8 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
       [&](mpc::Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
         const bool helps = party.Id() == layer1->roles.helper;
-        const auto act1 = layer1->Make(party);
-        const auto act2 = layer2->Make(party);
+        const auto act1 = layer1->plan.make(party);
+        const auto act2 = layer2->plan.make(party);
         const unsigned bits = layer2->spec.ring_bits;
         const auto linear =
             AllProtocols().LinearMaker()(shape, Public(party.Id(), 2, kFeatures, kFeatures, bits),
@@ -328,12 +329,13 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
         mpc::Context offline(party, Phase::kOffline);
         offline.Enter(1, "act1");
         auto prepared1 =
-            act1->Prepare(offline, kBatch, helps && first_dealt ? &shares[id] : nullptr);
+            mpc::PrepareAny(*act1, offline, kBatch, helps && first_dealt ? &shares[id] : nullptr);
         offline.Leave();
-        const mpc::KnownHalves known(prepared1.known);
-        AnyMatrix partial = linear->Prepare(kBatch, prepared1.known);
+        const mpc::KnownHalves known(mpc::KnownOf(prepared1.get()));
+        AnyMatrix partial = linear->Prepare(kBatch, mpc::KnownOf(prepared1.get()));
         offline.Enter(2, "act2");
-        auto prepared2 = act2->Prepare(offline, kBatch, helps && spec2.dealt ? &partial : nullptr);
+        auto prepared2 =
+            mpc::PrepareAny(*act2, offline, kBatch, helps && spec2.dealt ? &partial : nullptr);
         offline.Leave();
 
         mpc::Context online(party, Phase::kOnline);
@@ -351,9 +353,9 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
             sent[phase][id] += bytes;
       },
       {.layers = 2, .ledger = nullptr, .wrap = nullptr});
-  EXPECT_EQ(Open(output), Expected(layer2->spec, z));
-  mpc::Cost cost = layer1->Costs();
-  cost += layer2->Costs();
+  ExpectOutput(*layer2, output, z);
+  mpc::Cost cost = layer1->plan.cost;
+  cost += layer2->plan.cost;
   EXPECT_EQ(sent[0], cost.OfflineBytes());
   EXPECT_EQ(sent[1], cost.OnlineBytes());
   EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), cost.OnlineHops());

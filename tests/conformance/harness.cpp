@@ -6,35 +6,29 @@
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet {
-void RegisterExampleProtocols(mpc::Registry& registry);  // generated from example_protocol/
+void RegisterExampleProtocols(mpc::Registry& registry);  // generated from their folders
 }  // namespace tercet
 
 namespace tercet::conformance {
 
 namespace {
 
-// Choices beside the bare names: suites list their options in SuiteInfo::options.
-const std::vector<std::string>& FurtherChoices() {
-  static const std::vector<std::string> choices{"lut:chunks=2", "lut:chunks=3,form=bit",
-                                                "lut:form=bit", "lut:form=arith", "fss:form=bit"};
-  return choices;
-}
-
 std::uint32_t Largest(const std::array<std::uint32_t, 3>& hops) {
   return *std::max_element(hops.begin(), hops.end());
 }
 
 // What was prepared, as if it came from a file.
-void PassThroughArchive(const mpc::Activation& activation, mpc::Prepared& prepared) {
+void PassThroughArchive(const mpc::Activation& activation,
+                        std::unique_ptr<mpc::Correlation>& prepared) {
   auto read = activation.NewCorrelation();
-  EXPECT_EQ(read == nullptr, prepared.correlation == nullptr);
-  if (read == nullptr || prepared.correlation == nullptr) return;
+  EXPECT_EQ(read == nullptr, prepared == nullptr);
+  if (read == nullptr || prepared == nullptr) return;
   mpc::Archive written;
-  prepared.correlation->Visit(written);
+  prepared->Visit(written);
   mpc::Archive archive(written.Written(), "conformance test");
   read->Visit(archive);
   archive.Finish();
-  prepared.correlation = std::move(read);
+  prepared = std::move(read);
 }
 
 std::uint64_t Sum(const std::array<std::uint64_t, 3>& bytes) {
@@ -79,36 +73,33 @@ const mpc::Suite& FindSuite(const std::string& name) {
 }
 
 std::vector<Subject> Subjects() {
-  std::vector<std::string> choices = AllProtocols().SuiteNames();
-  choices.insert(choices.end(), FurtherChoices().begin(), FurtherChoices().end());
   std::vector<Subject> subjects;
-  for (const auto& choice : choices)
-    for (int helper : {0, 1, 2}) subjects.push_back({choice, helper});
+  for (const auto& name : AllProtocols().SuiteNames()) {
+    const auto& suite = AllProtocols().FindSuite(name);
+    for (const auto& variant : suite.Info().variants)
+      for (int helper : {0, 1, 2}) subjects.push_back({suite.Choice(variant).Text(), helper});
+  }
   return subjects;
 }
 
 mpc::Roles RolesWith(int helper) {
   return {.helper = helper,
-          .data_owner = (helper + 1) % 3,
-          .model_owner = (helper + 2) % 3,
-          .receiver = (helper + 1) % 3};
+          .data_owner = NextParty(helper),
+          .model_owner = PrevParty(helper),
+          .receiver = NextParty(helper)};
 }
 
 std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec) {
   const auto choice = mpc::ParseSuiteChoice(subject.choice, "conformance test");
   const auto& suite = FindSuite(choice.name);
+  const auto roles = RolesWith(subject.helper);
   try {
-    spec.ring_bits = mpc::ActivationRingBits(suite, spec);
-  } catch (const UnsupportedError&) {
-    return std::nullopt;
-  }
-  try {
-    mpc::CheckActivation(suite, spec, choice);
+    spec.ring_bits = suite.RingBits(spec);
+    return Layer{&suite, choice, roles, spec, suite.Plan(spec, choice, roles)};
   } catch (const UnsupportedError& e) {
     EXPECT_NE(std::string(e.what()).find(spec.layer), std::string::npos) << e.what();
     return std::nullopt;
   }
-  return Layer{&suite, choice, RolesWith(subject.helper), spec};
 }
 
 Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
@@ -172,17 +163,17 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
   mpc::RunParties(
       [&](mpc::Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
-        const auto activation = layer.Make(party);
-        std::vector<mpc::Prepared> prepared;
+        const auto activation = layer.plan.make(party);
+        std::vector<std::unique_ptr<mpc::Correlation>> prepared;
         for (std::size_t q = 0; q < queries.size(); ++q) {
           mpc::Context offline(party, Phase::kOffline);
           offline.Enter(1, layer.spec.layer);
           const bool knows = layer.spec.dealt && party.Id() == layer.roles.helper;
-          prepared.push_back(
-              activation->Prepare(offline, layer.spec.batch, knows ? &queries[q][id] : nullptr));
+          prepared.push_back(mpc::PrepareAny(*activation, offline, layer.spec.batch,
+                                             knows ? &queries[q][id] : nullptr));
           offline.Leave();
           if (options.archive) PassThroughArchive(*activation, prepared.back());
-          session.queries[q].known[id] = prepared.back().known;
+          session.queries[q].known[id] = mpc::KnownOf(prepared.back().get());
           session.queries[q].offline_hops[id] = offline.Depth();
         }
         for (std::size_t q = 0; q < queries.size(); ++q) {
@@ -206,7 +197,7 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
 }
 
 void CheckSession(const Layer& layer, const Session& session) {
-  const mpc::Cost cost = layer.Costs();
+  const mpc::Cost& cost = layer.plan.cost;
   const std::size_t count = session.queries.size();
   for (std::size_t p = 0; p < 3; ++p) {
     EXPECT_EQ(Sum(session.offline_bytes[p]), count * cost.OfflineBytes()[p])
@@ -249,6 +240,21 @@ void CheckSession(const Layer& layer, const Session& session) {
   }
 }
 
+void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, const Values& z) {
+  const auto found = Open(output), expected = Expected(layer.spec, z);
+  if (layer.plan.tolerance == 0) {
+    EXPECT_EQ(found, expected);
+    return;
+  }
+  ASSERT_EQ(found.size(), expected.size());
+  const unsigned bits = layer.spec.out_bits;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const std::int64_t off = ring::Decode(found[i] - expected[i], bits);
+    EXPECT_LE(static_cast<std::uint64_t>(off < 0 ? -off : off), layer.plan.tolerance)
+        << "element " << i << " of value " << (i < z.size() ? z[i] : 0);
+  }
+}
+
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed) {
   const auto& spec = layer.spec;
   SCOPED_TRACE(fmt::format(
@@ -260,7 +266,7 @@ void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed)
       RunLayer(layer, {ShareOut(z, spec.in.Size(), spec.batch, spec.ring_bits, seed)});
   CheckSession(layer, session);
   if (testing::Test::HasFatalFailure()) return;
-  EXPECT_EQ(Open(session.queries[0].output), Expected(spec, z));
+  ExpectOutput(layer, session.queries[0].output, z);
 }
 
 Values Repeat(const Values& values, std::size_t count) {

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "conformance/pinned.h"
-#include "tercet/mpc/activation.h"
+#include "tercet/mpc/dealer.h"
 #include "tercet/mpc/local.h"
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/net/wrappers.h"
 
 /// Runs one activation layer of any suite at three parties in one process, and checks what holds
@@ -34,13 +34,13 @@ struct Subject {
 std::ostream& operator<<(std::ostream& out, const Subject& subject);
 std::string SubjectName(const testing::TestParamInfo<Subject>& info);
 
-/// Built-in protocols and the example outside protocols/.
+/// Built-in protocols and the examples outside protocols/.
 const mpc::Registry& AllProtocols();
 /// Built-in protocols and suites with faulty masks (mutants.h).
 const mpc::Registry& Mutants();
 /// Of all of them.
 const mpc::Suite& FindSuite(const std::string& name);
-/// Every suite by its name, and the further choices listed in harness.cpp, for each helper.
+/// Every variant of every suite, for each helper.
 std::vector<Subject> Subjects();
 mpc::Roles RolesWith(int helper);
 
@@ -50,11 +50,7 @@ struct Layer {
   mpc::SuiteChoice choice;
   mpc::Roles roles;
   ActivationSpec spec;
-
-  mpc::Cost Costs() const { return mpc::ActivationCosts(*suite, spec, choice, roles); }
-  std::unique_ptr<mpc::Activation> Make(mpc::Party& party) const {
-    return mpc::MakeActivation(*suite, party, spec, choice, roles);
-  }
+  mpc::ActivationPlan plan;
 };
 
 /// The layer with the suite's ring for its values; nothing when the suite refuses it. A refusal
@@ -92,11 +88,14 @@ struct Options {
 Session RunLayer(const Layer& layer, const std::vector<Shares>& queries,
                  const Options& options = {});
 
-/// What must hold in every session: bytes and hops are those of Costs(), shares agree, halves known
-/// offline are those that Run returns, a dealer gets nothing online.
+/// What must hold in every session: bytes and hops are those of the plan, shares agree, halves
+/// known offline are those that Run returns, a dealer gets nothing online.
 void CheckSession(const Layer& layer, const Session& session);
 
-/// ShareOut, RunLayer, CheckSession, and the result equals the oracle's.
+/// The output is the oracle's, or as near as the plan says.
+void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, const Values& z);
+
+/// ShareOut, RunLayer, CheckSession, ExpectOutput.
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed);
 
 /// `count` values: those given, repeated as often as fits, all in -2^(bits-1) .. 2^(bits-1) - 1.

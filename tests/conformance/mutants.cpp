@@ -10,6 +10,7 @@
 #include "conformance/pinned.h"
 #include "suites/lut/layout.h"
 #include "tercet/base/error.h"
+#include "tercet/mpc/dealer.h"
 
 namespace tercet::conformance {
 namespace {
@@ -22,7 +23,7 @@ using mpc::Roles;
 /// One layer at one party.
 struct Layer {
   ActivationSpec spec;
-  mpc::SuiteChoice choice;  // of lut
+  mpc::OptionValues options;  // of lut
   Roles roles;
   int party;
 };
@@ -62,7 +63,7 @@ class Tamper final : public crypto::DrawObserver {
 /// Changes what is known of the output, once it is drawn.
 using ChangeKnown = void (*)(const Layer&, mpc::AnyShare& known);
 
-class MutantActivation final : public mpc::Activation {
+class MutantActivation final : public mpc::DealerActivation {
  public:
   MutantActivation(Layer layer, std::unique_ptr<Tamper> tamper,
                    std::unique_ptr<mpc::Activation> inner, ChangeKnown change_known)
@@ -71,17 +72,20 @@ class MutantActivation final : public mpc::Activation {
         inner_(std::move(inner)),
         change_known_(change_known) {}
 
-  mpc::Prepared Prepare(mpc::Context& ctx, std::size_t batch, const AnyMatrix* z) override {
+  std::unique_ptr<mpc::DealtCorrelation> Deal(mpc::Context& ctx, std::size_t batch,
+                                              const AnyMatrix* z) override {
     tamper_->BeginQuery();
-    auto prepared = inner_->Prepare(ctx, batch, z);
-    if (change_known_ != nullptr) change_known_(layer_, prepared.known);
-    return prepared;
+    auto dealt = dynamic_cast<mpc::DealerActivation&>(*inner_).Deal(ctx, batch, z);
+    // It keeps what it has dealt, whose owner may change it.
+    if (change_known_ != nullptr) change_known_(layer_, const_cast<mpc::AnyShare&>(dealt->Known()));
+    return dealt;
   }
   std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
     return inner_->NewCorrelation();
   }
-  mpc::AnyShare Run(mpc::Context& ctx, mpc::Prepared prepared, const AnyMatrix& z) override {
-    return inner_->Run(ctx, std::move(prepared), z);
+  mpc::AnyShare Run(mpc::Context& ctx, std::unique_ptr<mpc::Correlation> correlation,
+                    const AnyMatrix& z) override {
+    return inner_->Run(ctx, std::move(correlation), z);
   }
 
  private:
@@ -91,44 +95,8 @@ class MutantActivation final : public mpc::Activation {
   ChangeKnown change_known_;
 };
 
-class MutantSuite final : public mpc::Suite {
- public:
-  /// `make` gives a party's changes, and may open streams of its keys.
-  using Make = Change (*)(Party&, const Layer&);
-  MutantSuite(std::string name, const mpc::Suite& lut, Make make, ChangeKnown change_known)
-      : lut_(lut), info_(lut.Info()), make_(make), change_known_(change_known) {
-    info_.name = std::move(name);
-    info_.summary = "lut with a faulty mask";
-  }
-
-  const mpc::SuiteInfo& Info() const override { return info_; }
-  unsigned RingBits(unsigned value_bits) const override { return lut_.RingBits(value_bits); }
-  void Check(const ActivationSpec& spec, const mpc::SuiteChoice& choice) const override {
-    lut_.Check(spec, choice);
-  }
-  mpc::Cost Costs(const ActivationSpec& spec, const mpc::SuiteChoice& choice,
-                  const Roles& roles) const override {
-    return lut_.Costs(spec, choice, roles);
-  }
-  std::unique_ptr<mpc::Activation> Create(Party& party, const ActivationSpec& spec,
-                                          const mpc::SuiteChoice& choice,
-                                          const Roles& roles) const override {
-    const Layer layer{spec, {"lut", choice.options}, roles, party.Id()};
-    auto tamper = std::make_unique<Tamper>(layer, make_(party, layer));
-    crypto::DrawObserver* before = TestAccess::Observe(party.Keys(), tamper.get());
-    tamper->Follow(before);
-    auto inner = lut_.Create(party, spec, choice, roles);
-    TestAccess::Observe(party.Keys(), before);
-    return std::make_unique<MutantActivation>(layer, std::move(tamper), std::move(inner),
-                                              change_known_);
-  }
-
- private:
-  const mpc::Suite& lut_;
-  mpc::SuiteInfo info_;
-  Make make_;
-  ChangeKnown change_known_;
-};
+/// Gives a party's changes, and may open streams of its keys.
+using MakeChange = Change (*)(Party&, const Layer&);
 
 void Zero(std::span<std::uint8_t> drawn) { std::fill(drawn.begin(), drawn.end(), std::uint8_t{0}); }
 
@@ -185,7 +153,7 @@ Change MaskTwice(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (!IsWithE1(place, kTables)) return;
     // The rows of the first two chunks of each element, one after the other.
-    const auto layout = protocols::lut::MakeLayout(place.layer.spec, place.layer.choice);
+    const auto layout = protocols::lut::MakeLayout(place.layer.spec, place.layer.options);
     TERCET_CHECK(layout.chunks.size() > 1, "layer {} has one chunk", place.layer.spec.layer);
     const std::size_t count = std::min(place.layer.spec.Elements(), protocols::lut::kBlock);
     ExpectBytes(place, drawn.size(), count * layout.ElementBytes());
@@ -219,7 +187,7 @@ void BareShare(const Layer& layer, mpc::AnyShare& known) {
 
 struct Mutant {
   const char* name;
-  MutantSuite::Make make;
+  MakeChange make;
   ChangeKnown change_known;
 };
 constexpr std::array<Mutant, 5> kMutants{{{"own_key", OwnKey, nullptr},
@@ -237,8 +205,27 @@ std::vector<std::string> MutantNames() {
 }
 
 void RegisterMutants(mpc::Registry& registry, const mpc::Suite& lut) {
-  for (const auto& [name, make, change_known] : kMutants)
-    registry.AddSuite(std::make_unique<MutantSuite>(name, lut, make, change_known));
+  for (const auto& [name, make, change_known] : kMutants) {
+    mpc::SuiteInfo info = lut.Info();
+    info.name = name;
+    info.summary = "lut with a faulty mask";
+    registry.AddSuite(info, [&lut, make = make, change_known = change_known](
+                                const ActivationSpec& spec, const mpc::OptionValues& options,
+                                const Roles& roles) {
+      mpc::ActivationPlan plan = lut.Plan(spec, {"lut", options}, roles);
+      plan.make = [=, make_lut = plan.make](Party& party) {
+        const Layer layer{spec, options, roles, party.Id()};
+        auto tamper = std::make_unique<Tamper>(layer, make(party, layer));
+        crypto::DrawObserver* before = TestAccess::Observe(party.Keys(), tamper.get());
+        tamper->Follow(before);
+        auto inner = make_lut(party);
+        TestAccess::Observe(party.Keys(), before);
+        return std::make_unique<MutantActivation>(layer, std::move(tamper), std::move(inner),
+                                                  change_known);
+      };
+      return plan;
+    });
+  }
 }
 
 }  // namespace tercet::conformance

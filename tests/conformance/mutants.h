@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 namespace tercet::conformance {
 

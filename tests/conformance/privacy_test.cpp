@@ -303,8 +303,7 @@ TEST(ChiSquareTest, FindsWhatTwoOrThreeMessagesTell) {
 TEST_P(PrivacyTest, ViewsAreUniformWhateverTheInput) {
   // Elements of 16 bits inside and out, so that they are whole bytes on the wire.
   const auto& suite = AllProtocols().FindSuite(Choice().name);
-  unsigned value_bits = 16;
-  while (value_bits > 2 && suite.RingBits(value_bits) != 16) --value_bits;
+  const unsigned value_bits = 16 - suite.Info().spare_bits;
   std::size_t looked_at = 0;
   for (const auto& layer : Layers({8, 16, 16}, value_bits, 16, 16)) {
     ++looked_at;

@@ -114,12 +114,12 @@ TEST_P(SecretFlowTest, NothingDependsOnSecrets) {
                 mpc::RunParties(
                     [&](mpc::Party& party) {
                       const auto id = static_cast<std::size_t>(party.Id());
-                      const auto activation = layer->Make(party);
+                      const auto activation = layer->plan.make(party);
                       mpc::Context offline(party, Phase::kOffline);
                       offline.Enter(1, layer->spec.layer);
                       const bool knows = layer->spec.dealt && party.Id() == layer->roles.helper;
-                      auto prepared = activation->Prepare(offline, layer->spec.batch,
-                                                          knows ? &shares[id] : nullptr);
+                      auto prepared = mpc::PrepareAny(*activation, offline, layer->spec.batch,
+                                                      knows ? &shares[id] : nullptr);
                       offline.Leave();
                       mpc::Context online(party, Phase::kOnline);
                       online.Enter(1, layer->spec.layer);
@@ -133,7 +133,7 @@ TEST_P(SecretFlowTest, NothingDependsOnSecrets) {
       Mark(share.mine, false);
       Mark(share.next, false);
     }
-    EXPECT_EQ(Open(output), Expected(layer->spec, values));
+    ExpectOutput(*layer, output, values);
     ++done;
   }
   EXPECT_GT(done, 0);

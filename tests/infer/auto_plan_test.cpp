@@ -21,10 +21,10 @@ const mpc::Registry& Protocols() {
 
 std::vector<Candidate> Candidates() {
   const auto choice = [](const char* text) { return mpc::ParseSuiteChoice(text, "test"); };
-  return {{choice("lut"), {30, 10}, {}},
-          {choice("lut:chunks=3,form=bit"), {20, 15}, {}},
-          {choice("fss"), {250, 70}, {}},
-          {choice("aby3"), {0, 40}, {}}};
+  return {{choice("lut"), {{30, 10}, {}}},
+          {choice("lut:chunks=3,form=bit"), {{20, 15}, {}}},
+          {choice("fss"), {{250, 70}, {}}},
+          {choice("aby3"), {{0, 40}, {}}}};
 }
 
 // Fully connected layers of these widths (bits) with Sign; the last gives the logits.
@@ -118,7 +118,7 @@ TEST(ModelledComputation, CountsActivationsByKindAndMultiplications) {
   auto network = Dense({12, 12, 10});
   network.layers[1].activation = mpc::ActivationKind::kRelu;
   const auto plan = MakePlan(network, Protocols(), {"lut", {}}, {}, 3);
-  const std::vector<Candidate> candidates{{{"lut", {}}, {20, 10}, {200, 100}}};
+  const std::vector<Candidate> candidates{{{"lut", {}}, {{20, 10}, {200, 100}}}};
   const MachineModel machine{.hop_ns = 500, .linear = {2, 1}};
   const auto steps = ModelledComputation(plan, candidates, machine);
   ASSERT_EQ(steps.size(), 5u);

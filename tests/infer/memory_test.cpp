@@ -84,36 +84,24 @@ TEST(MemoryText, IsShort) {
   EXPECT_EQ(MemoryText(1'230'000'000), "about 1.2 GB");
 }
 
-// A suite whose material takes more than there is.
-class Hungry final : public mpc::Suite {
+// Of a suite whose material takes more than there is.
+class Hungry final : public mpc::Activation {
  public:
-  class Layer final : public mpc::Activation {
-   public:
-    mpc::Prepared Prepare(mpc::Context& ctx, std::size_t, const mpc::AnyMatrix*) override {
-      if (ctx.Is(1)) throw std::bad_alloc();
-      return {};
-    }
-    mpc::AnyShare Run(mpc::Context&, mpc::Prepared, const mpc::AnyMatrix&) override { return {}; }
-  };
-  const mpc::SuiteInfo& Info() const override {
-    static const mpc::SuiteInfo info{.name = "hungry", .summary = "", .options = {}};
-    return info;
+  std::unique_ptr<mpc::Correlation> Prepare(mpc::Context& ctx, std::size_t) override {
+    if (ctx.Is(1)) throw std::bad_alloc();
+    return nullptr;
   }
-  void Check(const mpc::ActivationSpec&, const mpc::SuiteChoice&) const override {}
-  mpc::Cost Costs(const mpc::ActivationSpec&, const mpc::SuiteChoice&,
-                  const mpc::Roles&) const override {
+  mpc::AnyShare Run(mpc::Context&, std::unique_ptr<mpc::Correlation>,
+                    const mpc::AnyMatrix&) override {
     return {};
-  }
-  std::unique_ptr<mpc::Activation> Create(mpc::Party&, const mpc::ActivationSpec&,
-                                          const mpc::SuiteChoice&,
-                                          const mpc::Roles&) const override {
-    return std::make_unique<Layer>();
   }
 };
 
 TEST(SecureNetwork, SaysWhereMemoryRanOut) {
   mpc::Registry registry = BuiltinProtocols();
-  registry.AddSuite(std::make_unique<Hungry>());
+  registry.AddSuite({.name = "hungry"}, [](const auto&, const auto&, const auto&) {
+    return mpc::ActivationPlan{{}, [](mpc::Party&) { return std::make_unique<Hungry>(); }};
+  });
   const auto plan = PlanFor(registry, "hungry", 5);
   nn::IntegerNetwork network{plan.network, {}};
   network.weights.resize(2);

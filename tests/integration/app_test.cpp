@@ -373,7 +373,7 @@ TEST(Prediction, LinesOfCsvAddUpToTheWhole) {
 TEST(Auto, NamesASuiteForEveryLayerThatAsks) {
   const World world;
   const auto registry = BuiltinProtocols();
-  for (const auto& candidate : AutoCandidates(registry))
+  for (const auto& candidate : infer::AutoCandidates(registry))
     EXPECT_TRUE(registry.FindSuite(candidate.suite.name).Info().is_private);
   auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 12);
   const auto unnamed = network;

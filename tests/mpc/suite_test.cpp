@@ -1,4 +1,4 @@
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -52,6 +52,64 @@ TEST(Roles, AreParties) {
     }
   }
   EXPECT_NO_THROW(CheckRoles({1, 1, 1, 1}, "place"));
+}
+
+ActivationSpec Spec(unsigned value_bits, unsigned ring_bits) {
+  return {.layer = "act1",
+          .in = {2, 3, 3},
+          .value_bits = value_bits,
+          .ring_bits = ring_bits,
+          .out_bits = 9};
+}
+
+// Whoever plans a layer gets all options, those that were not chosen at their defaults.
+TEST(Suite, ParsesOptions) {
+  OptionValues got;
+  const Suite suite(
+      {.name = "some",
+       .options = {{"size", {"auto", "1", "2"}, "of it"}, {"form", {"a", "b"}, "too"}},
+       .variants = {{"", {}}, {"form=b", {}}}},
+      [&](const ActivationSpec&, const OptionValues& options, const Roles&) {
+        got = options;
+        return ActivationPlan{};
+      });
+  suite.Plan(Spec(8, 8), ParseSuiteChoice("some:form=b", "test"), {});
+  EXPECT_EQ(got, (OptionValues{{"size", "auto"}, {"form", "b"}}));
+  EXPECT_EQ(suite.Choice(suite.Info().variants[0]).Text(), "some");
+  EXPECT_EQ(suite.Choice(suite.Info().variants[1]).Text(), "some:form=b");
+  const auto error = [&](const char* choice) -> std::string {
+    try {
+      suite.Options(ParseSuiteChoice(choice, "test"));
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(error("some:size=3"), testing::HasSubstr("size=3 found, one of auto, 1, 2 expected"));
+  EXPECT_THAT(error("some:shape=a"), testing::HasSubstr("shape=a found; options are size, form"));
+}
+
+TEST(Suite, RingsHaveRoomAndAWidthOfTheList) {
+  const auto plan = [](const auto&, const auto&, const auto&) { return ActivationPlan{}; };
+  const Suite any({.name = "any"}, plan);
+  EXPECT_EQ(any.RingBits(Spec(64, 0)), 64u);
+  const Suite roomy({.name = "roomy", .spare_bits = 3}, plan);
+  EXPECT_EQ(roomy.RingBits(Spec(61, 0)), 64u);
+  EXPECT_THROW(roomy.RingBits(Spec(62, 0)), UnsupportedError);
+  const Suite words({.name = "words", .spare_bits = 1, .rings = {8, 32}}, plan);
+  EXPECT_EQ(words.RingBits(Spec(7, 0)), 8u);
+  EXPECT_EQ(words.RingBits(Spec(8, 0)), 32u);
+  EXPECT_THROW(words.RingBits(Spec(32, 0)), UnsupportedError);
+  EXPECT_NO_THROW(words.Plan(Spec(8, 9), {}, {}));
+  EXPECT_THROW(words.Plan(Spec(8, 8), {}, {}), UnsupportedError);
+}
+
+TEST(Suite, AnExactOneStatesNoTolerance) {
+  const auto plan = [](const auto&, const auto&, const auto&) {
+    return ActivationPlan{.tolerance = 2};
+  };
+  EXPECT_THROW(Suite({.name = "exact"}, plan).Plan(Spec(8, 8), {}, {}), InternalError);
+  EXPECT_EQ(Suite({.name = "near", .exact = false}, plan).Plan(Spec(8, 8), {}, {}).tolerance, 2u);
 }
 
 TEST(Registry, UnknownSuiteListsTheKnownOnes) {

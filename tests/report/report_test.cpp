@@ -180,6 +180,15 @@ TEST(RunReportJson, WhatIsUnknownIsNull) {
   EXPECT_TRUE(document.at("matches_plain").is_null());
 }
 
+TEST(DescribeRun, SaysWithinWhatTheLogitsAreEqual) {
+  RunReport run = Merge(Parties());
+  run.equal = 10;
+  run.tolerance = 3;
+  EXPECT_THAT(Describe(run, false),
+              HasSubstr("every logit is that of the plain integer network, give or take 3: yes"));
+  EXPECT_EQ(json::parse(ToJson(run)).at("tolerance"), 3);
+}
+
 TEST(DescribeRun, SaysWhetherTheLogitsAreEqual) {
   RunReport run = Merge(Parties());
   run.equal = 10;

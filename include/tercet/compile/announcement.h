@@ -3,14 +3,14 @@
 #include <string>
 #include <vector>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/nn/integer_network.h"
 #include "tercet/nn/network.h"
 
 /// What a model says of itself in public: to the other parties, in a compiled file, in material.
 /// All else that is public follows from the architecture (Architecture), which each party has from
-/// its own JSON. The text is JSON; tests/compile/announcement_test.cpp lists its fields and what each
-/// tells. All functions are thread safe.
+/// its own JSON. The text is JSON; tests/compile/announcement_test.cpp lists its fields and what
+/// each tells. All functions are thread safe.
 namespace tercet::compile {
 
 /// The widest that Compile gives a layer, and the last one where it compares classes, whose values

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tercet/files/images.h"
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/nn/float_network.h"
 #include "tercet/nn/integer_network.h"
 #include "tercet/nn/run_plain.h"

@@ -12,18 +12,16 @@
 /// results on every machine. All functions are thread safe.
 namespace tercet::infer {
 
-/// What a suite asks of a processor: nanoseconds per element that enters the activation, at the
-/// slowest party.
-struct ComputeModel {
-  double offline_ns = 0, online_ns = 0;
-};
+using mpc::ComputeModel;
 
 /// One choice that `auto` has for a layer.
 struct Candidate {
   mpc::SuiteChoice suite;
-  ComputeModel compute;      ///< of Sign
-  ComputeModel fixed_point;  ///< of ReLU and square
+  mpc::ComputeFigures compute;
 };
+/// The variants with figures of all suites that are private and exact, in the order in which ties
+/// are broken: first those whose helper can be away online, then those that compute least there.
+std::vector<Candidate> AutoCandidates(const mpc::Registry& registry);
 
 /// What every suite asks of the machines alike.
 struct MachineModel {

@@ -8,12 +8,12 @@
 
 #include "tercet/base/bytes.h"
 #include "tercet/infer/plan.h"
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 /// Files that keep one party's correlated material between the session that made it and those that
 /// use it up: its shares of the model and a number of prepared queries, each used once.
 ///
-///   "TERCETQ2" | length u64 | header (JSON) | SHA-256
+///   "TERCETQ3" | length u64 | header (JSON) | SHA-256
 ///   then, first for the shares of the model, then for each query:
 ///   state u64 (0 fresh, 1 used, 2 used and overwritten) | length u64 | material | SHA-256
 ///

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/nn/integer_network.h"
 
 namespace tercet::infer {
@@ -17,6 +17,8 @@ struct PlannedLayer {
   mpc::ActivationSpec activation;
   bool dealt_output = true;
   mpc::Cost cost;
+  mpc::ActivationFactory make;  ///< null without activation
+  std::uint64_t tolerance = 0;  ///< see mpc::ActivationPlan
 
   /// Whether an activation follows the linear map.
   bool Activates() const { return activation.kind != mpc::ActivationKind::kNone; }
@@ -41,7 +43,8 @@ struct Plan {
   /// Whether the helper sends or receives anything online. Where not, its part of a query ends with
   /// the query's material, and it may leave.
   bool HelperActsOnline() const;
-  /// Suites in use that are not private, with what they leak, and layers whose width is not proven;
+  /// Suites in use that are not private, with what they leak, or not exact, and layers whose width
+  /// is not proven;
   /// empty when everything is private and exact.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;
   /// SHA-256 of all that the parties must agree on: suites, widths, roles.

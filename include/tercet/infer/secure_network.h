@@ -43,7 +43,7 @@ class SecureNetwork {
       mpc::KnownHalves known{mpc::AnyShare{}};     // of what enters the linear map
       mpc::KnownHalves shortcut{mpc::AnyShare{}};  // of what enters the shortcut
       mpc::AnyMatrix partial;
-      mpc::Prepared prepared;
+      std::unique_ptr<mpc::Correlation> correlation;
     };
     std::size_t batch = 0;
     mpc::AnyShare input;

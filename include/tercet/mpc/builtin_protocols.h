@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 namespace tercet {
 

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 
+#include "tercet/base/party_id.h"
 #include "tercet/crypto/prf.h"
 #include "tercet/mpc/share.h"
 #include "tercet/net/memory_link.h"
@@ -33,8 +34,8 @@ class Party {
   Party(int id, net::Links links, std::size_t layers, crypto::DrawObserver* observer = nullptr);
 
   int Id() const { return id_; }
-  int Next() const { return (id_ + 1) % 3; }
-  int Prev() const { return (id_ + 2) % 3; }
+  int Next() const { return NextParty(id_); }
+  int Prev() const { return PrevParty(id_); }
   crypto::KeyRing& Keys() { return *keys_; }
   net::Link& LinkTo(int peer);
   net::Meter& Meter() { return meter_; }

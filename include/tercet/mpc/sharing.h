@@ -29,7 +29,7 @@ class Sharing {
       const Matrix<W> third = *secret - x.mine - x.next;
       ctx.Send(ctx.Next(), third, bits);  // 1 hop, bits
       ctx.Send(ctx.Prev(), third, bits);  // the same hop, bits
-    } else if (ctx.Is((owner_ + 1) % 3)) {
+    } else if (ctx.Is(NextParty(owner_))) {
       x.mine = second_->Draw<W>(rows, cols);
       x.next = ctx.Receive<W>(owner_, rows, cols, bits);
     } else {
@@ -71,7 +71,7 @@ Matrix<W> Reveal(Context& ctx, const ArithShare<W>& x) {
 /// per element. Elsewhere empty.
 template <Word W>
 Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
-  const int sender = (receiver + 2) % 3;
+  const int sender = PrevParty(receiver);
   if (ctx.Is(sender)) ctx.Send(receiver, x.mine, x.bits);  // 1 hop, bits
   if (!ctx.Is(receiver)) return ring::MakeMatrix<W>(0, 0);
   Matrix<W> sum = x.mine + x.next;

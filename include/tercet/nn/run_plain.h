@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/nn/integer_network.h"
 
 /// The integer network in the clear.

@@ -67,8 +67,10 @@ struct RunReport {
   std::vector<std::uint8_t> predictions;
   std::vector<std::string> warnings;
   std::optional<std::size_t> correct;  ///< known with labels
-  std::optional<std::size_t>
-      equal;  ///< logits that equal the plain network's; empty when not checked
+  /// Logits that equal the plain network's, or differ by no more than `tolerance`; empty when not
+  /// checked.
+  std::optional<std::size_t> equal;
+  std::uint64_t tolerance = 0;       ///< not 0 where suites are not exact
   std::optional<bool> matches_plan;  ///< bytes and hops are what the plan says
 
   double TotalSeconds() const { return offline_s + online_s; }
@@ -91,9 +93,9 @@ std::string ToJson(const PartyReport& report);
 PartyReport PartyReportFromJson(const std::string& text, const std::string& place);
 
 /// The file that `tercet run --json` writes: keys network, suite, suite_per_layer, link, transport,
-/// batch, images, correct, accuracy, matches_plain, matches_plan, time, hops, bytes, layers,
-/// predictions, logits, warnings, peak_memory_mb, machine, kernels, material, presence. What is
-/// unknown is null.
+/// batch, images, correct, accuracy, matches_plain, tolerance, matches_plan, time, hops, bytes,
+/// layers, predictions, logits, warnings, peak_memory_mb, machine, kernels, material, presence.
+/// What is unknown is null.
 std::string ToJson(const RunReport& report);
 
 /// A layer of a plain run: its width and the values that entered its activation.

@@ -6,6 +6,7 @@
 
 #include "common/dealer/expansion.h"
 #include "common/dealer/steps.h"
+#include "tercet/mpc/dealer.h"
 
 namespace tercet::protocols::dealer {
 
@@ -31,7 +32,7 @@ namespace tercet::protocols::dealer {
 /// the other two online at the evaluators. Every share that D holds is drawn from the keys it has
 /// with E1 and E2.
 template <class Comparison>
-class Activation final : public mpc::Activation {
+class Activation final : public mpc::DealerActivation {
  public:
   /// `suite` names the streams, "<layer>/<suite>".
   Activation(mpc::Party& party, const mpc::ActivationSpec& spec, Comparison comparison,
@@ -43,7 +44,8 @@ class Activation final : public mpc::Activation {
     if (spec.pool) pool_ = PoolSteps(spec);
   }
 
-  mpc::Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) override {
+  std::unique_ptr<mpc::DealtCorrelation> Deal(Context& ctx, std::size_t batch,
+                                              const AnyMatrix* z) override {
     auto material = std::make_unique<Material>();
     const std::size_t count = spec_.in.Size() * batch;
     if (ends_.IsDealer()) {
@@ -61,43 +63,45 @@ class Activation final : public mpc::Activation {
         material->selection = TakeSelection(ctx, ends_, formula_, count, spec_.out_bits);
       material->pool = TakeOrSteps(ctx, ends_, pool_, spec_, batch);
     }
-    mpc::Prepared prepared;
-    prepared.known = DrawOutput(ends_, spec_, batch);
-    prepared.correlation = std::move(material);
-    return prepared;
+    material->known = DrawOutput(ends_, spec_, batch);
+    return material;
   }
 
   std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
     return std::make_unique<Material>();
   }
 
-  AnyShare Run(Context& ctx, mpc::Prepared prepared, const AnyMatrix& z) override {
-    auto& material = static_cast<Material&>(*prepared.correlation);
+  AnyShare Run(Context& ctx, std::unique_ptr<mpc::Correlation> correlation,
+               const AnyMatrix& z) override {
+    auto& material = static_cast<Material&>(*correlation);
     if (ends_.IsDealer()) {
       if (!spec_.dealt) SendDifference(ctx, ends_, spec_, material.open_mask, z);
-      return std::move(prepared.known);
+      return std::move(material.known);
     }
     return ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
       return ring::DispatchWord(spec_.out_bits, [&]<ring::Word V>(V) {
-        return RunEvaluator<W, V>(ctx, material, std::move(prepared.known), z.As<W>());
+        return RunEvaluator<W, V>(ctx, material, z.As<W>());
       });
     });
   }
 
  private:
-  struct Material final : mpc::Correlation {
+  struct Material final : mpc::DealtCorrelation {
+    AnyShare known;       // of the output: both halves at D, one at an evaluator
     AnyMatrix open_mask;  // at D, where its share is not known offline: the share to be
     typename Comparison::Material comparison;
     Selection selection;
     std::vector<OrMaterial> pool;
-    void Visit(mpc::Archive& archive) override { archive(open_mask)(comparison)(selection)(pool); }
+    const AnyShare& Known() const override { return known; }
+    void Visit(mpc::Archive& archive) override {
+      archive(known)(open_mask)(comparison)(selection)(pool);
+    }
   };
 
   bool Selects() const { return !spec_.pool && !comparison_.GivesElements(); }
 
   template <ring::Word W, ring::Word V>
-  AnyShare RunEvaluator(Context& ctx, Material& material, AnyShare share,
-                        const Matrix<W>& z) const {
+  AnyShare RunEvaluator(Context& ctx, Material& material, const Matrix<W>& z) const {
     const bool one = ends_.IsE1();
     const std::size_t batch = z.shape()[1];
 
@@ -128,7 +132,7 @@ class Activation final : public mpc::Activation {
       out = ring::MakeMatrix<V>(z.shape()[0], batch);
       formula_.Finish<W, V>(one, b, elements, std::span<V>(out.data(), out.size()));
     }
-    return ReshareEvaluators<V>(ctx, ends_, std::move(share), std::move(out),
+    return ReshareEvaluators<V>(ctx, ends_, std::move(material.known), std::move(out),
                                 spec_.out_bits);  // 1 hop, l' bits
   }
 

@@ -8,9 +8,7 @@ namespace tercet::protocols::dealer {
 
 void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned widest,
                unsigned widest_square) {
-  const auto refuse = [&](const std::string& problem) {
-    throw UnsupportedError(fmt::format("layer {}: suite {} {}", spec.layer, suite, problem));
-  };
+  const auto refuse = [&](const std::string& problem) { throw mpc::Refusal(spec, suite, problem); };
   using mpc::ActivationKind;
   const bool sign = spec.kind == ActivationKind::kSign,
              square = spec.kind == ActivationKind::kSquare;

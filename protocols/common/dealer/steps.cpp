@@ -1,5 +1,6 @@
 #include "common/dealer/steps.h"
 
+#include "tercet/mpc/registry.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
 

@@ -1,6 +1,6 @@
 #include <vector>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/ring/kernels.h"
 
 // z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i,   z_0 + z_1 + z_2 = W x + b        [CBNN,

@@ -4,7 +4,7 @@ namespace tercet::protocols::ot3 {
 
 BitTimes::BitTimes(Party& party, int p0, const std::string& purpose)
     : p0_(p0),
-      transfer_(party, {.sender = (p0 + 1) % 3, .receiver = p0, .helper = (p0 + 2) % 3},
+      transfer_(party, {.sender = NextParty(p0), .receiver = p0, .helper = PrevParty(p0)},
                 purpose + "/ot") {
   // Key 1 is held by P0 and P1, key 2 by P1 and P2.
   if (party.Id() != P2()) first_ = party.Keys().Open(P1(), purpose + "/s1");
@@ -13,7 +13,7 @@ BitTimes::BitTimes(Party& party, int p0, const std::string& purpose)
 
 std::array<mpc::Round, 3> BitTimes::Rounds(int p0, std::size_t count, unsigned bits) {
   const std::uint64_t bytes = ring::PackedBytes(count, bits);
-  const int p1 = (p0 + 1) % 3, p2 = (p0 + 2) % 3;
+  const int p1 = NextParty(p0), p2 = PrevParty(p0);
   return {mpc::Round{{p1, p2, bytes}, {p1, p2, bytes}},  // both messages of the transfer
           mpc::Round{{p2, p0, bytes}},                   // the chosen one
           mpc::Round{{p0, p2, bytes}}};                  // the receiver's share

@@ -78,8 +78,8 @@ class BitTimes {
   static std::uint64_t Wide(std::uint64_t x) { return x; }
 
   int P0() const { return p0_; }
-  int P1() const { return (p0_ + 1) % 3; }
-  int P2() const { return (p0_ + 2) % 3; }
+  int P1() const { return NextParty(p0_); }
+  int P2() const { return PrevParty(p0_); }
 
   int p0_;
   Transfer transfer_;

@@ -23,7 +23,7 @@ struct TransferRoles {
 };
 
 /// The index of the key that two different parties both hold (it is held by no third).
-constexpr int SharedKey(int p, int q) { return (p + 1) % 3 == q ? q : p; }
+constexpr int SharedKey(int p, int q) { return NextParty(p) == q ? q : p; }
 
 /// 1-out-of-2 transfer [CBNN, Algorithm 1]: the sender has messages m_0, m_1; receiver and helper
 /// both know the choice bits; the receiver gets m_choice. The sender learns nothing, the helper
@@ -89,71 +89,6 @@ class Transfer {
 
   TransferRoles roles_;
   std::optional<crypto::PrfStream> masks_;  // of the key of sender and receiver
-};
-
-/// 1-out-of-N transfer with shared output: the dealer D has one table of 2^k entries per element,
-/// the evaluators E1 = D+1 and E2 = D+2 both know an index per element, and get shares of the entry
-/// there. D masks its tables with the stream it has with E1 and sends them to E2; E1 draws the
-/// mask. 1 hop and the tables' size, offline; nothing online. E1 receives nothing, E2 masked
-/// tables; D does not learn the index; nobody learns the entry.
-///
-///     ot3::Lookup lookup(party, /*dealer=*/0, "act1/lookup");
-///     Bytes tables = lookup.DealBits(ctx, std::move(mine), count, k);       // offline; at D: its
-///     tables ot3::Lookup::PickBits(share, tables, index, k);                       // online, at
-///     E1 and E2
-class Lookup {
- public:
-  /// Opens the key of D and E1 for `purpose`.
-  Lookup(Party& party, int dealer, const std::string& purpose);
-
-  /// XOR form: bit tables as in ring/kernels.h, 1 <= k <= 8. `tables` is read at D only. Returns
-  /// the evaluator's half; empty at D. Sends ceil(count * 2^k / 8) bytes. Throws InternalError when
-  /// D's tables are of another size.
-  Bytes DealBits(Context& ctx, Bytes tables, std::size_t count, unsigned k);
-  /// share[i] ^= (entry index[i] of row i) << shift; the two evaluators' results XOR to the entry.
-  static void PickBits(std::span<std::uint8_t> share, ByteSpan half,
-                       std::span<const std::uint8_t> index, unsigned k, unsigned shift = 0);
-
-  /// Additive form: `tables` has a row of 2^k entries of Z_{2^bits} per element, 1 <= k <= 8; read
-  /// at D only. Returns the evaluator's half; empty at D. Sends PackedBytes(count * 2^k, bits)
-  /// bytes.
-  template <Word W>
-  Matrix<W> Deal(Context& ctx, const Matrix<W>& tables, std::size_t count, unsigned k,
-                 unsigned bits) {
-    const std::size_t entries = std::size_t{1} << k;
-    if (ctx.Is(E1())) return mask_->Draw<W>(count, entries);
-    if (ctx.Is(E2())) return ctx.Receive<W>(dealer_, count, entries, bits);
-    TERCET_CHECK(tables.shape()[0] == count && tables.shape()[1] == entries,
-                 "dealer's tables are {} x {}, expected {} x {}", tables.shape()[0],
-                 tables.shape()[1], count, entries);
-    const Matrix<W> masked = tables - mask_->Draw<W>(count, entries);
-    ctx.Send(E2(), masked, bits);  // 1 hop, 2^k * bits
-    return ring::MakeMatrix<W>(0, 0);
-  }
-  /// Entry index[i] of row i; the two evaluators' results add up to the entry of D's table.
-  template <Word W>
-  static Buffer<W> Pick(const Matrix<W>& half, std::span<const std::uint8_t> index) {
-    const std::size_t entries = half.shape()[1];
-    TERCET_CHECK(index.size() == half.shape()[0], "{} indices for {} tables", index.size(),
-                 half.shape()[0]);
-    Buffer<W> share(index.size(), 0);
-    bool outside = false;
-    for (std::size_t i = 0; i < index.size(); ++i) {
-      outside |= index[i] >= entries;
-      // D knows by what an index is masked: rows are read whole, and chosen from by masks.
-      for (std::size_t v = 0; v < entries; ++v)
-        share[i] = static_cast<W>(share[i] | (half(i, v) & (W{0} - static_cast<W>(v == index[i]))));
-    }
-    TERCET_CHECK(!outside, "an index is not below {}", entries);
-    return share;
-  }
-
- private:
-  int E1() const { return (dealer_ + 1) % 3; }
-  int E2() const { return (dealer_ + 2) % 3; }
-
-  int dealer_;
-  std::optional<crypto::PrfStream> mask_;  // of the key of D and E1
 };
 
 }  // namespace tercet::protocols::ot3

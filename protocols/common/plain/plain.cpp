@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 namespace tercet::protocols::plain {
 

@@ -2,7 +2,7 @@
 
 #include "common/ot3/bit_times.h"
 #include "suites/aby3/adder.h"
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 namespace tercet::protocols::aby3 {
 
@@ -15,9 +15,7 @@ using mpc::AnyMatrix;
 using mpc::AnyShare;
 using mpc::ArithShare;
 using mpc::Cost;
-using mpc::Prepared;
 using mpc::Roles;
-using mpc::SuiteChoice;
 
 /// Sizes that costs and messages have in common; public.
 struct Layout {
@@ -135,7 +133,7 @@ class Aby3Activation final : public Activation {
     if (party.Id() != e1_) with_e2_ = party.Keys().Open(d_, Purpose("open"));
   }
 
-  Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* /*z*/) override {
+  std::unique_ptr<mpc::Correlation> Prepare(Context& ctx, std::size_t batch) override {
     auto correlation = std::make_unique<Aby3Correlation>();
     const std::size_t rows = spec_.Out().Size();
     const std::size_t masks = layout_.carries.size();
@@ -146,15 +144,16 @@ class Aby3Activation final : public Activation {
       return ToAny(ot3::BitToArith<V>(ctx, convert_, bits, layout_.RandomBits() * rows, batch,
                                       spec_.out_bits));  // 3 hops
     });
-    return {std::move(correlation), {}};
+    return correlation;
   }
 
   std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
     return std::make_unique<Aby3Correlation>();
   }
 
-  AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {
-    const auto* correlation = dynamic_cast<const Aby3Correlation*>(prepared.correlation.get());
+  AnyShare Run(Context& ctx, std::unique_ptr<mpc::Correlation> prepared,
+               const AnyMatrix& z) override {
+    const auto* correlation = dynamic_cast<const Aby3Correlation*>(prepared.get());
     TERCET_CHECK(correlation != nullptr, "layer {}: not prepared by this suite", spec_.layer);
     TERCET_CHECK(z.Bits() == spec_.ring_bits && z.Rows() == spec_.in.Size(),
                  "layer {}: got {} features of {} bits, expected {} of {} bits", spec_.layer,
@@ -497,117 +496,83 @@ class Aby3Activation final : public Activation {
   std::optional<crypto::PrfStream> with_e1_, with_e2_;
 };
 
-mpc::Round ReshareRound(std::uint64_t bytes) {
-  return {{0, 2, bytes}, {1, 0, bytes}, {2, 1, bytes}};
+void Check(const ActivationSpec& spec) {
+  const bool fixed_point =
+      spec.kind == ActivationKind::kRelu || spec.kind == ActivationKind::kSquare;
+  if (spec.kind != ActivationKind::kSign && (!fixed_point || spec.pool))
+    throw mpc::Refusal(
+        spec, "aby3",
+        fmt::format("has no {}{}; supported: sign, sign with max-pool, relu, square",
+                    mpc::ActivationName(spec.kind), spec.pool ? " with max-pool" : ""));
+  if (fixed_point && spec.shift >= spec.value_bits)
+    throw mpc::Refusal(
+        spec, "aby3",
+        fmt::format("cannot truncate values of {} bits by {}", spec.value_bits, spec.shift));
 }
 
-class Aby3Suite final : public mpc::Suite {
- public:
-  const mpc::SuiteInfo& Info() const override {
-    static const mpc::SuiteInfo info{
-        .name = "aby3",
-        .summary = "bit decomposition by a Boolean adder (ABY3: Mohassel and Rindal, CCS 2018)",
-        .is_private = true,
-        .leaks = "",
-        .dealt_output = false,
-        .options = {}};
-    return info;
-  }
+Cost CostOf(const ActivationSpec& spec, const Roles& roles) {
+  const Layout layout(spec);
+  const int d = roles.helper, e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
+  const std::size_t count = spec.Elements(), outputs = spec.Outputs();
+  Cost cost;
+  if (layout.TakesCarry())
+    cost.Add(mpc::Phase::kOffline, mpc::ReshareRound(ring::PackedBytes(outputs, 1)));
+  ot3::BitTimes::AddCost(d, layout.RandomBits() * outputs, spec.out_bits, mpc::Phase::kOffline,
+                         cost);
 
-  void Check(const ActivationSpec& spec, const SuiteChoice& choice) const override {
-    if (!choice.options.empty()) throw ConfigError("suite " + choice.Text(), "aby3 has no options");
-    const auto refuse = [&](const std::string& problem) {
-      throw UnsupportedError(fmt::format("layer {}: suite aby3 {}", spec.layer, problem));
-    };
-    const bool has =
-        spec.kind == ActivationKind::kSign ||
-        ((spec.kind == ActivationKind::kRelu || spec.kind == ActivationKind::kSquare) &&
-         !spec.pool);
-    if (!has)
-      refuse(fmt::format("has no {}{}; supported: sign, sign with max-pool, relu, square",
-                         mpc::ActivationName(spec.kind), spec.pool ? " with max-pool" : ""));
-    if (spec.kind != ActivationKind::kSign && spec.shift >= spec.value_bits)
-      refuse(fmt::format("cannot truncate values of {} bits by {}", spec.value_bits, spec.shift));
-    if (spec.value_bits < 1 || spec.ring_bits < spec.value_bits || spec.ring_bits > ring::kMaxBits)
-      refuse(
-          fmt::format("needs values of 1 bit or more in a ring of that width to {} bits, got "
-                      "value width {} and ring {}",
-                      ring::kMaxBits, spec.value_bits, spec.ring_bits));
-    if (spec.out_bits < 1 || spec.out_bits > ring::kMaxBits)
-      refuse(fmt::format("needs an output ring of 1 to {} bits, got {}", ring::kMaxBits,
-                         spec.out_bits));
-    if (spec.pool && (spec.pool->kernel < 1 || spec.pool->stride < 1 ||
-                      spec.pool->kernel > spec.in.height || spec.pool->kernel > spec.in.width))
-      refuse(
-          fmt::format("cannot pool {0} x {0} windows with stride {1} over maps of {2} x {3}; "
-                      "the window must fit and the stride be at least 1",
-                      spec.pool->kernel, spec.pool->stride, spec.in.height, spec.in.width));
+  const auto add = [&](mpc::Round round) { cost.Add(mpc::Phase::kOnline, std::move(round)); };
+  const std::uint64_t opened = ring::PackedBytes(count, layout.opened_bits);
+  mpc::Round first{{e1, e2, opened}, {e2, e1, opened}};
+  const AdderShape& widest = layout.carries.front();
+  if (widest.width > 0) first.push_back({d, e2, ring::PackedBytes(count * widest.SharedRows(), 1)});
+  const std::uint64_t wrap = ring::PackedBytes(count, layout.wrap_bits);
+  if (layout.relu || layout.square)
+    first.push_back({d, e2, ring::PackedBytes(count, spec.out_bits)});
+  if (layout.wrap_bits > 0) first.push_back({d, e2, wrap});
+  add(std::move(first));
+  mpc::Round second;
+  const auto exchange = [&](std::uint64_t bytes) {
+    second.push_back({e1, e2, bytes});
+    second.push_back({e2, e1, bytes});
+  };
+  const bool has_tree = Adder::HasTree(layout.carries);
+  if (has_tree) exchange(ring::PackedBytes(count * Adder::LeafRows(layout.carries), 1));
+  if (layout.wrap_bits > 0) exchange(wrap);
+  if (!second.empty()) add(std::move(second));
+  if (has_tree) {
+    for (const std::size_t rows : Adder::Levels(layout.carries))
+      add(mpc::ReshareRound(ring::PackedBytes(count * rows, 1)));
   }
-
-  Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice,
-             const Roles& roles) const override {
-    Check(spec, choice);
-    const Layout layout(spec);
-    const int d = roles.helper, e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
-    const std::size_t count = spec.Elements(), outputs = spec.Outputs();
-    Cost cost;
-    if (layout.TakesCarry())
-      cost.Add(mpc::Phase::kOffline, ReshareRound(ring::PackedBytes(outputs, 1)));
-    ot3::BitTimes::AddCost(d, layout.RandomBits() * outputs, spec.out_bits, mpc::Phase::kOffline,
-                           cost);
-
-    const auto add = [&](mpc::Round round) { cost.Add(mpc::Phase::kOnline, std::move(round)); };
-    const std::uint64_t opened = ring::PackedBytes(count, layout.opened_bits);
-    mpc::Round first{{e1, e2, opened}, {e2, e1, opened}};
-    const AdderShape& widest = layout.carries.front();
-    if (widest.width > 0)
-      first.push_back({d, e2, ring::PackedBytes(count * widest.SharedRows(), 1)});
-    const std::uint64_t wrap = ring::PackedBytes(count, layout.wrap_bits);
-    if (layout.relu || layout.square)
-      first.push_back({d, e2, ring::PackedBytes(count, spec.out_bits)});
-    if (layout.wrap_bits > 0) first.push_back({d, e2, wrap});
-    add(std::move(first));
-    mpc::Round second;
-    const auto exchange = [&](std::uint64_t bytes) {
-      second.push_back({e1, e2, bytes});
-      second.push_back({e2, e1, bytes});
-    };
-    const bool has_tree = Adder::HasTree(layout.carries);
-    if (has_tree) exchange(ring::PackedBytes(count * Adder::LeafRows(layout.carries), 1));
-    if (layout.wrap_bits > 0) exchange(wrap);
-    if (!second.empty()) add(std::move(second));
-    if (has_tree) {
-      for (const std::size_t rows : Adder::Levels(layout.carries))
-        add(ReshareRound(ring::PackedBytes(count * rows, 1)));
-    }
-    if (layout.window > 1) {
-      add(ReshareRound(ring::PackedBytes(count, 1)));
-      for (const std::size_t rows : AndTreeLevels(layout.window))
-        add(ReshareRound(ring::PackedBytes(outputs * rows, 1)));
-    }
-    mpc::Round open;
-    for (int from : {0, 1, 2})
-      for (int to : {0, 1, 2})
-        if (from != to)
-          open.push_back({from, to, ring::PackedBytes(layout.carries.size() * outputs, 1)});
-    if (layout.relu)
-      for (const auto& message : ReshareRound(ring::PackedBytes(count, spec.out_bits)))
-        open.push_back(message);
-    add(std::move(open));
-    if (layout.square) add(ReshareRound(ring::PackedBytes(count, spec.out_bits)));
-    return cost;
+  if (layout.window > 1) {
+    add(mpc::ReshareRound(ring::PackedBytes(count, 1)));
+    for (const std::size_t rows : AndTreeLevels(layout.window))
+      add(mpc::ReshareRound(ring::PackedBytes(outputs * rows, 1)));
   }
+  mpc::Round open = mpc::OpenRound(ring::PackedBytes(layout.carries.size() * outputs, 1));
+  if (layout.relu)
+    for (const auto& message : mpc::ReshareRound(ring::PackedBytes(count, spec.out_bits)))
+      open.push_back(message);
+  add(std::move(open));
+  if (layout.square) add(mpc::ReshareRound(ring::PackedBytes(count, spec.out_bits)));
+  return cost;
+}
 
-  std::unique_ptr<Activation> Create(Party& party, const ActivationSpec& spec,
-                                     const SuiteChoice& choice, const Roles& roles) const override {
-    Check(spec, choice);
-    return std::make_unique<Aby3Activation>(party, spec, roles);
-  }
-};
+mpc::ActivationPlan Plan(const ActivationSpec& spec, const mpc::OptionValues& /*options*/,
+                         const Roles& roles) {
+  Check(spec);
+  return {CostOf(spec, roles),
+          [=](Party& party) { return std::make_unique<Aby3Activation>(party, spec, roles); }};
+}
 
 }  // namespace
 
 void Register(mpc::Registry& registry);
-void Register(mpc::Registry& registry) { registry.AddSuite(std::make_unique<Aby3Suite>()); }
+void Register(mpc::Registry& registry) {
+  registry.AddSuite(
+      {.name = "aby3",
+       .summary = "bit decomposition by a Boolean adder (ABY3: Mohassel and Rindal, CCS 2018)",
+       .variants = {{"", {{{3, 21}, {33, 56}}}}}},
+      Plan);
+}
 
 }  // namespace tercet::protocols::aby3

@@ -97,10 +97,10 @@ TEST(AdderTest, CarriesOfEveryWidth) {
           AdderInput input;
           Planes masked = rows;
           masked ^= drawn;
-          if (party.Id() != (helper + 2) % 3) {
+          if (party.Id() != PrevParty(helper)) {
             (party.Id() == helper ? input.a.next : input.a.mine) = drawn;
           }
-          if (party.Id() != (helper + 1) % 3)
+          if (party.Id() != NextParty(helper))
             (party.Id() == helper ? input.a.mine : input.a.next) = masked;
           if (party.Id() != helper) input.b = Slice(std::span<const std::uint64_t>(b), width);
           Context ctx(party, Phase::kOnline);
@@ -218,14 +218,14 @@ class Aby3SuiteTest : public testing::Test {
   }
   std::string Refusal(const ActivationSpec& spec) const {
     try {
-      suite_.Check(spec, choice_);
+      suite_.Plan(spec, choice_, mpc::Roles{});
     } catch (const UnsupportedError& e) {
       return e.what();
     }
     return "";
   }
   mpc::Cost Costs(const ActivationSpec& spec) const {
-    return suite_.Costs(spec, choice_, mpc::Roles{});
+    return suite_.Plan(spec, choice_, mpc::Roles{}).cost;
   }
   const mpc::Registry registry_ = BuiltinProtocols();
   const mpc::Suite& suite_ = registry_.FindSuite("aby3");
@@ -236,17 +236,18 @@ TEST_F(Aby3SuiteTest, IsPrivateAndTakesAnyWidth) {
   EXPECT_TRUE(suite_.Info().is_private);
   EXPECT_FALSE(suite_.Info().dealt_output);
   for (unsigned n : {1u, 2u, 11u, 64u}) {
-    EXPECT_EQ(suite_.RingBits(n), n);
+    EXPECT_EQ(suite_.RingBits(Spec(ActivationKind::kSign, n)), n);
     EXPECT_EQ(Refusal(Spec(ActivationKind::kSign, n)), "");
   }
 }
 
 TEST_F(Aby3SuiteTest, RefusesWhatItHasNot) {
   EXPECT_NE(Refusal(Spec(ActivationKind::kNone, 8)).find("act1"), std::string::npos);
+  EXPECT_NE(
+      Refusal(Spec(ActivationKind::kNone, 8)).find("supported: sign, sign with max-pool, relu"),
+      std::string::npos);
   auto spec = Spec(ActivationKind::kRelu, 16);
   EXPECT_EQ(Refusal(spec), "");
-  spec.pool = mpc::PoolShape{};
-  EXPECT_NE(Refusal(spec).find("supported: sign, sign with max-pool, relu"), std::string::npos);
   for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare}) {
     spec = Spec(kind, 16);
     for (unsigned shift : {0u, 1u, 15u}) {
@@ -265,8 +266,7 @@ TEST_F(Aby3SuiteTest, RefusesWhatItHasNot) {
   spec = Spec(ActivationKind::kSign, 12);
   spec.pool = mpc::PoolShape{13, 1};
   EXPECT_NE(Refusal(spec).find("must fit"), std::string::npos);
-  EXPECT_THROW(suite_.Check(Spec(ActivationKind::kSign, 8), {"aby3", {{"chunks", "2"}}}),
-               ConfigError);
+  EXPECT_THROW(suite_.Options({"aby3", {{"chunks", "2"}}}), ConfigError);
 }
 
 // ReLU into wider rings: every value of n bits, or the borders, comes out in the output ring.
@@ -309,18 +309,19 @@ TEST_F(Aby3SuiteTest, ReluWidens) {
     });
     for (int helper : {0, 1, 2}) {
       const mpc::Roles roles{.helper = helper,
-                             .data_owner = (helper + 1) % 3,
-                             .model_owner = (helper + 2) % 3,
-                             .receiver = (helper + 1) % 3};
+                             .data_owner = NextParty(helper),
+                             .model_owner = PrevParty(helper),
+                             .receiver = NextParty(helper)};
+      const auto plan = suite_.Plan(spec, choice_, roles);
       std::array<mpc::AnyShare, 3> x;
       std::array<std::uint32_t, 3> hops{};
       std::array<std::uint64_t, 3> sent{};
       mpc::RunParties([&](Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
-        const auto activation = suite_.Create(party, spec, choice_, roles);
+        const auto activation = plan.make(party);
         Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
         offline.Enter(1, "act1");
-        auto prepared = activation->Prepare(offline, 1, nullptr);
+        auto prepared = activation->Prepare(offline, 1);
         offline.Leave();
         online.Enter(1, "act1");
         x[id] = activation->Run(online, std::move(prepared), z[id]);
@@ -341,7 +342,7 @@ TEST_F(Aby3SuiteTest, ReluWidens) {
               << values[i];
         }
       });
-      const auto cost = suite_.Costs(spec, choice_, roles);
+      const auto& cost = plan.cost;
       EXPECT_EQ(sent, cost.OnlineBytes());
       EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), cost.OnlineHops());
     }
@@ -399,12 +400,12 @@ TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
       const auto recorder = std::make_shared<net::Recorder>();
       mpc::RunParties(
           [&](Party& party) {
-            const auto activation = suite_.Create(party, spec, choice_, mpc::Roles{});
+            const auto activation = suite_.Plan(spec, choice_, mpc::Roles{}).make(party);
             Matrix<std::uint16_t> z = xt::zeros<std::uint16_t>({kCount, std::size_t{1}});
             if (party.Id() == 0) z += value;
             Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
             offline.Enter(1, "act1");
-            auto prepared = activation->Prepare(offline, 1, nullptr);
+            auto prepared = activation->Prepare(offline, 1);
             offline.Leave();
             online.Enter(1, "act1");
             activation->Run(online, std::move(prepared), AnyMatrix(std::move(z), spec.ring_bits));

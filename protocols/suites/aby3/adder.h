@@ -63,8 +63,8 @@ class Adder {
   Planes Carries(Context& ctx, const AdderInput& input);
 
  private:
-  int E1() const { return (helper_ + 1) % 3; }
-  int E2() const { return (helper_ + 2) % 3; }
+  int E1() const { return NextParty(helper_); }
+  int E2() const { return PrevParty(helper_); }
 
   int helper_;
   std::vector<AdderShape> shapes_;

@@ -1,7 +1,9 @@
+#include <algorithm>
+#include <array>
 #include <bit>
 
 #include "suites/cbnn/msb.h"
-#include "tercet/mpc/suite.h"
+#include "tercet/mpc/registry.h"
 
 namespace tercet::protocols::cbnn {
 
@@ -13,15 +15,16 @@ using mpc::ActivationSpec;
 using mpc::AnyMatrix;
 using mpc::AnyShare;
 using mpc::Cost;
-using mpc::Prepared;
 using mpc::Roles;
-using mpc::SuiteChoice;
 
-/// The smallest machine word of 16 bits or more that leaves room for r; 0 if none does.
+/// Machine words of 16 bits or more.
+constexpr std::array<unsigned, 3> kRings{16, 32, 64};
+
+/// The smallest that leaves room for r.
 constexpr unsigned SmallestRing(unsigned value_bits) {
-  for (unsigned ring_bits : {16u, 32u, 64u})
-    if (value_bits + 1 + kMinMaskBits <= ring_bits) return ring_bits;
-  return 0;
+  return *std::find_if(kRings.begin(), kRings.end(), [&](unsigned ring_bits) {
+    return value_bits + 1 + kMinMaskBits <= ring_bits;
+  });
 }
 
 /// P0 of all conversions. P1, which offers the transfers, should be the party to which u is opened
@@ -29,7 +32,7 @@ constexpr unsigned SmallestRing(unsigned value_bits) {
 /// before the evaluator that gets the input.
 int FirstParty(const Roles& roles) {
   const int input_taker = 3 - roles.helper - roles.data_owner;
-  return (input_taker + 1) % 3;
+  return NextParty(input_taker);
 }
 
 /// Value width of a window's sum minus 1, which lies in -1 .. kernel^2 - 1.
@@ -72,7 +75,7 @@ struct CbnnCorrelation final : mpc::Correlation {
 class BitTimesShare {
  public:
   BitTimesShare(Party& party, int p0, const std::string& purpose)
-      : first_(party, p0, purpose + "/x1x2"), second_(party, (p0 + 1) % 3, purpose + "/x0") {}
+      : first_(party, p0, purpose + "/x1x2"), second_(party, NextParty(p0), purpose + "/x0") {}
 
   /// 3 hops, 8 * bits per element. `x` may come from a wider ring of the same word type or be
   /// reduced already.
@@ -116,19 +119,20 @@ class CbnnActivation final : public Activation {
     }
   }
 
-  Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* /*z*/) override {
+  std::unique_ptr<mpc::Correlation> Prepare(Context& ctx, std::size_t batch) override {
     auto correlation = std::make_unique<CbnnCorrelation>();
     correlation->sign = msb_->Prepare(ctx, spec_.in.Size(), batch);
     if (spec_.pool) correlation->pool = pool_msb_->Prepare(ctx, spec_.Out().Size(), batch);
-    return {std::move(correlation), {}};
+    return correlation;
   }
 
   std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
     return std::make_unique<CbnnCorrelation>();
   }
 
-  AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {
-    const auto* correlation = dynamic_cast<const CbnnCorrelation*>(prepared.correlation.get());
+  AnyShare Run(Context& ctx, std::unique_ptr<mpc::Correlation> prepared,
+               const AnyMatrix& z) override {
+    const auto* correlation = dynamic_cast<const CbnnCorrelation*>(prepared.get());
     TERCET_CHECK(correlation != nullptr, "layer {}: not prepared by this suite", spec_.layer);
     TERCET_CHECK(z.Bits() == spec_.ring_bits && z.Rows() == spec_.in.Size(),
                  "layer {}: got {} features of {} bits, expected {} of {} bits", spec_.layer,
@@ -190,112 +194,74 @@ class CbnnActivation final : public Activation {
   unsigned pool_bits_ = 0;
 };
 
-class CbnnSuite final : public mpc::Suite {
- public:
-  const mpc::SuiteInfo& Info() const override {
-    static const mpc::SuiteInfo info{.name = "cbnn",
-                                     .summary =
-                                         "CBNN (Dong et al., arXiv 2412.16449), Algorithms 1 and 3 "
-                                         "to 5, with Algorithm 3 repaired",
-                                     .is_private = false,
-                                     .leaks =
-                                         "for every value x that enters Sign or ReLU, and every "
-                                         "window sum of a max-pool, all three parties "
-                                         "see |2x + 1| * r with a random r: its size shows the "
-                                         "magnitude of x, its divisors narrow x further; "
-                                         "the sign stays hidden",
-                                     .dealt_output = false,
-                                     .options = {}};
-    return info;
-  }
+void Check(const ActivationSpec& spec) {
+  const bool has = spec.kind == ActivationKind::kSign ||
+                   (spec.kind == ActivationKind::kRelu && !spec.pool && spec.shift == 0);
+  if (!has)
+    throw mpc::Refusal(
+        spec, "cbnn",
+        fmt::format("has no {}{}{}; supported: sign, sign with max-pool, relu without truncation",
+                    mpc::ActivationName(spec.kind),
+                    spec.shift > 0 ? fmt::format(" with truncation by {} bits", spec.shift) : "",
+                    spec.pool ? " with max-pool" : ""));
+  if (spec.kind == ActivationKind::kRelu && spec.out_bits > spec.ring_bits)
+    throw mpc::Refusal(
+        spec, "cbnn",
+        fmt::format(
+            "cannot widen relu from {} to {} bits; supported: output ring of at most {} bits",
+            spec.ring_bits, spec.out_bits, spec.ring_bits));
+}
 
-  unsigned RingBits(unsigned value_bits) const override {
-    const unsigned ring_bits = SmallestRing(value_bits);
-    if (ring_bits == 0)
-      throw UnsupportedError(fmt::format(
-          "suite cbnn: values of {} bits leave no room for r in 64 bits; at most {} bits "
-          "are supported",
-          value_bits, ring::kMaxBits - 1 - kMinMaskBits));
-    return ring_bits;
-  }
-
-  void Check(const ActivationSpec& spec, const SuiteChoice& choice) const override {
-    if (!choice.options.empty()) throw ConfigError("suite " + choice.Text(), "cbnn has no options");
-    const auto refuse = [&](const std::string& problem) {
-      throw UnsupportedError(fmt::format("layer {}: suite cbnn {}", spec.layer, problem));
-    };
-    const bool has = spec.kind == ActivationKind::kSign ||
-                     (spec.kind == ActivationKind::kRelu && !spec.pool && spec.shift == 0);
-    if (!has)
-      refuse(
-          fmt::format("has no {}{}{}; supported: sign, sign with max-pool, relu without truncation",
-                      mpc::ActivationName(spec.kind),
-                      spec.shift > 0 ? fmt::format(" with truncation by {} bits", spec.shift) : "",
-                      spec.pool ? " with max-pool" : ""));
-    if (spec.value_bits < 1 || spec.ring_bits > ring::kMaxBits ||
-        spec.ring_bits < spec.value_bits + 1 + kMinMaskBits)
-      refuse(
-          fmt::format("needs a ring of value width + {} to {} bits, got value width {} and ring {}",
-                      1 + kMinMaskBits, ring::kMaxBits, spec.value_bits, spec.ring_bits));
-    if (spec.out_bits < 1 || spec.out_bits > ring::kMaxBits)
-      refuse(fmt::format("needs an output ring of 1 to {} bits, got {}", ring::kMaxBits,
-                         spec.out_bits));
-    if (spec.kind == ActivationKind::kRelu && spec.out_bits > spec.ring_bits)
-      refuse(fmt::format(
-          "cannot widen relu from {} to {} bits; supported: output ring of at most {} bits",
-          spec.ring_bits, spec.out_bits, spec.ring_bits));
-    if (spec.pool) {
-      if (spec.pool->kernel < 1 || spec.pool->stride < 1 || spec.pool->kernel > spec.in.height ||
-          spec.pool->kernel > spec.in.width)
-        refuse(
-            fmt::format("cannot pool {} x {} windows with stride {} over maps of {} x {}; the "
-                        "window must fit and "
-                        "the stride be at least 1",
-                        spec.pool->kernel, spec.pool->kernel, spec.pool->stride, spec.in.height,
-                        spec.in.width));
+Cost CostOf(const ActivationSpec& spec, const Roles& roles) {
+  const int p0 = FirstParty(roles);
+  const std::size_t elements = spec.Elements();
+  Cost cost;
+  cost.Add(mpc::Phase::kOnline, mpc::ReshareRound(ring::PackedBytes(elements, spec.ring_bits)));
+  MsbExtraction::AddCost(p0, elements, spec.ring_bits, cost);
+  const auto add_conversion = [&](int first, std::size_t count, unsigned bits) {
+    BitTimes::AddCost(first, count, bits, mpc::Phase::kOnline, cost);
+  };
+  if (spec.kind == ActivationKind::kRelu) {
+    // Two conversions side by side.
+    auto rounds = BitTimes::Rounds(p0, elements, spec.out_bits);
+    const auto second = BitTimes::Rounds(NextParty(p0), elements, spec.out_bits);
+    for (std::size_t r = 0; r < rounds.size(); ++r) {
+      rounds[r].insert(rounds[r].end(), second[r].begin(), second[r].end());
+      cost.Add(mpc::Phase::kOnline, std::move(rounds[r]));
     }
+  } else if (spec.pool) {
+    const unsigned bits = SmallestRing(SumBits(*spec.pool));
+    add_conversion(p0, elements, bits);
+    MsbExtraction::AddCost(p0, spec.Outputs(), bits, cost);
+    add_conversion(p0, spec.Outputs(), spec.out_bits);
+  } else {
+    add_conversion(p0, elements, spec.out_bits);
   }
+  return cost;
+}
 
-  Cost Costs(const ActivationSpec& spec, const SuiteChoice& choice,
-             const Roles& roles) const override {
-    Check(spec, choice);
-    const int p0 = FirstParty(roles);
-    const std::size_t elements = spec.Elements();
-    Cost cost;
-    cost.Add(mpc::Phase::kOnline, ReshareRound(ring::PackedBytes(elements, spec.ring_bits)));
-    MsbExtraction::AddCost(p0, elements, spec.ring_bits, cost);
-    const auto add_conversion = [&](int first, std::size_t count, unsigned bits) {
-      BitTimes::AddCost(first, count, bits, mpc::Phase::kOnline, cost);
-    };
-    if (spec.kind == ActivationKind::kRelu) {
-      // Two conversions side by side.
-      auto rounds = BitTimes::Rounds(p0, elements, spec.out_bits);
-      const auto second = BitTimes::Rounds((p0 + 1) % 3, elements, spec.out_bits);
-      for (std::size_t r = 0; r < rounds.size(); ++r) {
-        rounds[r].insert(rounds[r].end(), second[r].begin(), second[r].end());
-        cost.Add(mpc::Phase::kOnline, std::move(rounds[r]));
-      }
-    } else if (spec.pool) {
-      const unsigned bits = SmallestRing(SumBits(*spec.pool));
-      add_conversion(p0, elements, bits);
-      MsbExtraction::AddCost(p0, spec.Outputs(), bits, cost);
-      add_conversion(p0, spec.Outputs(), spec.out_bits);
-    } else {
-      add_conversion(p0, elements, spec.out_bits);
-    }
-    return cost;
-  }
-
-  std::unique_ptr<Activation> Create(Party& party, const ActivationSpec& spec,
-                                     const SuiteChoice& choice, const Roles& roles) const override {
-    Check(spec, choice);
-    return std::make_unique<CbnnActivation>(party, spec, roles);
-  }
-};
+mpc::ActivationPlan Plan(const ActivationSpec& spec, const mpc::OptionValues& /*options*/,
+                         const Roles& roles) {
+  Check(spec);
+  return {CostOf(spec, roles),
+          [=](Party& party) { return std::make_unique<CbnnActivation>(party, spec, roles); }};
+}
 
 }  // namespace
 
 void Register(mpc::Registry& registry);
-void Register(mpc::Registry& registry) { registry.AddSuite(std::make_unique<CbnnSuite>()); }
+void Register(mpc::Registry& registry) {
+  registry.AddSuite({.name = "cbnn",
+                     .summary = "CBNN (Dong et al., arXiv 2412.16449), Algorithms 1 and 3 to 5, "
+                                "with Algorithm 3 repaired",
+                     .is_private = false,
+                     .leaks = "for every value x that enters Sign or ReLU, and every window sum of "
+                              "a max-pool, all three parties see |2x + 1| * r with a random r: its "
+                              "size shows the magnitude of x, its divisors narrow x further; the "
+                              "sign stays hidden",
+                     .spare_bits = 1 + kMinMaskBits,
+                     .rings = {kRings.begin(), kRings.end()}},
+                    Plan);
+}
 
 }  // namespace tercet::protocols::cbnn

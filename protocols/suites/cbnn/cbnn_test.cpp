@@ -25,7 +25,7 @@ class CbnnSuiteTest : public testing::Test {
  protected:
   std::string Refusal(const ActivationSpec& spec) const {
     try {
-      suite_.Check(spec, choice_);
+      suite_.Plan(spec, choice_, mpc::Roles{});
     } catch (const UnsupportedError& e) {
       return e.what();
     }
@@ -43,13 +43,18 @@ TEST_F(CbnnSuiteTest, SaysThatItLeaks) {
 }
 
 TEST_F(CbnnSuiteTest, RingLeavesRoomForR) {
-  EXPECT_EQ(suite_.RingBits(1), 16u);
-  EXPECT_EQ(suite_.RingBits(7), 16u);
-  EXPECT_EQ(suite_.RingBits(8), 32u);
-  EXPECT_EQ(suite_.RingBits(23), 32u);
-  EXPECT_EQ(suite_.RingBits(24), 64u);
-  EXPECT_EQ(suite_.RingBits(55), 64u);
-  EXPECT_THROW(suite_.RingBits(56), UnsupportedError);
+  const auto ring = [&](unsigned value_bits) {
+    auto spec = Spec(ActivationKind::kSign);
+    spec.value_bits = value_bits;
+    return suite_.RingBits(spec);
+  };
+  EXPECT_EQ(ring(1), 16u);
+  EXPECT_EQ(ring(7), 16u);
+  EXPECT_EQ(ring(8), 32u);
+  EXPECT_EQ(ring(23), 32u);
+  EXPECT_EQ(ring(24), 64u);
+  EXPECT_EQ(ring(55), 64u);
+  EXPECT_THROW(ring(56), UnsupportedError);
 }
 
 TEST_F(CbnnSuiteTest, RefusesWhatItHasNot) {
@@ -57,9 +62,11 @@ TEST_F(CbnnSuiteTest, RefusesWhatItHasNot) {
   EXPECT_EQ(Refusal(Spec(ActivationKind::kRelu)), "");
   EXPECT_NE(Refusal(Spec(ActivationKind::kNone)).find("act1"), std::string::npos);
 
-  auto spec = Spec(ActivationKind::kRelu);
-  spec.pool = mpc::PoolShape{};
+  auto spec = Spec(ActivationKind::kSquare);
   EXPECT_NE(Refusal(spec).find("supported: sign, sign with max-pool, relu"), std::string::npos);
+  spec = Spec(ActivationKind::kRelu);
+  spec.pool = mpc::PoolShape{};
+  EXPECT_EQ(Refusal(spec), "") << "a tournament";
   spec = Spec(ActivationKind::kRelu);
   spec.out_bits = 33;
   EXPECT_NE(Refusal(spec).find("at most 32 bits"), std::string::npos);
@@ -71,7 +78,7 @@ TEST_F(CbnnSuiteTest, RefusesWhatItHasNot) {
   spec = Spec(ActivationKind::kSign);
   spec.pool = mpc::PoolShape{5, 1};
   EXPECT_NE(Refusal(spec).find("must fit"), std::string::npos);
-  EXPECT_THROW(suite_.Check(Spec(ActivationKind::kSign), {"cbnn", {{"chunks", "2"}}}), ConfigError);
+  EXPECT_THROW(suite_.Options({"cbnn", {{"chunks", "2"}}}), ConfigError);
 }
 
 // The figures of the README.
@@ -79,18 +86,18 @@ TEST_F(CbnnSuiteTest, CostsPerElement) {
   const mpc::Roles roles;
   auto spec = Spec(ActivationKind::kSign);
   spec.out_bits = 32;
-  auto cost = suite_.Costs(spec, choice_, roles);
+  auto cost = suite_.Plan(spec, choice_, roles).cost;
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements());
   EXPECT_EQ(cost.OnlineTotal(), 52u * spec.Elements());
   EXPECT_EQ(cost.OfflineHops(), 4u);
   EXPECT_EQ(cost.OnlineHops(), 6u);
   spec.kind = ActivationKind::kRelu;
-  cost = suite_.Costs(spec, choice_, roles);
+  cost = suite_.Plan(spec, choice_, roles).cost;
   EXPECT_EQ(cost.OnlineTotal(), (9u + 8u) * 4 * spec.Elements());
   EXPECT_EQ(cost.OnlineHops(), 6u);
   spec.kind = ActivationKind::kSign;
   spec.pool = mpc::PoolShape{};
-  cost = suite_.Costs(spec, choice_, roles);
+  cost = suite_.Plan(spec, choice_, roles).cost;
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements() + 14u * spec.Outputs());
   EXPECT_EQ(cost.OnlineTotal(), (36u + 8u) * spec.Elements() + (12u + 16u) * spec.Outputs());
   EXPECT_EQ(cost.OfflineHops(), 8u);

@@ -42,8 +42,8 @@ SignMask MsbExtraction::PrepareAs(Context& ctx, std::size_t rows, std::size_t co
 void MsbExtraction::AddCost(int p0, std::size_t count, unsigned ring_bits, mpc::Cost& cost) {
   const std::uint64_t bytes = ring::PackedBytes(count, ring_bits);
   BitTimes::AddCost(p0, count, ring_bits, mpc::Phase::kOffline, cost);
-  cost.Add(mpc::Phase::kOffline, ReshareRound(bytes));
-  cost.Add(mpc::Phase::kOnline, ReshareRound(bytes));
+  cost.Add(mpc::Phase::kOffline, mpc::ReshareRound(bytes));
+  cost.Add(mpc::Phase::kOnline, mpc::ReshareRound(bytes));
   cost.Add(mpc::Phase::kOnline, {{0, 1, bytes}, {1, 2, bytes}, {2, 0, bytes}});  // u is opened
 }
 

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <string>
-#include "tercet/mpc/archive.h"
 
 #include "common/ot3/bit_times.h"
+#include "tercet/mpc/archive.h"
 
 namespace tercet::protocols::cbnn {
 
@@ -15,11 +15,6 @@ using mpc::Party;
 using mpc::Word;
 using ot3::BitTimes;
 using ot3::BitToArith;
-
-/// Each party sends to the one below.
-inline mpc::Round ReshareRound(std::uint64_t bytes) {
-  return {{0, 2, bytes}, {1, 0, bytes}, {2, 1, bytes}};
-}
 
 /// Room that a ring must leave above the values: r has at least kMinMaskBits bits.
 inline constexpr unsigned kMinMaskBits = 8;

@@ -182,6 +182,10 @@ TEST(DcfTest, FirstLevelAndLeafAreAsTheReadmeSays) {
   EXPECT_EQ(ring::UnpackOne(keys.rest, 16, 0), leaf);
 }
 
+mpc::OptionValues Options(const char* choice) {
+  return BuiltinProtocols().FindSuite("fss").Options(mpc::ParseSuiteChoice(choice, "test"));
+}
+
 mpc::ActivationSpec Spec(unsigned value_bits, unsigned out_bits, bool pool) {
   mpc::ActivationSpec spec;
   spec.layer = "act";
@@ -208,8 +212,7 @@ class Table : public testing::TestWithParam<CostRow> {};
 TEST_P(Table, CostsPerElement) {
   const auto& row = GetParam();
   const auto spec = Spec(row.value_bits, 16, row.pool);
-  const auto cost =
-      LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
+  const auto cost = LayoutCost(MakeLayout(spec, Options(row.choice)), spec, mpc::Roles{});
   const auto count = static_cast<double>(spec.Elements());
   EXPECT_EQ(cost.OnlineHops(), row.hops);
   EXPECT_DOUBLE_EQ(static_cast<double>(cost.OfflineTotal() - 64) * 8 / count, row.offline_bits);
@@ -244,8 +247,7 @@ TEST(LayoutTest, ReluAndSquareCostWhatTheReadmeSays) {
     auto spec = Spec(12, 16, false);
     spec.kind = row.kind;
     spec.shift = row.shift;
-    const auto cost =
-        LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
+    const auto cost = LayoutCost(MakeLayout(spec, Options(row.choice)), spec, mpc::Roles{});
     const auto count = static_cast<double>(spec.Elements());
     SCOPED_TRACE(fmt::format("{} >> {}: {}", mpc::ActivationName(row.kind), row.shift, row.choice));
     EXPECT_EQ(cost.OnlineHops(), row.hops);
@@ -264,7 +266,7 @@ TEST(LayoutTest, LeavesOfBitsFillOneBlock) {
 TEST(LayoutTest, RefusesWhatItCannotDo) {
   const auto error = [](const mpc::ActivationSpec& spec, const char* choice) -> std::string {
     try {
-      MakeLayout(spec, mpc::ParseSuiteChoice(choice, "test"));
+      MakeLayout(spec, Options(choice));
     } catch (const Error& e) {
       return e.what();
     }
@@ -294,8 +296,7 @@ TEST(PiecesTest, LargeLayersGoInSeveralMessages) {
   spec.in = {1, 1, 1000};
   spec.batch = 130;
   spec.dealt = false;
-  const auto choice = mpc::ParseSuiteChoice("fss", "test");
-  const auto layout = MakeLayout(spec, choice);
+  const auto layout = MakeLayout(spec, Options("fss"));
   ASSERT_GT(spec.Elements(), layout.PieceElements());
   EXPECT_LE(layout.SharedBytes(layout.PieceElements()) + layout.FirstBytes(layout.PieceElements()),
             kPieceBytes + kHashKeyBytes);
@@ -306,24 +307,23 @@ TEST(PiecesTest, LargeLayersGoInSeveralMessages) {
     part = ring::MakeMatrix<std::uint32_t>(1000, 130);
     for (auto& v : part) v = static_cast<std::uint32_t>(rng());
   }
-  const auto registry = BuiltinProtocols();
-  const auto& suite = registry.FindSuite("fss");
-  const mpc::Roles roles;
+  spec.ring_bits = spec.value_bits;
+  const auto plan = BuiltinProtocols().FindSuite("fss").Plan(spec, {"fss", {}}, mpc::Roles{});
   std::array<mpc::AnyShare, 3> out;
   std::array<std::uint64_t, 3> sent{};
   mpc::RunParties([&](mpc::Party& party) {
     const auto id = static_cast<std::size_t>(party.Id());
-    const auto activation = suite.Create(party, spec, choice, roles);
+    const auto activation = plan.make(party);
     mpc::Context offline(party, mpc::Phase::kOffline), online(party, mpc::Phase::kOnline);
     offline.Enter(1, "act");
-    auto prepared = activation->Prepare(offline, spec.batch, nullptr);
+    auto prepared = activation->Prepare(offline, spec.batch);
     offline.Leave();
     online.Enter(1, "act");
     out[id] = activation->Run(online, std::move(prepared), mpc::AnyMatrix(z[id], 24));
     online.Leave();
     for (const auto bytes : party.Meter().Total(mpc::Phase::kOffline).sent_bytes) sent[id] += bytes;
   });
-  EXPECT_EQ(sent, suite.Costs(spec, choice, roles).OfflineBytes());
+  EXPECT_EQ(sent, plan.cost.OfflineBytes());
   std::size_t wrong = 0;
   for (std::size_t i = 0; i < spec.Elements(); ++i) {
     std::uint64_t opened = 0;

@@ -23,18 +23,12 @@ std::size_t Layout::PieceElements() const {
   return std::max<std::size_t>(1, kPieceBytes / chunk) * kChunk;
 }
 
-Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice) {
+Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options) {
   Layout layout;
   const dealer::Formula formula(spec);
   // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
-  layout.arithmetic =
-      !spec.pool && spec.shift == 0 && (formula.Elements() == 1 || spec.out_bits > 1);
-  for (const auto& [key, value] : choice.options) {
-    if (key != "form" || (value != "arith" && value != "bit" && value != "auto"))
-      throw ConfigError("suite " + choice.Text(),
-                        fmt::format("{}={} found; the option is form=arith|bit|auto", key, value));
-    if (value == "bit") layout.arithmetic = false;
-  }
+  layout.arithmetic = options.at("form") != "bit" && !spec.pool && spec.shift == 0 &&
+                      (formula.Elements() == 1 || spec.out_bits > 1);
   dealer::CheckSpec(spec, "fss", ring::kMaxBits, ring::kMaxBits - 1);
   if (layout.arithmetic) {
     const auto elements = static_cast<unsigned>(formula.Elements());

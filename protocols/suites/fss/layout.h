@@ -29,8 +29,8 @@ struct Layout {
   std::size_t SharedBytes(std::size_t count) const { return kHashKeyBytes + RestBytes(count); }
 };
 
-/// Throws UnsupportedError or ConfigError as Suite::Check.
-Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice);
+/// Throws UnsupportedError.
+Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
 
 mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
                      const mpc::Roles& roles);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
 #include <limits>
 
 #include "common/dealer/activation.h"
@@ -12,7 +11,6 @@ namespace tercet::protocols::lut {
 namespace {
 
 using mpc::ActivationSpec;
-using mpc::SuiteChoice;
 
 constexpr unsigned kMaxChunks = 5;  // 8 opened flags
 constexpr unsigned kMaxArithChunks =
@@ -47,16 +45,6 @@ std::vector<Layout> Cuts(unsigned bits, unsigned low) {
       all.push_back(std::move(layout));
     }
   return all;
-}
-
-unsigned NumberOption(const SuiteChoice& choice, const std::string& value) {
-  unsigned number = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc() || end != value.data() + value.size() || number < 1 ||
-      number > kMaxChunks)
-    throw ConfigError("suite " + choice.Text(),
-                      fmt::format("chunks={} found, 1..{} expected", value, kMaxChunks));
-  return number;
 }
 
 }  // namespace
@@ -144,21 +132,9 @@ std::size_t Layout::ElementBytes() const {
   return bytes;
 }
 
-Layout MakeLayout(const ActivationSpec& spec, const SuiteChoice& choice) {
-  unsigned chunks = 0;
-  std::string form = "auto";
-  for (const auto& [key, value] : choice.options) {
-    if (key == "chunks" && value != "auto") {
-      chunks = NumberOption(choice, value);
-    } else if (key == "form" && (value == "arith" || value == "bit" || value == "auto")) {
-      form = value;
-    } else if (key != "chunks") {
-      throw ConfigError(
-          "suite " + choice.Text(),
-          fmt::format("{}={} found; options are chunks=1..{}|auto and form=arith|bit|auto", key,
-                      value, kMaxChunks));
-    }
-  }
+Layout MakeLayout(const ActivationSpec& spec, const mpc::OptionValues& options) {
+  const std::string &form = options.at("form"), &pieces = options.at("chunks");
+  const std::size_t chunks = pieces == "auto" ? 0 : std::stoul(pieces);
   dealer::CheckSpec(spec, "lut", 1 + kMaxCompared, kMaxCompared);
   const Formula formula(spec);
   const auto cuts_with = [&](unsigned low) {

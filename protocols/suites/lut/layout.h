@@ -86,9 +86,8 @@ constexpr unsigned BitsOfByte(std::size_t dealt, std::size_t k) {
 }
 
 /// Chooses chunks and form: what `choice` asks for, else the fewest hops that cost no unreasonable
-/// number of bytes and then the fewest bytes (README.md). Throws UnsupportedError or ConfigError as
-/// Suite::Check.
-Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::SuiteChoice& choice);
+/// number of bytes and then the fewest bytes (README.md). Throws UnsupportedError.
+Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
 
 mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
                      const mpc::Roles& roles);

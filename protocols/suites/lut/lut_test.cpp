@@ -10,6 +10,10 @@
 namespace tercet::protocols::lut {
 namespace {
 
+mpc::OptionValues Options(const char* choice) {
+  return BuiltinProtocols().FindSuite("lut").Options(mpc::ParseSuiteChoice(choice, "test"));
+}
+
 mpc::ActivationSpec Spec(unsigned value_bits, unsigned out_bits, bool pool) {
   mpc::ActivationSpec spec;
   spec.layer = "act";
@@ -40,8 +44,7 @@ class Table : public testing::TestWithParam<CostRow> {};
 TEST_P(Table, CostsPerElement) {
   const auto& row = GetParam();
   const auto spec = Spec(row.value_bits, 16, row.pool);
-  const auto cost =
-      LayoutCost(MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test")), spec, mpc::Roles{});
+  const auto cost = LayoutCost(MakeLayout(spec, Options(row.choice)), spec, mpc::Roles{});
   EXPECT_EQ(cost.OnlineHops(), row.hops);
   EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
   EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
@@ -59,10 +62,10 @@ INSTANTIATE_TEST_SUITE_P(Published, Table,
                                          CostRow{9, "lut:chunks=1", false, 3, 34, 6.5}));
 
 TEST(Layout, DefaultTakesTheFewestHopsThenTheFewestBytes) {
-  const auto plain = MakeLayout(Spec(12, 10, false), mpc::ParseSuiteChoice("lut", "test"));
+  const auto plain = MakeLayout(Spec(12, 10, false), Options("lut"));
   EXPECT_TRUE(plain.arithmetic);
   EXPECT_EQ(plain.chunks, (std::vector<unsigned>{6, 5}));
-  const auto pooled = MakeLayout(Spec(12, 10, true), mpc::ParseSuiteChoice("lut", "test"));
+  const auto pooled = MakeLayout(Spec(12, 10, true), Options("lut"));
   EXPECT_FALSE(pooled.arithmetic);
   EXPECT_EQ(pooled.chunks, (std::vector<unsigned>{3, 3, 3, 2}));
 }
@@ -73,7 +76,7 @@ TEST(Layout, ChunksEndWhereTheTruncationDoes) {
   for (unsigned shift = 0; shift < spec.value_bits; ++shift)
     for (const char* choice : {"lut", "lut:form=bit", "lut:form=arith"}) {
       spec.shift = shift;
-      const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice(choice, "test"));
+      const auto layout = MakeLayout(spec, Options(choice));
       unsigned upper = 0, lower = 0;
       for (std::size_t j = 0; j < layout.chunks.size(); ++j)
         (j < layout.low ? upper : lower) += layout.chunks[j];
@@ -89,7 +92,7 @@ TEST(Layout, EveryTruncationIsPossible) {
         auto spec = Spec(n, 16, false);
         spec.kind = kind;
         spec.shift = shift;
-        const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice("lut", "test"));
+        const auto layout = MakeLayout(spec, Options("lut"));
         EXPECT_LE(layout.chunks.size(), 5u) << n << " >> " << shift;
         EXPECT_EQ(layout.HasCarry(), shift > 0) << n << " >> " << shift;
       }
@@ -114,7 +117,7 @@ TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
     auto spec = Spec(row.value_bits, 16, false);
     spec.kind = row.kind;
     spec.shift = row.shift;
-    const auto layout = MakeLayout(spec, mpc::ParseSuiteChoice(row.choice, "test"));
+    const auto layout = MakeLayout(spec, Options(row.choice));
     const auto cost = LayoutCost(layout, spec, mpc::Roles{});
     SCOPED_TRACE(fmt::format("{} {} >> {}: {} chunks {}", mpc::ActivationName(row.kind),
                              row.value_bits, row.shift, row.choice, fmt::join(layout.chunks, "+")));
@@ -227,7 +230,7 @@ TEST(Layout, DealtBits) {
 TEST(Layout, RefusesWhatItCannotDo) {
   const auto error = [](mpc::ActivationSpec spec, const char* choice) -> std::string {
     try {
-      MakeLayout(spec, mpc::ParseSuiteChoice(choice, "test"));
+      MakeLayout(spec, Options(choice));
     } catch (const Error& e) {
       return e.what();
     }
@@ -245,7 +248,7 @@ TEST(Layout, RefusesWhatItCannotDo) {
   EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("by 2^0..2^32, not 2^33"));
   EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits in sign, not 34"));
   EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=6"),
-              testing::HasSubstr("chunks=6 found, 1..5 expected"));
+              testing::HasSubstr("chunks=6 found, one of auto, 1, 2, 3, 4, 5 expected"));
   EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"),
               testing::HasSubstr("11 compared bits of values of 12 bits cannot be cut into 1 "
                                  "chunks of 1..8 bits"));

@@ -1,8 +1,10 @@
-#include "tercet/mpc/activation.h"
+#include "mpc/tournament.h"
 
 #include <algorithm>
 #include <utility>
 #include <vector>
+
+#include "tercet/mpc/dealer.h"
 
 namespace tercet::mpc {
 namespace {
@@ -14,15 +16,10 @@ struct Tournament {
   std::vector<ActivationSpec> specs;  // of the ReLU of each round, then of the last one
 };
 
-Tournament MakeTournament(const Suite& suite, const ActivationSpec& spec) {
-  const auto [kernel, stride] = *spec.pool;
-  if (kernel < 1 || stride < 1 || kernel > spec.in.height || kernel > spec.in.width)
-    throw UnsupportedError(fmt::format(
-        "layer {}: cannot pool {} x {} windows with stride {} over maps of {} x {}; the "
-        "window must fit and the stride be at least 1",
-        spec.layer, kernel, kernel, stride, spec.in.height, spec.in.width));
+Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output) {
+  const std::size_t kernel = spec.pool->kernel;
   Tournament all;
-  const bool dealt_after = spec.dealt && suite.Info().dealt_output;
+  const bool dealt_after = spec.dealt && dealt_output;
   std::size_t members = kernel * kernel;
   ActivationSpec stage = spec;
   stage.pool.reset();
@@ -85,71 +82,60 @@ AnyMatrix Winners(const AnyMatrix& members, const AnyMatrix& relu) {
   });
 }
 
-class TournamentActivation final : public Activation {
+class TournamentActivation final : public DealerActivation {
  public:
-  TournamentActivation(const Suite& suite, Party& party, const ActivationSpec& spec,
-                       const SuiteChoice& choice, const Roles& roles)
-      : spec_(spec),
-        tournament_(MakeTournament(suite, spec)),
-        away_(party.Id() == roles.helper && spec.dealt && suite.Info().dealt_output) {
-    for (const auto& stage : tournament_.specs)
-      stages_.push_back(suite.Create(party, stage, choice, roles));
-  }
+  TournamentActivation(ActivationSpec spec, Tournament tournament, bool away,
+                       std::vector<std::unique_ptr<Activation>> stages)
+      : spec_(std::move(spec)),
+        tournament_(std::move(tournament)),
+        away_(away),
+        stages_(std::move(stages)) {}
 
-  Prepared Prepare(Context& ctx, std::size_t batch, const AnyMatrix* z) override {
+  std::unique_ptr<DealtCorrelation> Deal(Context& ctx, std::size_t batch,
+                                         const AnyMatrix* z) override {
     auto material = std::make_unique<Material>();
     AnyMatrix members;  // empty where they are not known
     if (z != nullptr) members = GatherMembers(spec_, *z);
-    Prepared prepared;
     for (std::size_t k = 0; k < stages_.size(); ++k) {
       const bool last = k == tournament_.pairs.size();
       AnyMatrix d = members;
       if (!last && !members.Empty()) d = Differences(members, Pairs(k));
-      prepared = stages_[k]->Prepare(ctx, batch, d.Empty() ? nullptr : &d);
-      material->stages.push_back({std::move(prepared.correlation), {}});
+      material->stages.push_back(PrepareAny(*stages_[k], ctx, batch, d.Empty() ? nullptr : &d));
       if (last) break;
-      const AnyMatrix& relu = prepared.known.mine;
+      const AnyMatrix& relu = KnownOf(material->stages.back().get()).mine;
       members = members.Empty() || relu.Empty() ? AnyMatrix() : Winners(members, relu);
-      material->stages.back().known = std::move(prepared.known);
     }
-    prepared.correlation = std::move(material);
-    return prepared;
+    return material;
   }
 
   std::unique_ptr<Correlation> NewCorrelation() const override {
     auto material = std::make_unique<Material>();
-    for (const auto& stage : stages_) material->stages.push_back({stage->NewCorrelation(), {}});
+    for (const auto& stage : stages_) material->stages.push_back(stage->NewCorrelation());
     return material;
   }
 
-  AnyShare Run(Context& ctx, Prepared prepared, const AnyMatrix& z) override {
-    auto* material = dynamic_cast<Material*>(prepared.correlation.get());
+  AnyShare Run(Context& ctx, std::unique_ptr<Correlation> correlation,
+               const AnyMatrix& z) override {
+    auto* material = dynamic_cast<Material*>(correlation.get());
     TERCET_CHECK(material != nullptr && material->stages.size() == stages_.size(),
                  "layer {}: not prepared by this tournament", spec_.layer);
     AnyMatrix members;
     if (!away_) members = GatherMembers(spec_, z);
     for (std::size_t k = 0; k < tournament_.pairs.size(); ++k) {
-      auto& [correlation, known] = material->stages[k];
       const AnyMatrix d = away_ ? AnyMatrix() : Differences(members, Pairs(k));
-      const AnyShare relu = stages_[k]->Run(ctx, {std::move(correlation), std::move(known)}, d);
+      const AnyShare relu = stages_[k]->Run(ctx, std::move(material->stages[k]), d);
       if (!away_) members = Winners(members, relu.mine);
     }
-    return stages_.back()->Run(
-        ctx, {std::move(material->stages.back().correlation), std::move(prepared.known)}, members);
+    return stages_.back()->Run(ctx, std::move(material->stages.back()), members);
   }
 
  private:
-  struct Material final : Correlation {
-    struct Stage {
-      std::unique_ptr<Correlation> correlation;  // null where the suite makes none
-      AnyShare known;                            // but of the last, which is the layer's
-    };
-    std::vector<Stage> stages;
+  struct Material final : DealtCorrelation {
+    std::vector<std::unique_ptr<Correlation>> stages;  // null where the suite makes none
+    const AnyShare& Known() const override { return KnownOf(stages.back().get()); }
     void Visit(Archive& archive) override {
-      for (auto& stage : stages) {
-        if (stage.correlation) stage.correlation->Visit(archive);
-        archive(stage.known);
-      }
+      for (auto& stage : stages)
+        if (stage) stage->Visit(archive);
     }
   };
 
@@ -165,33 +151,29 @@ class TournamentActivation final : public Activation {
 
 }  // namespace
 
-bool IsTournament(const ActivationSpec& spec) {
-  return spec.kind == ActivationKind::kRelu && spec.pool.has_value();
-}
-
-unsigned ActivationRingBits(const Suite& suite, const ActivationSpec& spec) {
-  return suite.RingBits(spec.value_bits + (IsTournament(spec) ? 1 : 0));
-}
-
-void CheckActivation(const Suite& suite, const ActivationSpec& spec, const SuiteChoice& choice) {
-  if (!IsTournament(spec)) return suite.Check(spec, choice);
-  for (const auto& stage : MakeTournament(suite, spec).specs) suite.Check(stage, choice);
-}
-
-Cost ActivationCosts(const Suite& suite, const ActivationSpec& spec, const SuiteChoice& choice,
-                     const Roles& roles) {
-  if (!IsTournament(spec)) return suite.Costs(spec, choice, roles);
-  Cost cost;
-  for (const auto& stage : MakeTournament(suite, spec).specs)
-    cost += suite.Costs(stage, choice, roles);
-  return cost;
-}
-
-std::unique_ptr<Activation> MakeActivation(const Suite& suite, Party& party,
-                                           const ActivationSpec& spec, const SuiteChoice& choice,
-                                           const Roles& roles) {
-  if (!IsTournament(spec)) return suite.Create(party, spec, choice, roles);
-  return std::make_unique<TournamentActivation>(suite, party, spec, choice, roles);
+ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, PartyId helper,
+                              const PlanStage& plan) {
+  ActivationPlan whole;
+  Tournament tournament = MakeTournament(spec, dealt_output);
+  std::vector<ActivationFactory> stages;
+  std::uint64_t tolerance = 0;  // of the winners so far: a maximum adds nothing to its members'
+  for (const auto& stage : tournament.specs) {
+    ActivationPlan planned = plan(stage);
+    whole.cost += planned.cost;
+    stages.push_back(std::move(planned.make));
+    const std::uint64_t divisor = std::uint64_t{1} << stage.shift;
+    tolerance = (tolerance + divisor - 1) / divisor;
+    tolerance += planned.tolerance;
+  }
+  whole.tolerance = tolerance;
+  const bool away_if_helper = spec.dealt && dealt_output;
+  whole.make = [=, tournament = std::move(tournament), stages = std::move(stages)](Party& party) {
+    std::vector<std::unique_ptr<Activation>> made;
+    for (const auto& stage : stages) made.push_back(stage(party));
+    return std::make_unique<TournamentActivation>(
+        spec, tournament, away_if_helper && party.Id() == helper, std::move(made));
+  };
+  return whole;
 }
 
 }  // namespace tercet::mpc

@@ -1,4 +1,4 @@
-#include "tercet/mpc/activation.h"
+#include "tercet/mpc/suite.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,34 +8,20 @@
 namespace tercet::mpc {
 namespace {
 
-/// Writes down what it is asked for; takes values of up to 20 bits.
-class RecordingSuite final : public Suite {
- public:
-  explicit RecordingSuite(bool dealt_output) { info_.dealt_output = dealt_output; }
-  const SuiteInfo& Info() const override { return info_; }
-  unsigned RingBits(unsigned value_bits) const override { return value_bits + 2; }
-  void Check(const ActivationSpec& spec, const SuiteChoice& /*choice*/) const override {
-    specs.push_back(spec);
-    if (spec.value_bits > 20) throw UnsupportedError(fmt::format("layer {}: too wide", spec.layer));
-  }
-  Cost Costs(const ActivationSpec& spec, const SuiteChoice& /*choice*/,
-             const Roles& /*roles*/) const override {
-    specs.push_back(spec);
-    Cost cost;
-    cost.Add(Phase::kOnline, {{1, 2, spec.Elements()}, {2, 1, spec.Elements()}});
-    return cost;
-  }
-  std::unique_ptr<Activation> Create(Party& /*party*/, const ActivationSpec& /*spec*/,
-                                     const SuiteChoice& /*choice*/,
-                                     const Roles& /*roles*/) const override {
-    return nullptr;
-  }
-
-  mutable std::vector<ActivationSpec> specs;
-
- private:
-  SuiteInfo info_{.name = "recording", .summary = "", .leaks = "", .options = {}};
-};
+/// A suite that writes down what it is asked for, and takes values of up to 20 bits.
+Suite Recording(std::vector<ActivationSpec>& specs, bool dealt_output,
+                std::uint64_t tolerance = 0) {
+  return {
+      {.name = "recording", .exact = tolerance == 0, .dealt_output = dealt_output, .spare_bits = 2},
+      [&specs, tolerance](const ActivationSpec& spec, const OptionValues&, const Roles&) {
+        specs.push_back(spec);
+        if (spec.value_bits > 20)
+          throw UnsupportedError(fmt::format("layer {}: too wide", spec.layer));
+        ActivationPlan plan{.tolerance = tolerance};
+        plan.cost.Add(Phase::kOnline, {{1, 2, spec.Elements()}, {2, 1, spec.Elements()}});
+        return plan;
+      }};
+}
 
 ActivationSpec Spec(std::size_t kernel, unsigned value_bits) {
   return {.layer = "act1",
@@ -50,12 +36,14 @@ ActivationSpec Spec(std::size_t kernel, unsigned value_bits) {
 }
 
 TEST(TournamentTest, OnlyReluWithMaxPoolIsOne) {
+  std::vector<ActivationSpec> specs;
+  const Suite suite = Recording(specs, true);
   auto spec = Spec(2, 12);
   EXPECT_TRUE(IsTournament(spec));
-  EXPECT_EQ(ActivationRingBits(RecordingSuite(true), spec), 15u);
+  EXPECT_EQ(suite.RingBits(spec), 15u);
   spec.kind = ActivationKind::kSign;
   EXPECT_FALSE(IsTournament(spec));
-  EXPECT_EQ(ActivationRingBits(RecordingSuite(true), spec), 14u);
+  EXPECT_EQ(suite.RingBits(spec), 14u);
   spec.kind = ActivationKind::kRelu;
   spec.pool.reset();
   EXPECT_FALSE(IsTournament(spec));
@@ -65,12 +53,12 @@ TEST(TournamentTest, OnlyReluWithMaxPoolIsOne) {
 // go back into the ring they came from; the layer's truncation comes last.
 TEST(TournamentTest, RoundsHalveTheWindows) {
   for (bool dealt_output : {true, false}) {
-    const RecordingSuite suite(dealt_output);
-    CheckActivation(suite, Spec(3, 12), {});
-    ASSERT_EQ(suite.specs.size(), 5u);
+    std::vector<ActivationSpec> specs;
+    Recording(specs, dealt_output).Plan(Spec(3, 12), {}, {});
+    ASSERT_EQ(specs.size(), 5u);
     const std::array<std::size_t, 4> pairs{4, 2, 1, 1};
     for (std::size_t k = 0; k < 4; ++k) {
-      const auto& round = suite.specs[k];
+      const auto& round = specs[k];
       EXPECT_EQ(round.layer, fmt::format("act1/round{}", k + 1));
       EXPECT_EQ(round.kind, ActivationKind::kRelu);
       EXPECT_EQ(round.in, (Shape3{2 * pairs[k], 2, 2}));
@@ -81,7 +69,7 @@ TEST(TournamentTest, RoundsHalveTheWindows) {
       EXPECT_EQ(round.out_bits, 15u);
       EXPECT_EQ(round.dealt, k == 0 || dealt_output);
     }
-    const auto& last = suite.specs[4];
+    const auto& last = specs[4];
     EXPECT_EQ(last.layer, "act1/relu");
     EXPECT_EQ(last.in, (Shape3{2, 2, 2}));
     EXPECT_EQ(last.shift, 4u);
@@ -92,15 +80,25 @@ TEST(TournamentTest, RoundsHalveTheWindows) {
 }
 
 TEST(TournamentTest, CostsAddUp) {
-  const auto cost = ActivationCosts(RecordingSuite(true), Spec(3, 12), {}, Roles{});
-  EXPECT_EQ(cost.OnlineHops(), 5u);
-  EXPECT_EQ(cost.OnlineTotal(), 2u * (4 + 2 + 1 + 1 + 1) * 2 * 2 * 2 * 5);
+  std::vector<ActivationSpec> specs;
+  const auto plan = Recording(specs, true).Plan(Spec(3, 12), {}, {});
+  EXPECT_EQ(plan.cost.OnlineHops(), 5u);
+  EXPECT_EQ(plan.cost.OnlineTotal(), 2u * (4 + 2 + 1 + 1 + 1) * 2 * 2 * 2 * 5);
+  EXPECT_EQ(plan.tolerance, 0u);
+}
+
+// Four rounds that are off by 9 each, what is left of that after a division by 16, rounded up, and
+// the last ReLU's own.
+TEST(TournamentTest, TolerancesAddUp) {
+  std::vector<ActivationSpec> specs;
+  EXPECT_EQ(Recording(specs, true, 9).Plan(Spec(3, 12), {}, {}).tolerance, 3u + 9);
 }
 
 TEST(TournamentTest, RefusalsNameTheLayer) {
   const auto error = [](const ActivationSpec& spec) -> std::string {
+    std::vector<ActivationSpec> specs;
     try {
-      CheckActivation(RecordingSuite(true), spec, {});
+      Recording(specs, true).Plan(spec, {}, {});
     } catch (const UnsupportedError& e) {
       return e.what();
     }

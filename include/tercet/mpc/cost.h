@@ -1,0 +1,77 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tercet/base/party_id.h"
+#include "tercet/net/meter.h"
+
+/// Who does what, and what is sent.
+namespace tercet::mpc {
+
+using net::Phase;
+
+/// Who does what; public. The helper deals correlated randomness. It may have the other roles too;
+/// where it owns the input or receives the result it has to be there online.
+struct Roles {
+  PartyId helper = 0;
+  PartyId data_owner = 1;
+  PartyId model_owner = 2;
+  PartyId receiver = 1;
+
+  PartyId Evaluator1() const { return NextParty(helper); }
+  PartyId Evaluator2() const { return PrevParty(helper); }
+  bool operator==(const Roles&) const = default;
+};
+/// Throws ConfigError (place `place`) that names the role, unless each is a party's number. One
+/// party may have any of them, or all.
+void CheckRoles(const Roles& roles, const std::string& place);
+
+/// One message of a cost.
+struct Transmission {
+  PartyId from = 0, to = 0;
+  std::uint64_t bytes = 0;
+};
+/// Messages that are all sent before any of them is received.
+using Round = std::vector<Transmission>;
+/// Every party sends `bytes` to the one before it, as when it reshares.
+Round ReshareRound(std::uint64_t bytes);
+/// Every party sends `bytes` to both others.
+Round OpenRound(std::uint64_t bytes);
+
+/// What one query (one batch), or a part of it, sends: rounds of messages in the order in which
+/// each party sends and receives them. Bytes by party and hops follow from that. Hops are the
+/// longest chain of dependent messages, so where a party need not wait for a message before it
+/// sends the next, two parts together take fewer than the sum.
+class Cost {
+ public:
+  /// Throws InternalError unless each message goes from one party to another.
+  void Add(Phase phase, Round round);
+  Cost& operator+=(const Cost& other);
+
+  /// Payload bytes sent by each party.
+  const std::array<std::uint64_t, 3>& OfflineBytes() const { return offline_.bytes; }
+  const std::array<std::uint64_t, 3>& OnlineBytes() const { return online_.bytes; }
+  std::uint64_t OfflineTotal() const { return Sum(offline_.bytes); }
+  std::uint64_t OnlineTotal() const { return Sum(online_.bytes); }
+  std::uint32_t OfflineHops() const { return Hops(offline_); }
+  std::uint32_t OnlineHops() const { return Hops(online_); }
+  /// The rounds of a query's phase, offline or online.
+  const std::vector<Round>& Rounds(Phase phase) const {
+    return phase == Phase::kOffline ? offline_.rounds : online_.rounds;
+  }
+
+ private:
+  struct Part {
+    std::vector<Round> rounds;
+    std::array<std::uint64_t, 3> bytes{};
+  };
+  static std::uint64_t Sum(const std::array<std::uint64_t, 3>& b) { return b[0] + b[1] + b[2]; }
+  static std::uint32_t Hops(const Part& part);
+
+  Part offline_, online_;
+};
+
+}  // namespace tercet::mpc

@@ -1,0 +1,35 @@
+#pragma once
+
+#include "tercet/mpc/suite.h"
+
+/// What suites with a dealer need beyond suite.h, and whoever runs any suite. The helper deals
+/// offline. For that it needs its share of the layer's input offline, which it has where all shares
+/// that it holds are drawn from its keys (ActivationSpec::dealt); a suite whose output is such a
+/// share (SuiteInfo::dealt_output) makes it known here.
+namespace tercet::mpc {
+
+class DealtCorrelation : public Correlation {
+ public:
+  /// The halves of the layer's output that this party knows already; others are empty.
+  virtual const AnyShare& Known() const = 0;
+};
+
+class DealerActivation : public Activation {
+ public:
+  /// Offline. `z` is this party's additive share of the layer's input where it is known already,
+  /// else null: the dealer has it when the spec says `dealt`.
+  virtual std::unique_ptr<DealtCorrelation> Deal(Context& ctx, std::size_t batch,
+                                                 const AnyMatrix* z) = 0;
+  std::unique_ptr<Correlation> Prepare(Context& ctx, std::size_t batch) final {
+    return Deal(ctx, batch, nullptr);
+  }
+};
+
+/// Prepares any activation: deals where there is a dealer.
+std::unique_ptr<Correlation> PrepareAny(Activation& activation, Context& ctx, std::size_t batch,
+                                        const AnyMatrix* z);
+/// What is known offline of the output; nothing where there is no dealer. `correlation` may be
+/// null.
+const AnyShare& KnownOf(const Correlation* correlation);
+
+}  // namespace tercet::mpc

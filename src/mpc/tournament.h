@@ -1,0 +1,14 @@
+#pragma once
+
+#include "tercet/mpc/suite.h"
+
+namespace tercet::mpc {
+
+using PlanStage = std::function<ActivationPlan(const ActivationSpec&)>;
+
+/// ReLU with max-pool as a tournament (IsTournament) of the ReLUs that `plan` gives. `dealt_output`
+/// is that of the suite whose they are.
+ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, PartyId helper,
+                              const PlanStage& plan);
+
+}  // namespace tercet::mpc
