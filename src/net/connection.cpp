@@ -108,6 +108,12 @@ bool Connection::UnreadAbove(std::size_t bytes, std::size_t messages) const {
          });
 }
 
+/// What waited for a peer that failed still counts as waiting for it: until the third party is told
+/// the reason, its patience with this party must not end. With the lock held.
+void Connection::EndWait() {
+  if (!failure_) waits_->End(peer_);
+}
+
 /// Waits until the network thread has made `ready` true; it looks after the stall timeout.
 template <class Ready>
 void Connection::AwaitOutput(std::unique_lock<std::mutex>& lock, Ready ready) {
@@ -115,7 +121,7 @@ void Connection::AwaitOutput(std::unique_lock<std::mutex>& lock, Ready ready) {
     if (senders_waiting_++ == 0) sending_since_ = Clock::now();
     waits_->Begin(peer_);
     out_changed_.wait(lock, [&] { return ready() || failure_; });
-    waits_->End(peer_);
+    EndWait();
     --senders_waiting_;
   }
   if (failure_) failure_.Throw();
@@ -145,7 +151,7 @@ Message Connection::Receive(Phase phase) {
     lane.waiting_since = Clock::now();
     waits_->Begin(peer_);
     lane.arrived.wait(lock, [&] { return !lane.messages.empty() || failure_; });
-    waits_->End(peer_);
+    EndWait();
     lane.waiting_since.reset();
   }
   if (lane.messages.empty() || (failure_ && !drain_)) failure_.Throw();

@@ -84,6 +84,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void EnqueueReason(FrameKind how, const std::string& reason);
   void DropQueue();
   void WakeAll();
+  void EndWait();
   bool HasRoom() const;
   bool UnreadAbove(std::size_t bytes, std::size_t messages) const;
   template <class Ready>

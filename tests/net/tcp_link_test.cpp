@@ -941,6 +941,22 @@ TEST_F(StallTest, APeerThatWaitsItselfGetsMoreTime) {
   Expect(Heartbeat(1U << 1), false, "no online data for 3.0 s");
 }
 
+/// Heartbeats come every second, and whoever waits itself gets 4 s more.
+class PatientStallTest : public StallTest {
+ protected:
+  PatientStallTest() { timeout_ = stall_ = 4s; }
+};
+
+// Between its own verdict and its word to the third party it must not seem to wait for nobody.
+TEST_F(PatientStallTest, APeerThatHasJustGivenUpStillGetsMoreTime) {
+  auto third = std::async(std::launch::async, [this] { links_[1][0]->Receive(Phase::kOnline); });
+  Expect(Heartbeat(), false, "no online data for 4.0 s");
+  asio::steady_timer timer(io_, 2500ms);
+  timer.wait();
+  links_[0][1]->Abort("party 2 is stuck");
+  EXPECT_THAT([&] { third.get(); }, ThrowsMessage<AbortError>("party 0 stopped: party 2 is stuck"));
+}
+
 TEST_F(StallTest, ComputingForLongIsNoStall) {
   std::thread sender = Keep(Heartbeat(), false);
   asio::steady_timer timer(io_, 3s);
