@@ -16,11 +16,6 @@ static_assert(kBlock % kRun == 0);
 
 using Run = std::array<std::uint8_t, kRun>;
 
-/// 0xff where `bits` has all of `product`, else 0.
-std::uint8_t Covers(std::uint8_t bits, Monomial product) {
-  return static_cast<std::uint8_t>(-static_cast<std::uint8_t>((bits & product) == product));
-}
-
 /// The coefficient of the product u of opened bits in a sum of products of flags f = c ^ r, which
 /// is the sum over its products p that contain u of (product of r over p \ u) * (product of 1 - 2 r
 /// over u), negated where `negative` is 1. Two's complement.

@@ -15,6 +15,15 @@ using Monomial = std::uint8_t;
 /// A sum of different products.
 using Sum = std::vector<Monomial>;
 
+/// 0xff where x is 0, else 0, by arithmetic: no compiler makes a branch on a secret of it.
+inline std::uint8_t ZeroMask(std::uint8_t x) {
+  return static_cast<std::uint8_t>((static_cast<std::uint32_t>(x) - 1) >> 8);
+}
+/// 0xff where `bits` has all of `product`, else 0; likewise.
+inline std::uint8_t Covers(std::uint8_t bits, Monomial product) {
+  return ZeroMask(static_cast<std::uint8_t>(~bits & product));
+}
+
 /// The product of two sums, as flags are 0 or 1: f f = f. Each product comes once.
 Sum Product(const Sum& x, const Sum& y);
 /// Every subset of a product, once, in ascending order.

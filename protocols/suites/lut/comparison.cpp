@@ -87,9 +87,7 @@ void ClearLast(std::uint8_t* rows, std::size_t count, unsigned width) {
 // out_i ^= bit where r_i has all of `product`.
 void XorProduct(const std::uint8_t* r, std::size_t count, dealer::Monomial product,
                 std::uint8_t bit, std::uint8_t* out) {
-  for (std::size_t i = 0; i < count; ++i)
-    out[i] ^=
-        static_cast<std::uint8_t>(-static_cast<std::uint8_t>((r[i] & product) == product)) & bit;
+  for (std::size_t i = 0; i < count; ++i) out[i] ^= dealer::Covers(r[i], product) & bit;
 }
 
 }  // namespace
@@ -227,7 +225,7 @@ Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Formula& for
         const unsigned at = layout_.Equal(j);
         for (std::size_t i = 0; i < n; ++i) {
           before[i] = static_cast<std::uint8_t>(index[i] - 1) & last;
-          opened[i] ^= static_cast<std::uint8_t>((index[i] == 0 ? one : 0) << at);
+          opened[i] ^= static_cast<std::uint8_t>((dealer::ZeroMask(index[i]) & one) << at);
         }
         kernels.select_bits(opened, rows, index.data(), n, k, at);
         kernels.select_bits(opened, rows, before.data(), n, k, at);
@@ -262,10 +260,7 @@ Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& form
                                    : source == Source::kMask ? masks
                                                              : dealt + at / 8 * n;
         const auto bit = static_cast<std::uint8_t>(1U << at % 8);
-        for (std::size_t i = 0; i < n; ++i)
-          sum[i] ^=
-              static_cast<std::uint8_t>(-static_cast<std::uint8_t>((c[i] & product) == product)) &
-              from[i] & bit;
+        for (std::size_t i = 0; i < n; ++i) sum[i] ^= dealer::Covers(c[i], product) & from[i] & bit;
       }
       for (std::size_t i = 0; i < n; ++i) {
         auto parity = static_cast<std::uint8_t>(sum[i] ^ sum[i] >> 4);
