@@ -1,9 +1,9 @@
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <random>
 #include <set>
 
+#include "mpc/random_planes.h"
 #include "suites/aby3/adder.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
@@ -15,57 +15,11 @@ namespace {
 using mpc::ActivationKind;
 using mpc::ActivationSpec;
 using mpc::AnyMatrix;
+using mpc::Bit;
+using mpc::Matrix;
+using mpc::Random;
+using mpc::Word;
 using net::Phase;
-
-Planes Random(std::mt19937_64& rng, std::size_t rows, std::size_t count) {
-  Planes planes(rows, count);
-  for (auto& word : planes.All()) word = rng();  // beyond `count` too
-  return planes;
-}
-
-bool Bit(const Planes& planes, std::size_t row, std::size_t e) {
-  return (planes[row][e / 64] >> (e % 64) & 1) != 0;
-}
-
-TEST(PlanesTest, PackIsExactAndInvertible) {
-  std::mt19937_64 rng(1);
-  for (std::size_t count : {1u, 3u, 8u, 63u, 64u, 65u, 72u, 127u, 128u, 200u})
-    for (std::size_t rows : {1u, 2u, 7u, 13u}) {
-      SCOPED_TRACE(fmt::format("{} rows of {}", rows, count));
-      const Planes planes = Random(rng, rows, count);
-      const Bytes packed = Pack(planes);
-      ASSERT_EQ(packed.size(), (rows * count + 7) / 8);
-      for (std::size_t i = 0; i < 8 * packed.size(); ++i)
-        ASSERT_EQ((packed[i / 8] >> (i % 8) & 1) != 0,
-                  i < rows * count && Bit(planes, i / count, i % count))
-            << i;
-      const Planes back = Unpack(packed, rows, count);
-      for (std::size_t i = 0; i < rows * count; ++i)
-        ASSERT_EQ(Bit(back, i / count, i % count), Bit(planes, i / count, i % count)) << i;
-    }
-  EXPECT_THROW(Unpack(Bytes(3), 2, 8), InternalError);
-}
-
-template <Word W>
-void CheckSlice(unsigned rows) {
-  std::mt19937_64 rng(rows);
-  for (std::size_t count : {1u, 65u, 4096u, 4171u}) {
-    Buffer<W> values(count);
-    for (auto& v : values) v = static_cast<W>(rng());
-    const Planes planes = Slice(std::span<const W>(values), rows);
-    ASSERT_EQ(planes.Rows(), rows);
-    for (std::size_t row = 0; row < rows; ++row)
-      for (std::size_t e = 0; e < count; ++e)
-        ASSERT_EQ(Bit(planes, row, e), (values[e] >> row & 1) != 0) << row << " of " << e;
-  }
-}
-
-TEST(PlanesTest, SliceTakesTheLowBits) {
-  CheckSlice<std::uint8_t>(5);
-  CheckSlice<std::uint16_t>(16);
-  CheckSlice<std::uint32_t>(23);
-  CheckSlice<std::uint64_t>(64);
-}
 
 // The carry for every width, alone or with one out of fewer bits beside it, over random operands
 // and those whose carry runs all the way.
@@ -87,7 +41,8 @@ TEST(AdderTest, CarriesOfEveryWidth) {
         }
         std::vector<AdderShape> shapes{{width}};
         if (low > 0) shapes.push_back({low});
-        const Planes rows = SharedRows(shapes[0], Slice(std::span<const std::uint64_t>(a), width));
+        const Planes rows =
+            SharedRows(shapes[0], mpc::Slice(std::span<const std::uint64_t>(a), width));
         const Planes drawn = Random(rng, rows.Rows(), kCount);
         std::array<Planes, 3> carries;
         std::array<std::uint32_t, 3> hops{};
@@ -102,7 +57,7 @@ TEST(AdderTest, CarriesOfEveryWidth) {
           }
           if (party.Id() != NextParty(helper))
             (party.Id() == helper ? input.a.mine : input.a.next) = masked;
-          if (party.Id() != helper) input.b = Slice(std::span<const std::uint64_t>(b), width);
+          if (party.Id() != helper) input.b = mpc::Slice(std::span<const std::uint64_t>(b), width);
           Context ctx(party, Phase::kOnline);
           ctx.Enter(1, "test");
           carries[id] = adder.Leaves(ctx, input, kCount);
@@ -128,81 +83,6 @@ TEST(AdderTest, CarriesOfEveryWidth) {
         while ((1u << levels) < width) ++levels;
         EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), levels == 0 ? 0 : levels - 1);
       }
-}
-
-// Opening reveals the XOR alone: what is sent does not show the parts, even when they are all zero.
-TEST(OpenTest, HidesTheParts) {
-  constexpr std::size_t kCount = 8 * 512;
-  std::mt19937_64 rng(3);
-  for (bool zero_parts : {true, false}) {
-    std::array<Planes, 3> part, opened;
-    for (auto& p : part) {
-      p = Random(rng, 1, kCount);
-      if (zero_parts) std::fill(p.All().begin(), p.All().end(), 0);
-    }
-    const auto recorder = std::make_shared<net::Recorder>();
-    mpc::RunParties(
-        [&](Party& party) {
-          const auto id = static_cast<std::size_t>(party.Id());
-          ZeroBits zero(party, "test/zero");
-          Context ctx(party, Phase::kOnline);
-          ctx.Enter(1, "test");
-          const Planes mine = SendToAll(ctx, zero, part[id]);
-          opened[id] = ReceiveFromAll(ctx, mine);
-          ctx.Leave();
-        },
-        {.layers = 1,
-         .ledger = nullptr,
-         .wrap = [&](std::unique_ptr<net::Link> link, int /*owner*/) {
-           return net::MakeRecordingLink(std::move(link), recorder);
-         }});
-    Planes sum = part[0];
-    sum ^= part[1];
-    sum ^= part[2];
-    for (const auto& x : opened) EXPECT_EQ(Pack(x), Pack(sum));
-    std::size_t looked_at = 0;
-    for (const auto& r : recorder->Take()) {
-      if (!r.sent || r.message.payload.size() != kCount / 8) continue;
-      ++looked_at;
-      for (const auto& p : part) {  // half of the bits differ, within six standard deviations
-        const Bytes plain = Pack(p);
-        int differ = 0;
-        for (std::size_t i = 0; i < plain.size(); ++i)
-          differ += std::popcount(static_cast<unsigned>(plain[i] ^ r.message.payload[i]));
-        EXPECT_NEAR(differ, static_cast<int>(kCount) / 2, 6 * 32);
-      }
-    }
-    EXPECT_EQ(looked_at, 6u);
-  }
-}
-
-TEST(AndTreeTest, EveryNumberOfTerms) {
-  constexpr std::size_t kCount = 77;
-  for (std::size_t terms = 2; terms <= 17; ++terms) {
-    SCOPED_TRACE(terms);
-    std::mt19937_64 rng(terms);
-    std::array<Planes, 3> x;
-    for (auto& part : x) part = Random(rng, terms, kCount);
-    for (std::size_t i = 0; i < terms; ++i)  // every term is 1 for the first 64 elements
-      x[2][i][0] = ~(x[0][i][0] ^ x[1][i][0]);
-    std::array<Planes, 3> product;
-    mpc::RunParties([&](Party& party) {
-      const auto id = static_cast<std::size_t>(party.Id());
-      ZeroBits zero(party, "test/zero");
-      Context ctx(party, Phase::kOnline);
-      ctx.Enter(1, "test");
-      std::vector<BitRef> refs;
-      for (std::size_t i = 0; i < terms; ++i) refs.push_back({x[id][i], x[(id + 1) % 3][i]});
-      product[id] = AndTree(ctx, zero, refs, kCount);
-      ctx.Leave();
-    });
-    for (std::size_t e = 0; e < kCount; ++e) {
-      bool all = true;
-      for (std::size_t i = 0; i < terms; ++i)
-        all = all && (Bit(x[0], i, e) ^ Bit(x[1], i, e) ^ Bit(x[2], i, e)) != 0;
-      ASSERT_EQ(Bit(product[0], 0, e) ^ Bit(product[1], 0, e) ^ Bit(product[2], 0, e), all) << e;
-    }
-  }
 }
 
 class Aby3SuiteTest : public testing::Test {
@@ -418,7 +298,7 @@ TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
       std::vector<Planes> parts;  // of the two bits, at party 0
       for (const auto& r : recorder->Take()) {
         if (r.message.phase != Phase::kOnline || r.message.payload.size() != kCount / 4) continue;
-        if (!r.sent || r.peer == 1) parts.push_back(Unpack(r.message.payload, 2, kCount));
+        if (!r.sent || r.peer == 1) parts.push_back(mpc::Unpack(r.message.payload, 2, kCount));
       }
       ASSERT_EQ(parts.size(), 3u);
       for (std::size_t i : {1u, 2u}) parts[0] ^= parts[i];

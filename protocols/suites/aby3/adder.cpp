@@ -135,8 +135,8 @@ void Adder::ReceiveLeaves(Context& ctx) {
   if (ctx.Is(helper_)) return;
   Planes& third = ctx.Is(E1()) ? leaves_.next : leaves_.mine;
   const int peer = ctx.Is(E1()) ? E2() : E1();
-  third ^= Unpack(ctx.ReceiveBytes(peer, ring::PackedBytes(third.Rows() * third.Count(), 1)),
-                  third.Rows(), third.Count());
+  third ^= mpc::Unpack(ctx.ReceiveBytes(peer, ring::PackedBytes(third.Rows() * third.Count(), 1)),
+                       third.Rows(), third.Count());
 }
 
 Planes Adder::Carries(Context& ctx, const AdderInput& input) {

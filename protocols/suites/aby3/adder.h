@@ -4,11 +4,18 @@
 #include <string>
 #include <vector>
 
-#include "suites/aby3/boolean.h"
+#include "tercet/mpc/boolean.h"
 
 /// Carries of a + b, a known to the helper D and b to both evaluators E1 = D+1 and E2 = D+2, by
 /// parallel-prefix adders of which nothing else is built.
 namespace tercet::protocols::aby3 {
+
+using mpc::BitRef;
+using mpc::Context;
+using mpc::Party;
+using mpc::Planes;
+using mpc::PlaneShare;
+using mpc::ZeroBits;
 
 /// Sizes of the adder of the `width` low bits, which gives the carry out of them; public. The
 /// leaves are groups of two bits, and of the top bit alone where the width is odd; each gives

@@ -8,7 +8,7 @@
 #include "tercet/mpc/share.h"
 
 /// Bit-sliced bits: 64 gates a machine word.
-namespace tercet::protocols::aby3 {
+namespace tercet::mpc {
 
 /// A matrix of bits: each row (plane) holds one bit of each of `Count()` elements, element e in bit
 /// e % 64 of word e / 64. Bits of the last word that belong to no element are arbitrary; they are
@@ -25,7 +25,7 @@ class Planes {
   const std::uint64_t* operator[](std::size_t row) const { return data_.data() + row * words_; }
   std::span<std::uint64_t> All() { return data_; }
 
-  void Visit(mpc::Archive& archive) {
+  void Visit(Archive& archive) {
     archive(rows_)(count_)(words_)(data_);
     if (words_ != count_ / 64 + (count_ % 64 != 0) ||
         (words_ == 0 ? !data_.empty()
@@ -41,15 +41,18 @@ class Planes {
 };
 
 /// Bits 0..rows-1 of each value, one plane each.
-template <mpc::Word W>
+template <Word W>
 Planes Slice(std::span<const W> values, unsigned rows);
-/// One plane of bytes that are 0 or 1, and back.
-Planes FromBytes(std::span<const std::uint8_t> bits);
+/// `rows` planes, one after the other, of bytes that are 0 or 1; and one plane back.
+Planes FromBytes(std::span<const std::uint8_t> bits, std::size_t rows = 1);
 Buffer<std::uint8_t> ToBytes(const Planes& plane);
+
+/// One row by itself.
+Planes Row(const Planes& planes, std::size_t row);
 
 /// The rows end to end, bit by bit: ceil(rows * count / 8) bytes, the bits past the last one zero.
 Bytes Pack(const Planes& planes);
 /// The inverse. Throws InternalError when `in` is of another size.
 Planes Unpack(ByteSpan in, std::size_t rows, std::size_t count);
 
-}  // namespace tercet::protocols::aby3
+}  // namespace tercet::mpc

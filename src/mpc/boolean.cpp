@@ -1,9 +1,9 @@
-#include "suites/aby3/boolean.h"
+#include "tercet/mpc/boolean.h"
 
 #include <algorithm>
 #include <deque>
 
-namespace tercet::protocols::aby3 {
+namespace tercet::mpc {
 
 void XorProduct(std::uint64_t* out, BitRef x, BitRef y, std::size_t words) {
   for (std::size_t w = 0; w < words; ++w)
@@ -70,4 +70,4 @@ std::vector<std::size_t> AndTreeLevels(std::size_t terms) {
   return levels;
 }
 
-}  // namespace tercet::protocols::aby3
+}  // namespace tercet::mpc

@@ -1,4 +1,4 @@
-#include "suites/aby3/planes.h"
+#include "tercet/mpc/planes.h"
 
 #include <algorithm>
 #include <array>
@@ -7,7 +7,7 @@
 
 #include "tercet/ring/pack.h"
 
-namespace tercet::protocols::aby3 {
+namespace tercet::mpc {
 
 namespace {
 
@@ -43,7 +43,7 @@ Planes& Planes::operator^=(const Planes& other) {
   return *this;
 }
 
-template <mpc::Word W>
+template <Word W>
 Planes Slice(std::span<const W> values, unsigned rows) {
   constexpr std::size_t kBlock = 4096;  // elements; their words stay in the first cache
   Planes planes(rows, values.size());
@@ -65,10 +65,18 @@ template Planes Slice(std::span<const std::uint16_t>, unsigned);
 template Planes Slice(std::span<const std::uint32_t>, unsigned);
 template Planes Slice(std::span<const std::uint64_t>, unsigned);
 
-Planes FromBytes(std::span<const std::uint8_t> bits) {
-  Planes plane(1, bits.size());
-  ring::Pack(bits, 1, RowBytes(plane, 0, 0, bits.size()));
-  return plane;
+Planes FromBytes(std::span<const std::uint8_t> bits, std::size_t rows) {
+  const std::size_t count = bits.size() / rows;
+  Planes planes(rows, count);
+  for (std::size_t row = 0; row < rows; ++row)
+    ring::Pack(bits.subspan(row * count, count), 1, RowBytes(planes, row, 0, count));
+  return planes;
+}
+
+Planes Row(const Planes& planes, std::size_t row) {
+  Planes one(1, planes.Count());
+  std::copy_n(planes[row], planes.Words(), one[0]);
+  return one;
 }
 
 Buffer<std::uint8_t> ToBytes(const Planes& plane) {
@@ -125,4 +133,4 @@ Planes Unpack(ByteSpan in, std::size_t rows, std::size_t count) {
   return planes;
 }
 
-}  // namespace tercet::protocols::aby3
+}  // namespace tercet::mpc

@@ -4,17 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "suites/aby3/planes.h"
 #include "tercet/mpc/party.h"
+#include "tercet/mpc/planes.h"
 
-/// Boolean shares in bit-sliced form, and the steps that send them. Shares are XORed: an *additive*
+/// Boolean shares in bit-sliced form, and the steps that send them: what a protocol on bits is made
+/// of. Shares are XORed: an *additive*
 /// share of x is x_i of x = x_0 ^ x_1 ^ x_2, a *replicated* one (x_i, x_{i+1}).
-namespace tercet::protocols::aby3 {
-
-using mpc::Context;
-using mpc::Matrix;
-using mpc::Party;
-using mpc::Word;
+namespace tercet::mpc {
 
 /// One row of a replicated share, held elsewhere.
 struct BitRef {
@@ -59,4 +55,4 @@ Planes AndTree(Context& ctx, ZeroBits& zero, std::vector<BitRef> terms, std::siz
 /// Bits that each level but the last reshares, per element.
 std::vector<std::size_t> AndTreeLevels(std::size_t terms);
 
-}  // namespace tercet::protocols::aby3
+}  // namespace tercet::mpc
