@@ -150,14 +150,7 @@ bool IsChosen(const nn::PublicLayer& layer) {
 
 bool Serves(const mpc::Registry& registry, const Candidate& candidate, const nn::PublicLayer& layer,
             std::size_t batch) {
-  mpc::ActivationSpec spec;
-  spec.layer = layer.name;
-  spec.kind = layer.activation;
-  spec.shift = layer.shift;
-  spec.in = layer.ActivationIn();
-  spec.pool = layer.pool;
-  spec.value_bits = layer.value_bits;
-  spec.batch = batch;
+  mpc::ActivationSpec spec = layer.Activation(batch);
   spec.out_bits = spec.OutputBits();
   const auto& suite = registry.FindSuite(candidate.suite.name);
   try {
@@ -317,7 +310,8 @@ nn::PublicNetwork ChooseSuites(const nn::PublicNetwork& network, const mpc::Regi
       nn::PublicLayer named = layer;
       named.suite = choices[k][choice];
       auto result = PrepareLayer(named, registry, {}, batch);
-      FinishLayer(result, registry, roles, dealt, first.layers[k].activation.out_bits);
+      FinishLayer(result, registry, first.linear, roles, dealt,
+                  first.layers[k].activation.out_bits);
       return Planned{result, ComputationOf(result, settings.candidates, {})};
     };
     std::vector<Label> next;

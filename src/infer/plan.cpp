@@ -89,8 +89,8 @@ bool Plan::HelperActsOnline() const {
 
 std::string Plan::Digest() const {
   std::string text = nn::PublicNetworkToJson(network);
-  text += fmt::format("|roles {} {} {} {}|", roles.helper, roles.data_owner, roles.model_owner,
-                      roles.receiver);
+  text += fmt::format("|roles {} {} {} {}|linear {}|", roles.helper, roles.data_owner,
+                      roles.model_owner, roles.receiver, linear);
   for (const auto& layer : layers)
     text += fmt::format("{} {} {} {};", layer.layer.name, layer.suite.Text(),
                         layer.activation.ring_bits, layer.activation.out_bits);
@@ -102,13 +102,8 @@ PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& reg
   PlannedLayer planned;
   planned.layer = layer;
   auto& spec = planned.activation;
-  spec.layer = layer.name;
-  spec.kind = layer.activation;
-  spec.shift = layer.shift;
-  spec.in = layer.ActivationIn();
-  spec.pool = layer.pool;
-  spec.value_bits = spec.ring_bits = layer.value_bits;
-  spec.batch = batch;
+  spec = layer.Activation(batch);
+  spec.out_bits = 0;
   if (!planned.Activates()) return planned;
   planned.suite =
       layer.suite.empty() ? suite : mpc::ParseSuiteChoice(layer.suite, "layer " + layer.name);
@@ -116,28 +111,44 @@ PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& reg
   return planned;
 }
 
-void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc::Roles& roles,
-                 bool dealt, unsigned out_bits) {
+std::vector<mpc::LinearSpec> LinearMaps(const PlannedLayer& planned) {
+  const auto& layer = planned.layer;
+  const auto& spec = planned.activation;
+  std::vector<mpc::LinearSpec> maps{{layer.name, layer.linear, spec.ring_bits, spec.batch}};
+  if (!layer.shortcut) return maps;
+  const mpc::Shape3 out = layer.linear.Out();
+  const auto own = layer.shortcut->linear.value_or(
+      mpc::LinearShape{.in = out, .out_channels = out.channels, .groups = out.channels});
+  maps.push_back({layer.name + "/shortcut", own, spec.ring_bits, spec.batch});
+  return maps;
+}
+
+void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
+                 const mpc::Roles& roles, bool dealt, unsigned out_bits) {
   auto& spec = planned.activation;
-  spec.dealt = planned.dealt_output = dealt;
+  const auto& protocol = registry.FindLinear(linear);
+  for (const auto& map : LinearMaps(planned)) planned.cost += protocol.plan(map, roles).cost;
+  spec.dealt = planned.dealt_output = dealt && protocol.local;
   if (!planned.Activates()) return;
   spec.out_bits = out_bits;
   const auto& chosen = registry.FindSuite(planned.suite.name);
   auto plan = chosen.Plan(spec, planned.suite, roles);
   planned.dealt_output = chosen.Info().dealt_output;
-  planned.cost = std::move(plan.cost);
+  planned.cost += plan.cost;
   planned.make = std::move(plan.make);
   planned.tolerance = plan.tolerance;
 }
 
 Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
-              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch) {
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch,
+              const std::string& linear) {
   if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
   mpc::CheckRoles(roles, "roles");
   Plan plan;
   plan.network = network;
   plan.roles = roles;
   plan.batch = batch;
+  plan.linear = linear;
   const std::size_t count = network.layers.size();
   plan.layers.resize(count);
   for (std::size_t k = 0; k < count; ++k) {
@@ -148,8 +159,8 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   std::vector<bool> dealt{true};  // of what leaves the input and each layer
   for (std::size_t k = 0; k < count; ++k) {
     const auto& shortcut = network.layers[k].shortcut;
-    FinishLayer(plan.layers[k], registry, roles, dealt[k] && (!shortcut || dealt[shortcut->from]),
-                rings[k + 1]);
+    FinishLayer(plan.layers[k], registry, linear, roles,
+                dealt[k] && (!shortcut || dealt[shortcut->from]), rings[k + 1]);
     dealt.push_back(plan.layers[k].dealt_output);
   }
   plan.output_bits = rings.back();

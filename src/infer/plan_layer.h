@@ -12,7 +12,11 @@ PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& reg
 
 /// Adds the costs: `dealt` says whether all that enters was dealt, `out_bits` the ring of what
 /// leaves.
-void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const mpc::Roles& roles,
-                 bool dealt, unsigned out_bits);
+void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
+                 const mpc::Roles& roles, bool dealt, unsigned out_bits);
+
+/// The layer's linear map and, where it has a shortcut, that one's: its own, or of each channel by
+/// itself.
+std::vector<mpc::LinearSpec> LinearMaps(const PlannedLayer& planned);
 
 }  // namespace tercet::infer

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "infer/plan_layer.h"
 #include "nn/sum_windows.h"
 #include "tercet/infer/memory.h"
 #include "tercet/mpc/dealer.h"
@@ -67,13 +68,6 @@ bool MayBeShare(const AnyShare& x, std::size_t rows, std::size_t cols, unsigned 
 AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
   ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) { z.As<W>() += x.As<W>(); });
   return z;
-}
-
-// The shape of the shortcut's map: its own, or each channel by itself.
-mpc::LinearShape ShortcutShape(const nn::PublicLayer& layer) {
-  if (layer.shortcut->linear) return *layer.shortcut->linear;
-  const mpc::Shape3 out = layer.linear.Out();
-  return {.in = out, .out_channels = out.channels, .groups = out.channels};
 }
 
 // A factor is shared once, and is the weight of every channel.
@@ -151,7 +145,7 @@ class Outputs {
 SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry)
     : party_(party),
       plan_(plan),
-      make_linear_(registry.LinearMaker()),
+      linear_(registry.FindLinear(plan.linear)),
       input_(party, plan.roles.helper, plan.roles.data_owner),
       output_(party, plan.roles.helper, plan.roles.receiver, plan.DealtResult()) {
   for (const auto& planned : plan_.layers) {
@@ -171,14 +165,17 @@ void SecureNetwork::ThrowOutOfMemory(mpc::Phase phase) const {
 }
 
 void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
-  const auto& layer = plan_.layers[k].layer;
-  layers_[k].linear = make_linear_(layer.linear, shares.weight, shares.bias);
-  if (!layer.shortcut) return;
-  const auto own = ShortcutShape(layer);
-  const auto zero = ZeroBias(own, shares.weight.mine.Bits());
-  layers_[k].shortcut = layer.shortcut->linear
-                            ? make_linear_(own, shares.shortcut, zero)
-                            : make_linear_(own, Repeated(shares.shortcut, own.out_channels), zero);
+  const auto maps = LinearMaps(plan_.layers[k]);
+  const auto make = [&](const mpc::LinearSpec& map, const AnyShare& weight, const AnyShare& bias) {
+    return linear_.plan(map, plan_.roles).make(party_, weight, bias);
+  };
+  layers_[k].linear = make(maps[0], shares.weight, shares.bias);
+  if (maps.size() == 1) return;
+  const auto& shape = maps[1].shape;
+  const bool own = plan_.layers[k].layer.shortcut->linear.has_value();
+  layers_[k].shortcut =
+      make(maps[1], own ? shares.shortcut : Repeated(shares.shortcut, shape.out_channels),
+           ZeroBias(shape, maps[1].ring_bits));
 }
 
 SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* owned) try {
@@ -251,12 +248,12 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
     {
       const AnyShare& x = known.In(k, spec.ring_bits);
       layer.known = mpc::KnownHalves(x);
-      layer.partial = layers_[k].linear->Prepare(batch, x);
+      layer.partial = layers_[k].linear->Prepare(ctx, batch, x);
     }
     if (planned.layer.shortcut) {
       const AnyShare& x = known.In(planned.layer.shortcut->from, spec.ring_bits);
       layer.shortcut = mpc::KnownHalves(x);
-      layer.partial = Plus(layers_[k].shortcut->Prepare(batch, x), std::move(layer.partial));
+      layer.partial = Plus(layers_[k].shortcut->Prepare(ctx, batch, x), std::move(layer.partial));
     }
     const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
     const AnyMatrix* result = z;
@@ -355,9 +352,9 @@ std::vector<std::int64_t> SecureNetwork::Run(Query query,
     AnyMatrix z;
     if (!layer.partial.Empty()) {
       const unsigned bits = planned.activation.ring_bits;
-      z = layers_[k].linear->Run(std::move(layer.partial), layer.known, outputs.In(k, bits));
+      z = layers_[k].linear->Run(ctx, std::move(layer.partial), layer.known, outputs.In(k, bits));
       if (planned.layer.shortcut)
-        z = layers_[k].shortcut->Run(std::move(z), layer.shortcut,
+        z = layers_[k].shortcut->Run(ctx, std::move(z), layer.shortcut,
                                      outputs.In(planned.layer.shortcut->from, bits));
     }
     if (planned.Activates()) {

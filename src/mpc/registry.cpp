@@ -1,6 +1,25 @@
 #include "tercet/mpc/registry.h"
 
 namespace tercet::mpc {
+namespace {
+
+template <class T>
+std::vector<std::string> Names(const std::map<std::string, T>& all) {
+  std::vector<std::string> names;
+  for (const auto& [name, each] : all) names.push_back(name);
+  return names;
+}
+
+template <class T>
+const T& Find(const std::map<std::string, T>& all, const char* what, const std::string& name) {
+  const auto found = all.find(name);
+  if (found == all.end())
+    throw UnsupportedError(fmt::format("there is no {0} \"{1}\"; known {0}s: {2}", what, name,
+                                       fmt::join(Names(all), ", ")));
+  return found->second;
+}
+
+}  // namespace
 
 void Registry::AddSuite(SuiteInfo info, PlanFunction plan) {
   const std::string name = info.name;
@@ -8,9 +27,10 @@ void Registry::AddSuite(SuiteInfo info, PlanFunction plan) {
                "suite \"{}\" is registered twice", name);
 }
 
-void Registry::SetLinear(LinearFactory factory) {
-  TERCET_CHECK(linear_ == nullptr, "a linear protocol is registered already");
-  linear_ = factory;
+void Registry::AddLinear(LinearProtocol protocol) {
+  const std::string name = protocol.name;
+  TERCET_CHECK(linear_.emplace(name, std::move(protocol)).second,
+               "linear protocol \"{}\" is registered twice", name);
 }
 
 void Registry::SetOracle(std::unique_ptr<Oracle> oracle) {
@@ -19,23 +39,14 @@ void Registry::SetOracle(std::unique_ptr<Oracle> oracle) {
 }
 
 const Suite& Registry::FindSuite(const std::string& name) const {
-  const auto found = suites_.find(name);
-  if (found == suites_.end())
-    throw UnsupportedError(fmt::format("there is no suite \"{}\"; known suites: {}", name,
-                                       fmt::join(SuiteNames(), ", ")));
-  return found->second;
+  return Find(suites_, "suite", name);
 }
 
-std::vector<std::string> Registry::SuiteNames() const {
-  std::vector<std::string> names;
-  for (const auto& [name, suite] : suites_) names.push_back(name);
-  return names;
+const LinearProtocol& Registry::FindLinear(const std::string& name) const {
+  return Find(linear_, "linear protocol", name);
 }
 
-LinearFactory Registry::LinearMaker() const {
-  TERCET_CHECK(linear_ != nullptr, "no linear protocol is registered");
-  return linear_;
-}
+std::vector<std::string> Registry::SuiteNames() const { return Names(suites_); }
 
 const Oracle& Registry::PlainOracle() const {
   TERCET_CHECK(oracle_ != nullptr, "no plain oracle is registered");

@@ -46,11 +46,21 @@ Shape3 PublicLayer::ActivationIn() const {
   return {compared_classes, window, window};
 }
 
+mpc::ActivationSpec PublicLayer::Activation(std::size_t batch) const {
+  return {.layer = name,
+          .kind = activation,
+          .shift = shift,
+          .in = ActivationIn(),
+          .pool = pool,
+          .value_bits = value_bits,
+          .ring_bits = value_bits,
+          .out_bits = value_bits,
+          .batch = batch};
+}
+
 Shape3 PublicLayer::Out() const {
-  mpc::ActivationSpec spec;
-  spec.in = ActivationIn();
-  spec.pool = pool;
-  return sum_pool ? sum_pool->Out(spec.Out()) : spec.Out();
+  const Shape3 out = Activation(1).Out();
+  return sum_pool ? sum_pool->Out(out) : out;
 }
 
 std::string PublicNetworkToJson(const PublicNetwork& network) {

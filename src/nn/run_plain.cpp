@@ -49,14 +49,7 @@ Values LayerValues(const PublicLayer& layer, const LayerWeights& weights, const 
 // Activation and pools.
 Values LayerOutput(const PublicLayer& layer, const mpc::Oracle& oracle, const Values& z,
                    std::size_t batch) {
-  mpc::ActivationSpec spec;
-  spec.layer = layer.name;
-  spec.kind = layer.activation;
-  spec.shift = layer.shift;
-  spec.in = layer.ActivationIn();
-  spec.pool = layer.pool;
-  spec.value_bits = spec.ring_bits = spec.out_bits = layer.value_bits;
-  spec.batch = batch;
+  const mpc::ActivationSpec spec = layer.Activation(batch);
   Values y = oracle.Activate(spec, z);
   if (!layer.sum_pool) return y;
   Values sums(layer.Out().Size() * batch);

@@ -323,16 +323,18 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
         const auto act1 = layer1->plan.make(party);
         const auto act2 = layer2->plan.make(party);
         const unsigned bits = layer2->spec.ring_bits;
-        const auto linear =
-            AllProtocols().LinearMaker()(shape, Public(party.Id(), 2, kFeatures, kFeatures, bits),
-                                         Public(party.Id(), -1, kFeatures, 1, bits));
+        const auto linear = AllProtocols()
+                                .FindLinear(mpc::kReplicatedLinear)
+                                .plan({"fc2", shape, bits, kBatch}, layer2->roles)
+                                .make(party, Public(party.Id(), 2, kFeatures, kFeatures, bits),
+                                      Public(party.Id(), -1, kFeatures, 1, bits));
         mpc::Context offline(party, Phase::kOffline);
         offline.Enter(1, "act1");
         auto prepared1 =
             mpc::PrepareAny(*act1, offline, kBatch, helps && first_dealt ? &shares[id] : nullptr);
         offline.Leave();
         const mpc::KnownHalves known(mpc::KnownOf(prepared1.get()));
-        AnyMatrix partial = linear->Prepare(kBatch, mpc::KnownOf(prepared1.get()));
+        AnyMatrix partial = linear->Prepare(offline, kBatch, mpc::KnownOf(prepared1.get()));
         offline.Enter(2, "act2");
         auto prepared2 =
             mpc::PrepareAny(*act2, offline, kBatch, helps && spec2.dealt ? &partial : nullptr);
@@ -342,7 +344,7 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
         online.Enter(1, "act1");
         const AnyShare s = act1->Run(online, std::move(prepared1), shares[id]);
         online.Leave();
-        const AnyMatrix z2 = linear->Run(std::move(partial), known, s);
+        const AnyMatrix z2 = linear->Run(online, std::move(partial), known, s);
         online.Enter(2, "act2");
         output[id] = act2->Run(online, std::move(prepared2), z2);
         online.Leave();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <mutex>
+#include <random>
 #include <string>
 #include <tuple>
 
@@ -98,6 +99,88 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
 INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
                          testing::Combine(testing::ValuesIn(LayersCases()),
                                           testing::Values("lut", "fss", "aby3")));
+
+// A linear protocol that sends something: the local products, randomised anew by masks that go
+// around.
+class Masked final : public mpc::Linear {
+ public:
+  Masked(std::unique_ptr<mpc::Linear> products, std::uint32_t seed)
+      : products_(std::move(products)), rng_(seed) {}
+  mpc::AnyMatrix Prepare(mpc::Context& ctx, std::size_t batch,
+                         const mpc::AnyShare& known) override {
+    return products_->Prepare(ctx, batch, known);
+  }
+  mpc::AnyMatrix Run(mpc::Context& ctx, mpc::AnyMatrix partial, mpc::KnownHalves known,
+                     const mpc::AnyShare& x) override {
+    auto z = products_->Run(ctx, std::move(partial), known, x);
+    ring::DispatchWord(z.Bits(), [&]<ring::Word W>(W) {
+      auto mask = ring::MakeMatrix<W>(z.Rows(), z.Cols());
+      for (auto& v : mask) v = static_cast<W>(rng_());
+      ctx.Send(ctx.Next(), mask, z.Bits());
+      z.As<W>() -= mask;
+      z.As<W>() += ctx.Receive<W>(ctx.Prev(), z.Rows(), z.Cols(), z.Bits());
+    });
+    return z;
+  }
+
+ private:
+  std::unique_ptr<mpc::Linear> products_;
+  std::mt19937 rng_;
+};
+
+mpc::Registry WithMaskedLinear() {
+  mpc::Registry registry = BuiltinProtocols();
+  const auto products = registry.FindLinear(mpc::kReplicatedLinear).plan;
+  registry.AddLinear(
+      {.name = "masked", .local = false, .plan = [=](const auto& spec, const auto& roles) {
+         auto plan = products(spec, roles);
+         const auto bytes = ring::PackedBytes(spec.shape.Out().Size() * spec.batch, spec.ring_bits);
+         plan.cost.Add(mpc::Phase::kOnline, {{0, 1, bytes}, {1, 2, bytes}, {2, 0, bytes}});
+         plan.make = [make = plan.make](mpc::Party& party, const auto& weight, const auto& bias) {
+           const auto seed = static_cast<std::uint32_t>(party.Id() + 1);
+           return std::make_unique<Masked>(make(party, weight, bias), seed);
+         };
+         return plan;
+       }});
+  return registry;
+}
+
+// What it sends is in the plan, and the helper's shares are not known offline behind it.
+TEST(SecureLinear, MayBeAnotherProtocol) {
+  const auto spec =
+      compile::Spec(R"("shape": [2, 6, 6], "mean": 0.4, "bits": 4)", LayersCases()[0].layers);
+  compile::CompileOptions options;
+  options.default_fixed_bits = 24;
+  const auto network = compile::Compile(compile::Weights(3).FillReal(spec).Network(spec),
+                                        compile::Oracle(), options, nullptr);
+  const auto images = compile::RandomImages(network.net.input.shape, 3, 11);
+  const auto input = nn::QuantiseInput(network.net.input, images, 0, 3);
+  const mpc::Registry registry = WithMaskedLinear();
+  for (const char* suite : {"lut", "aby3"}) {
+    const auto plan = MakePlan(network.net, registry, {suite, {}}, {}, 3, "masked");
+    EXPECT_TRUE(plan.HelperActsOnline());
+    EXPECT_NE(plan.Digest(), MakePlan(network.net, registry, {suite, {}}, {}, 3).Digest());
+    std::vector<std::int64_t> logits;
+    std::array<std::uint64_t, 3> sent{};
+    std::array<std::uint32_t, 3> hops{};
+    mpc::RunParties(
+        [&](mpc::Party& party) {
+          SecureNetwork net(party, plan, registry);
+          net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
+          auto result =
+              net.Run(net.Prepare(3), party.Id() == plan.roles.data_owner ? &input : nullptr);
+          if (party.Id() == plan.roles.receiver) logits = std::move(result);
+          const auto id = static_cast<std::size_t>(party.Id());
+          for (const auto bytes : party.Meter().Total(mpc::Phase::kOnline).sent_bytes)
+            sent[id] += bytes;
+          hops[id] = net.OnlineHops();
+        },
+        {.layers = plan.layers.size()});
+    EXPECT_EQ(logits, nn::RunPlain(network, compile::Oracle(), images, 0, 3)) << suite;
+    EXPECT_EQ(sent, plan.Total().OnlineBytes()) << suite;
+    EXPECT_EQ(*std::max_element(hops.begin(), hops.end()), plan.Total().OnlineHops()) << suite;
+  }
+}
 
 // A residual's factor is a weight: shared once, and of use in a later session.
 TEST(SecureShortcut, SharesItsFactor) {

@@ -29,6 +29,7 @@ struct Plan {
   nn::PublicNetwork network;
   mpc::Roles roles;
   std::size_t batch = 1;
+  std::string linear;  ///< the linear layers' protocol
   std::vector<PlannedLayer> layers;
   mpc::Cost input, output;
   unsigned input_bits = 0;   ///< ring that the input is shared in
@@ -44,19 +45,20 @@ struct Plan {
   /// the query's material, and it may leave.
   bool HelperActsOnline() const;
   /// Suites in use that are not private, with what they leak, or not exact, and layers whose width
-  /// is not proven;
-  /// empty when everything is private and exact.
+  /// is not proven; empty when everything is private and exact.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;
-  /// SHA-256 of all that the parties must agree on: suites, widths, roles.
+  /// SHA-256 of all that the parties must agree on: protocols, widths, roles.
   std::string Digest() const;
 };
 
 /// What Plan::Warnings says of a layer whose width is not proven.
 std::string NotProvenText(const nn::PublicLayer& layer);
 
-/// Uses `suite` for every layer that does not name its own. Throws UnsupportedError / ConfigError
-/// naming the layer, and ConfigError for a batch of 0 or a role that is no party.
+/// Uses `suite` for every layer that does not name its own, `linear` for all linear maps. Throws
+/// UnsupportedError / ConfigError naming the layer, and ConfigError for a batch of 0 or a role that
+/// is no party.
 Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
-              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch);
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch,
+              const std::string& linear = mpc::kReplicatedLinear);
 
 }  // namespace tercet::infer

@@ -75,7 +75,7 @@ class SecureNetwork {
 
   mpc::Party& party_;
   Plan plan_;
-  mpc::LinearFactory make_linear_;
+  mpc::LinearProtocol linear_;
   std::vector<Layer> layers_;
   std::vector<std::size_t> last_use_;  // of the input and each layer's output: by which layer
   mpc::InputSharing input_;

@@ -6,33 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "tercet/mpc/linear.h"
 #include "tercet/mpc/suite.h"
 
 namespace tercet::mpc {
-
-/// Halves of a share that are known offline.
-struct KnownHalves {
-  explicit KnownHalves(const AnyShare& share)
-      : mine(!share.mine.Empty()), next(!share.next.Empty()) {}
-  bool mine, next;
-};
-
-/// One linear layer at one party: local products only, z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} +
-/// b_i. What is known of x offline is multiplied offline.
-class Linear {
- public:
-  virtual ~Linear() = default;
-  /// The part of z_i (bias included) that the known halves of x give.
-  virtual AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const = 0;
-  /// Adds the rest, now that x is complete: `known` says which halves Prepare has multiplied
-  /// already.
-  virtual AnyMatrix Run(AnyMatrix partial, KnownHalves known, const AnyShare& x) const = 0;
-};
-
-/// Makes a Linear from this party's shares of weights (rows = out_channels, columns = depth) and
-/// bias (rows = BiasCount, one column).
-using LinearFactory = std::unique_ptr<Linear> (*)(const LinearShape& shape, const AnyShare& weight,
-                                                  const AnyShare& bias);
 
 /// The same operations on integers in the clear: the oracle that secure results are compared with.
 class Oracle {
@@ -49,24 +26,27 @@ class Oracle {
                                              const std::vector<std::int64_t>& z) const = 0;
 };
 
+/// The linear protocol that is used unasked.
+inline constexpr const char* kReplicatedLinear = "replicated";
+
 /// Protocols by name. Filled by BuiltinProtocols() (protocols/), and by whoever adds more; then
 /// read-only.
 class Registry {
  public:
   /// Throws InternalError when the name is taken.
   void AddSuite(SuiteInfo info, PlanFunction plan);
-  void SetLinear(LinearFactory factory);
+  void AddLinear(LinearProtocol protocol);
   void SetOracle(std::unique_ptr<Oracle> oracle);
 
   /// Throws UnsupportedError that lists the known names.
   const Suite& FindSuite(const std::string& name) const;
+  const LinearProtocol& FindLinear(const std::string& name) const;
   std::vector<std::string> SuiteNames() const;
-  LinearFactory LinearMaker() const;
   const Oracle& PlainOracle() const;
 
  private:
   std::map<std::string, Suite> suites_;
-  LinearFactory linear_ = nullptr;
+  std::map<std::string, LinearProtocol> linear_;
   std::unique_ptr<Oracle> oracle_;
 };
 

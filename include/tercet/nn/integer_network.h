@@ -59,6 +59,8 @@ struct PublicLayer {
   mpc::Shape3 ActivationIn() const;
   /// What leaves the layer.
   mpc::Shape3 Out() const;
+  /// The activation with its max-pool, of `batch` images; rings are those of the values.
+  mpc::ActivationSpec Activation(std::size_t batch) const;
   std::string suite;  ///< the JSON's choice for this layer, or empty
   bool operator==(const PublicLayer&) const = default;
 };

@@ -81,7 +81,7 @@ class LinearLayer final : public mpc::Linear {
                  shape.BiasCount());
   }
 
-  AnyMatrix Prepare(std::size_t batch, const AnyShare& known) const override {
+  AnyMatrix Prepare(mpc::Context& /*ctx*/, std::size_t batch, const AnyShare& known) override {
     auto z = ring::MakeMatrix<W>(shape_.Out().Size(), batch);
     const std::size_t run =
         shape_.bias_per_element ? batch : shape_.Out().height * shape_.Out().width * batch;
@@ -92,7 +92,8 @@ class LinearLayer final : public mpc::Linear {
     return {std::move(z), bits_};
   }
 
-  AnyMatrix Run(AnyMatrix partial, mpc::KnownHalves known, const AnyShare& x) const override {
+  AnyMatrix Run(mpc::Context& /*ctx*/, AnyMatrix partial, mpc::KnownHalves known,
+                const AnyShare& x) override {
     auto& z = partial.As<W>();
     const std::size_t batch = partial.Cols();
     if (!known.mine) AddHalf(sum_, x.mine, batch, z);
@@ -116,15 +117,21 @@ class LinearLayer final : public mpc::Linear {
   Matrix<W> bias_;        // b_i
 };
 
-std::unique_ptr<mpc::Linear> Make(const LinearShape& shape, const AnyShare& weight,
-                                  const AnyShare& bias) {
-  return ring::DispatchWord(weight.mine.Bits(), [&](auto word) -> std::unique_ptr<mpc::Linear> {
-    return std::make_unique<LinearLayer<decltype(word)>>(shape, weight, bias);
-  });
+mpc::LinearPlan Plan(const mpc::LinearSpec& spec, const mpc::Roles& /*roles*/) {
+  return {{}, [shape = spec.shape](mpc::Party&, const AnyShare& weight, const AnyShare& bias) {
+            return ring::DispatchWord(
+                weight.mine.Bits(), [&](auto word) -> std::unique_ptr<mpc::Linear> {
+                  return std::make_unique<LinearLayer<decltype(word)>>(shape, weight, bias);
+                });
+          }};
 }
 
 }  // namespace
 
-void Register(mpc::Registry& registry) { registry.SetLinear(&Make); }
+void Register(mpc::Registry& registry) {
+  registry.AddLinear({.name = mpc::kReplicatedLinear,
+                      .summary = "local products of replicated shares (Araki et al., CCS 2016)",
+                      .plan = Plan});
+}
 
 }  // namespace tercet::protocols::linear

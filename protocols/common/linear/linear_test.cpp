@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <mutex>
 #include <random>
 
 #include "tercet/mpc/builtin_protocols.h"
@@ -82,19 +83,27 @@ TEST_P(LinearLayer, SharesSumToThePlainProduct) {
     const auto share = [bits = bits](const auto& parts, int i) {
       return AnyShare{AnyMatrix(parts[i], bits), AnyMatrix(parts[(i + 1) % 3], bits)};
     };
+    const auto plan =
+        registry.FindLinear(mpc::kReplicatedLinear).plan({"fc", shape, bits, batch}, {});
+    EXPECT_EQ(plan.cost.OnlineTotal() + plan.cost.OfflineTotal(), 0u);
     for (const bool dealt : {false, true}) {
       std::vector<W> got(want.size(), 0);
-      for (int party = 0; party < 3; ++party) {
-        const auto layer = registry.LinearMaker()(shape, share(weight, party), share(bias, party));
+      std::mutex mutex;
+      mpc::RunParties([&](mpc::Party& at) {
+        const int party = at.Id();
+        mpc::Context ctx(at, mpc::Phase::kOnline);
+        const auto layer = plan.make(at, share(weight, party), share(bias, party));
         const auto full = share(x, party);
         AnyShare known;
         if (dealt && party != 2)
           known.mine = full.mine;  // x_0 and x_1 are the dealt ones; party 0 holds both
         if (dealt && party != 1) known.next = full.next;
-        const auto z = layer->Run(layer->Prepare(batch, known), mpc::KnownHalves(known), full);
+        const auto z =
+            layer->Run(ctx, layer->Prepare(ctx, batch, known), mpc::KnownHalves(known), full);
+        const std::lock_guard lock(mutex);
         for (std::size_t i = 0; i < got.size(); ++i)
           got[i] = static_cast<W>(got[i] + z.template As<W>().data()[i]);
-      }
+      });
       for (std::size_t i = 0; i < got.size(); ++i)
         ASSERT_EQ(ring::Reduce(got[i], bits), ring::Encode<W>(want[i], bits))
             << "element " << i << ", dealt " << dealt;
@@ -122,8 +131,11 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
       return AnyShare{AnyMatrix(std::move(s.mine), kBits), AnyMatrix(std::move(s.next), kBits)};
     };
     const auto w = share(weight, "w"), b = share(bias, "b"), v = share(x, "x");
-    const auto layer = registry.LinearMaker()(shape, w, b);
-    const auto z = layer->Run(layer->Prepare(3, AnyShare{}), mpc::KnownHalves(AnyShare{}), v);
+    const auto layer = registry.FindLinear(mpc::kReplicatedLinear)
+                           .plan({"fc", shape, kBits, 3}, {})
+                           .make(party, w, b);
+    const auto z =
+        layer->Run(ctx, layer->Prepare(ctx, 3, AnyShare{}), mpc::KnownHalves(AnyShare{}), v);
     mpc::ZeroSharing zero(party, "zero");
     ctx.Enter(1, "fc");
     const auto y = mpc::Reshare(ctx, zero, mpc::AdditiveShare<W>{z.As<W>(), kBits});

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tercet/mpc/cost.h"
+#include "tercet/mpc/party.h"
+#include "tercet/mpc/spec.h"
+
+/// What a protocol of linear layers is: a name and a function that plans a layer, as those of
+/// suites (suite.h) do.
+namespace tercet::mpc {
+
+/// Halves of a share that are known offline.
+struct KnownHalves {
+  explicit KnownHalves(const AnyShare& share)
+      : mine(!share.mine.Empty()), next(!share.next.Empty()) {}
+  bool mine, next;
+};
+
+/// One linear layer at one party. Prepare and Run may be in different threads, one of each at a
+/// time.
+class Linear {
+ public:
+  virtual ~Linear() = default;
+  /// Offline. What the known halves of x give of this party's additive share of W x + b.
+  virtual AnyMatrix Prepare(Context& ctx, std::size_t batch, const AnyShare& known) = 0;
+  /// Online. Adds the rest, now that x is complete: `known` says which halves Prepare has used.
+  virtual AnyMatrix Run(Context& ctx, AnyMatrix partial, KnownHalves known, const AnyShare& x) = 0;
+};
+
+struct LinearSpec {
+  std::string layer;  ///< unique name within the network
+  LinearShape shape;
+  unsigned ring_bits = 0;
+  std::size_t batch = 1;
+};
+
+/// Makes one party's part from its shares of weights (rows = out_channels, columns = depth) and
+/// bias (rows = BiasCount, one column).
+using LinearFactory =
+    std::function<std::unique_ptr<Linear>(Party&, const AnyShare& weight, const AnyShare& bias)>;
+
+struct LinearPlan {
+  Cost cost;  ///< exact, of one query of spec.batch images
+  LinearFactory make;
+};
+
+/// Thread safe.
+struct LinearProtocol {
+  std::string name;
+  std::string summary;  ///< one line: protocol and source
+  /// Sends nothing, so that what is known of an output follows from what is known of the input.
+  bool local = true;
+  std::function<LinearPlan(const LinearSpec& spec, const Roles& roles)> plan;
+};
+
+}  // namespace tercet::mpc
