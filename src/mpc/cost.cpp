@@ -56,4 +56,9 @@ void CheckRoles(const Roles& roles, const std::string& place) {
   check("receiver", roles.receiver);
 }
 
+std::string RolesText(const Roles& roles) {
+  return fmt::format("helper {}, data owner {}, model owner {}, receiver {}", roles.helper,
+                     roles.data_owner, roles.model_owner, roles.receiver);
+}
+
 }  // namespace tercet::mpc

@@ -161,24 +161,7 @@ std::string DescribePlan(const infer::Plan& plan, const Prediction* prediction, 
              infer::MemoryText(memory[2]));
 }
 
-RunTotals RunCost(const infer::Plan& plan, const mpc::Registry& registry,
-                  const mpc::SuiteChoice& suite, std::size_t images) {
-  RunTotals totals;
-  const auto add = [&](const mpc::Cost& cost, std::size_t queries) {
-    for (std::size_t p = 0; p < 3; ++p) {
-      totals.offline_bytes[p] += queries * cost.OfflineBytes()[p];
-      totals.online_bytes[p] += queries * cost.OnlineBytes()[p];
-    }
-    totals.offline_hops = std::max(totals.offline_hops, cost.OfflineHops());
-    totals.online_hops = std::max(totals.online_hops, cost.OnlineHops());
-  };
-  if (images >= plan.batch) add(plan.Total(), images / plan.batch);
-  if (const std::size_t rest = images % plan.batch; rest > 0)
-    add(infer::MakePlan(plan.network, registry, suite, plan.roles, rest).Total(), 1);
-  return totals;
-}
-
-bool MatchesPlan(const report::RunReport& run, const RunTotals& cost) {
+bool MatchesPlan(const report::RunReport& run, const infer::RunTotals& cost) {
   return run.offline_bytes == cost.offline_bytes && run.online_bytes == cost.online_bytes &&
          run.offline_hops == cost.offline_hops && run.online_hops == cost.online_hops;
 }

@@ -1,13 +1,12 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "tercet/infer/auto_plan.h"
 #include "tercet/infer/plan.h"
+#include "tercet/infer/run_cost.h"
 #include "tercet/net/wrappers.h"
 #include "tercet/report/run_report.h"
 
@@ -32,18 +31,8 @@ Prediction Predict(const infer::Plan& plan, const mpc::SuiteChoice& suite,
 /// time that each adds.
 std::string DescribePlan(const infer::Plan& plan, const Prediction* prediction, bool utf8);
 
-/// What a run sends, by party, and the hops of one batch.
-struct RunTotals {
-  std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};
-  std::uint32_t offline_hops = 0, online_hops = 0;
-};
-
-/// The cost of a run of `images` images in batches of plan.batch, the last one perhaps smaller.
-RunTotals RunCost(const infer::Plan& plan, const mpc::Registry& registry,
-                  const mpc::SuiteChoice& suite, std::size_t images);
-
 /// Whether the run's bytes, party by party, and hops are exactly those of the plan.
-bool MatchesPlan(const report::RunReport& run, const RunTotals& cost);
+bool MatchesPlan(const report::RunReport& run, const infer::RunTotals& cost);
 
 /// The plan with its prediction and its memory as JSON text, for `tercet plan --json`.
 std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <new>
 #include <utility>
 
 #include "programs/output.h"
@@ -40,7 +39,6 @@ FailureKind FailureKindFromName(std::string_view name) {
 
 Failure Classify(const std::exception& error) {
   auto kind = FailureKind::kOwn;
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return {kind, "out of memory"};
   if (dynamic_cast<const AbortError*>(&error) != nullptr) {
     kind = FailureKind::kAbort;
   } else if (dynamic_cast<const NetworkError*>(&error) != nullptr) {
@@ -49,7 +47,7 @@ Failure Classify(const std::exception& error) {
              dynamic_cast<const UnsupportedError*>(&error) != nullptr) {
     kind = FailureKind::kInput;
   }
-  return {kind, error.what()};
+  return {kind, ErrorText(error)};
 }
 
 int ExitCode(FailureKind kind) { return kind == FailureKind::kInput ? kExitUsage : kExitFailed; }

@@ -276,8 +276,8 @@ void SignalWatch::ThrowIfCaught() const {
   throw Error(reason);
 }
 
-std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
-                                                 const SignalWatch& signals) {
+std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings,
+                                                const SignalWatch& signals) {
   signals.ThrowIfCaught();
   Children children;
   for (int id = 0; id < 3; ++id) {
@@ -324,11 +324,11 @@ std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
   signals.ThrowIfCaught();
   if (cause) ThrowFailure(cause->second, fmt::format("party {}", cause->first));
 
-  std::array<report::PartyReport, 3> reports;
+  std::array<infer::PartyReport, 3> reports;
   for (std::size_t p = 0; p < 3; ++p) {
     if (!children[p]) {
       reports[p].party = static_cast<int>(p);
-      reports[p].presence = report::kNotStarted;
+      reports[p].presence = infer::kNotStarted;
       continue;
     }
     reports[p] =

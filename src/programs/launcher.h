@@ -55,8 +55,8 @@ struct LaunchSettings {
 /// that. When one fails the others are stopped, and the
 /// failure that is most likely the cause is thrown, with the party's number. No child is left when
 /// this returns or throws.
-std::array<report::PartyReport, 3> LaunchParties(LaunchSettings settings,
-                                                 const SignalWatch& signals);
+std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings,
+                                                const SignalWatch& signals);
 
 /// The program of that name beside the running one. ConfigError when it is not there.
 std::filesystem::path SiblingProgram(const std::string& name);

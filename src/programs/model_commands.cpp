@@ -86,7 +86,7 @@ int ShowPlan(PlanArguments arguments) {
     const auto prediction = Predict(plan, suite, registry, link, arguments.measured);
     all_measured = all_measured && prediction.measured;
     Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(),
-          plan.batch, link.name, RolesText(roles),
+          plan.batch, link.name, mpc::RolesText(roles),
           DescribePlan(plan, &prediction, report::Utf8Locale()));
     const auto total = plan.Total();
     const auto& time = prediction.steps.back();

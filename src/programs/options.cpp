@@ -86,43 +86,6 @@ mpc::Roles RoleOptions::Resolve() const {
   return roles;
 }
 
-std::string RolesText(const mpc::Roles& roles) {
-  return fmt::format("helper {}, data owner {}, model owner {}, receiver {}", roles.helper,
-                     roles.data_owner, roles.model_owner, roles.receiver);
-}
-
-void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
-                        std::size_t& queries) {
-  constexpr const char* kGroup = "Offline and online";
-  auto* number = AddNumber(app, "--ahead", ahead, 0, kMaxQueries,
-                           "Queries whose material is made while another one runs; 0: offline and "
-                           "online in turn, timed apart");
-  number->group(kGroup);
-  auto* leaves =
-      app.add_flag("--dealer-leaves", dealer_leaves,
-                   "Make all material as fast as it goes; the helper leaves when it is delivered")
-          ->excludes(number)
-          ->group(kGroup);
-  app.add_flag("--rotate-dealer", rotate_dealer,
-               "Split each batch into three, one for each party as the helper, so that all carry "
-               "equal load; offline and online in turn")
-      ->excludes(number)
-      ->excludes(leaves)
-      ->group(kGroup);
-  AddNumber(app, "--queries", queries, 1, kMaxQueries, "How many queries to make material for")
-      ->group(kGroup);
-}
-
-CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved) {
-  return app
-      .add_flag(
-          "--material-moved", moved,
-          "The material was moved here and is bound to here from now on. Only where no copy of "
-          "it has been used or will be: the other evaluator learns the difference of two "
-          "inputs that were masked by the same query")
-      ->group("Offline and online");
-}
-
 void AddCalibration(CLI::App& app, ModelSource& model) {
   auto* images = app.add_option("--calibrate-images", model.calibration_images,
                                 "Training images to choose the widths of float weights with");

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tercet/infer/material.h"
+#include "tercet/infer/session.h"
 #include "tercet/mpc/suite.h"
 #include "tercet/net/wrappers.h"
 
@@ -19,8 +20,8 @@ struct ModelSource;
 
 inline constexpr std::size_t kDefaultBatch = 128;
 using infer::kMaxBatch;
+using infer::kMaxImages;
 using infer::kMaxQueries;
-inline constexpr std::size_t kMaxImages = 1'000'000'000;
 
 /// A whole number from `min` to `max`; `value` holds the default and is written when the option is
 /// given.
@@ -39,17 +40,6 @@ struct RoleOptions {
   void AddTo(CLI::App& app);
   mpc::Roles Resolve() const;
 };
-/// "helper 0, data owner 1, model owner 2, receiver 1".
-std::string RolesText(const mpc::Roles& roles);
-
-/// --ahead, --dealer-leaves, --rotate-dealer and --queries, of both programs. The first three
-/// exclude each other.
-void AddMaterialOptions(CLI::App& app, std::size_t& ahead, bool& dealer_leaves, bool& rotate_dealer,
-                        std::size_t& queries);
-
-/// --material-moved, of both programs.
-CLI::Option* AddMaterialMoved(CLI::App& app, bool& moved);
-
 /// Images to compile float weights with, and --accept-loss.
 void AddCalibration(CLI::App& app, ModelSource& model);
 

@@ -18,11 +18,13 @@
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/output.h"
-#include "programs/party_session.h"
 #include "programs/process.h"
+#include "programs/run_options.h"
 #include "programs/testbed.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
 #include "tercet/report/table.h"
@@ -31,20 +33,14 @@ namespace tercet::programs {
 namespace {
 
 constexpr const char* kProgram = "tercet-party";
+constexpr std::size_t kMaxOptionsBytes = 1 << 20;
 // From a signal to the end: enough for the peers to be told.
 constexpr auto kSignalGrace = std::chrono::milliseconds(1500);
 
-struct Arguments {
+struct Arguments : RunOptions {
+  Arguments() { ahead = 1; }
   std::optional<int> id;
-  std::filesystem::path testbed, network, json, labels;
-  std::string images;
-  ModelSource model;
-  std::string suite = "lut", optimise = "online", link = "none";
-  std::size_t batch = kDefaultBatch, limit = 0, ahead = 1, queries = 0;
-  bool dealer_leaves = false, rotate_dealer = false;
-  bool suite_given = false, batch_given = false;
-  std::filesystem::path material, material_out;
-  bool material_moved = false;
+  std::filesystem::path testbed, json;
   int listen_fd = -1, report_fd = -1;
 };
 
@@ -53,7 +49,7 @@ class Process {
  public:
   explicit Process(EventPipe* launcher) : launcher_(launcher) {}
 
-  void Attach(PartySession* session) {
+  void Attach(infer::Session* session) {
     const std::lock_guard lock(mutex_);
     session_ = session;
   }
@@ -89,7 +85,7 @@ class Process {
  private:
   std::mutex mutex_;
   EventPipe* launcher_;
-  PartySession* session_ = nullptr;
+  infer::Session* session_ = nullptr;
   bool done_ = false;
   bool asked_ = false;  // of the thread that waits for signals
 };
@@ -107,13 +103,12 @@ void CheckOwner(bool given, bool owner, const char* option, int id, const char* 
 
 // Takes the suite from the material, and the batch where it was not given, and compares the rest.
 // Whether the helper takes part.
-bool UseMaterial(const Arguments& arguments, infer::MaterialFile& material, PartySettings& settings,
-                 const mpc::Registry& registry) {
+bool UseMaterial(const Arguments& arguments, const infer::MaterialFile& material,
+                 infer::SessionSettings& settings, const mpc::Registry& registry) {
   const auto asked = settings.suite;
   settings.suite = mpc::ParseSuiteChoice(material.Header().suite, material.File().string());
   if (!arguments.batch_given) settings.batch = material.Header().batch;
-  settings.material = &material;
-  CheckMaterial(settings);
+  CheckMaterial(material, settings);
   if (arguments.suite_given)
     CheckMaterialSuite(material, settings.spec, registry, asked, settings.link,
                        infer::ParseObjective(arguments.optimise, "--optimise"));
@@ -150,22 +145,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   };
   if (testbed.tls) warn_of_expiry(CheckOwnCertificate(*testbed.tls, id, Now()));
 
-  PartySettings settings;
-  settings.id = id;
-  settings.spec = nn::LoadNetwork(arguments.network);
-  settings.suite = ParseSuite(arguments.suite, registry);
-  settings.roles = testbed.roles;
-  settings.batch = arguments.batch;
-  settings.link = net::ParseLinkProfile(arguments.link);
-
-  settings.ahead = arguments.rotate_dealer ? 0 : arguments.ahead;
-  settings.dealer_leaves = arguments.dealer_leaves;
-  settings.rotate_dealer = arguments.rotate_dealer;
-  settings.material_out = arguments.material_out;
-  settings.queries = arguments.queries;
   std::optional<infer::MaterialFile> material;
-  bool helper_acts = true;
-  if (!arguments.material.empty()) {
+  if (arguments.UsesMaterial()) {
     if (id == testbed.roles.helper && !std::filesystem::exists(arguments.material))
       throw ConfigError(
           "--material",
@@ -173,14 +154,18 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
               "{} is not there; where party {}, the helper, has no part in the online phase, "
               "it has no material: start the other two alone",
               arguments.material.string(), id));
-    material.emplace(arguments.material, arguments.material_moved
-                                             ? infer::MaterialPlace::kMoved
-                                             : infer::MaterialPlace::kWhereMade);
+    material.emplace(arguments.material, arguments.Place());
+  }
+  auto settings = arguments.Settings(id, nn::LoadNetwork(arguments.network),
+                                     ParseSuite(arguments.suite, registry), testbed.roles,
+                                     material ? &*material : nullptr);
+  bool helper_acts = true;
+  if (material) {
     helper_acts = UseMaterial(arguments, *material, settings, registry);
     if (!arguments.model.file.empty())
       throw ConfigError("--model", "the material holds the shares of its model; leave it out");
   }
-  const bool makes_material = !arguments.material_out.empty();
+  const bool makes_material = arguments.MakesMaterial();
   if (makes_material) {
     if (arguments.queries == 0) throw ConfigError("--queries", "must be given with --material-out");
     CheckWritable(arguments.material_out, "--material-out");
@@ -220,10 +205,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     images = files::LoadImages(arguments.images, arguments.limit, settings.spec.input.shape);
     settings.images = &*images;
   }
-  if (!arguments.labels.empty()) {
+  if (!arguments.labels.empty())
     labels = files::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
-    settings.labels = labels.size();
-  }
 
   net::TcpOptions tcp;
   tcp.party = id;
@@ -235,7 +218,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   tcp.connect_timeout = testbed.connect_timeout;
   if (arguments.listen_fd >= 0) tcp.listen_fd = arguments.listen_fd;
   if (!helper_acts) tcp.absent = testbed.roles.helper;
-  tcp.agreement = Agreement(settings);
+  tcp.agreement = infer::Agreement(settings);
   tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
   tcp.on_peer = [&](int, const crypto::Certificate& certificate) { warn_of_expiry(certificate); };
   tcp.on_warning = settings.on_warning = warn;
@@ -244,12 +227,16 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
 
   bool warned = false;
   settings.on_plan = [&](const infer::Plan& plan, std::size_t count) {
+    if (!arguments.labels.empty() && labels.size() != count)
+      throw ConfigError("--labels",
+                        fmt::format("{} labels found, {} expected, one for each image of party {}",
+                                    labels.size(), count, plan.roles.data_owner));
     if (quiet) return;
     if (!std::exchange(warned, true))
       for (const auto& warning : plan.Warnings(registry)) warn(warning);
-    const bool rotates = settings.rotate_dealer;
+    const bool rotates = arguments.rotate_dealer;
     Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
-          rotates ? "groups" : "batches", plan.batch, RolesText(plan.roles),
+          rotates ? "groups" : "batches", plan.batch, mpc::RolesText(plan.roles),
           rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
     if (makes_material && id == plan.roles.helper && !plan.HelperActsOnline())
       Print("This party, the helper, has no part online: it writes no file.\n");
@@ -271,9 +258,9 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     spdlog::info("{} of {} images done", done, total);
   };
 
-  PartySession session(settings, registry);
+  infer::Session session(settings, registry);
   process.Attach(&session);
-  report::PartyReport report;
+  infer::PartyReport report;
   try {
     tcp.interrupted = [&] { return session.Stopped(); };
     report = session.Run([&] { return net::ConnectTcp(tcp); });
@@ -321,38 +308,28 @@ void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("--labels", a.labels, "Labels, for the accuracy; at the receiver only");
   AddNumber(app, "--limit", a.limit, 1, kMaxImages,
             "Use the first N images only; at the owner of images and labels");
-  auto* batch =
-      AddNumber(app, "--batch", a.batch, 1, kMaxBatch, "Images a query; the same at all parties");
-  auto* suite = app.add_option("--suite", a.suite,
-                               "Protocols of the non-linear layers; the same at all parties (see "
-                               "tercet suites); with auto the model's owner chooses private ones")
-                    ->capture_default_str();
+  AddBatchAndSuite(app, a, "Images a query; the same at all parties",
+                   "Protocols of the non-linear layers; the same at all parties (see tercet "
+                   "suites); with auto the model's owner chooses private ones");
   AddObjective(app, a.optimise);
-  AddMaterialOptions(app, a.ahead, a.dealer_leaves, a.rotate_dealer, a.queries);
-  auto* out = app.add_option("--material-out", a.material_out,
-                             "Make material for --queries queries, write it here, and stop; a "
-                             "helper without a part online has none. As secret as a key, and never "
-                             "to be copied: see --material")
-                  ->excludes("--rotate-dealer")
-                  ->group("Offline and online");
-  auto* use =
-      app.add_option("--material", a.material,
-                     "Use this material; no offline messages, and no --model. Each query is "
-                     "used once; a copy is refused, since a query used from two copies gives "
-                     "the difference of the two inputs away")
-          ->excludes(out)
-          ->excludes("--dealer-leaves")
-          ->excludes("--rotate-dealer")
-          ->group("Offline and online");
-  AddMaterialMoved(app, a.material_moved)->needs(use);
-  app.parse_complete_callback([&a, batch, suite] {
-    a.batch_given = batch->count() > 0;
-    a.suite_given = suite->count() > 0;
-  });
+  AddSchedule(app, a,
+              "Make material for --queries queries, write it here, and stop; a helper without a "
+              "part online has none. As secret as a key, and never to be copied: see --material",
+              "Use this material; no offline messages, and no --model. Each query is used once; a "
+              "copy is refused, since a query used from two copies gives the difference of the two "
+              "inputs away");
   app.add_option("--link", a.link,
                  "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y; the same at all parties")
       ->capture_default_str();
   app.add_option("--json", a.json, "Write this party's report");
+  app.add_option_function<std::string>(
+         "--options",
+         [&a](const std::string& file) {
+           static_cast<RunOptions&>(a) =
+               RunOptionsFromJson(ReadTextFile(file, {"options of a run", kMaxOptionsBytes}), file);
+         },
+         "All options of a run, as tercet run writes them")
+      ->group("");
   app.add_option("--listen-fd", a.listen_fd, "A socket that listens already")->group("");
   app.add_option("--report-fd", a.report_fd, "A pipe for the events of the run")->group("");
   app.footer(

@@ -15,18 +15,18 @@
 #include "programs/failure.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
-#include "programs/memory_check.h"
 #include "programs/options.h"
 #include "programs/output.h"
-#include "programs/party_session.h"
 #include "programs/pictures.h"
 #include "programs/progress_line.h"
-#include "programs/rotation.h"
+#include "programs/run_options.h"
 #include "programs/testbed.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/infer/run_cost.h"
+#include "tercet/infer/session.h"
 #include "tercet/infer/tolerance.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
@@ -39,26 +39,14 @@ namespace {
 constexpr double kConnectSeconds = 120;
 constexpr auto kMemoryTimeout = std::chrono::hours(24);  // threads of one process cannot vanish
 
-struct RunArguments {
-  std::filesystem::path network, images, labels, json;
-  ModelSource model;
-  std::string suite = "lut", optimise = "online", link = "none", transport = "tls";
-  std::size_t batch = kDefaultBatch, limit = 0, show = 0;
+struct RunArguments : RunOptions {
+  std::filesystem::path json;
+  std::string transport = "tls";
+  std::size_t show = 0;
   double timeout_s = 30;
   double stall_timeout_s = std::chrono::duration<double>(kStallTimeout).count();
   RoleOptions roles;
   bool no_check = false;
-  std::size_t ahead = 0, queries = 0;
-  bool dealer_leaves = false, rotate_dealer = false;
-  bool suite_given = false, batch_given = false;
-  std::filesystem::path material, material_out;  // directories
-  bool material_moved = false;
-
-  bool MakesMaterial() const { return !material_out.empty(); }
-  bool UsesMaterial() const { return !material.empty(); }
-  infer::MaterialPlace Place() const {
-    return material_moved ? infer::MaterialPlace::kMoved : infer::MaterialPlace::kWhereMade;
-  }
 };
 
 // All that a run needs, loaded and checked.
@@ -100,23 +88,6 @@ infer::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registr
   return material.MakePlan(spec, registry);
 }
 
-// What `queries` queries of which the material is there send.
-RunTotals CostWithMaterial(const infer::Plan& plan, std::size_t queries) {
-  const auto total = plan.Total();
-  RunTotals totals;
-  totals.online_hops = total.OnlineHops();
-  for (std::size_t p = 0; p < 3; ++p) totals.online_bytes[p] = queries * total.OnlineBytes()[p];
-  return totals;
-}
-
-RunTotals ExpectedCost(const RunArguments& arguments, const RunInput& input,
-                       const infer::Plan& plan) {
-  const std::size_t images = input.data.images.count;
-  if (input.material) return CostWithMaterial(plan, (images + plan.batch - 1) / plan.batch);
-  if (arguments.rotate_dealer) return RotatedRunCost(plan, input.registry, input.suite, images);
-  return RunCost(plan, input.registry, input.suite, images);
-}
-
 RunInput LoadInput(const RunArguments& arguments) {
   RunInput input;
   input.suite = ParseSuite(arguments.suite, input.registry);
@@ -144,8 +115,8 @@ RunInput LoadInput(const RunArguments& arguments) {
   return input;
 }
 
-std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
-                                                  const RunInput& input, ProgressLine& progress) {
+std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
+                                                 const RunInput& input, ProgressLine& progress) {
   const auto program = SiblingProgram("tercet-party");
   const SignalWatch signals;
   LaunchSettings launch;
@@ -186,77 +157,58 @@ std::array<report::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
         TestbedToJson(endpoints, tls[p], input.roles, arguments.timeout_s,
                       std::max(arguments.timeout_s, arguments.stall_timeout_s),
                       std::max(arguments.timeout_s, kConnectSeconds));
-    auto& list = launch.arguments[p];
-    list = {"--testbed", give(id, AnonymousFile(testbed)), "--network", arguments.network.string(),
-            "--batch",   std::to_string(arguments.batch),  "--link",    arguments.link};
-    if (id == input.roles.model_owner) list.insert(list.end(), {"--optimise", arguments.optimise});
-    if (arguments.UsesMaterial()) {
-      list.insert(list.end(), {"--material", MaterialOf(arguments.material, id).string()});
-      if (arguments.material_moved) list.emplace_back("--material-moved");
-    } else {
-      list.insert(list.end(), {"--suite", arguments.suite});
+    RunOptions own = arguments;
+    own.batch_given = true;
+    own.suite_given = false;
+    own.images.clear();
+    own.labels.clear();
+    own.model = {};
+    if (arguments.UsesMaterial()) own.material = MaterialOf(arguments.material, id);
+    if (arguments.MakesMaterial()) own.material_out = MaterialOf(arguments.material_out, id);
+    if (id == input.roles.model_owner && !arguments.UsesMaterial()) {
+      own.model.file = arguments.model.file;
+      if (!input.model_is_compiled) {
+        own.model.file = give(id, AnonymousFile());
+        compile::SaveCompiled(input.model, own.model.file);
+      }
     }
-    if (arguments.MakesMaterial()) {
-      list.insert(list.end(), {"--material-out", MaterialOf(arguments.material_out, id).string(),
-                               "--queries", std::to_string(arguments.queries)});
+    if (id == input.roles.data_owner && !arguments.MakesMaterial()) {
+      own.images = arguments.images;
+      if (input.images_are_random)
+        own.images = give(id, AnonymousFile(ImagesToNpy(input.data.images)));
+      own.limit = input.data.images.count;
     }
-    if (arguments.dealer_leaves) {
-      list.emplace_back("--dealer-leaves");
-    } else if (arguments.rotate_dealer) {
-      list.emplace_back("--rotate-dealer");
-    } else {
-      list.insert(list.end(), {"--ahead", std::to_string(arguments.ahead)});
-    }
+    launch.arguments[p] = {"--testbed", give(id, AnonymousFile(testbed)),
+                           "--network", own.network.string(),
+                           "--options", give(id, AnonymousFile(ToJson(own)))};
   }
-
-  std::filesystem::path model = arguments.model.file, images = arguments.images;
-  if (!input.model_is_compiled && !arguments.UsesMaterial()) {
-    model = give(input.roles.model_owner, AnonymousFile());
-    compile::SaveCompiled(input.model, model);
-  }
-  if (input.images_are_random)
-    images = give(input.roles.data_owner, AnonymousFile(ImagesToNpy(input.data.images)));
-  auto& model_owner = launch.arguments[static_cast<std::size_t>(input.roles.model_owner)];
-  if (!arguments.UsesMaterial()) model_owner.insert(model_owner.end(), {"--model", model.string()});
-  auto& data_owner = launch.arguments[static_cast<std::size_t>(input.roles.data_owner)];
-  if (!arguments.MakesMaterial())
-    data_owner.insert(data_owner.end(), {"--images", images.string(), "--limit",
-                                         std::to_string(input.data.images.count)});
   return LaunchParties(std::move(launch), signals);
 }
 
-std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
-                                                const RunInput& input, ProgressLine& progress) {
+std::array<infer::PartyReport, 3> RunInThreads(const RunArguments& arguments, const RunInput& input,
+                                               ProgressLine& progress) {
   auto links = net::MakeMemoryLinks(kMemoryTimeout);
-  std::array<report::PartyReport, 3> reports;
+  std::array<infer::PartyReport, 3> reports;
   std::array<std::optional<Failure>, 3> failures;
   auto run = [&](int id) {
     const auto p = static_cast<std::size_t>(id);
-    PartySettings settings;
-    settings.id = id;
-    settings.spec = input.spec;
-    settings.suite = input.suite;
-    settings.roles = input.roles;
-    settings.batch = arguments.batch;
-    settings.link = input.link;
-    settings.ahead = arguments.ahead;
-    settings.dealer_leaves = arguments.dealer_leaves;
-    settings.rotate_dealer = arguments.rotate_dealer;
-    settings.queries = arguments.queries;
-    if (id == input.roles.model_owner && !arguments.UsesMaterial()) settings.model = &input.model;
-    if (id == input.roles.data_owner && !arguments.MakesMaterial())
-      settings.images = &input.data.images;
-    if (id == input.roles.receiver)
-      settings.on_progress = [&](std::size_t done, std::size_t total) {
-        progress.Show(done, total);
-      };
     try {
       std::optional<infer::MaterialFile> material;
+      RunOptions own = arguments;
       if (arguments.UsesMaterial())
-        settings.material =
-            &material.emplace(MaterialOf(arguments.material, id), arguments.Place());
-      if (arguments.MakesMaterial()) settings.material_out = MaterialOf(arguments.material_out, id);
-      reports[p] = PartySession(settings, input.registry).Run([&] { return std::move(links[p]); });
+        material.emplace(MaterialOf(arguments.material, id), arguments.Place());
+      if (arguments.MakesMaterial()) own.material_out = MaterialOf(arguments.material_out, id);
+      auto settings =
+          own.Settings(id, input.spec, input.suite, input.roles, material ? &*material : nullptr);
+      if (id == input.roles.model_owner && !arguments.UsesMaterial()) settings.model = &input.model;
+      if (id == input.roles.data_owner && !arguments.MakesMaterial())
+        settings.images = &input.data.images;
+      if (id == input.roles.receiver)
+        settings.on_progress = [&](std::size_t done, std::size_t total) {
+          progress.Show(done, total);
+        };
+      reports[p] =
+          infer::Session(settings, input.registry).Run([&] { return std::move(links[p]); });
     } catch (const std::exception& e) {
       failures[p] = Classify(e);
       // One that fails before its session has its links would leave the others waiting for it.
@@ -267,7 +219,7 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
   if (const auto absent = input.Absent()) {
     const auto p = static_cast<std::size_t>(*absent);
     reports[p].party = *absent;
-    reports[p].presence = report::kNotStarted;
+    reports[p].presence = infer::kNotStarted;
     links[p] = {};
     for (auto& others : links) others[p] = nullptr;
   }
@@ -283,8 +235,7 @@ std::array<report::PartyReport, 3> RunInThreads(const RunArguments& arguments,
   return reports;
 }
 
-std::array<report::PartyReport, 3> RunParties(const RunArguments& arguments,
-                                              const RunInput& input) {
+std::array<infer::PartyReport, 3> RunParties(const RunArguments& arguments, const RunInput& input) {
   ProgressLine progress;
   return arguments.transport == "memory" ? RunInThreads(arguments, input, progress)
                                          : RunInProcesses(arguments, input, progress);
@@ -292,12 +243,13 @@ std::array<report::PartyReport, 3> RunParties(const RunArguments& arguments,
 
 // All parties are on this machine.
 std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const RunInput& input,
-                                            const infer::Plan& plan, const MaterialHeld& held,
-                                            std::size_t images) {
-  const auto needed = RunMemory(
-      arguments.rotate_dealer ? RotatedPlans(plan, input.registry, input.suite) : std::vector{plan},
-      held, images);
-  return CheckMemory(needed[0] + needed[1] + needed[2], plan.batch, held);
+                                            const infer::Plan& plan) {
+  const auto schedule = arguments.Schedule();
+  const std::size_t images = input.data.images.count;
+  const std::size_t held = infer::QueriesHeld(schedule, (images + plan.batch - 1) / plan.batch);
+  const auto needed = infer::RunMemory(
+      infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule), held, images);
+  return infer::CheckMemory(needed[0] + needed[1] + needed[2], plan.batch, held);
 }
 
 // Only the offline phase, to files.
@@ -311,7 +263,7 @@ int MakeMaterial(const RunArguments& arguments) {
       infer::MakePlan(input.model.net, input.registry, input.suite, input.roles, arguments.batch);
   for (const auto& warning : input.model.warnings) PrintWarning(warning);
   for (const auto& warning : plan.Warnings(input.registry)) PrintWarning(warning);
-  if (const auto warning = CheckMemoryOfAll(arguments, input, plan, {}, 0)) PrintWarning(*warning);
+  if (const auto warning = CheckMemoryOfAll(arguments, input, plan)) PrintWarning(*warning);
   const auto parties = RunParties(arguments, input);
   double offline_s = 0;
   for (const auto& party : parties) offline_s = std::max(offline_s, party.offline_s);
@@ -348,14 +300,11 @@ int Run(RunArguments arguments) {
   if (arguments.transport == "tcp-insecure")
     warnings.emplace_back(
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
-  const MaterialHeld held{(images.count + batch - 1) / batch, arguments.ahead,
-                          arguments.dealer_leaves};
-  if (const auto warning = CheckMemoryOfAll(arguments, input, plan, held, images.count))
-    warnings.push_back(*warning);
+  if (const auto warning = CheckMemoryOfAll(arguments, input, plan)) warnings.push_back(*warning);
   for (const auto& warning : warnings) PrintWarning(warning);
   Print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
         input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
-        input.suite.Text(), input.link.name, arguments.transport, RolesText(input.roles),
+        input.suite.Text(), input.link.name, arguments.transport, mpc::RolesText(input.roles),
         arguments.rotate_dealer ? ", the helper's role rotates" : "");
   FlushOutput();
 
@@ -364,7 +313,8 @@ int Run(RunArguments arguments) {
   run.machine = MachineText();
   run.warnings = warnings;
   run.predictions = nn::Predictions(run.logits, run.classes);
-  run.matches_plan = MatchesPlan(run, ExpectedCost(arguments, input, plan));
+  run.matches_plan = MatchesPlan(
+      run, infer::RunCost(plan, input.registry, input.suite, images.count, arguments.Schedule()));
   if (!input.data.labels.empty()) run.correct = CountCorrect(run.predictions, input.data.labels);
   if (!arguments.no_check) {
     ProgressLine progress("images checked");
@@ -409,12 +359,9 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
       "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; without it, random images");
   command->add_option("--labels", a->labels, "Their labels, for the accuracy")->needs(images);
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
-  auto* batch = AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
-  auto* suite = command
-                    ->add_option("--suite", a->suite,
-                                 "Protocols of the non-linear layers (see tercet suites); auto "
-                                 "chooses for the link")
-                    ->capture_default_str();
+  AddBatchAndSuite(*command, *a, "Images a query",
+                   "Protocols of the non-linear layers (see tercet suites); auto chooses for the "
+                   "link");
   AddObjective(*command, a->optimise);
   command->add_option("--link", a->link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
       ->capture_default_str();
@@ -431,36 +378,19 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
   command->add_option("--json", a->json, "Write the report");
   a->roles.AddTo(*command);
-  AddMaterialOptions(*command, a->ahead, a->dealer_leaves, a->rotate_dealer, a->queries);
-  auto* out = command
-                  ->add_option("--material-out", a->material_out,
-                               "Make material for --queries queries, a file a party in this "
-                               "directory, and stop. As secret as keys, and never to be copied: "
-                               "see --material")
-                  ->excludes(images)
-                  ->excludes("--rotate-dealer")
-                  ->group("Offline and online");
-  auto* use =
-      command
-          ->add_option("--material", a->material,
-                       "Use the material in this directory: no offline messages. Each query "
-                       "is used once; copies are refused, since a query used from two "
-                       "copies gives the difference of the two inputs away")
-          ->excludes(out)
-          ->excludes("--dealer-leaves")
-          ->excludes("--rotate-dealer")
-          ->group("Offline and online");
-  AddMaterialMoved(*command, a->material_moved)->needs(use);
+  AddSchedule(*command, *a,
+              "Make material for --queries queries, a file a party in this directory, and stop. As "
+              "secret as keys, and never to be copied: see --material",
+              "Use the material in this directory: no offline messages. Each query is used once; "
+              "copies are refused, since a query used from two copies gives the difference of the "
+              "two inputs away")
+      ->excludes(images);
   command->footer(
       "Example:\n"
       "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
       "t10k-images-idx3-ubyte.gz\n"
       "         --labels t10k-labels-idx1-ubyte.gz --limit 1000 --link lan --show 6");
-  command->callback([a, batch, suite, &chosen] {
-    a->batch_given = batch->count() > 0;
-    a->suite_given = suite->count() > 0;
-    chosen = [a] { return Run(*a); };
-  });
+  command->callback([a, &chosen] { chosen = [a] { return Run(*a); }; });
 }
 
 }  // namespace tercet::programs

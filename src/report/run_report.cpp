@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <numeric>
 #include <tuple>
 
 #include "base/json.h"
@@ -10,16 +9,16 @@
 #include "tercet/report/table.h"
 
 namespace tercet::report {
+
+using infer::kNotStarted;
+using infer::kStayed;
+using infer::PartyLayer;
+using infer::PartyReport;
+
 namespace {
 
 using nlohmann::json;
 using nlohmann::ordered_json;
-
-std::uint64_t SumOf(const std::vector<PartyLayer>& layers, std::uint64_t PartyLayer::*field) {
-  return std::accumulate(
-      layers.begin(), layers.end(), std::uint64_t{0},
-      [&](std::uint64_t sum, const PartyLayer& layer) { return sum + layer.*field; });
-}
 
 template <class T>
 ordered_json OrNull(const std::optional<T>& value) {
@@ -110,11 +109,6 @@ std::string Times(const Report& report, bool utf8) {
 const char* YesNo(bool yes) { return yes ? "yes" : "NO"; }
 
 }  // namespace
-
-std::uint64_t PartyReport::OfflineBytes() const {
-  return SumOf(layers, &PartyLayer::offline_bytes);
-}
-std::uint64_t PartyReport::OnlineBytes() const { return SumOf(layers, &PartyLayer::online_bytes); }
 
 double RunReport::Accuracy() const { return Percent(correct.value_or(0), images); }
 

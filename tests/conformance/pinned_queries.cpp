@@ -7,8 +7,7 @@
 #include <thread>
 
 #include "conformance/harness.h"
-#include "programs/rotated_runner.h"
-#include "programs/rotation.h"
+#include "infer/rotated_runner.h"
 #include "tercet/infer/secure_network.h"
 #include "tercet/nn/run_plain.h"
 
@@ -164,23 +163,23 @@ namespace {
 
 // Three parties over `links`, with parties from `make` (null: as the programs make them).
 void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<infer::Plan>& plans,
-                std::array<net::Links, 3> links, const programs::RotatedRunner::MakeParty& make) {
+                std::array<net::Links, 3> links, const infer::RotatedRunner::MakeParty& make) {
   std::array<std::jthread, 3> threads;
   std::array<std::exception_ptr, 3> errors;
   for (std::size_t at = 0; at < 3; ++at)
     threads[at] = std::jthread([&, at] {
       try {
         const int id = static_cast<int>(at);
-        programs::PartySettings settings;
+        infer::SessionSettings settings;
         settings.id = id;
         settings.roles = c.roles;
         settings.model = id == c.roles.model_owner ? &secret.model : nullptr;
         settings.images = id == c.roles.data_owner ? &secret.images : nullptr;
         const auto abort = [](const std::string&) {};
         const auto runner = make
-                                ? std::make_unique<programs::RotatedRunner>(
+                                ? std::make_unique<infer::RotatedRunner>(
                                       std::move(links[at]), plans, Mutants(), settings, abort, make)
-                                : std::make_unique<programs::RotatedRunner>(
+                                : std::make_unique<infer::RotatedRunner>(
                                       std::move(links[at]), plans, Mutants(), settings, abort);
         const auto outcome = runner->Run(secret.images.count, c.batch);
         if (id == c.roles.receiver)
@@ -195,8 +194,8 @@ void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<inf
 }
 
 std::vector<infer::Plan> RotatedPlans(const QueryCase& c) {
-  return programs::RotatedPlans(infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
-                                Mutants(), Choice(c));
+  return infer::PlansOf(infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
+                        Mutants(), Choice(c), c.batch, infer::HelperRotates{});
 }
 
 }  // namespace

@@ -19,20 +19,20 @@
 #include "programs/auto_suite.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
-#include "programs/party_session.h"
 #include "tercet/base/error.h"
 #include "tercet/compile/announcement.h"
 #include "tercet/compile/architecture.h"
 #include "tercet/compile/compiled_file.h"
+#include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/memory_link.h"
 
 namespace tercet::integration {
 namespace {
 
+using infer::SessionSettings;
 using net::Phase;
 using nlohmann::json;
-using programs::PartySettings;
 using testing::AllOf;
 using testing::HasSubstr;
 
@@ -61,7 +61,7 @@ class Liar : public testing::Test {
     Ends ends;
     const auto honest = [&](int id) {
       const auto p = static_cast<std::size_t>(id);
-      PartySettings settings;
+      SessionSettings settings;
       settings.id = id;
       settings.spec = spec_;
       settings.suite = suite_;
@@ -69,13 +69,12 @@ class Liar : public testing::Test {
       settings.batch = 2;
       if (id == roles_.model_owner) settings.model = &model_;
       if (queries_ > 0) {
-        settings.material_out = material_ / std::to_string(id);
-        settings.queries = queries_;
+        settings.schedule = infer::MakeMaterial{material_ / std::to_string(id), queries_};
       } else if (id == roles_.data_owner) {
         settings.images = &images_;
       }
       try {
-        programs::PartySession(settings, registry_).Run([&] { return std::move(links[p]); });
+        infer::Session(settings, registry_).Run([&] { return std::move(links[p]); });
         ends[p] = programs::Failure{programs::FailureKind::kOwn, "it ran"};
       } catch (const std::exception& e) {
         ends[p] = programs::Classify(e);
@@ -215,15 +214,14 @@ TEST_F(Liar, CannotChooseSuitesUnasked) {
 TEST_F(Liar, IsNoneWhoUsesTheSuiteThatAllName) {
   suite_ = mpc::ParseSuiteChoice("cbnn", "test");
   const auto ends = Run(2, [&](net::Links& links) {
-    PartySettings settings;
+    SessionSettings settings;
     settings.id = 2;
     settings.spec = spec_;
     settings.suite = suite_;
     settings.roles = roles_;
     settings.batch = 2;
     settings.model = &model_;
-    const auto report =
-        programs::PartySession(settings, registry_).Run([&] { return std::move(links); });
+    const auto report = infer::Session(settings, registry_).Run([&] { return std::move(links); });
     EXPECT_EQ(report.logits.size(), 20U);
   });
   EXPECT_EQ(ends[0]->text, "it ran");
@@ -293,9 +291,9 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
       {"batch", "an option"},
       {"link", "an option"},
       {"material", "whether material is made or used, and which random session made it"}};
-  PartySettings settings;
+  SessionSettings settings;
   settings.spec = nn::LoadNetwork(TERCET_SOURCE_DIR "/nets/mnistnet1.json");
-  for (const auto& [name, value] : programs::Agreement(settings))
+  for (const auto& [name, value] : infer::Agreement(settings))
     EXPECT_TRUE(tells.contains(name)) << name << " is told to peers; say what it tells";
 }
 
@@ -308,12 +306,12 @@ class MaterialLiar : public Testbed {
     const auto registry = BuiltinProtocols();
     infer::MaterialFile material(world_.File("material/party1.material"));
     const auto images = programs::RandomImages({1, 8, 8}, 2);
-    PartySettings settings;
+    SessionSettings settings;
     settings.id = 1;
     settings.spec = nn::LoadNetwork(world_.File("conv.json"));
     settings.suite = mpc::ParseSuiteChoice("lut", "test");
     settings.batch = 2;
-    settings.material = &material;
+    settings.schedule = infer::UseMaterial{&material};
     settings.images = &images;
     auto links = net::MakeMemoryLinks(std::chrono::seconds(20));
     for (auto& each : links) each[0] = nullptr;
@@ -329,7 +327,7 @@ class MaterialLiar : public Testbed {
       }
     });
     try {
-      programs::PartySession(settings, registry).Run([&] { return std::move(links[1]); });
+      infer::Session(settings, registry).Run([&] { return std::move(links[1]); });
     } catch (const std::exception& e) {
       return programs::Classify(e);
     }

@@ -18,8 +18,8 @@
 #include "integration/testbed.h"
 #include "net/failing_link.h"
 #include "programs/inputs.h"
-#include "programs/party_session.h"
 #include "tercet/infer/material.h"
+#include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet::integration {
@@ -240,16 +240,15 @@ class MaterialFaults : public testing::Test {
       std::vector<std::jthread> threads;
       for (int id = 0; id < 3; ++id)
         threads.emplace_back([&, id] {
-          programs::PartySettings settings;
+          infer::SessionSettings settings;
           settings.id = id;
           settings.spec = spec_;
           settings.suite.name = suite;
           settings.batch = 2;
-          settings.queries = 2;
-          settings.material_out = File(id);
+          settings.schedule = infer::MakeMaterial{File(id), 2};
           if (id == settings.roles.model_owner) settings.model = &model_;
           try {
-            programs::PartySession(settings, registry_).Run([&] {
+            infer::Session(settings, registry_).Run([&] {
               return std::move(links[static_cast<std::size_t>(id)]);
             });
           } catch (const Error&) {

@@ -9,10 +9,10 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "infer/rotation.h"
 #include "integration/testbed.h"
 #include "integration/world.h"
 #include "programs/inputs.h"
-#include "programs/rotation.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet::integration {
@@ -32,8 +32,8 @@ Bytes BytesOf(const json& report, const char* phase) {
 TEST(Groups, FollowEachOtherAndDifferByAtMostOne) {
   for (std::size_t images = 0; images <= 11; ++images) {
     std::size_t next = 0;
-    for (std::size_t g = 0; g < programs::kGroups; ++g) {
-      const auto group = programs::GroupOf(images, g);
+    for (std::size_t g = 0; g < infer::kGroups; ++g) {
+      const auto group = infer::GroupOf(images, g);
       EXPECT_EQ(group.first, next);
       EXPECT_GE(group.count, images / 3);
       EXPECT_LE(group.count, (images + 2) / 3);
@@ -49,7 +49,7 @@ TEST(Groups, HaveAHelperEachAndTheOtherRolesInCommon) {
   const mpc::SuiteChoice suite{"lut", {}};
   const auto network = programs::PlaceholderNetwork(nn::LoadNetwork(world.File("conv.json")), 14);
   const auto plan = infer::MakePlan(network, registry, suite, {2, 0, 1, 0}, 8);
-  const auto plans = programs::RotatedPlans(plan, registry, suite);
+  const auto plans = infer::PlansOf(plan, registry, suite, 8, infer::HelperRotates{});
   ASSERT_EQ(plans.size(), 3u);
   const std::array<std::size_t, 3> sizes{3, 3, 2};
   for (int g = 0; g < 3; ++g) {
@@ -57,10 +57,7 @@ TEST(Groups, HaveAHelperEachAndTheOtherRolesInCommon) {
     EXPECT_EQ(group.roles, (mpc::Roles{(2 + g) % 3, 0, 1, 0}));
     EXPECT_EQ(group.batch, sizes[static_cast<std::size_t>(g)]);
   }
-  EXPECT_EQ(
-      programs::RotatedPlans(infer::MakePlan(network, registry, suite, {}, 2), registry, suite)
-          .size(),
-      2u);
+  EXPECT_EQ(infer::PlansOf(plan, registry, suite, 2, infer::HelperRotates{}).size(), 2u);
 }
 
 class EverySuite : public testing::TestWithParam<const char*> {};
@@ -95,7 +92,7 @@ TEST_P(EverySuite, EqualsThePlainNetworkAndThePlans) {
     EXPECT_EQ(logits, plain);
 
     const auto plan = infer::MakePlan(model.net, registry, suite, {}, batch);
-    const auto cost = programs::RotatedRunCost(plan, registry, suite, World::kImages);
+    const auto cost = infer::RunCost(plan, registry, suite, World::kImages, infer::HelperRotates{});
     EXPECT_EQ(BytesOf(report, "offline"), cost.offline_bytes);
     EXPECT_EQ(BytesOf(report, "online"), cost.online_bytes);
     EXPECT_EQ(report.at("hops").at("offline"), cost.offline_hops);

@@ -70,7 +70,7 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
     const mpc::SuiteChoice choice{suite, {}};
     const auto plan =
         infer::MakePlan(model.net, registry, choice, roles, std::min(batch, World::kImages));
-    const auto cost = programs::RunCost(plan, registry, choice, World::kImages);
+    const auto cost = infer::RunCost(plan, registry, choice, World::kImages);
     EXPECT_EQ(report.at("bytes").at("offline"), json(cost.offline_bytes));
     EXPECT_EQ(report.at("bytes").at("online"), json(cost.online_bytes));
     EXPECT_EQ(report.at("hops").at("offline"), cost.offline_hops);

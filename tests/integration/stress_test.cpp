@@ -19,8 +19,8 @@
 #include "integration/world.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
-#include "programs/party_session.h"
 #include "tercet/base/error.h"
+#include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
 
@@ -71,7 +71,7 @@ struct Plot {
 struct Stage {
   Plot plot;
   std::atomic<std::size_t> operations{0}, sent{0};
-  programs::PartySession* session = nullptr;
+  infer::Session* session = nullptr;
 
   void Happen() const {
     switch (plot.fault) {
@@ -317,7 +317,7 @@ class Stress : public testing::Test {
   int Child(int id, const std::array<net::Endpoint, 3>& endpoints, int listening, Stage& stage,
             const std::filesystem::path& file) {
     std::signal(SIGPIPE, SIG_IGN);
-    programs::PartySettings settings;
+    infer::SessionSettings settings;
     settings.id = id;
     settings.spec = spec_;
     settings.suite = mpc::ParseSuiteChoice("lut", "suite");
@@ -334,7 +334,7 @@ class Stress : public testing::Test {
     std::string text;
     int status = 0;
     try {
-      programs::PartySession session(settings, registry_);
+      infer::Session session(settings, registry_);
       stage.session = &session;
       session.Run([&] {
         auto links = net::ConnectTcp(tcp);

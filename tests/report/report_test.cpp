@@ -11,6 +11,10 @@
 namespace tercet::report {
 namespace {
 
+using infer::kHasLeft;
+using infer::kNotStarted;
+using infer::kStayed;
+using infer::PartyReport;
 using nlohmann::json;
 using testing::HasSubstr;
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <exception>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -57,6 +59,11 @@ class InternalError : public Error {
  public:
   using Error::Error;
 };
+
+/// What to tell of any exception. std::bad_alloc itself says nothing to a reader.
+inline std::string ErrorText(const std::exception& error) {
+  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ? "out of memory" : error.what();
+}
 
 }  // namespace tercet
 

@@ -28,6 +28,8 @@ struct Roles {
 /// Throws ConfigError (place `place`) that names the role, unless each is a party's number. One
 /// party may have any of them, or all.
 void CheckRoles(const Roles& roles, const std::string& place);
+/// "helper 0, data owner 1, model owner 2, receiver 1".
+std::string RolesText(const Roles& roles);
 
 /// One message of a cost.
 struct Transmission {

@@ -6,42 +6,11 @@
 #include <string>
 #include <vector>
 
-/// What a run has measured: by one party, and merged. Bytes are payload; the phases are told apart.
+#include "tercet/infer/party_report.h"
+
+/// What a run has measured, merged from what its parties report. Bytes are payload; the phases are
+/// told apart.
 namespace tercet::report {
-
-/// One layer as one party saw it, summed over the run's batches; hops are those of one batch.
-struct PartyLayer {
-  std::string name, type, suite;  ///< suite is empty where there is no activation
-  unsigned width = 0;             ///< bits of the values that enter the activation
-  std::uint32_t offline_hops = 0, online_hops = 0;
-  std::uint64_t offline_bytes = 0, online_bytes = 0;  ///< sent by this party
-  double offline_s = 0, online_s = 0;
-};
-
-/// How long a party took part.
-inline constexpr const char* kStayed = "stayed to the end";
-inline constexpr const char* kHasLeft = "left when all material was delivered";
-inline constexpr const char* kNotStarted = "not started";
-
-/// What one party reports. The first layer is the input, the last the output.
-struct PartyReport {
-  int party = 0;
-  std::string network, suite, link;
-  std::size_t batch = 0, images = 0, classes = 0;
-  double setup_s = 0, offline_s = 0, online_s = 0;
-  double wall_s = 0;               ///< of all queries, setup apart; the phases may overlap in it
-  std::string material;            ///< when it was made: "in turn", "2 ahead", "from a file", ...
-  std::string presence = kStayed;  ///< or kHasLeft, kNotStarted
-  std::uint32_t offline_hops = 0, online_hops = 0;  ///< of one batch
-  std::vector<PartyLayer> layers;
-  std::vector<std::int64_t> logits;  ///< image after image; at the receiver only
-  double peak_memory_mb = 0;
-  std::string kernels;
-  std::vector<std::string> warnings;  ///< of this party's process; Merge leaves them out
-
-  std::uint64_t OfflineBytes() const;
-  std::uint64_t OnlineBytes() const;
-};
 
 /// One layer of the merged report: bytes of all parties together, time of the slowest.
 struct RunLayer {
@@ -82,15 +51,14 @@ struct RunReport {
 
 /// Puts the reports of parties 0, 1 and 2 together: bytes add up, hops and times are the largest of
 /// the three, logits come from whoever received them. A party that was not started has nothing but
-/// its number and presence. Throws ProtocolError when the three did not
-/// run the same (network, suite, batch, images, layers), or when not exactly one of them holds
-/// logits.
-RunReport Merge(const std::array<PartyReport, 3>& parties);
+/// its number and presence. Throws ProtocolError when the three did not run the same (network,
+/// suite, batch, images, layers), or when not exactly one of them holds logits.
+RunReport Merge(const std::array<infer::PartyReport, 3>& parties);
 
 /// JSON text of a party's report, and back. Reading checks everything: ConfigError with `place` and
 /// what is wrong.
-std::string ToJson(const PartyReport& report);
-PartyReport PartyReportFromJson(const std::string& text, const std::string& place);
+std::string ToJson(const infer::PartyReport& report);
+infer::PartyReport PartyReportFromJson(const std::string& text, const std::string& place);
 
 /// The file that `tercet run --json` writes: keys network, suite, suite_per_layer, link, transport,
 /// batch, images, correct, accuracy, matches_plain, tolerance, matches_plan, time, hops, bytes,
@@ -129,6 +97,6 @@ std::string ToJson(const PlainReport& report);
 /// The table and the sums that `tercet run` prints.
 std::string Describe(const RunReport& report, bool utf8);
 /// The same for one party alone.
-std::string Describe(const PartyReport& report, bool utf8);
+std::string Describe(const infer::PartyReport& report, bool utf8);
 
 }  // namespace tercet::report

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "programs/party_session.h"
 #include "tercet/infer/secure_network.h"
+#include "tercet/infer/session.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 
 /// All queries of one party in one session, once keys and model are there: offline and online in
 /// turn, material made while queries run, material to a file or from one. Used once; the calls'
@@ -24,15 +24,16 @@ class QueryRunner {
     std::vector<std::int64_t> logits;  ///< at the receiver
   };
   /// `abort` closes all links, so that whatever waits for a message stops; from any thread.
-  QueryRunner(mpc::Party& party, infer::SecureNetwork& secure, const infer::Plan& plan,
-              const PartySettings& settings, std::function<void(const std::string& reason)> abort);
+  QueryRunner(mpc::Party& party, SecureNetwork& secure, const Plan& plan,
+              const SessionSettings& settings,
+              std::function<void(const std::string& reason)> abort);
 
   /// Classifies `images` images in batches of plan.batch. Material from a file is used from query
   /// `first` on.
   Outcome Run(std::size_t images, std::size_t first);
-  /// Makes settings.queries queries and writes them to settings.material_out; a helper without a
-  /// part online writes nothing. Unless all parties have finished theirs, no file is left.
-  Outcome MakeMaterial(const infer::SecureNetwork::ModelShares& model, const std::string& session);
+  /// Makes material as settings.schedule, a MakeMaterial, says; a helper without a part online
+  /// writes nothing. Unless all parties have finished theirs, no file is left.
+  Outcome MakeFile(const SecureNetwork::ModelShares& model, const std::string& session);
 
  private:
   class Handover;
@@ -40,10 +41,10 @@ class QueryRunner {
   std::size_t Queries() const { return (images_ + plan_.batch - 1) / plan_.batch; }
   std::size_t ImagesOf(std::size_t query) const;
   bool IsHelper() const { return party_.Id() == plan_.roles.helper; }
-  void InTurn();
-  void Overlapped(std::size_t first);
+  void RunInTurn();
+  void RunOverlapped(std::size_t first);
   void PrepareAll(Handover& handover, std::size_t first);
-  void RunOne(infer::SecureNetwork::Query query, std::size_t number);
+  void RunOne(SecureNetwork::Query query, std::size_t number);
 
   void Tell(int peer, std::uint32_t notice);
   void Await(int peer, std::uint32_t notice, std::size_t times);
@@ -54,11 +55,12 @@ class QueryRunner {
   void PartCompany();
 
   mpc::Party& party_;
-  infer::SecureNetwork& secure_;
-  const infer::Plan& plan_;
-  const PartySettings& settings_;
+  SecureNetwork& secure_;
+  const Plan& plan_;
+  const SessionSettings& settings_;
   std::function<void(const std::string&)> abort_;
-  const bool helper_acts_;  // online
+  MaterialFile* const file_;  // null where material is made
+  const bool helper_acts_;    // online
   std::size_t images_ = 0;
   std::size_t ahead_ = 0;
   std::vector<int> online_;  // peers with a part in the online phase
@@ -69,4 +71,4 @@ class QueryRunner {
   Outcome outcome_;
 };
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer

@@ -7,29 +7,29 @@
 #include <string>
 #include <vector>
 
-#include "programs/query_runner.h"
+#include "infer/query_runner.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 
-/// All queries of one party while the dealer's role rotates (rotation.h). Each group of images is a
+/// All queries of one party while the helper's role rotates (rotation.h). Each group of images is a
 /// session of its own, with its own keys, shares of the model and meter, over its part of the
 /// links; the groups' offline phases run side by side, then their online phases. Used once; the
 /// calls' errors are those of nn and net, the first one where several groups fail.
 class RotatedRunner {
  public:
   /// Agrees the keys and shares the model, once for each group: group after group, 2 hops and the
-  /// model's bytes each. `plans`: see RotatedPlans. `abort` closes all links, so that whatever
+  /// model's bytes each. `plans`: see PlansOf. `abort` closes all links, so that whatever
   /// waits for a message stops; from any thread.
-  RotatedRunner(net::Links links, const std::vector<infer::Plan>& plans,
-                const mpc::Registry& registry, const PartySettings& settings,
+  RotatedRunner(net::Links links, const std::vector<Plan>& plans, const mpc::Registry& registry,
+                const SessionSettings& settings,
                 std::function<void(const std::string& reason)> abort)
       : RotatedRunner(std::move(links), plans, registry, settings, std::move(abort), AgreeKeys) {}
 
   /// Makes the party of a group, with that group's part of the links.
   using MakeParty = std::function<std::unique_ptr<mpc::Party>(
       std::size_t group, int id, net::Links links, std::size_t layers)>;
-  RotatedRunner(net::Links links, const std::vector<infer::Plan>& plans,
-                const mpc::Registry& registry, const PartySettings& settings,
+  RotatedRunner(net::Links links, const std::vector<Plan>& plans, const mpc::Registry& registry,
+                const SessionSettings& settings,
                 std::function<void(const std::string& reason)> abort, const MakeParty& make_party);
 
   /// Classifies `images` images in batches of `batch`, and closes the links. A group without an
@@ -38,19 +38,19 @@ class RotatedRunner {
   QueryRunner::Outcome Run(std::size_t images, std::size_t batch);
 
   std::size_t Groups() const { return groups_.size(); }
-  const infer::Plan& PlanOf(std::size_t group) const { return groups_[group]->plan; }
+  const Plan& PlanOf(std::size_t group) const { return groups_[group]->plan; }
   const net::Meter& MeterOf(std::size_t group) const { return groups_[group]->party->Meter(); }
 
  private:
   struct Group {
-    Group(const infer::Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
-          const PartySettings& settings, const mpc::Registry& registry);
+    Group(const Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
+          const SessionSettings& settings, const mpc::Registry& registry);
 
-    infer::Plan plan;
+    Plan plan;
     std::unique_ptr<mpc::Party> party;
-    infer::SecureNetwork secure;
-    std::optional<infer::SecureNetwork::Query> query;  // prepared, not yet run
-    std::vector<std::int64_t> logits;                  // of one batch
+    SecureNetwork secure;
+    std::optional<SecureNetwork::Query> query;  // prepared, not yet run
+    std::vector<std::int64_t> logits;           // of one batch
   };
 
   static std::unique_ptr<mpc::Party> AgreeKeys(std::size_t group, int id, net::Links links,
@@ -58,9 +58,9 @@ class RotatedRunner {
   void InEachGroup(std::size_t images, const std::function<void(std::size_t group)>& work);
   void RunGroup(std::size_t group, std::size_t first, std::size_t images);
 
-  const PartySettings& settings_;
+  const SessionSettings& settings_;
   std::function<void(const std::string&)> abort_;
   std::vector<std::unique_ptr<Group>> groups_;
 };
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer

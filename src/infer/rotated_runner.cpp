@@ -1,4 +1,4 @@
-#include "programs/rotated_runner.h"
+#include "infer/rotated_runner.h"
 
 #include <algorithm>
 #include <chrono>
@@ -7,11 +7,10 @@
 #include <thread>
 #include <utility>
 
-#include "programs/failure.h"
-#include "programs/rotation.h"
+#include "infer/rotation.h"
 #include "tercet/net/split_link.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -23,8 +22,8 @@ double SecondsSince(Clock::time_point start) {
 
 }  // namespace
 
-RotatedRunner::Group::Group(const infer::Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
-                            const PartySettings& settings, const mpc::Registry& registry)
+RotatedRunner::Group::Group(const Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
+                            const SessionSettings& settings, const mpc::Registry& registry)
     : plan(its_plan), party(std::move(its_party)), secure(*party, plan, registry) {
   secure.ShareModel(settings.model);
 }
@@ -34,8 +33,8 @@ std::unique_ptr<mpc::Party> RotatedRunner::AgreeKeys(std::size_t /*group*/, int 
   return std::make_unique<mpc::Party>(id, std::move(links), layers);
 }
 
-RotatedRunner::RotatedRunner(net::Links links, const std::vector<infer::Plan>& plans,
-                             const mpc::Registry& registry, const PartySettings& settings,
+RotatedRunner::RotatedRunner(net::Links links, const std::vector<Plan>& plans,
+                             const mpc::Registry& registry, const SessionSettings& settings,
                              std::function<void(const std::string& reason)> abort,
                              const MakeParty& make_party)
     : settings_(settings), abort_(std::move(abort)) {
@@ -109,7 +108,7 @@ void RotatedRunner::InEachGroup(std::size_t images,
         if (cause) return;
         cause = std::current_exception();
       }
-      abort_(Classify(e).text);
+      abort_(ErrorText(e));
     }
   };
   std::vector<std::jthread> threads;
@@ -122,4 +121,4 @@ void RotatedRunner::InEachGroup(std::size_t images,
   if (cause) std::rethrow_exception(cause);
 }
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer

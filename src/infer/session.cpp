@@ -1,4 +1,4 @@
-#include "programs/party_session.h"
+#include "tercet/infer/session.h"
 
 #include <sys/resource.h>
 
@@ -7,17 +7,15 @@
 #include <optional>
 #include <thread>
 
-#include "programs/failure.h"
-#include "programs/memory_check.h"
-#include "programs/options.h"
-#include "programs/query_runner.h"
-#include "programs/rotated_runner.h"
-#include "programs/rotation.h"
+#include "infer/query_runner.h"
+#include "infer/rotated_runner.h"
 #include "tercet/compile/announcement.h"
+#include "tercet/infer/material.h"
+#include "tercet/infer/run_cost.h"
 #include "tercet/infer/secure_network.h"
 #include "tercet/ring/kernels.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -96,13 +94,13 @@ std::size_t ParseImageCount(const std::string& text, int from) {
 
 // What is computed: this party's own architecture with the widths that the model's owner announces,
 // and this party's own choice of suites, or where it leaves that the announced one.
-infer::Plan ReceivePlan(net::Links& links, const PartySettings& settings,
-                        const mpc::Registry& registry, std::size_t batch) {
+Plan ReceivePlan(net::Links& links, const SessionSettings& settings, const mpc::Registry& registry,
+                 std::size_t batch) {
   const int owner = settings.roles.model_owner;
   const auto plan_of = [&](const compile::Announcement& announced) {
     const auto network =
         compile::NetworkOf(settings.spec, announced, registry, settings.suite, "model");
-    return infer::MakePlan(network, registry, settings.suite, settings.roles, batch);
+    return MakePlan(network, registry, settings.suite, settings.roles, batch);
   };
   if (settings.model != nullptr) {
     const auto mine = compile::AnnouncementOf(settings.model->net, settings.spec, settings.suite);
@@ -152,7 +150,7 @@ bool IsSession(const std::string& text) {
 
 // The query from which on all parties' material is unused. A party that stopped in the middle may
 // be ahead of the others, whose queries up to there are of no use without its.
-std::size_t AgreeOnQueries(net::Links& links, infer::MaterialFile& material, std::size_t needed) {
+std::size_t AgreeOnQueries(net::Links& links, MaterialFile& material, std::size_t needed) {
   const auto& header = material.Header();
   const auto text = fmt::format("{} {}", header.session, material.Next());
   for (auto& link : links)
@@ -205,7 +203,7 @@ std::size_t AgreeOnQueries(net::Links& links, infer::MaterialFile& material, std
   return first;
 }
 
-void RequireIdleHelper(const infer::Plan& plan) {
+void RequireIdleHelper(const Plan& plan) {
   if (!plan.HelperActsOnline()) return;
   std::string suites;
   for (const auto& layer : plan.layers)
@@ -218,23 +216,15 @@ void RequireIdleHelper(const infer::Plan& plan) {
                                 plan.roles.helper, suites));
 }
 
-std::string MaterialText(const PartySettings& settings) {
-  if (settings.material != nullptr) return "from a file";
-  if (!settings.material_out.empty()) return "to a file";
-  if (settings.dealer_leaves) return "all ahead";
-  if (settings.rotate_dealer) return "in turn, the dealer's role rotates";
-  return settings.ahead == 0 ? "in turn" : fmt::format("{} ahead", settings.ahead);
-}
-
 std::uint64_t Sent(const net::Meter::Cell& cell) {
   return cell.sent_bytes[0] + cell.sent_bytes[1] + cell.sent_bytes[2];
 }
 
-std::vector<report::PartyLayer> MeasuredLayers(const infer::Plan& plan, const net::Meter& meter) {
+std::vector<PartyLayer> MeasuredLayers(const Plan& plan, const net::Meter& meter) {
   const auto offline = meter.Layers(Phase::kOffline), online = meter.Layers(Phase::kOnline);
-  std::vector<report::PartyLayer> layers;
+  std::vector<PartyLayer> layers;
   for (std::size_t k = 0; k < online.size(); ++k) {
-    report::PartyLayer layer;
+    PartyLayer layer;
     if (k == 0 || k + 1 == online.size()) {
       layer.name = layer.type = k == 0 ? "input" : "output";
     } else {
@@ -257,7 +247,7 @@ std::vector<report::PartyLayer> MeasuredLayers(const infer::Plan& plan, const ne
 
 // Groups run side by side: bytes add up, times are the largest. A layer's hops are told from the
 // group that is deepest at its end, so that they add up to the largest of one group.
-std::vector<report::PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
+std::vector<PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
   auto layers = MeasuredLayers(runner.PlanOf(0), runner.MeterOf(0));
   std::vector<std::uint32_t> offline(layers.size()), online(layers.size());  // depths
   for (std::size_t g = 0; g < runner.Groups(); ++g) {
@@ -281,9 +271,9 @@ std::vector<report::PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
 }
 
 // All but what a meter tells.
-report::PartyReport MakeReport(const PartySettings& settings, const infer::Plan& plan,
-                               std::size_t images, QueryRunner::Outcome outcome) {
-  report::PartyReport report;
+PartyReport MakeReport(const SessionSettings& settings, const Plan& plan, std::size_t images,
+                       QueryRunner::Outcome outcome) {
+  PartyReport report;
   report.party = settings.id;
   report.network = plan.network.name;
   report.suite = settings.suite.Text();
@@ -296,9 +286,10 @@ report::PartyReport MakeReport(const PartySettings& settings, const infer::Plan&
   report.wall_s = outcome.wall_s;
   report.logits = std::move(outcome.logits);
   report.online_hops = outcome.online_hops;
-  report.material = MaterialText(settings);
-  if (settings.dealer_leaves && settings.id == settings.roles.helper)
-    report.presence = report::kHasLeft;
+  report.material = ScheduleText(settings.schedule);
+  if (std::holds_alternative<HelperLeaves>(settings.schedule) &&
+      settings.id == settings.roles.helper)
+    report.presence = kHasLeft;
   report.peak_memory_mb = PeakMemoryMb();
   report.kernels = ring::ActiveKernels().name;
   return report;
@@ -306,9 +297,9 @@ report::PartyReport MakeReport(const PartySettings& settings, const infer::Plan&
 
 }  // namespace
 
-void CheckMaterial(const PartySettings& settings) {
-  const auto& header = settings.material->Header();
-  const std::string file = settings.material->File().string();
+void CheckMaterial(const MaterialFile& material, const SessionSettings& settings) {
+  const auto& header = material.Header();
+  const std::string file = material.File().string();
   const auto check = [&](const char* what, const std::string& found, const std::string& expected) {
     if (found != expected)
       throw ConfigError(file,
@@ -319,34 +310,33 @@ void CheckMaterial(const PartySettings& settings) {
   check("network", fmt::format("\"{}\" with digest {:.12}", made_for.network, made_for.spec_digest),
         fmt::format("\"{}\" with digest {:.12}", settings.spec.name, settings.spec.Digest()));
   check("suite", header.suite, settings.suite.Text());
-  check("roles", RolesText(header.roles), RolesText(settings.roles));
+  check("roles", mpc::RolesText(header.roles), mpc::RolesText(settings.roles));
   check("batch", std::to_string(header.batch), std::to_string(settings.batch));
 }
 
-std::vector<std::pair<std::string, std::string>> Agreement(const PartySettings& settings) {
-  std::string material = MaterialText(settings);
-  if (settings.material != nullptr)
-    material += " of session " + settings.material->Header().session;
-  if (!settings.material_out.empty()) material += fmt::format(", {} queries", settings.queries);
+std::vector<std::pair<std::string, std::string>> Agreement(const SessionSettings& settings) {
+  std::string material = ScheduleText(settings.schedule);
+  if (const auto* use = std::get_if<UseMaterial>(&settings.schedule))
+    material += " of session " + use->file->Header().session;
+  if (const auto* make = std::get_if<MakeMaterial>(&settings.schedule))
+    material += fmt::format(", {} queries", make->queries);
+  const bool rotates = std::holds_alternative<HelperRotates>(settings.schedule);
   return {{"material", material},
           {"protocol version", kProtocolVersion},
           {"network digest", settings.spec.Digest()},
           {"suite", settings.suite.Text()},
-          {"roles", RolesText(settings.roles)},
-          {"rotation of the dealer", settings.rotate_dealer ? "yes" : "no"},
+          {"roles", mpc::RolesText(settings.roles)},
+          {"rotation of the dealer", rotates ? "yes" : "no"},
           {"batch", std::to_string(settings.batch)},
           {"link", fmt::format("rtt_ms={},mbit={}", settings.link.rtt_ms, settings.link.mbit)}};
 }
 
-PartySession::PartySession(PartySettings settings, const mpc::Registry& registry)
+Session::Session(SessionSettings settings, const mpc::Registry& registry)
     : settings_(std::move(settings)), registry_(registry) {
-  const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
+  const bool from_file = std::holds_alternative<UseMaterial>(settings_.schedule);
+  const bool to_file = std::holds_alternative<MakeMaterial>(settings_.schedule);
   mpc::CheckRoles(settings_.roles, "roles");
   TERCET_CHECK(IsParty(settings_.id), "party number {} is not 0, 1 or 2", settings_.id);
-  TERCET_CHECK(!from_file || !to_file, "material is made or used, not both");
-  TERCET_CHECK(!settings_.rotate_dealer ||
-                   (!from_file && !to_file && settings_.ahead == 0 && !settings_.dealer_leaves),
-               "while the dealer's role rotates, offline and online are in turn");
   TERCET_CHECK(
       (settings_.model != nullptr) == (settings_.id == settings_.roles.model_owner && !from_file),
       "the model's owner, and it alone, has the model");
@@ -355,7 +345,7 @@ PartySession::PartySession(PartySettings settings, const mpc::Registry& registry
       "the images' owner, and it alone, has the images");
 }
 
-net::Links PartySession::Hold(net::Links links) {
+net::Links Session::Hold(net::Links links) {
   net::Links outer;
   const std::lock_guard lock(mutex_);
   for (std::size_t p = 0; p < 3; ++p) {
@@ -368,7 +358,7 @@ net::Links PartySession::Hold(net::Links links) {
   return outer;
 }
 
-void PartySession::AbortAll(const std::string& reason) noexcept {
+void Session::AbortAll(const std::string& reason) noexcept {
   std::array<std::shared_ptr<net::Link>, 3> links;
   {
     const std::lock_guard lock(mutex_);
@@ -386,7 +376,7 @@ void PartySession::AbortAll(const std::string& reason) noexcept {
   }
 }
 
-void PartySession::Stop(const std::string& reason) noexcept {
+void Session::Stop(const std::string& reason) noexcept {
   {
     const std::lock_guard lock(mutex_);
     stopped_ = reason;
@@ -394,13 +384,13 @@ void PartySession::Stop(const std::string& reason) noexcept {
   AbortAll(reason);
 }
 
-std::optional<std::string> PartySession::Stopped() {
+std::optional<std::string> Session::Stopped() {
   const std::lock_guard lock(mutex_);
   if (stopped_.empty()) return std::nullopt;
   return stopped_;
 }
 
-report::PartyReport PartySession::Run(const std::function<net::Links()>& connect) {
+PartyReport Session::Run(const std::function<net::Links()>& connect) {
   const auto start = Clock::now();
   net::Links links = Hold(connect());
   const double connect_s = SecondsSince(start);
@@ -411,7 +401,7 @@ report::PartyReport PartySession::Run(const std::function<net::Links()>& connect
     }
     return RunOver(std::move(links), connect_s);
   } catch (const std::exception& e) {
-    AbortAll(Classify(e).text);
+    AbortAll(ErrorText(e));
     const std::lock_guard lock(mutex_);
     if (!stopped_.empty()) throw NetworkError(stopped_);
     throw;
@@ -419,82 +409,79 @@ report::PartyReport PartySession::Run(const std::function<net::Links()>& connect
 }
 
 // What the parties have agreed to do.
-struct PartySession::Task {
-  infer::Plan plan;
-  std::vector<infer::Plan> groups;  // where the dealer's role rotates
+struct Session::Task {
+  Plan plan;
+  std::vector<Plan> side_by_side;  // PlansOf
   std::size_t images = 0, queries = 0;
   std::size_t first = 0;  // of the queries in the material's file
   std::string session;    // for the files that are made
 };
 
-PartySession::Task PartySession::Agree(net::Links& links) const {
+Session::Task Session::Agree(net::Links& links) const {
+  const auto* use = std::get_if<UseMaterial>(&settings_.schedule);
+  const auto* make = std::get_if<MakeMaterial>(&settings_.schedule);
   Task task;
-  const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
-  if (!to_file) {
-    const std::string announced =
-        Announce(links, settings_.roles.data_owner, kImagesTag,
-                 settings_.images != nullptr ? std::to_string(settings_.images->count) : "", 16,
-                 "the number of images");
-    task.images = ParseImageCount(announced, settings_.roles.data_owner);
-    if (settings_.labels && *settings_.labels != task.images)
-      throw ConfigError("--labels",
-                        fmt::format("{} labels found, {} expected, one for each image of party {}",
-                                    *settings_.labels, task.images, settings_.roles.data_owner));
+  if (make == nullptr) {
+    const int owner = settings_.roles.data_owner;
+    const auto mine =
+        settings_.images != nullptr ? std::to_string(settings_.images->count) : std::string();
+    task.images = ParseImageCount(
+        Announce(links, owner, kImagesTag, mine, 16, "the number of images"), owner);
   }
   std::size_t batch = settings_.batch;
-  if (from_file) {
-    CheckMaterial(settings_);
-    task.plan = settings_.material->MakePlan(settings_.spec, registry_);
+  if (use != nullptr) {
+    CheckMaterial(*use->file, settings_);
+    task.plan = use->file->MakePlan(settings_.spec, registry_);
   } else {
-    if (!to_file) batch = std::min(batch, task.images);
+    if (make == nullptr) batch = std::min(batch, task.images);
     task.plan = ReceivePlan(links, settings_, registry_, batch);
   }
-  task.queries = to_file ? settings_.queries : (task.images + batch - 1) / batch;
+  task.queries = make != nullptr ? make->queries : (task.images + batch - 1) / batch;
+  task.side_by_side =
+      PlansOf(task.plan, registry_, settings_.suite, task.plan.batch, settings_.schedule);
   auto digest = fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries);
-  if (settings_.rotate_dealer) {
-    task.groups = RotatedPlans(task.plan, registry_, settings_.suite);
-    for (const auto& group : task.groups) digest += " " + group.Digest();
-  }
-  if (to_file) {
+  if (std::holds_alternative<HelperRotates>(settings_.schedule))
+    for (const auto& group : task.side_by_side) digest += " " + group.Digest();
+  if (make != nullptr) {
     const int owner = settings_.roles.model_owner;
-    task.session = Announce(links, owner, kSessionTag, infer::NewMaterialSession(), kSessionDigits,
+    task.session = Announce(links, owner, kSessionTag, NewMaterialSession(), kSessionDigits,
                             "the session's number");
     if (!IsSession(task.session))
       throw ProtocolError(
           fmt::format("party {} announced no session of {} hex digits", owner, kSessionDigits));
   }
   ComparePlans(links, digest + " " + task.session);
-  if (from_file) task.first = AgreeOnQueries(links, *settings_.material, task.queries);
-  if (settings_.dealer_leaves) RequireIdleHelper(task.plan);
+  if (use != nullptr) task.first = AgreeOnQueries(links, *use->file, task.queries);
+  if (std::holds_alternative<HelperLeaves>(settings_.schedule)) RequireIdleHelper(task.plan);
   return task;
 }
 
 // Too little memory is an error before anything is shared.
-void PartySession::CheckMemory(const Task& task) const {
-  const MaterialHeld held{task.queries, settings_.ahead, settings_.dealer_leaves};
-  const auto needed =
-      RunMemory(task.groups.empty() ? std::vector{task.plan} : task.groups, held, task.images);
+void Session::CheckMemory(const Task& task) const {
+  const std::size_t held = QueriesHeld(settings_.schedule, task.queries);
+  const auto needed = RunMemory(task.side_by_side, held, task.images);
   const auto warning =
-      programs::CheckMemory(needed[static_cast<std::size_t>(settings_.id)], task.plan.batch, held);
+      infer::CheckMemory(needed[static_cast<std::size_t>(settings_.id)], task.plan.batch, held);
   if (warning && settings_.on_warning) settings_.on_warning(*warning);
 }
 
-report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
+PartyReport Session::RunOver(net::Links links, double connect_s) {
   const auto start = Clock::now();
   const Task task = Agree(links);
   CheckMemory(task);
-  if (settings_.rotate_dealer) return RunRotated(std::move(links), task, connect_s, start);
-  const infer::Plan& plan = task.plan;
-  const bool from_file = settings_.material != nullptr, to_file = !settings_.material_out.empty();
+  if (std::holds_alternative<HelperRotates>(settings_.schedule))
+    return RunRotated(std::move(links), task, connect_s, start);
+  const Plan& plan = task.plan;
+  const bool to_file = std::holds_alternative<MakeMaterial>(settings_.schedule);
   const std::size_t images = to_file ? plan.batch * task.queries : task.images;
   if (settings_.on_plan) settings_.on_plan(plan, images);
 
   mpc::Party party(settings_.id, std::move(links), plan.layers.size());
-  infer::SecureNetwork secure(party, plan, registry_);
-  infer::SecureNetwork::ModelShares model;
-  if (from_file) {
-    const Bytes bytes = settings_.material->Model();
-    const std::string place = settings_.material->File().string() + " model";
+  SecureNetwork secure(party, plan, registry_);
+  SecureNetwork::ModelShares model;
+  if (const auto* use = std::get_if<UseMaterial>(&settings_.schedule)) {
+    const Bytes bytes = use->file->Model();
+    const std::string place = use->file->File().string() + " model";
     mpc::Archive archive(bytes, place);
     archive(model);
     archive.Finish();
@@ -507,7 +494,7 @@ report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
   QueryRunner runner(party, secure, plan, settings_,
                      [this](const std::string& reason) { AbortAll(reason); });
   auto outcome =
-      to_file ? runner.MakeMaterial(model, task.session) : runner.Run(task.images, task.first);
+      to_file ? runner.MakeFile(model, task.session) : runner.Run(task.images, task.first);
   party.Close();
 
   auto report = MakeReport(settings_, plan, images, std::move(outcome));
@@ -517,11 +504,11 @@ report::PartyReport PartySession::RunOver(net::Links links, double connect_s) {
   return report;
 }
 
-report::PartyReport PartySession::RunRotated(net::Links links, const Task& task, double connect_s,
-                                             Clock::time_point start) {
+PartyReport Session::RunRotated(net::Links links, const Task& task, double connect_s,
+                                Clock::time_point start) {
   if (settings_.on_plan)
-    for (const auto& plan : task.groups) settings_.on_plan(plan, task.images);
-  RotatedRunner runner(std::move(links), task.groups, registry_, settings_,
+    for (const auto& plan : task.side_by_side) settings_.on_plan(plan, task.images);
+  RotatedRunner runner(std::move(links), task.side_by_side, registry_, settings_,
                        [this](const std::string& reason) { AbortAll(reason); });
   const double setup_s = connect_s + SecondsSince(start);
   auto report =
@@ -532,4 +519,4 @@ report::PartyReport PartySession::RunRotated(net::Links links, const Task& task,
   return report;
 }
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer

@@ -1,4 +1,4 @@
-#include "programs/query_runner.h"
+#include "infer/query_runner.h"
 
 #include <algorithm>
 #include <chrono>
@@ -9,17 +9,16 @@
 #include <thread>
 #include <utility>
 
-#include "programs/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/compile/announcement.h"
 #include "tercet/infer/material.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 using net::Phase;
-using Query = infer::SecureNetwork::Query;
+using Query = SecureNetwork::Query;
 
 // What parties tell each other about how far they are: setup messages without payload, which are
 // not counted, since nothing depends on what they say.
@@ -29,6 +28,11 @@ constexpr std::uint32_t kEndTag = 0xfffe'1002;        // all queries have been r
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+MaterialFile* FileOf(const Schedule& schedule) {
+  const auto* use = std::get_if<UseMaterial>(&schedule);
+  return use != nullptr ? use->file : nullptr;
 }
 
 // Features x images, row-major, with the last image repeated up to `batch` images: material is for
@@ -93,14 +97,15 @@ class QueryRunner::Handover {
   std::exception_ptr error_;
 };
 
-QueryRunner::QueryRunner(mpc::Party& party, infer::SecureNetwork& secure, const infer::Plan& plan,
-                         const PartySettings& settings,
+QueryRunner::QueryRunner(mpc::Party& party, SecureNetwork& secure, const Plan& plan,
+                         const SessionSettings& settings,
                          std::function<void(const std::string& reason)> abort)
     : party_(party),
       secure_(secure),
       plan_(plan),
       settings_(settings),
       abort_(std::move(abort)),
+      file_(FileOf(settings.schedule)),
       helper_acts_(plan.HelperActsOnline()) {
   for (const int peer : {party.Next(), party.Prev()})
     if (helper_acts_ || peer != plan.roles.helper) online_.push_back(peer);
@@ -112,22 +117,22 @@ std::size_t QueryRunner::ImagesOf(std::size_t query) const {
 
 QueryRunner::Outcome QueryRunner::Run(std::size_t images, std::size_t first) {
   images_ = images;
-  ahead_ = settings_.dealer_leaves ? Queries() : settings_.ahead;
-  if (settings_.material == nullptr) mpc::Meet(party_);  // all have their shares of the model
+  ahead_ = QueriesAhead(settings_.schedule, Queries());
+  if (file_ == nullptr) mpc::Meet(party_);  // all have their shares of the model
   const auto start = Clock::now();
-  if (settings_.material == nullptr && ahead_ == 0) {
-    InTurn();
+  if (std::holds_alternative<InTurn>(settings_.schedule)) {
+    RunInTurn();
     outcome_.wall_s = SecondsSince(start);
     mpc::Meet(party_);  // nobody leaves before all have everything
   } else {
-    Overlapped(first);
+    RunOverlapped(first);
     outcome_.wall_s = SecondsSince(start);
     PartCompany();
   }
   return std::move(outcome_);
 }
 
-void QueryRunner::InTurn() {
+void QueryRunner::RunInTurn() {
   for (std::size_t q = 0; q < Queries(); ++q) {
     if (q > 0) mpc::Meet(party_);
     const auto start = Clock::now();
@@ -155,13 +160,13 @@ void QueryRunner::RunOne(Query query, std::size_t number) {
   if (settings_.on_progress) settings_.on_progress(number * plan_.batch + count, images_);
 }
 
-void QueryRunner::Overlapped(std::size_t first) {
+void QueryRunner::RunOverlapped(std::size_t first) {
   Handover handover;
   const auto guarded = [&](const std::function<void()>& body) {
     try {
       body();
     } catch (const std::exception& e) {
-      if (handover.Fail(std::current_exception())) abort_(Classify(e).text);
+      if (handover.Fail(std::current_exception())) abort_(ErrorText(e));
     }
   };
   std::thread preparer([&] { guarded([&] { PrepareAll(handover, first); }); });
@@ -187,10 +192,9 @@ void QueryRunner::PrepareAll(Handover& handover, std::size_t first) {
     }
     const auto start = Clock::now();
     Query query;
-    if (settings_.material != nullptr) {
-      const Bytes bytes = settings_.material->Take(first + q);
-      mpc::Archive archive(
-          bytes, fmt::format("{} query {}", settings_.material->File().string(), first + q));
+    if (file_ != nullptr) {
+      const Bytes bytes = file_->Take(first + q);
+      mpc::Archive archive(bytes, fmt::format("{} query {}", file_->File().string(), first + q));
       secure_.Visit(archive, query);
     } else {
       query = secure_.Prepare(ImagesOf(q));
@@ -198,26 +202,27 @@ void QueryRunner::PrepareAll(Handover& handover, std::size_t first) {
     outcome_.offline_s += SecondsSince(start);
     handover.Put(std::move(query));
   }
-  if (settings_.material == nullptr) Deliver();
+  if (file_ == nullptr) Deliver();
 }
 
 // A helper without a part online has no use for its part of a query, but it would tell the input to
 // whoever has it and a message of that query: it keeps nothing, and has no file.
-QueryRunner::Outcome QueryRunner::MakeMaterial(const infer::SecureNetwork::ModelShares& model,
-                                               const std::string& session) {
-  infer::MaterialHeader header;
+QueryRunner::Outcome QueryRunner::MakeFile(const SecureNetwork::ModelShares& model,
+                                           const std::string& session) {
+  const auto& make = std::get<MakeMaterial>(settings_.schedule);
+  MaterialHeader header;
   header.network = compile::AnnouncementToJson(
       compile::AnnouncementOf(plan_.network, settings_.spec, settings_.suite));
   header.suite = settings_.suite.Text();
   header.roles = plan_.roles;
   header.batch = plan_.batch;
-  header.queries = settings_.queries;
+  header.queries = make.queries;
   header.party = party_.Id();
   header.plan_digest = plan_.Digest();
   header.session = session;
-  std::optional<infer::MaterialWriter> writer;
+  std::optional<MaterialWriter> writer;
   if (helper_acts_ || !IsHelper()) {
-    writer.emplace(settings_.material_out, header);
+    writer.emplace(make.file, header);
     mpc::Archive archive;
     auto shares = model;
     archive(shares);
@@ -225,7 +230,7 @@ QueryRunner::Outcome QueryRunner::MakeMaterial(const infer::SecureNetwork::Model
   }
   mpc::Meet(party_);
   const auto start = Clock::now();
-  for (std::size_t q = 0; q < settings_.queries; ++q) {
+  for (std::size_t q = 0; q < make.queries; ++q) {
     const auto begin = Clock::now();
     auto query = secure_.Prepare(plan_.batch);
     outcome_.offline_s += SecondsSince(begin);
@@ -235,7 +240,7 @@ QueryRunner::Outcome QueryRunner::MakeMaterial(const infer::SecureNetwork::Model
       writer->AddQuery(archive.Written());
     }
     if (settings_.on_progress)
-      settings_.on_progress((q + 1) * plan_.batch, settings_.queries * plan_.batch);
+      settings_.on_progress((q + 1) * plan_.batch, make.queries * plan_.batch);
   }
   // No file is finished before all are on the disks, and none is kept before all are finished.
   if (writer) writer->Flush();
@@ -283,7 +288,7 @@ void QueryRunner::Await(int peer, std::uint32_t notice, std::size_t times) {
 // To those who wait for it: who prepares, as long as there is something to prepare, and afterwards
 // a helper that has delivered everything, which hears that the queries go on.
 void QueryRunner::TellProgress(std::size_t finished) {
-  if (settings_.material != nullptr) return;
+  if (file_ != nullptr) return;
   if (IsHelper() && !helper_acts_) return;
   if (finished + ahead_ < Queries()) {
     for (const int peer : {party_.Next(), party_.Prev()}) Tell(peer, kFinishedTag);
@@ -293,7 +298,8 @@ void QueryRunner::TellProgress(std::size_t finished) {
 }
 
 void QueryRunner::TellIdleHelper(std::uint32_t notice) {
-  if (helper_acts_ || settings_.material != nullptr || settings_.dealer_leaves) return;
+  if (helper_acts_ || file_ != nullptr || std::holds_alternative<HelperLeaves>(settings_.schedule))
+    return;
   try {
     Tell(plan_.roles.helper, notice);
   } catch (const NetworkError&) {
@@ -302,7 +308,7 @@ void QueryRunner::TellIdleHelper(std::uint32_t notice) {
 }
 
 void QueryRunner::AwaitProgress(std::size_t finished) {
-  if (settings_.material != nullptr) return;  // each reads its own file
+  if (file_ != nullptr) return;  // each reads its own file
   for (const int peer : online_) Await(peer, kFinishedTag, finished);
 }
 
@@ -321,7 +327,7 @@ void QueryRunner::Deliver() {
 void QueryRunner::PartCompany() {
   const bool helper_is_out = !helper_acts_;
   if (helper_is_out && IsHelper()) {
-    if (settings_.dealer_leaves) return;
+    if (std::holds_alternative<HelperLeaves>(settings_.schedule)) return;
   } else {
     for (const int peer : online_) Tell(peer, kEndTag);
     TellIdleHelper(kEndTag);
@@ -329,4 +335,4 @@ void QueryRunner::PartCompany() {
   for (const int peer : online_) Await(peer, kEndTag, 1);
 }
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer

@@ -1,0 +1,79 @@
+#include "tercet/infer/run_cost.h"
+
+#include <algorithm>
+
+#include "infer/rotation.h"
+#include "tercet/base/error.h"
+#include "tercet/infer/memory.h"
+
+namespace tercet::infer {
+namespace {
+
+constexpr std::uint64_t kEstimateFactor = 2;  // by which the estimate may be too large
+
+}  // namespace
+
+std::vector<Plan> PlansOf(const Plan& plan, const mpc::Registry& registry,
+                          const mpc::SuiteChoice& suite, std::size_t batch,
+                          const Schedule& schedule) {
+  if (!std::holds_alternative<HelperRotates>(schedule))
+    return {batch == plan.batch ? plan
+                                : MakePlan(plan.network, registry, suite, plan.roles, batch)};
+  std::vector<Plan> plans;
+  for (std::size_t group = 0; group < std::min(kGroups, batch); ++group) {
+    mpc::Roles roles = plan.roles;
+    roles.helper = (roles.helper + static_cast<int>(group)) % 3;
+    plans.push_back(MakePlan(plan.network, registry, suite, roles, GroupOf(batch, group).count));
+  }
+  return plans;
+}
+
+RunTotals RunCost(const Plan& plan, const mpc::Registry& registry, const mpc::SuiteChoice& suite,
+                  std::size_t images, const Schedule& schedule) {
+  const bool from_file = std::holds_alternative<UseMaterial>(schedule);
+  RunTotals totals;
+  const auto add = [&](std::size_t batch, std::size_t queries) {
+    if (queries == 0) return;
+    for (const auto& each : PlansOf(plan, registry, suite, batch, schedule)) {
+      const auto cost = each.Total();
+      for (std::size_t p = 0; p < 3; ++p) {
+        if (!from_file) totals.offline_bytes[p] += queries * cost.OfflineBytes()[p];
+        totals.online_bytes[p] += queries * cost.OnlineBytes()[p];
+      }
+      if (!from_file) totals.offline_hops = std::max(totals.offline_hops, cost.OfflineHops());
+      totals.online_hops = std::max(totals.online_hops, cost.OnlineHops());
+    }
+  };
+  const std::size_t whole = images / plan.batch, rest = images % plan.batch;
+  if (from_file) {  // which holds material for whole batches
+    add(plan.batch, whole + (rest > 0 ? 1 : 0));
+  } else {
+    add(plan.batch, whole);
+    if (rest > 0) add(rest, 1);
+  }
+  return totals;
+}
+
+std::array<std::uint64_t, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
+                                       std::size_t images) {
+  std::array<std::uint64_t, 3> sum{};
+  for (const auto& plan : plans) {
+    const auto bytes = EstimateMemory(plan, held, images);
+    for (std::size_t p = 0; p < 3; ++p) sum[p] += bytes[p];
+  }
+  return sum;
+}
+
+std::optional<std::string> CheckMemory(std::uint64_t needed, std::size_t batch, std::size_t held) {
+  const auto available = MemoryAvailable();
+  if (!available || needed <= available->bytes) return std::nullopt;
+  auto text = fmt::format(
+      "batches of {} images{} need {} of memory, and {} leaves {}; take smaller "
+      "batches",
+      batch, held > 1 ? fmt::format(", with material of {} at once,", held) : "",
+      MemoryText(needed), available->limit, MemoryText(available->bytes));
+  if (needed / kEstimateFactor > available->bytes) throw Error(text);
+  return text;
+}
+
+}  // namespace tercet::infer
