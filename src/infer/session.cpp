@@ -427,6 +427,7 @@ Session::Task Session::Agree(net::Links& links) const {
         settings_.images != nullptr ? std::to_string(settings_.images->count) : std::string();
     task.images = ParseImageCount(
         Announce(links, owner, kImagesTag, mine, 16, "the number of images"), owner);
+    if (settings_.on_images) settings_.on_images(task.images);
   }
   std::size_t batch = settings_.batch;
   if (use != nullptr) {

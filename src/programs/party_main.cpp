@@ -20,11 +20,11 @@
 #include "programs/output.h"
 #include "programs/process.h"
 #include "programs/run_options.h"
-#include "programs/testbed.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/infer/session.h"
+#include "tercet/infer/testbed.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
 #include "tercet/report/table.h"
@@ -132,7 +132,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   }
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   const mpc::Registry registry = BuiltinProtocols();
-  const Testbed testbed = LoadTestbed(arguments.testbed, id);
+  const infer::Testbed testbed = infer::LoadTestbed(arguments.testbed, id);
   // The certificates of `tercet run` live as long as the run: nobody renews them.
   std::vector<std::string> warnings;
   const auto warn = [&](const std::string& text) {
@@ -143,7 +143,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     if (quiet) return;
     if (const auto warning = crypto::ExpiryWarning(certificate, Now())) warn(*warning);
   };
-  if (testbed.tls) warn_of_expiry(CheckOwnCertificate(*testbed.tls, id, Now()));
+  if (testbed.tls) warn_of_expiry(infer::CheckOwnCertificate(*testbed.tls, id, Now()));
 
   std::optional<infer::MaterialFile> material;
   if (arguments.UsesMaterial()) {
@@ -208,14 +208,8 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   if (!arguments.labels.empty())
     labels = files::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
 
-  net::TcpOptions tcp;
-  tcp.party = id;
-  tcp.endpoints = testbed.endpoints;
-  tcp.tls = testbed.tls;
-  tcp.listen = testbed.listen;
-  tcp.timeout = testbed.timeout;
-  tcp.stall_timeout = settings.stall_timeout = testbed.stall_timeout;
-  tcp.connect_timeout = testbed.connect_timeout;
+  settings.stall_timeout = testbed.stall_timeout;
+  net::TcpOptions tcp = testbed.Tcp(id);
   if (arguments.listen_fd >= 0) tcp.listen_fd = arguments.listen_fd;
   if (!helper_acts) tcp.absent = testbed.roles.helper;
   tcp.agreement = infer::Agreement(settings);
@@ -226,11 +220,13 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     warn("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
 
   bool warned = false;
-  settings.on_plan = [&](const infer::Plan& plan, std::size_t count) {
+  settings.on_images = [&](std::size_t count) {
     if (!arguments.labels.empty() && labels.size() != count)
       throw ConfigError("--labels",
                         fmt::format("{} labels found, {} expected, one for each image of party {}",
-                                    labels.size(), count, plan.roles.data_owner));
+                                    labels.size(), count, settings.roles.data_owner));
+  };
+  settings.on_plan = [&](const infer::Plan& plan, std::size_t count) {
     if (quiet) return;
     if (!std::exchange(warned, true))
       for (const auto& warning : plan.Warnings(registry)) warn(warning);

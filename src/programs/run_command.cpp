@@ -20,13 +20,13 @@
 #include "programs/pictures.h"
 #include "programs/progress_line.h"
 #include "programs/run_options.h"
-#include "programs/testbed.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/infer/run_cost.h"
 #include "tercet/infer/session.h"
+#include "tercet/infer/testbed.h"
 #include "tercet/infer/tolerance.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
@@ -44,7 +44,7 @@ struct RunArguments : RunOptions {
   std::string transport = "tls";
   std::size_t show = 0;
   double timeout_s = 30;
-  double stall_timeout_s = std::chrono::duration<double>(kStallTimeout).count();
+  double stall_timeout_s = std::chrono::duration<double>(infer::kStallTimeout).count();
   RoleOptions roles;
   bool no_check = false;
 };
@@ -154,9 +154,9 @@ std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
   for (int id = 0; id < 3; ++id) {
     const auto p = static_cast<std::size_t>(id);
     const std::string testbed =
-        TestbedToJson(endpoints, tls[p], input.roles, arguments.timeout_s,
-                      std::max(arguments.timeout_s, arguments.stall_timeout_s),
-                      std::max(arguments.timeout_s, kConnectSeconds));
+        infer::TestbedToJson(endpoints, tls[p], input.roles, arguments.timeout_s,
+                             std::max(arguments.timeout_s, arguments.stall_timeout_s),
+                             std::max(arguments.timeout_s, kConnectSeconds));
     RunOptions own = arguments;
     own.batch_given = true;
     own.suite_given = false;

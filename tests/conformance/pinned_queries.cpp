@@ -8,6 +8,7 @@
 
 #include "conformance/harness.h"
 #include "infer/rotated_runner.h"
+#include "tercet/infer/run_cost.h"
 #include "tercet/infer/secure_network.h"
 #include "tercet/nn/run_plain.h"
 

@@ -23,6 +23,7 @@
 #include "tercet/compile/announcement.h"
 #include "tercet/compile/architecture.h"
 #include "tercet/compile/compiled_file.h"
+#include "tercet/infer/material.h"
 #include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/memory_link.h"

@@ -26,10 +26,12 @@
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/pictures.h"
-#include "programs/testbed.h"
+#include "programs/run_options.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/infer/run_cost.h"
+#include "tercet/infer/testbed.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 #ifdef __linux__
@@ -117,13 +119,13 @@ class TestbedFile : public testing::Test {
  protected:
   TestbedFile() {
     const std::array<net::Endpoint, 3> endpoints{{{"a", 1}, {"b", 2}, {"c", 0}}};
-    config_ = json::parse(TestbedToJson(endpoints, std::nullopt, {1, 2, 0, 0}, 3.5, 90, 7));
+    config_ = json::parse(infer::TestbedToJson(endpoints, std::nullopt, {1, 2, 0, 0}, 3.5, 90, 7));
     config_["transport"] = "tls";
     config_["certificates"] = "keys";
   }
-  Testbed Load(int id = 1) {
+  infer::Testbed Load(int id = 1) {
     world_.Write("t.json", config_.dump());
-    return LoadTestbed(world_.File("t.json"), id);
+    return infer::LoadTestbed(world_.File("t.json"), id);
   }
   void ExpectRefused(const std::string& pointer, const std::string& text) {
     try {
@@ -139,7 +141,7 @@ class TestbedFile : public testing::Test {
 };
 
 TEST_F(TestbedFile, IsReadAsWritten) {
-  const Testbed testbed = Load();
+  const infer::Testbed testbed = Load();
   EXPECT_EQ(testbed.endpoints[1].host, "b");
   EXPECT_EQ(testbed.endpoints[1].port, 2);
   EXPECT_EQ(testbed.roles, (mpc::Roles{1, 2, 0, 0}));
@@ -151,7 +153,8 @@ TEST_F(TestbedFile, IsReadAsWritten) {
 
 TEST_F(TestbedFile, OfTheLauncherNamesOnePartysFiles) {
   const net::TlsFiles files{"/a/ca.pem", "/b/own.pem", "/c/own-key.pem"};
-  config_ = json::parse(TestbedToJson({{{"a", 1}, {"b", 2}, {"c", 0}}}, files, {}, 3, 60, 7));
+  config_ =
+      json::parse(infer::TestbedToJson({{{"a", 1}, {"b", 2}, {"c", 0}}}, files, {}, 3, 60, 7));
   const auto tls = Load().tls;
   ASSERT_TRUE(tls.has_value());
   EXPECT_EQ(tls->ca, files.ca);
@@ -266,7 +269,7 @@ TEST_F(PinnedTestbedFile, WhatIsAmbiguousIsRefused) {
 TEST(TestbedExamples, AreValid) {
   for (const char* name : {"loopback.json", "three-hosts.json"})
     for (int id = 0; id < 3; ++id)
-      EXPECT_NO_THROW(LoadTestbed(std::string(TERCET_SOURCE_DIR "/configs/") + name, id));
+      EXPECT_NO_THROW(infer::LoadTestbed(std::string(TERCET_SOURCE_DIR "/configs/") + name, id));
 }
 
 TEST(RoleOptionsTest, FollowTheHelper) {
@@ -300,6 +303,62 @@ TEST(Inputs, PlaceholdersFitEveryNetworkThatIsShipped) {
     EXPECT_EQ(network.spec_digest, spec.Digest());
     for (const auto& layer : network.layers) EXPECT_EQ(layer.value_bits, 12u);
   }
+}
+
+TEST(Options, OfARunCrossToAPartyWhole) {
+  RunOptions options;
+  options.network = "a \xff\xc3\xa9.json";  // no UTF-8, then some
+  options.model = {"m", "c", "l", true};
+  options.suite = "lut:chunks=3";
+  options.batch = 7;
+  options.ahead = 3;
+  options.material = "party1.material";
+  options.batch_given = true;
+  const auto back = RunOptionsFromJson(ToJson(options), "test");
+  EXPECT_EQ(back.network, options.network);
+  EXPECT_EQ(back.model.calibration_labels, "l");
+  EXPECT_TRUE(back.model.accept_loss && back.batch_given && !back.suite_given);
+  EXPECT_EQ(ToJson(back), ToJson(options));
+  for (const char* text : {"", "{}", "[1]", "{\"network\": 1}"})
+    EXPECT_THROW(RunOptionsFromJson(text, "test"), ConfigError) << text;
+}
+
+TEST(Options, MakeOneSchedule) {
+  RunOptions options;
+  const auto text = [&] { return infer::ScheduleText(options.Schedule()); };
+  const auto held = [&] { return infer::QueriesHeld(options.Schedule(), 9); };
+  EXPECT_EQ(text(), "in turn");
+  EXPECT_EQ(held(), 1u);
+  options.ahead = 2;
+  EXPECT_EQ(text(), "2 ahead");
+  EXPECT_EQ(held(), 4u);
+  options.ahead = 20;
+  EXPECT_EQ(held(), 9u);
+  options.dealer_leaves = true;  // which excludes --ahead: what is there is the default
+  EXPECT_EQ(text(), "all ahead");
+  EXPECT_EQ(held(), 9u);
+  options.material_out = "file";
+  options.dealer_leaves = false;
+  EXPECT_EQ(text(), "to a file");
+  EXPECT_EQ(held(), 1u);
+  options.material = "file";
+  EXPECT_EQ(text(), "from a file");
+  EXPECT_EQ(std::get<infer::UseMaterial>(options.Schedule()).ahead, 20u);
+}
+
+TEST(Costs, WithMaterialAreThoseOfWholeBatchesOnline) {
+  const World world;
+  const auto registry = BuiltinProtocols();
+  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
+  const mpc::SuiteChoice suite{"lut", {}};
+  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
+  const auto cost = infer::RunCost(plan, registry, suite, 10, infer::UseMaterial{});
+  for (std::size_t p = 0; p < 3; ++p) {
+    EXPECT_EQ(cost.online_bytes[p], 3 * plan.Total().OnlineBytes()[p]);
+    EXPECT_EQ(cost.offline_bytes[p], 0u);
+  }
+  EXPECT_EQ(cost.offline_hops, 0u);
+  EXPECT_EQ(cost.online_hops, plan.Total().OnlineHops());
 }
 
 TEST(Costs, OfARunAddUpOverBatches) {

@@ -13,6 +13,7 @@
 #include "integration/testbed.h"
 #include "integration/world.h"
 #include "programs/inputs.h"
+#include "tercet/infer/run_cost.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet::integration {

@@ -10,10 +10,10 @@
 #include <tuple>
 
 #include "integration/world.h"
-#include "programs/cost_table.h"
 #include "programs/inputs.h"
 #include "tercet/base/error.h"
 #include "tercet/infer/plan.h"
+#include "tercet/infer/run_cost.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/nn/run_plain.h"
 

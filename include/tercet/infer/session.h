@@ -53,9 +53,11 @@ struct SessionSettings {
   /// As TcpOptions::stall_timeout, for what waits within this process.
   std::chrono::milliseconds stall_timeout{600'000};
 
+  /// Called in the thread of Session::Run when the owner of the images has said how many there are,
+  /// before the parties agree. What it throws ends the session.
+  std::function<void(std::size_t images)> on_images;
   /// Called in the thread of Session::Run once the parties agree, before anything is shared; with
-  /// HelperRotates once for each group, with its plan and the images of all groups. What it throws
-  /// ends the session.
+  /// HelperRotates once for each group, with its plan and the images of all groups.
   std::function<void(const Plan& plan, std::size_t images)> on_plan;
   /// Called with what probably goes wrong, or soon will.
   std::function<void(const std::string& text)> on_warning;

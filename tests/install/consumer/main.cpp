@@ -2,11 +2,20 @@
 
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
+#include "tercet/mpc/registry.h"
 #include "tercet/mpc/sharing.h"
 
-// Shares 41 + 1 among three parties and opens it; exits 0 when that is 42 and the suites are there.
+namespace tercet {
+void RegisterOwnProtocols(mpc::Registry& registry);  // generated from the folder of this project
+}
+
+// Shares 41 + 1 among three parties and opens it; exits 0 when that is 42 and the suites are there,
+// this project's own one too.
 int main() {
-  bool right = tercet::BuiltinProtocols().SuiteNames().size() >= 2;
+  auto registry = tercet::BuiltinProtocols();
+  const auto built_in = registry.SuiteNames().size();
+  tercet::RegisterOwnProtocols(registry);
+  bool right = built_in >= 2 && registry.SuiteNames().size() == built_in + 1;
   tercet::mpc::RunParties([&](tercet::mpc::Party& party) {
     tercet::mpc::Context ctx(party, tercet::mpc::Phase::kOnline);
     tercet::mpc::Sharing sharing(party, 0, "answer");

@@ -9,7 +9,7 @@
 #include "tercet/mpc/suite.h"
 #include "tercet/net/tcp_link.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 
 /// How long a peer may send no data that is waited for, unless it is said. No honest step of a
 /// query may take longer.
@@ -22,6 +22,10 @@ struct Testbed {
   std::string listen;                ///< of this party; empty: its host
   mpc::Roles roles;
   std::chrono::milliseconds timeout{30'000}, stall_timeout{kStallTimeout}, connect_timeout{30'000};
+
+  /// How party `id`, whose testbed this is, reaches the others. What they must agree on (Agreement)
+  /// and callbacks are the caller's.
+  net::TcpOptions Tcp(int id) const;
 };
 
 /// Reads and checks the file for party `id`, and the certificates that it pins. ConfigError "FILE
@@ -42,4 +46,4 @@ std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
                           const std::optional<net::TlsFiles>& tls, const mpc::Roles& roles,
                           double timeout_s, double stall_timeout_s, double connect_timeout_s);
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer

@@ -1,4 +1,4 @@
-#include "programs/testbed.h"
+#include "tercet/infer/testbed.h"
 
 #include <algorithm>
 #include <functional>
@@ -8,11 +8,10 @@
 
 #include "base/json.h"
 #include "files/schema_check.h"
-#include "programs/options.h"
-#include "programs/testbed_schema.h"
+#include "infer/testbed_schema.h"
 #include "tercet/base/error.h"
 
-namespace tercet::programs {
+namespace tercet::infer {
 namespace {
 
 using nlohmann::json;
@@ -99,6 +98,18 @@ std::optional<net::Pins> LoadPins(
 }
 
 }  // namespace
+
+net::TcpOptions Testbed::Tcp(int id) const {
+  net::TcpOptions options;
+  options.party = id;
+  options.endpoints = endpoints;
+  options.tls = tls;
+  options.listen = listen;
+  options.timeout = timeout;
+  options.stall_timeout = stall_timeout;
+  options.connect_timeout = connect_timeout;
+  return options;
+}
 
 Testbed LoadTestbed(const std::filesystem::path& file, int id) {
   const std::string name = file.string();
@@ -229,4 +240,4 @@ std::string TestbedToJson(const std::array<net::Endpoint, 3>& endpoints,
   return document.dump(2) + "\n";
 }
 
-}  // namespace tercet::programs
+}  // namespace tercet::infer
