@@ -446,7 +446,8 @@ TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
                                 world_.File("images.idx"), "--json", world_.File("out.json")})
                        .Wait();
   EXPECT_EQ(run.status, 0) << run.err;
-  for (const auto& value : json::parse(std::ifstream(world_.File("out.json"))).at("logits"))
+  const json report = json::parse(std::ifstream(world_.File("out.json")));
+  for (const auto& value : report.at("logits"))
     EXPECT_THAT(value.get<int>(), testing::AnyOf(0, 1));
 
   json only_class = json::parse(std::ifstream(network));

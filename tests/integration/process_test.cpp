@@ -238,8 +238,16 @@ TEST(ClosedDescriptors, AreNoneOfTheFilesThatARunOpens) {
   world.ExpectClean();
 }
 
+// ThreadSanitizer keeps a signal back until the write that blocks has returned.
+#ifdef __SANITIZE_THREAD__
+constexpr bool kSignalsArrive = false;
+#else
+constexpr bool kSignalsArrive = true;
+#endif
+
 // While it waits for its parties, and when all that is left is to print.
 TEST(Launcher, ThatNobodyReadsStopsWhenAsked) {
+  if (!kSignalsArrive) GTEST_SKIP() << "signals do not interrupt writes here";
   const World world;
   const auto parties = [&] { return ProcessesWith(world.Path().string()).size() - 1; };
   for (const bool in_the_end : {false, true}) {
@@ -319,6 +327,7 @@ TEST_F(PartyProcess, RunsOnWhenItsLogCannotBeWritten) {
 }
 
 TEST_F(PartyProcess, ThatWaitsForItsReaderStopsWhenAsked) {
+  if (!kSignalsArrive) GTEST_SKIP() << "signals do not interrupt writes here";
   for (const int number : {SIGINT, SIGTERM}) {
     Pipe pipe;
     pipe.Fill();
@@ -330,6 +339,7 @@ TEST_F(PartyProcess, ThatWaitsForItsReaderStopsWhenAsked) {
 
 // As the one before, when all that is left is to print the results.
 TEST_F(PartyProcess, ThatWaitsForItsReaderInTheEndStopsWhenAsked) {
+  if (!kSignalsArrive) GTEST_SKIP() << "signals do not interrupt writes here";
   Pipe pipe;
   auto parties = StartWithMute({"--link", "rtt_ms=20"}, {"--json", world_.File("out.json")},
                                [&] { ::dup2(pipe.write.Get(), STDOUT_FILENO); });
