@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Times whole queries: one table of networks x suites x links x batch sizes, and hops by the clock.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One party of a testbed: `one_party ID TESTBED NETWORK [OWN_FILE]`, where the model's owner gives
 // its compiled model and the owner of the images its images. The receiver prints the classes.
 #include <cstdio>

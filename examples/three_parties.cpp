@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Three parties in one process, over memory: `three_parties NETWORK COMPILED_MODEL IMAGES` prints
 // the classes that party 1, the owner of the images, learns. Party 2 owns the model; party 0 helps
 // and learns neither.

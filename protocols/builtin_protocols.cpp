@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # How a folder becomes a protocol: for Tercet itself, and by find_package(tercet) for other projects.
 
 # tercet_add_protocol(<name> SOURCES ... [TESTS ...])

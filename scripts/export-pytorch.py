@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Exports a PyTorch module for Tercet: its weights, and what every layer of it computes.
 
     scripts/export-pytorch.py mymodel.py:make_model --state-dict trained.pt --images images.npy \\

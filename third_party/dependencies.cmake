@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # How each dependency is found: an installed package first, else a pinned source.
 # Without network, point FETCHCONTENT_SOURCE_DIR_<NAME> at a local copy.
 include(FetchContent)

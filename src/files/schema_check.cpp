@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "files/schema_check.h"
 
 #include <fmt/ranges.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "import/import_command.h"
 
 namespace tercet::importer {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "import/model_parts.h"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "nn/float_network_state.h"
 
 #include <fmt/format.h>

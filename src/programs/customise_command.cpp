@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The command that rewrites an architecture: customise.
 
 #include <memory>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The commands that look at a network without running it securely: plan, plain, compile.
 
 #include <algorithm>

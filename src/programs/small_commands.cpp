@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The commands without a network: keygen, certificate, suites, draw-digits.
 
 #include <chrono>

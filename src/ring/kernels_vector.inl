@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The vector kernels, compiled once for each instruction set. The including source defines
 //   TERCET_ISA           the namespace of this implementation,
 //   TERCET_ISA_NAME      its name as a string,

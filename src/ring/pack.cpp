@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tercet/ring/pack.h"
 
 #include "tercet/base/error.h"

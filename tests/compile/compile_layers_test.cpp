@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every kind of layer that the compile step takes, against the float network.
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every suite computes the plain function, exactly and at the declared cost.
 #include <algorithm>
 #include <limits>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pinned keys: what a party receives in one activation layer is uniform over the key that it lacks.
 #include "conformance/pinned_layers.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pinned keys over whole queries: sharing of the model, input, layers of several suites, output.
 #include "conformance/pinned_queries.h"
 

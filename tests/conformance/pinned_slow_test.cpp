@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pinned keys, what takes longer: every choice of roles, every helper, and whether a mask that is
 // forgotten is seen, whichever it is.
 #include <gmock/gmock.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the parties see says nothing of the inputs, and no randomness is used twice. The example
 // suite insecure_open and cbnn's opened value must be caught: a check that cannot fail is none.
 #include <algorithm>

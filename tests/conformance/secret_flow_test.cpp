@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // No branch and no address of any party depends on a share, a mask, a key or an opened value. The
 // test runs under Valgrind's memcheck: all that a party gets from another, in every phase, and its
 // shares of the input are marked as undefined, and memcheck reports what depends on such bits. So

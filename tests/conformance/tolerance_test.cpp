@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Networks with a suite that is not exact: how far their results may be off, and are.
 #include "tercet/infer/tolerance.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tercet/crypto/fixed_key_hash.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Gives damaged files of every kind to the real programs.
 
     tests/fuzz/mutate_files.py --bin build/release/bin [--count 400] [--seed 1] [--kind NAME ...]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tercet/infer/auto_plan.h"
 
 #include <gmock/gmock.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Networks of every kind of layer, compiled from random weights, computed securely.
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whatever compiles runs securely in the default suite and gives the plain integers; whatever does
 // not is refused by name. All sequences of layers up to a length.
 

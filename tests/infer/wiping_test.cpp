@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What is freed has been wiped: an allocator that looks at every large block that comes back while
 // three parties share a model, prepare queries, write them down, read them and run them.
 

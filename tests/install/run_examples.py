@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the examples as an outside project has built them: both must print the classes of the plain network.
 
     run_examples.py EXAMPLES_DIR TERCET NETS_DIR

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What one party says in the setup against what the others were given: a peer that lies, and model
 // files that say more than they may.
 

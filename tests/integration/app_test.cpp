@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the programs are made of, without processes.
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Three organisations, each with a directory and a key of its own: what docs/certificates.md tells
 // them to type works, and what it says is refused is refused.
 

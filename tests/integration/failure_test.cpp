@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `tercet run` with wrong input, and with parties that die: each ends in time, says why, and leaves
 // nothing behind.
 

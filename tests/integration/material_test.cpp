@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Offline apart from online: material made while queries run, or in files; helpers that go.
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What programs make of the process they are given: output that is full, closed or never read,
 // signals that are ignored, limits.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs in which the dealer's role rotates over the images of a batch.
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Runs that succeed: every transport, suite, helper and shape of batches; the report against the
 // plan.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every architecture in nets/ runs securely, with random weights, and gives what the plain network
 // gives.
 #include <gmock/gmock.h>

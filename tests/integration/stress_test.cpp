@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Each party in turn is killed, stopped, made to stall or to lie at fifty points of a run, from the
 // first message of the setup to the last notice: the others end in time and say which party it was.
 

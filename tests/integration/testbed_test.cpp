@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Three tercet-party processes with testbed files, right and wrong.
 
 #include <arpa/inet.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tercet/nn/integer_network.h"
 #include "tercet/compile/compiled_file.h"
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """scripts/plot draws what the programs write. Exit status 77 (skipped) where no Python here has matplotlib."""
 import csv
 import json

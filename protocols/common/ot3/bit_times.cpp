@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "common/ot3/bit_times.h"
 
 namespace tercet::protocols::ot3 {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "common/ot3/ot3.h"
 
 #include "tercet/mpc/registry.h"

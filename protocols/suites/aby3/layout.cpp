@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "suites/aby3/layout.h"
 
 #include "common/ot3/bit_times.h"

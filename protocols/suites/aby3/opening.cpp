@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "suites/aby3/opening.h"
 
 #include <utility>

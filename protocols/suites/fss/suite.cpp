@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "suites/fss/comparison.h"
 #include "tercet/mpc/registry.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tercet/mpc/registry.h"
 
 namespace tercet::protocols::local_truncation {
