@@ -24,7 +24,7 @@ using nlohmann::json;
 
 static_assert(kMaxLayerBits == kMaxWidth);
 
-constexpr std::int64_t kMaxLayers = 1000;
+constexpr std::int64_t kMaxLayers = 4096;  // as many as the schema of networks allows
 constexpr std::size_t kMaxTextLength = 256;
 /// What the logits' weights may have beside their sign: twice the 8 bits of precision that bfloat16
 /// has, in which networks are trained and served.

@@ -14,6 +14,9 @@
 namespace tercet::compile {
 namespace {
 
+/// The largest max-pool that the default suite has, over which a class's comparisons are joined.
+constexpr std::size_t kMaxWindow = 8;
+
 /// Which two logits each output subtracts: of class k, the others in order, then the last of them
 /// again until there are window^2.
 struct Pair {
@@ -73,6 +76,11 @@ void CompareClasses(nn::PublicNetwork& network) {
         layer.name, mpc::ShapeText(layer.linear.Out()), layer.linear.groups));
   }
   const std::size_t window = Window(classes);
+  if (window > kMaxWindow)
+    throw UnsupportedError(fmt::format(
+        "layer {}: found {} classes; \"class\" as output, which compares them all with each other, "
+        "supports up to {}",
+        layer.name, classes, kMaxWindow * kMaxWindow + 1));
   layer.linear.out_channels = classes * window * window;
   layer.linear.bias_per_element = false;
   if (layer.shortcut) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -257,6 +258,7 @@ class Compiler {
                       images_.count));
     }
     RunFloat();
+    CheckImages();
     WarnOfMissingClasses();
   }
 
@@ -265,6 +267,12 @@ class Compiler {
     for (std::size_t l = 0; l < blocks_.size(); ++l) block_of[blocks_[l].value_layer] = l;
     float_seen_.resize(blocks_.size());
     const auto observe = [&](std::size_t layer, const std::vector<float>& values) {
+      if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }))
+        throw ConfigError(
+            fmt::format("network {} layer {}", network_.Spec().name,
+                        network_.Spec().layers[layer].name),
+            "its output in float arithmetic overflows to infinity or is no number; use smaller "
+            "weights or another scale of the input");
       const auto block = block_of.find(layer);
       if (block == block_of.end()) return;
       // A max-pool before the activation leaves fewer than the block's linear map gives.
@@ -277,6 +285,18 @@ class Compiler {
     report_.float_accuracy = Percent(reference_->Predictions(), labels_);
     Report(fmt::format("float network: {:.2f} % of {} calibration images", report_.float_accuracy,
                        images_.count));
+  }
+
+  /// Images on which a layer gives always the same tell nothing of the width that it needs.
+  void CheckImages() {
+    if (options_.calibration == nullptr) return;
+    for (std::size_t l = 0; l < layers_.size(); ++l)
+      if (!float_seen_[l].Varies(layers_[l].activation) && complained_.insert(l).second)
+        Lose(" layer " + layers_[l].name,
+             fmt::format("its output is the same for all {} calibration images, so they tell "
+                         "nothing of its width",
+                         images_.count),
+             "give more and other images, or none");
   }
 
   /// Of what classes there is no example.
@@ -463,7 +483,7 @@ class Compiler {
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       const std::vector<std::size_t> lost = LostChannels(l);
       const std::size_t channels = layers_[l].linear.out_channels;
-      const bool little = quantised_[l].error > kMostError && !chosen_;
+      const bool little = quantised_[l].error > kMostError;
       if (lost.empty() && !little) continue;
       if (!complained_.insert(l).second) continue;
       Lose(" layer " + layers_[l].name,
@@ -520,6 +540,7 @@ class Compiler {
     Report(fmt::format("integer and float network on {} {} images: {}", images_.count, what,
                        AgreementText(found)));
     const double most = std::max(100 - options_.min_agreement, options_.max_loss);
+    CheckPredictions(Largest(logits, network_.Spec().Classes()), found, most);
     if (found.apart <= most) return;
     const std::size_t worst = static_cast<std::size_t>(
         std::max_element(quantised_.begin(), quantised_.end(),
@@ -539,6 +560,34 @@ class Compiler {
              ? "allow more bits (--max-bits)"
              : fmt::format("keep more of the float network (--max-noise, --max-loss{})",
                            AnyFixedPoint() ? ", --activation-bits" : ""));
+  }
+
+  /// What near ties, which the agreement leaves out, could hide: `most` percent may be lost.
+  void CheckPredictions(const std::vector<std::uint8_t>& predictions, const Agreement& found,
+                        double most) {
+    const auto constant = [](const std::vector<std::uint8_t>& classes) {
+      return std::adjacent_find(classes.begin(), classes.end(), std::not_equal_to<>()) ==
+             classes.end();
+    };
+    const char* remedy = "give other images, or keep more of the float network (--max-noise)";
+    if (constant(predictions) && !constant(reference_->Predictions()))
+      Lose("",
+           fmt::format("the integer network predicts class {} for all {} images, the float network "
+                       "does not",
+                       predictions.front(), images_.count),
+           remedy);
+    else if (const double lost = report_.float_accuracy - report_.integer_accuracy;
+             !labels_.empty() && lost > most)
+      Lose("",
+           fmt::format("the integer network is {:.2f} points less accurate than the float network "
+                       "on {} images, expected at most {:.1f}",
+                       lost, images_.count, most),
+           remedy);
+    else if (found.apart <= most && 100 - found.same > 2 * most + 1)
+      Warn(
+          fmt::format("{:.1f} % of the predictions differ from the float network's, nearly all of "
+                      "them on images whose largest logits are close",
+                      100 - found.same));
   }
 
   /// All layers but the last, those with most activations first: their widths cost most, so they
@@ -566,7 +615,6 @@ class Compiler {
 
   void ChooseWidths() {
     const Evaluator evaluator(layers_, network_.Spec().input, images_);
-    chosen_ = true;
     const Limits limits{reference_->Compare(evaluator.Logits(quantised_, evaluator.Input())),
                         options_.max_noise, options_.max_loss};
     Report(
@@ -618,7 +666,7 @@ class Compiler {
   bool Try(const Evaluator& evaluator, const Activations& before, std::size_t l, unsigned bits,
            const Limits& limits, double share) {
     auto trial = Trial(l, bits);
-    if (!trial || !LostChannels(*trial, l).empty()) return false;
+    if (!trial || !LostChannels(*trial, l).empty() || (*trial)[l].error > kMostError) return false;
     const Agreement found = reference_->Compare(evaluator.Logits(*trial, before));
     Progress(fmt::format("{}: with {} bits {}", layers_[l].name, bits, AgreementText(found)));
     if (!limits.Allow(found, share)) return false;
@@ -702,7 +750,6 @@ class Compiler {
   unsigned activation_bits_ = options_.activation_bits;
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;
-  bool chosen_ = false;  // the images have had their say on the widths
   std::vector<Agreement> chosen_agreement_;
   std::vector<std::string> warnings_;
   std::set<std::size_t> complained_;  // layers that have their warning

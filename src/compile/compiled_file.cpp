@@ -85,7 +85,7 @@ std::vector<std::size_t> ShortcutShape(const nn::PublicLayer& layer) {
 void SaveCompiled(const nn::IntegerNetwork& network, const std::filesystem::path& file) {
   CheckSizes(network);
   files::TensorFile data;
-  data.metadata[kFormatKey] = kFormat;
+  data.metadata[kFormatKey] = std::string(kFormat);
   data.metadata[kNetworkKey] = AnnouncementToJson(AnnouncementOf(network.net));
   if (!network.warnings.empty())
     data.metadata[kWarningsKey] =

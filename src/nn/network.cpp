@@ -381,6 +381,11 @@ NetworkSpec ParseNetwork(const std::string& text, const std::string& name) {
     network.layers.push_back(ReadLayer(value));
     walk.Visit(network.layers.back());
   }
+  if (network.Classes() > kMaxClasses)
+    throw ConfigError(name + " /layers",
+                      fmt::format("found a last layer that gives {} values, expected at most {}, "
+                                  "one for each class",
+                                  network.Classes(), kMaxClasses));
   return network;
 }
 

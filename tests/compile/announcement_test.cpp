@@ -128,9 +128,9 @@ TEST(AnnouncementTest, FormIsStrict) {
   ExpectConfigError([] { AnnouncementFromJson("[1", "model"); }, "model", "no valid JSON");
   ExpectConfigError([] { AnnouncementFromJson("[1]", "model"); }, "model", "an object");
   Announcement many = Good(SpecOf(kConv + kRelu + kLast));
-  many.layers.resize(1001, {.value_bits = 2});
+  many.layers.resize(4097, {.value_bits = 2});
   ExpectConfigError([&] { AnnouncementFromJson(AnnouncementToJson(many), "model"); },
-                    "model /layers", "1001 elements");
+                    "model /layers", "4097 elements");
 }
 
 TEST(AnnouncementTest, OnlyWidthsAreTaken) {

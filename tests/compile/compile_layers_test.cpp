@@ -9,6 +9,7 @@
 #include "compile/bounds.h"
 #include "compile/float_weights.h"
 #include "tercet/compile/announcement.h"
+#include "tercet/compile/architecture.h"
 #include "tercet/compile/compile.h"
 #include "tercet/nn/integer_network.h"
 #include "tercet/nn/run_plain.h"
@@ -523,6 +524,50 @@ TEST(CompileLayersTest, BoundsThatDoNotFitNameTheLayer) {
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), HasSubstr("network N layer l"));
     EXPECT_THAT(error.what(), HasSubstr("measure the widths"));
+  }
+}
+
+// Comparisons with what is no number are false, so that nothing else would notice it.
+TEST(CompileLayersTest, RefusesFloatNetworksThatOverflow) {
+  const nn::NetworkSpec spec = Spec(kInput, kConv + kRelu + kLast);
+  Weights weights(1);
+  weights.FillReal(spec);
+  for (auto& [name, tensor] : weights.File().tensors)
+    tensor = files::TensorData::FromFloats(tensor.shape, Floats(tensor.Count(), 1e30F));
+  const files::Images images = RandomImages({2, 8, 8}, 20, 6);
+  CompileOptions options;
+  options.calibration = &images;
+  options.accept_loss = true;
+  ExpectConfigError([&] { Compile(weights.Network(spec), Oracle(), options, nullptr); },
+                    "network N layer fc", "overflows");
+}
+
+// One image again and again, or black ones, say nothing of the width that other images need.
+TEST(CompileLayersTest, RefusesImagesThatAreAllAlike) {
+  const nn::NetworkSpec spec = Spec(kInput, kConv + kRelu + kLast);
+  const nn::FloatNetwork network = Weights(1).FillReal(spec).Network(spec);
+  files::Images images{{2, 8, 8}, 20, {}};
+  images.pixels.assign(20 * 128, 0);
+  CompileOptions options;
+  options.calibration = &images;
+  ExpectConfigError([&] { Compile(network, Oracle(), options, nullptr); }, "network N layer c1",
+                    "the same for all 20 calibration images");
+  options.accept_loss = true;
+  EXPECT_THAT(Compile(network, Oracle(), options, nullptr).warnings,
+              Contains(HasSubstr("the same for all 20 calibration images")));
+}
+
+TEST(CompileLayersTest, ComparesOnlyAsManyClassesAsTheDefaultSuiteCan) {
+  const auto spec = [](int classes) {
+    return Spec(kInput,
+                fmt::format(R"({{"name": "fc", "type": "linear", "out_features": {}}})", classes));
+  };
+  EXPECT_EQ(Architecture(spec(65), true).layers.back().compared_classes, 65u);
+  try {
+    Architecture(spec(66), true);
+    ADD_FAILURE() << "no error";
+  } catch (const UnsupportedError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("layer fc: found 66 classes"));
   }
 }
 

@@ -618,7 +618,8 @@ TEST_F(FloatNetworkTest, ConvolutionsAgreeWithTheOracle) {
       R"("out_channels": 4, "kernel": 3)",
       R"("out_channels": 6, "kernel": 2, "stride": 2, "padding": 1, "groups": 2)",
       R"("out_channels": 12, "kernel": 4, "stride": 3, "padding": 3, "groups": 4)",
-      R"("out_channels": 9, "kernel": 7, "padding": 6)",
+      R"("out_channels": 4, "kernel": 3, "padding": 2)",
+      R"("out_channels": 9, "kernel": 7, "stride": 3, "padding": 6)",
       R"("out_channels": 20, "kernel": 1, "stride": 2)"};
   for (const std::string& text : shapes) {
     const nn::NetworkSpec spec = Spec(R"("shape": [4, 7, 5], "scale": 1)",

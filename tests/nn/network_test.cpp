@@ -21,6 +21,15 @@ NetworkSpec ParseLayers(const std::string& layers, const std::string& input = kI
 
 constexpr char kConv[] = R"({"name": "conv1", "type": "conv2d", "out_channels": 4, "kernel": 3})";
 
+TEST(Network, HasAsManyClassesAsAByteTells) {
+  const auto classes = [](int count) {
+    return ParseLayers(
+        fmt::format(R"({{"name": "fc", "type": "linear", "out_features": {}}})", count));
+  };
+  EXPECT_EQ(classes(256).Classes(), 256u);
+  ExpectConfigError([&] { classes(257); }, "a.json /layers", "expected at most 256");
+}
+
 TEST(Network, ReadsEveryLayerType) {
   const NetworkSpec network = ParseNetwork(R"({
     "$schema": "network.schema.json",

@@ -29,6 +29,9 @@ enum class LayerType : std::uint8_t {
 };
 const char* LayerTypeName(LayerType type);  ///< as in the JSON: "conv2d", "linear", ...
 
+/// Classes are told by numbers of one byte.
+inline constexpr std::size_t kMaxClasses = 256;
+
 /// The suite that leaves the choice to the model's owner, in a network's JSON or as --suite.
 inline constexpr const char* kAutoSuite = "auto";
 
