@@ -448,7 +448,8 @@ TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
                        .Wait();
   EXPECT_EQ(run.status, 0) << run.err;
   const json report = json::parse(std::ifstream(world_.File("out.json")));
-  for (const auto& value : report.at("logits")) EXPECT_THAT(value.get<int>(), testing::AnyOf(0, 1));
+  for (const auto& logits : report.at("logits"))
+    EXPECT_THAT(logits.get<std::vector<int>>(), testing::Each(testing::AnyOf(0, 1)));
 
   json only_class = json::parse(std::ifstream(network));
   only_class["output"] = "class";

@@ -474,7 +474,10 @@ TEST_F(PinnedTest, TheServersKeyIsChecked) {
   const auto results = ConnectAll(options);
   EXPECT_THAT(ErrorOf(results[1]), AllOf(HasSubstr("party 0 at 127.0.0.1"), HasSubstr(other.Text()),
                                          HasSubstr(own_[0].Text())));
-  EXPECT_THAT(ErrorOf(results[0]), HasSubstr("refused our certificate"));
+  EXPECT_THAT(ErrorOf(results[0]),
+              AnyOf(HasSubstr("refused our certificate"),
+                    // where the alert is lost with the connection
+                    HasSubstr("closed the connection during the TLS handshake")));
 }
 
 TEST_F(PinnedTest, DatesCount) {
