@@ -16,36 +16,47 @@ using nlohmann::json;
 constexpr std::uint64_t kLargestInteger = std::numeric_limits<std::int64_t>::max();
 constexpr std::size_t kLongestPrinted = 100;
 
-/// Follows the parser through the document: knows where it is, finds keys that come twice (the
-/// parser itself would keep the last one) and enforces the limits.
-class DocumentGuard {
+/// Goes through the text before a document is made of it: knows where it is, finds keys that come
+/// twice (the parser itself would keep the last one) and enforces the limits. Every value costs the
+/// same, however many its object has.
+class DocumentGuard final : public nlohmann::json_sax<json> {
  public:
   DocumentGuard(const std::string& place, const JsonLimits& limits)
       : place_(place), limits_(limits) {}
 
-  bool operator()(json::parse_event_t event, const json& parsed) {
-    switch (event) {
-      case json::parse_event_t::key:
-        EnterKey(parsed.get_ref<const std::string&>());
-        break;
-      case json::parse_event_t::object_start:
-      case json::parse_event_t::array_start:
-        BeginValue();
-        if (levels_.size() == limits_.depth)
-          Refuse(Pointer(levels_.size()),
-                 fmt::format("nested more than {} levels deep", limits_.depth));
-        levels_.push_back({event == json::parse_event_t::array_start, 0, {}, {}});
-        break;
-      case json::parse_event_t::object_end:
-      case json::parse_event_t::array_end:
-        levels_.pop_back();
-        break;
-      case json::parse_event_t::value:
-        BeginValue();
-        CheckValue(parsed);
-        break;
-    }
+  bool null() override { return BeginValue(); }
+  bool boolean(bool /*value*/) override { return BeginValue(); }
+  bool number_integer(number_integer_t /*value*/) override { return BeginValue(); }
+  bool number_float(number_float_t /*value*/, const string_t& /*text*/) override {
+    return BeginValue();
+  }
+  bool binary(binary_t& /*value*/) override { return BeginValue(); }
+  bool number_unsigned(number_unsigned_t value) override {
+    BeginValue();
+    if (value > kLargestInteger)
+      Refuse(Pointer(levels_.size()),
+             fmt::format("found {}, expected at most {}", value, kLargestInteger));
     return true;
+  }
+  bool string(string_t& value) override {
+    BeginValue();
+    if (value.size() > limits_.string_length)
+      Refuse(Pointer(levels_.size()), fmt::format("a string of {} bytes, expected at most {}",
+                                                  value.size(), limits_.string_length));
+    return true;
+  }
+  bool start_object(std::size_t /*elements*/) override { return Begin(false); }
+  bool start_array(std::size_t /*elements*/) override { return Begin(true); }
+  bool end_object() override { return End(); }
+  bool end_array() override { return End(); }
+  bool key(string_t& value) override {
+    EnterKey(value);
+    return true;
+  }
+  /// The parser that comes after says it.
+  bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
+                   const json::exception& /*error*/) override {
+    return false;
   }
 
  private:
@@ -80,24 +91,24 @@ class DocumentGuard {
     levels_.back().key = key;
   }
 
-  void BeginValue() {
+  bool BeginValue() {
     if (++values_ > limits_.values)
       Refuse("", fmt::format("holds more than {} values", limits_.values));
     if (!levels_.empty()) ++levels_.back().elements;
+    return true;
   }
 
-  void CheckValue(const json& value) const {
-    if (value.is_string()) {
-      const std::size_t length = value.get_ref<const std::string&>().size();
-      if (length > limits_.string_length) {
-        Refuse(Pointer(levels_.size()), fmt::format("a string of {} bytes, expected at most {}",
-                                                    length, limits_.string_length));
-      }
-    }
-    if (value.is_number_unsigned() && value.get<std::uint64_t>() > kLargestInteger) {
-      Refuse(Pointer(levels_.size()), fmt::format("found {}, expected at most {}",
-                                                  value.get<std::uint64_t>(), kLargestInteger));
-    }
+  bool Begin(bool is_array) {
+    BeginValue();
+    if (levels_.size() == limits_.depth)
+      Refuse(Pointer(levels_.size()),
+             fmt::format("nested more than {} levels deep", limits_.depth));
+    levels_.push_back({is_array, 0, {}, {}});
+    return true;
+  }
+  bool End() {
+    levels_.pop_back();
+    return true;
   }
 
   const std::string& place_;
@@ -157,9 +168,8 @@ json ReadJson(std::string_view text, const std::string& place, const JsonLimits&
     refuse(nul, "found a NUL byte, which JSON has nowhere");
   DocumentGuard guard(place, limits);
   try {
-    return json::parse(
-        text.begin(), text.end(),
-        [&guard](int, json::parse_event_t event, json& parsed) { return guard(event, parsed); });
+    json::sax_parse(text.begin(), text.end(), &guard);
+    return json::parse(text.begin(), text.end());
   } catch (const json::parse_error& error) {
     // The position counts bytes read, so it is one past the byte in question.
     refuse(std::min(error.byte > 0 ? error.byte - 1 : 0, text.size()), SyntaxProblem(error));

@@ -376,6 +376,11 @@ std::vector<std::int64_t> SecureNetwork::Run(Query query,
   const auto values = output_.Run(ctx, std::move(query.output), result);
   ctx.Leave();
   online_hops_ = ctx.Depth();
+  // Peers say how long the chains are that end in their messages.
+  if (const auto planned = plan_.Total().OnlineHops(); online_hops_ > planned)
+    throw ProtocolError(fmt::format(
+        "the messages of a query count {} hops, but its plan has {}: a peer counts otherwise",
+        online_hops_, planned));
   // Rows are classes; hand them out image after image. Of compared classes the winner has 0.
   const bool only_class = plan_.network.OnlyClass();
   std::vector<std::int64_t> logits(values.size());

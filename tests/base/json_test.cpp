@@ -37,6 +37,15 @@ TEST(Json, RefusesOtherRubbishAndWhatIsTooMuch) {
       "a /0/0/0/0/0/0/0/0/0/0/0/0/0/0/0/0", "nested more than 16 levels deep");
 }
 
+// What one key costs does not grow with the keys before it, else this would take an hour.
+TEST(Json, ReadsObjectsOfManyKeys) {
+  std::string text = "{";
+  for (int i = 0; i < 400'000; ++i) text += fmt::format("{}\"{}\":{}", i > 0 ? "," : "", i, i);
+  const auto document = ReadJson(text + "}", "a", JsonLimits::UpTo(text.size()));
+  EXPECT_EQ(document.size(), 400'000U);
+  EXPECT_EQ(document.at("399999"), 399'999);
+}
+
 TEST(Json, ReadsFiles) {
   const ScratchDirectory scratch;
   const auto file = scratch.Write("a.json", std::string("{\"a\": [1, 2]}"));
