@@ -70,8 +70,9 @@ OptionValues Suite::Options(const SuiteChoice& choice) const {
   OptionValues values;
   for (const auto& option : info_.options) values[option.name] = option.values.front();
   for (const auto& [name, value] : choice.options) {
-    const auto option = std::find_if(info_.options.begin(), info_.options.end(),
-                                     [&](const SuiteOption& known) { return known.name == name; });
+    const auto option =
+        std::find_if(info_.options.begin(), info_.options.end(),
+                     [&name = name](const SuiteOption& known) { return known.name == name; });
     const std::string place = "suite " + choice.Text();
     if (info_.options.empty())
       throw ConfigError(place, fmt::format("{} has no options", info_.name));

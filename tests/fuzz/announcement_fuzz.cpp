@@ -22,14 +22,14 @@ constexpr char kNetwork[] = R"({
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const tercet::nn::NetworkSpec spec = tercet::nn::ParseNetwork(kNetwork, "net");
   try {
-    auto announcement = tercet::nn::AnnouncementFromJson(
+    auto announcement = tercet::compile::AnnouncementFromJson(
         std::string(reinterpret_cast<const char*>(data), size), "fuzz");
-    const std::string text = tercet::nn::AnnouncementToJson(announcement);
-    if (!(tercet::nn::AnnouncementFromJson(text, "fuzz") == announcement)) std::abort();
+    const std::string text = tercet::compile::AnnouncementToJson(announcement);
+    if (!(tercet::compile::AnnouncementFromJson(text, "fuzz") == announcement)) std::abort();
     // Whoever fuzzes does not find a digest.
     announcement.network = spec.name;
     announcement.spec_digest = spec.Digest();
-    const auto network = tercet::nn::NetworkOf(spec, announcement, "fuzz");
+    const auto network = tercet::compile::NetworkOf(spec, announcement, "fuzz");
     if (network.layers.size() != 2 || network.layers[0].shift >= network.layers[0].value_bits ||
         network.layers[1].value_bits > 34)
       std::abort();

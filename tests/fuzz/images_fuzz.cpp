@@ -20,13 +20,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       const tercet::mpc::Shape3 expected = name == std::string_view("fuzz.u8")
                                                ? tercet::mpc::Shape3{1, 2, 3}
                                                : tercet::mpc::Shape3{};
-      const tercet::nn::Images images = tercet::nn::ParseImages(bytes, name, limit, expected);
+      const tercet::files::Images images = tercet::files::ParseImages(bytes, name, limit, expected);
       if (images.count == 0 || images.pixels.size() != images.count * images.shape.Size())
         std::abort();
     } catch (const tercet::ConfigError&) {
     }
     try {
-      const std::vector<std::uint8_t> labels = tercet::nn::ParseLabels(bytes, name, limit, 10);
+      const std::vector<std::uint8_t> labels = tercet::files::ParseLabels(bytes, name, limit, 10);
       if (labels.empty()) std::abort();
       for (const std::uint8_t label : labels)
         if (label >= 10) std::abort();

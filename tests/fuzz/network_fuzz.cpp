@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (network.Digest().size() != 64) std::abort();
     // The shapes of its integer layers follow one another, without a weight to hold.
     const bool only_class = network.output == "class";
-    const auto layers = tercet::nn::Architecture(network, only_class).layers;
+    const auto layers = tercet::compile::Architecture(network, only_class).layers;
     if (layers.back().Out().Size() != network.Classes()) std::abort();
   } catch (const tercet::ConfigError&) {
   } catch (const tercet::UnsupportedError&) {

@@ -10,11 +10,12 @@
 /// Any bytes give tensors that survive being written and read again, or a ConfigError.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {
-    const tercet::nn::TensorFile file =
-        tercet::nn::ParseTensors(std::vector<std::uint8_t>(data, data + size), "fuzz");
+    const tercet::files::TensorFile file =
+        tercet::files::ParseTensors(std::vector<std::uint8_t>(data, data + size), "fuzz");
     for (const auto& [name, tensor] : file.tensors)
       if (tensor.AsDoubles().size() != tensor.Count()) std::abort();
-    if (tercet::nn::ParseTensors(tercet::nn::SerializeTensors(file), "again") != file) std::abort();
+    if (tercet::files::ParseTensors(tercet::files::SerializeTensors(file), "again") != file)
+      std::abort();
   } catch (const tercet::ConfigError&) {
   }
   return 0;
