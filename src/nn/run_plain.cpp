@@ -115,9 +115,9 @@ std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Ora
 
 std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>& logits,
                                       std::size_t classes) {
-  TERCET_CHECK(classes > 0 && classes <= 256 && logits.size() % classes == 0,
-               "{} logits of {} classes; expected up to 256 classes and all of each image",
-               logits.size(), classes);
+  TERCET_CHECK(classes > 0 && classes <= kMaxClasses && logits.size() % classes == 0,
+               "{} logits of {} classes; expected up to {} classes and all of each image",
+               logits.size(), classes, kMaxClasses);
   std::vector<std::uint8_t> predictions(logits.size() / classes);
   for (std::size_t i = 0; i < predictions.size(); ++i) {
     const auto first = logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
