@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 #include <string>
 
 #include "base/scratch.h"
@@ -555,6 +556,38 @@ TEST(CompileLayersTest, RefusesImagesThatAreAllAlike) {
   options.accept_loss = true;
   EXPECT_THAT(Compile(network, Oracle(), options, nullptr).warnings,
               Contains(HasSubstr("the same for all 20 calibration images")));
+}
+
+// Most images are told by one bright pixel, so the margins of the others count as near ties: no
+// agreement shows that they are lost.
+TEST(CompileLayersTest, RefusesLossesAmongNearTies) {
+  constexpr std::size_t kImages = 1000;
+  const nn::NetworkSpec spec =
+      Spec(R"("shape": [1, 4, 4], "scale": 255, "bits": 8)",
+           R"({"name": "fc", "type": "linear", "out_features": 2, "bias": false})");
+  std::mt19937_64 rng(3);
+  std::normal_distribution<float> normal;
+  Floats rows(32);
+  for (float& w : rows) w = normal(rng);
+  for (std::size_t k = 0; k < 2; ++k) {  // the other pixels are balanced
+    float sum = 0;
+    for (std::size_t i = 1; i < 16; ++i) sum += rows[k * 16 + i];
+    for (std::size_t i = 1; i < 16; ++i) rows[k * 16 + i] -= sum / 15;
+    rows[k * 16] = k == 0 ? 200.0F : -200.0F;
+  }
+  Weights weights(1);
+  weights.Put("fc.weight", {2, 16}, rows);
+  files::Images images = RandomImages({1, 4, 4}, kImages, 5);
+  for (std::size_t i = 0; i < kImages; ++i) images.pixels[i * 16] = i % 5 < 3 ? 255 : 0;
+  const nn::FloatNetwork network = weights.Network(spec);
+  const std::vector<float> logits = network.Run(images, 0, kImages);
+  std::vector<std::uint8_t> labels(kImages);
+  for (std::size_t i = 0; i < kImages; ++i) labels[i] = logits[2 * i] >= logits[2 * i + 1] ? 0 : 1;
+  CompileOptions options;
+  options.calibration = &images;
+  options.labels = &labels;
+  ExpectConfigError([&] { Compile(network, Oracle(), options, nullptr); }, "network N",
+                    "predicts class 0 for all 1000 images");
 }
 
 TEST(CompileLayersTest, ComparesOnlyAsManyClassesAsTheDefaultSuiteCan) {
