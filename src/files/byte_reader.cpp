@@ -46,17 +46,14 @@ class ByteReader::Unpacker {
       const Step step = Unpack(rest.first(std::min<std::size_t>(rest.size(), 1 << 30)),
                                std::span(chunk).first(room));
       position_ += step.taken;
+      given_ += step.given;
+      if (given_ > reader_.max_unpacked_bytes_) reader_.FailTooMuchPacked();
       result.insert(result.end(), chunk.begin(),
                     chunk.begin() + static_cast<std::ptrdiff_t>(step.given));
       // Several may follow each other: such files can be put together with cat.
       ended_ = step.ended && !Continue(std::span(reader_.bytes_).subspan(position_));
       if (ended_ && position_ < reader_.bytes_.size())
         reader_.Fail(fmt::format("goes on after the end of its {} data", format_));
-      given_ += step.given;
-      if (given_ > reader_.max_unpacked_bytes_) {
-        reader_.Fail(fmt::format("its {} data unpack to more than {} bytes; unpack the file first",
-                                 format_, reader_.max_unpacked_bytes_));
-      }
       if (!ended_ && step.taken == 0 && step.given == 0)
         reader_.Fail(fmt::format("truncated: the {} data end in the middle", format_));
     }
@@ -162,6 +159,13 @@ ByteReader::~ByteReader() = default;
 
 void ByteReader::Fail(const std::string& problem) const { throw ConfigError(name_, problem); }
 
+void ByteReader::FailTooMuchPacked() const {
+  Fail(
+      fmt::format("unpacks to more than {} bytes, expected at most so many of a packed file; "
+                  "unpack it first",
+                  max_unpacked_bytes_));
+}
+
 std::vector<std::uint8_t> ByteReader::Read(std::uint64_t count) {
   if (unpacker_) return unpacker_->Read(count);
   const std::size_t size = std::min<std::uint64_t>(count, bytes_.size() - position_);
@@ -188,6 +192,7 @@ std::vector<std::uint8_t> ByteReader::ReadItems(std::uint64_t count, std::uint64
     Fail(fmt::format("truncated: found {} bytes of {}, expected {} times {}",
                      bytes_.size() - position_, what, count, item_bytes));
   }
+  if (unpacker_ && take * item_bytes > max_unpacked_bytes_) FailTooMuchPacked();
   std::vector<std::uint8_t> items = ReadAll(take * item_bytes, what);
   if (!unpacker_) position_ += (count - take) * item_bytes;
   if ((!unpacker_ || take == count) && !Read(1).empty())

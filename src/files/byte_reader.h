@@ -13,8 +13,10 @@ namespace tercet::files {
 /// Most bytes that one file's data may take at once.
 inline constexpr std::uint64_t kMaxDataBytes = std::uint64_t{1} << 32;
 
-/// Most bytes that are unpacked of one file, which does not show its size before.
-inline constexpr std::uint64_t kMaxUnpackedBytes = std::uint64_t{1} << 30;
+/// Most bytes that are unpacked of one file: a few kilobytes may unpack to anything, and a packed
+/// file does not show its size before. All of CIFAR-10 is 181 MB, its labels 60 kB.
+inline constexpr std::uint64_t kMaxUnpackedImageBytes = std::uint64_t{256} << 20;
+inline constexpr std::uint64_t kMaxUnpackedLabelBytes = std::uint64_t{16} << 20;
 
 /// Hands out the bytes of a file front to back, unpacking gzip or xz (recognised by content) on the
 /// way and never more than asked for. Packed data may come in several pieces (gzip's members, xz's
@@ -23,7 +25,7 @@ inline constexpr std::uint64_t kMaxUnpackedBytes = std::uint64_t{1} << 30;
 class ByteReader {
  public:
   ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name,
-             std::uint64_t max_unpacked_bytes = kMaxUnpackedBytes);
+             std::uint64_t max_unpacked_bytes);
   ByteReader(const ByteReader&) = delete;
   ByteReader& operator=(const ByteReader&) = delete;
   ~ByteReader();
@@ -40,7 +42,8 @@ class ByteReader {
   /// Like Read, but all of it; `what` names the bytes in the message.
   std::vector<std::uint8_t> ReadAll(std::uint64_t count, const std::string& what);
   /// The bytes of the first `take` of `count` items of `item_bytes` each, with which the file must
-  /// end. Packed items beyond `take` are not unpacked, so what follows them is not seen.
+  /// end. Packed items beyond `take` are not unpacked, so what follows them is not seen; none is
+  /// where they are more than may be unpacked.
   std::vector<std::uint8_t> ReadItems(std::uint64_t count, std::uint64_t take,
                                       std::uint64_t item_bytes, const std::string& what);
   /// The bytes of items of `item_bytes` each up to the end of the file, at most `limit` of them
@@ -49,6 +52,8 @@ class ByteReader {
                                            const std::string& what);
 
  private:
+  [[noreturn]] void FailTooMuchPacked() const;
+
   class Unpacker;
   class GzipUnpacker;
   class XzUnpacker;

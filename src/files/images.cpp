@@ -364,7 +364,7 @@ Part ReadLabelledCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3&
 /// One file's images.
 Part ReadImages(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
                 const mpc::Shape3& expected) {
-  ByteReader reader(bytes, name);
+  ByteReader reader(bytes, name, kMaxUnpackedImageBytes);
   std::uint64_t count = 0;
   std::array<std::uint64_t, 3> sizes{};  // channels, height, width
   switch (ReadFormat(reader, bytes, name, kImagesMagic, "image")) {
@@ -431,7 +431,9 @@ Part ReadImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
 Part ReadLabels(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
                 std::size_t classes) {
   TERCET_CHECK(classes > 0, "labels need at least one class");
-  ByteReader reader(bytes, name);
+  ByteReader reader(
+      bytes, name,
+      FormatByName(name) == Format::kCifar ? kMaxUnpackedImageBytes : kMaxUnpackedLabelBytes);
   std::uint64_t count = 0;
   std::size_t label_bytes = 1;
   switch (ReadFormat(reader, bytes, name, kLabelsMagic, "label")) {
@@ -580,7 +582,7 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                      [&](const auto& bytes, const std::string& name, std::size_t rest) {
                        if (FormatByName(name) != Format::kCifar)
                          return ReadImages(bytes, name, rest, expected);
-                       ByteReader reader(bytes, name);
+                       ByteReader reader(bytes, name, kMaxUnpackedImageBytes);
                        return ReadLabelledCifar(reader, rest, expected, classes);
                      });
   }
@@ -591,12 +593,15 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
   }
   label_files.subset = image_files.subset;
   Part result = LoadImagesOf(image_files, limit, expected);
-  Part found = LoadLabelsOf(label_files, limit, classes);
+  // One more than there may be shows that there are too many; a subset is drawn from all of them.
+  const bool open_end = limit == 0 && !label_files.subset;
+  Part found = LoadLabelsOf(label_files, open_end ? result.images.count + 1 : limit, classes);
   const auto check = [&](std::uint64_t label_count, std::uint64_t image_count) {
     if (label_count == image_count) return;
     throw ConfigError(JoinNames(label_files),
-                      fmt::format("{} labels found, {} expected, one for each image of {}",
-                                  label_count, image_count, JoinNames(image_files)));
+                      fmt::format("{}{} labels found, {} expected, one for each image of {}",
+                                  open_end && !found.total ? "at least " : "", label_count,
+                                  image_count, JoinNames(image_files)));
   };
   // A limit must not hide that these are the labels of something else.
   if (found.total && result.total) check(*found.total, *result.total);

@@ -307,8 +307,46 @@ TEST(Images, UnpacksNoMoreThanALimit) {
     EXPECT_EQ(ByteReader(packed, name, 200'000).Read(200'001).size(), 200'000U);
     ByteReader reader(packed, name, 199'999);
     EXPECT_EQ(reader.Read(1000).size(), 1000U);
-    ExpectConfigError([&] { reader.Read(199'000); }, "f", "data unpack to more than 199999 bytes");
+    ExpectConfigError([&] { reader.Read(199'000); }, "f",
+                      "unpacks to more than 199999 bytes, expected at most so many");
   }
+}
+
+// Some kilobytes that unpack to 384 MiB of zeros, which could be anything that has no header.
+TEST(Images, OfABombNoMoreIsUnpackedThanItCouldBe) {
+  const ScratchDirectory scratch;
+  const Bytes8 megabytes = Bytes8(24 << 20);
+  for (const auto& [end, pack] : {std::pair(".gz", &Gzip), std::pair(".xz", &Xz)}) {
+    const Bytes8 part = pack(megabytes);
+    Bytes8 bomb;
+    for (int i = 0; i < 16; ++i) bomb.insert(bomb.end(), part.begin(), part.end());
+    const auto pixels = scratch.Write(std::string("bomb.u8") + end, bomb);
+    const auto cifar = scratch.Write(std::string("bomb.bin") + end, bomb);
+    const auto two = scratch.Write(std::string("two.u8") + end, pack({1, 2}));
+    const std::string many = "unpacks to more than 268435456 bytes", few = "more than 16777216";
+    ExpectConfigError([&] { LoadImages(pixels, 0, {1, 1, 1}); }, pixels.string(), many);
+    ExpectConfigError([&] { LoadImages(cifar, 0, {}); }, cifar.string(), many);
+    ExpectConfigError([&] { LoadLabels(pixels, 0, 10); }, pixels.string(), few);
+    ExpectConfigError([&] { LoadLabels(cifar, 0, 10); }, cifar.string(), many);
+    // Where the images are known, so is how many labels there are.
+    ExpectConfigError(
+        [&] {
+          LoadLabelledImages(two, pixels, 0, {1, 1, 1}, 10);
+        },
+        pixels.string(), "at least 3 labels found, 2 expected");
+    EXPECT_EQ(LoadImages(pixels, 2, {1, 1, 1}).pixels, Bytes8(2));
+  }
+  // A header that promises more than may be unpacked is refused at once: nothing follows it here.
+  ExpectConfigError(
+      [&] {
+        ParseImages(Gzip(Idx({kImagesMagic, 1 << 20, 28, 28}, {})), "f", 0, kAnyShape);
+      },
+      "f", "unpacks to more than 268435456 bytes");
+  ExpectConfigError(
+      [&] {
+        ParseLabels(Xz(Idx({kLabelsMagic, 1 << 30}, {})), "f", 0, 10);
+      },
+      "f", "unpacks to more than 16777216 bytes");
 }
 
 TEST(Images, RefusesBadXz) {

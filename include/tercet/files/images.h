@@ -52,7 +52,7 @@ DataFiles ParseDataFiles(const std::string& text);
 /// its first ones. ConfigError names the file and what was found and expected: missing, truncated,
 /// wrong magic, no image, shape other than `expected` (when it is not empty). At most 4 GiB of
 /// pixels are read at once; of a packed file no more is unpacked than its header and `limit` ask
-/// for, and no more than 1 GiB. Several gzip members or xz streams in one file are read one after
+/// for, and no more than 256 MiB. Several gzip members or xz streams in one file are read one after
 /// the other. Thread safe.
 Images LoadImages(const std::filesystem::path& file, std::size_t limit,
                   const mpc::Shape3& expected);
@@ -61,7 +61,8 @@ Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& na
                    std::size_t limit, const mpc::Shape3& expected);
 
 /// Labels: IDX (magic 0x00000801), .npy (one-dimensional uint8, int32 or int64), .bin (of
-/// CIFAR-10's records) or .u8 (a byte each), packed and put together like images. Each must be
+/// CIFAR-10's records) or .u8 (a byte each), packed and put together like images, but for at most
+/// 16 MiB once unpacked (of .bin 256 MiB). Each must be
 /// below `classes` (1 or more; InternalError else) and fit a byte. ConfigError as above. Thread
 /// safe.
 std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::size_t limit,
@@ -79,7 +80,7 @@ struct LabelledImages {
 /// Both at once. Without a `labels` argument the labels are those in the image files, or none where
 /// these hold none; one without a subset has that of the images. ConfigError as above, and when the
 /// subsets differ or there are not as many labels as images, also where `limit` leaves some of both
-/// unread. Thread safe.
+/// unread; no more labels are read than it takes to see that. Thread safe.
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
                                   const mpc::Shape3& expected, std::size_t classes);
