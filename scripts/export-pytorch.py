@@ -22,6 +22,7 @@ which brings numpy; the package safetensors is not needed.
 import argparse
 import importlib.util
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -153,6 +154,7 @@ def main():
     parser.add_argument("--out", required=True, help="what the three files' names begin with")
     arguments = parser.parse_args()
 
+    os.umask(0o077)  # weights and images are for their owner alone
     names = dict(pair.partition("=")[::2] for pair in arguments.rename)
     module = load_module(arguments.module)
     if arguments.state_dict:

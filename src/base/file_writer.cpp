@@ -8,10 +8,12 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <optional>
 #include <set>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -23,6 +25,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMaxLinks = 40;  // as Linux follows
+// How long a FIFO may lack a reader, and how often that is looked at.
+constexpr auto kReaderTime = std::chrono::seconds(3);
+constexpr auto kReaderLook = std::chrono::milliseconds(20);
 
 // Where an output goes once links are followed.
 struct Target {
@@ -244,12 +249,29 @@ bool Sync(int descriptor) {
   return ::fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS;
 }
 
+// Opens a device or FIFO without waiting for what may never come. Negative with errno set.
+int OpenStraight(const fs::path& file, const fs::path& path) {
+  const auto deadline = std::chrono::steady_clock::now() + kReaderTime;
+  for (;;) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    // What a reader takes slowly is waited for.
+    if (fd >= 0) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    std::error_code ignored;
+    if (fd >= 0 || errno != ENXIO || !fs::is_fifo(path, ignored)) return fd;
+    if (std::chrono::steady_clock::now() > deadline) {
+      throw Error(fmt::format(
+          "{}: cannot be written: it is a FIFO that nobody has opened for reading within {} s",
+          file.string(), kReaderTime.count()));
+    }
+    std::this_thread::sleep_for(kReaderLook);
+  }
+}
+
 void WriteStraight(const fs::path& file, const Target& target, std::string_view content) {
   if (target.descriptor == STDOUT_FILENO) std::fflush(stdout);  // what was printed stays in front
-  Descriptor descriptor(
-      target.kind == Target::Kind::kDescriptor
-          ? ::fcntl(target.descriptor, F_DUPFD_CLOEXEC, 3)
-          : ::open(target.path.c_str(), O_WRONLY | O_TRUNC | O_NOCTTY | O_CLOEXEC));
+  Descriptor descriptor(target.kind == Target::Kind::kDescriptor
+                            ? ::fcntl(target.descriptor, F_DUPFD_CLOEXEC, 3)
+                            : OpenStraight(file, target.path));
   if (descriptor.Number() < 0) Refuse(file, WriteProblem(errno));
   if (!WriteAll(descriptor.Number(), content) || !Sync(descriptor.Number()) || !descriptor.Close())
     FailToWrite(file, errno);
@@ -302,6 +324,27 @@ void CheckWritable(const fs::path& file, const std::string& place) {
   } catch (const ConfigError& e) {
     throw ConfigError(place, e.what());
   }
+}
+
+bool MakePrivateDirectory(const fs::path& directory) {
+  // "a/b/" has the parent "a/b".
+  const fs::path name = directory.has_filename() ? directory : directory.parent_path();
+  std::error_code error;
+  if (name.has_parent_path()) fs::create_directories(name.parent_path(), error);
+  if (::mkdir(name.c_str(), 0700) == 0) return true;
+  const int problem = errno;
+  struct stat status {};
+  if (::stat(name.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
+    throw ConfigError(directory.string(), "cannot be made a directory: " + WriteProblem(problem));
+  }
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    throw ConfigError(
+        directory.string(),
+        fmt::format("has mode {0:o}, so others than its owner may replace what is put "
+                    "into it; expected 700 (chmod 700 {1})",
+                    status.st_mode & 07777, directory.string()));
+  }
+  return false;
 }
 
 std::string WriteProblem(int error_number) {

@@ -5,11 +5,9 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <sodium.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <ctime>
 #include <system_error>
 #include <utility>
@@ -36,8 +34,6 @@ void Check(bool done, const char* what) {
   ERR_error_string_n(ERR_get_error(), reason.data(), reason.size());
   throw InternalError(fmt::format("OpenSSL could not {}: {}", what, reason.data()));
 }
-
-std::string SystemReason(int code) { return std::generic_category().message(code); }
 
 KeyHandle NewKey() {
   KeyHandle key(EVP_EC_gen("P-256"));
@@ -128,19 +124,13 @@ std::string_view Text(const BioHandle& pem) {
   return {text, static_cast<std::size_t>(size)};
 }
 
-/// Keys and certificates on the way to a directory, which is made with mode 0700 where it is
-/// missing and goes again if they are not written.
+/// Keys and certificates on the way to a directory, which is made where it is missing and goes
+/// again if they are not written.
 class FileSet {
  public:
   FileSet(fs::path directory, bool overwrite)
       : directory_(std::move(directory)), overwrite_(overwrite) {
-    std::error_code ec;
-    if (directory_.has_parent_path()) fs::create_directories(directory_.parent_path(), ec);
-    if (::mkdir(directory_.c_str(), 0700) == 0) {
-      made_directory_ = true;
-    } else if (errno != EEXIST || !fs::is_directory(directory_, ec)) {
-      throw ConfigError(directory_.string(), "cannot be made a directory: " + SystemReason(errno));
-    }
+    made_directory_ = MakePrivateDirectory(directory_);
   }
   FileSet(const FileSet&) = delete;
   FileSet& operator=(const FileSet&) = delete;
@@ -209,11 +199,6 @@ void MakeAll(const Validity& validity,
 
 void CheckParty(int party) {
   TERCET_CHECK(party >= 0 && party < 3, "party {} is not in 0..2", party);
-}
-
-fs::path Normal(const fs::path& directory) {
-  const fs::path normal = directory.lexically_normal();
-  return normal.has_filename() ? normal : normal.parent_path();
 }
 
 std::string PartyFile(int party) { return fmt::format("party{}", party); }
@@ -372,7 +357,7 @@ std::optional<std::string> ExpiryWarning(const Certificate& certificate,
 }
 
 void MakeCertificatesValid(const fs::path& directory, const Validity& validity, bool overwrite) {
-  FileSet files(Normal(directory), overwrite);
+  FileSet files(directory, overwrite);
   for (const auto& name : {std::string("ca"), PartyFile(0), PartyFile(1), PartyFile(2)})
     files.ExpectPair(name, "--force replaces it");
 
@@ -399,7 +384,7 @@ void MakeCertificates(
 Certificate MakePartyCertificateValid(const fs::path& directory, int party,
                                       const Validity& validity, bool overwrite) {
   CheckParty(party);
-  FileSet files(Normal(directory), overwrite);
+  FileSet files(directory, overwrite);
   files.ExpectPair(
       PartyFile(party),
       "--force replaces it, and then the others must pin the new key; --renew keeps the key");
@@ -417,9 +402,8 @@ Certificate MakePartyCertificate(const fs::path& directory, int party, int days,
 Certificate RenewPartyCertificate(const fs::path& directory, int party, int days) {
   CheckParty(party);
   const Validity validity = FromToday(days);
-  const fs::path target = Normal(directory);
-  const fs::path file = target / (PartyFile(party) + ".pem"),
-                 key_file = target / (PartyFile(party) + "-key.pem");
+  const fs::path file = directory / (PartyFile(party) + ".pem"),
+                 key_file = directory / (PartyFile(party) + "-key.pem");
   const CertificateHandle old = LoadCertificate(file);
   const Certificate described = Describe(old.get());
   if (described.party != party)
@@ -431,7 +415,7 @@ Certificate RenewPartyCertificate(const fs::path& directory, int party, int days
   const KeyHandle key = LoadKey(key_file);
   if (X509_check_private_key(old.get(), key.get()) != 1)
     throw ConfigError(key_file.string(), "is not the key of " + file.string());
-  FileSet files(target, true);
+  FileSet files(directory, true);
   const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
   files.AddCertificate(PartyFile(party), leaf.get());
   files.Write();

@@ -492,7 +492,7 @@ std::vector<std::uint8_t> SerializeTensors(const TensorFile& data) {
 
 void SaveTensors(const TensorFile& data, const std::filesystem::path& file) {
   const std::vector<std::uint8_t> bytes = SerializeTensors(data);
-  WriteFile(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  WriteFile(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, FileRights::kOwner);
 }
 
 }  // namespace tercet::files

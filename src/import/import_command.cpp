@@ -43,9 +43,10 @@ int RunImport(Arguments arguments) {
 
   const ImportedNetwork network = ImportOnnx(arguments.model, arguments.options);
   const auto weights = files::SerializeTensors(network.weights);
-  const std::array outputs{
-      Output{arguments.weights, {reinterpret_cast<const char*>(weights.data()), weights.size()}},
-      Output{arguments.out, network.architecture}};
+  const std::array outputs{Output{arguments.weights,
+                                  {reinterpret_cast<const char*>(weights.data()), weights.size()},
+                                  FileRights::kOwner},
+                           Output{arguments.out, network.architecture}};
   WriteFiles(outputs);
   const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());
   programs::Print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",

@@ -16,6 +16,7 @@
 #include "files/disk.h"
 #include "files/schema_check.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_writer.h"
 #include "tercet/infer/material.h"
 
 namespace tercet::infer {
@@ -26,6 +27,8 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMaxBytes = std::size_t{64} << 10;
+constexpr const char* kKeptHere =
+    "records of material are kept there, or where XDG_STATE_HOME says";
 // A record is written over itself, so it is filled up with blanks: it does not get shorter, and a
 // disk writes a block of this size at once or not at all.
 constexpr std::size_t kBlock = 512;
@@ -82,15 +85,13 @@ MaterialRecord::~MaterialRecord() {
 }
 
 void MaterialRecord::Open() {
-  std::error_code error;
-  const fs::path directory = file_.parent_path();
-  if (fs::create_directories(directory, error))
-    fs::permissions(directory, fs::perms::owner_all, error);
+  try {
+    MakePrivateDirectory(file_.parent_path());
+  } catch (const ConfigError& e) {
+    throw ConfigError(e.what(), kKeptHere);
+  }
   fd_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd_ < 0)
-    Fail(fmt::format(
-        "cannot be opened: {}; records of material are kept there, or where XDG_STATE_HOME says",
-        std::strerror(errno)));
+  if (fd_ < 0) Fail(fmt::format("cannot be opened: {}: {}", std::strerror(errno), kKeptHere));
 }
 
 void MaterialRecord::Read() {

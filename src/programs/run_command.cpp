@@ -257,9 +257,7 @@ std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const
 int MakeMaterial(const RunArguments& arguments) {
   if (arguments.queries == 0) throw ConfigError("--queries", "must be given with --material-out");
   const RunInput input = LoadInput(arguments);
-  std::error_code error;
-  if (std::filesystem::create_directory(arguments.material_out, error))
-    std::filesystem::permissions(arguments.material_out, std::filesystem::perms::owner_all);
+  MakePrivateDirectory(arguments.material_out);
   const auto plan =
       infer::MakePlan(input.model.net, input.registry, input.suite, input.roles, arguments.batch);
   for (const auto& warning : input.model.warnings) PrintWarning(warning);

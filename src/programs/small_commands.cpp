@@ -2,6 +2,7 @@
 // The commands without a network: keygen, certificate, suites, draw-digits.
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,6 +19,8 @@
 
 namespace tercet::programs {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr std::size_t kDefaultDays = 365;
 constexpr std::size_t kGroupDigits = 4;
@@ -110,6 +113,16 @@ int Keygen(const KeygenArguments& arguments) {
   return kExitOk;
 }
 
+// Nobody else can write to it, or nothing would have been made.
+void WarnOfReaders(const fs::path& directory) {
+  const auto rights = fs::status(directory).permissions();
+  if ((rights & (fs::perms::group_all | fs::perms::others_all)) == fs::perms::none) return;
+  PrintWarning(
+      fmt::format("others may look into {0} and see which keys there are, though not read "
+                  "them; expected mode 700 (chmod 700 {0})",
+                  directory.string()));
+}
+
 int ShowCertificates(const std::vector<std::filesystem::path>& files) {
   for (const auto& file : files) {
     const auto certificate = crypto::ReadCertificate(file);
@@ -174,7 +187,13 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen) {
       "keys/party1-key.pem\n"
       "  tercet keygen --party 1 --renew keys              the same key for another year\n"
       "docs/certificates.md tells how three organisations exchange, renew and replace them.");
-  command->callback([a, &chosen] { chosen = [a] { return Keygen(*a); }; });
+  command->callback([a, &chosen] {
+    chosen = [a] {
+      const int status = Keygen(*a);
+      WarnOfReaders(a->directory);
+      return status;
+    };
+  });
 }
 
 void AddCertificateCommand(CLI::App& app, Chosen& chosen) {

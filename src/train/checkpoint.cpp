@@ -71,7 +71,7 @@ void SaveCheckpoint(const Checkpoint& checkpoint, const torch::optim::Optimizer&
 
   std::ostringstream text;
   archive.save_to(text);
-  WriteFile(file, text.view());
+  WriteFile(file, text.view(), FileRights::kOwner);
 }
 
 Checkpoint LoadCheckpoint(const std::filesystem::path& file, const std::string& settings,

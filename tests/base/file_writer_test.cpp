@@ -18,12 +18,14 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <fstream>
 #include <functional>
 #include <future>
 #include <iterator>
+#include <thread>
 
 #include "base/temp_directory.h"
 #include "tercet/base/error.h"
@@ -141,6 +143,51 @@ TEST_F(FileWriterTest, AFifoIsWrittenAndStays) {
   EXPECT_EQ(reader.get(), "through");
   EXPECT_TRUE(fs::is_fifo(In("fifo")));
   EXPECT_EQ(Entries(), 1);
+}
+
+TEST_F(FileWriterTest, AFifoThatNobodyReadsIsAnError) {
+  ASSERT_EQ(::mkfifo(In("fifo").c_str(), 0600), 0);
+  CheckWritable(In("fifo"), "--json");
+  EXPECT_THAT(
+      [&] { WriteFile(In("fifo"), "lost"); },
+      ThrowsMessage<Error>(HasSubstr("fifo: cannot be written: it is a FIFO that nobody has "
+                                     "opened for reading within")));
+  EXPECT_TRUE(fs::is_fifo(In("fifo")));
+}
+
+// More than a pipe holds, to a reader that comes late and takes its time.
+TEST_F(FileWriterTest, AFifosReaderIsWaitedFor) {
+  ASSERT_EQ(::mkfifo(In("fifo").c_str(), 0600), 0);
+  const std::string content(1 << 20, 'x');
+  auto writer = std::async(std::launch::async, [&] { WriteFile(In("fifo"), content); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  std::ifstream stream(In("fifo"), std::ios::binary);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(stream), {}), content);
+  writer.get();
+}
+
+TEST_F(FileWriterTest, ADirectoryForSecretsIsItsOwners) {
+  ::umask(0);
+  for (const char* name : {"a/b", "c/"}) {
+    EXPECT_TRUE(MakePrivateDirectory(In(name)));
+    EXPECT_FALSE(MakePrivateDirectory(In(name)));
+  }
+  EXPECT_EQ(Mode(In("a/b")), 0700U);
+  EXPECT_EQ(Mode(In("c")), 0700U);
+  ::chmod(In("c").c_str(), 0755);
+  EXPECT_FALSE(MakePrivateDirectory(In("c")));
+  for (const ::mode_t mode : {0777U, 01777U, 0770U, 0702U}) {
+    ::chmod(In("c").c_str(), mode);
+    EXPECT_THAT([&] { MakePrivateDirectory(In("c")); },
+                ThrowsMessage<ConfigError>(AllOf(HasSubstr(fmt::format("c: has mode {:o}", mode)),
+                                                 HasSubstr("chmod 700"))));
+  }
+  WriteFile(In("file"), "");
+  for (const char* name : {"file", "file/d"}) {
+    EXPECT_THAT([&] { MakePrivateDirectory(In(name)); },
+                ThrowsMessage<ConfigError>(HasSubstr("cannot be made a directory: ")));
+  }
 }
 
 TEST_F(FileWriterTest, ADeviceIsWrittenAndStays) {

@@ -128,6 +128,21 @@ TEST(CertificatesTest, RemovesWhatWasBegun) {
               ThrowsMessage<ConfigError>(HasSubstr("cannot be made a directory")));
 }
 
+// Whoever may write to the directory could put keys of their own there.
+TEST(CertificatesTest, MakesNoKeysWhereOthersMayWrite) {
+  const TempDirectory temp;
+  fs::permissions(temp.Path(), fs::perms::all);
+  const auto refused = ThrowsMessage<ConfigError>(
+      HasSubstr(temp.Path().string() + ": has mode 777, so others than its owner may replace"));
+  EXPECT_THAT([&] { MakeCertificates(temp.Path(), 30, false); }, refused);
+  EXPECT_THAT([&] { MakePartyCertificate(temp.Path(), 1, 30, false); }, refused);
+  EXPECT_TRUE(fs::is_empty(temp.Path()));
+  fs::permissions(temp.Path(), fs::perms::owner_all);
+  MakePartyCertificate(temp.Path(), 1, 30, false);
+  fs::permissions(temp.Path(), fs::perms::all);
+  EXPECT_THAT([&] { RenewPartyCertificate(temp.Path(), 1, 30); }, refused);
+}
+
 TEST(CertificatesTest, ChecksDays) {
   const TempDirectory temp;
   for (const int days : {0, -1, 3'651}) {

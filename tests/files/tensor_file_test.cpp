@@ -46,6 +46,9 @@ TEST(TensorFile, RoundTrip) {
   SaveTensors(TensorFile{}, path);
   SaveTensors(file, path);
   EXPECT_EQ(LoadTensors(path), file);
+  // Weights are a secret.
+  EXPECT_EQ(std::filesystem::status(path).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
   // Nothing is left beside it.
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(scratch.Path()), {}), 1);
 }

@@ -318,6 +318,19 @@ TEST_F(Organisations, DoNotStartWithACertificateThatIsNotTheirs) {
   expect("has the key that is pinned for party 2");
 }
 
+TEST_F(Organisations, KeepTheirKeysToThemselves) {
+  TypeAndWait(1, "mkdir -m 777 open");
+  const auto refused = Type(1, "tercet keygen --party 1 open").Wait();
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.err, HasSubstr("open: has mode 777, so others than its owner may replace"));
+  TypeAndWait(1, "chmod 755 open");
+  const auto warned = Type(1, "tercet keygen --party 1 open").Wait();
+  EXPECT_EQ(warned.status, 0);
+  EXPECT_THAT(warned.err, HasSubstr("tercet: WARNING: others may look into open"));
+  TypeAndWait(1, "chmod 700 open");
+  EXPECT_EQ(Type(1, "tercet keygen --party 1 --renew open").Wait().err, "");
+}
+
 TEST_F(Organisations, KeepTheirKeysUnlessTold) {
   Pin();
   const auto key = TypeAndWait(1, "cat keys/party1-key.pem");

@@ -65,8 +65,8 @@ std::optional<std::string> ExpiryWarning(const Certificate& certificate,
 /// party2-key.pem; keys are mode 0600. Keys are ECDSA P-256; the subject of party i is "CN=tercet
 /// party i", which the TLS links check, so that a swapped certificate is refused by name. Whoever
 /// runs this holds the keys of all three. Throws ConfigError when a file exists (unless
-/// `overwrite`), cannot be written, or days is not in 1..kMaxCertificateDays; what was begun is
-/// removed again.
+/// `overwrite`), cannot be written, others may write to the directory (they could put their own
+/// keys there), or days is not in 1..kMaxCertificateDays; what was begun is removed again.
 void MakeCertificates(const std::filesystem::path& directory, int days, bool overwrite);
 
 /// The same for keys that live as long as a process: nothing is written, `take` gets the texts,

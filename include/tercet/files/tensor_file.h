@@ -59,7 +59,8 @@ std::string ContentDigest(const TensorFile& data, const std::string& left_out);
 /// The bytes of the safetensors file, the same for equal contents. InternalError when a tensor's
 /// bytes do not fit its shape or it is named "__metadata__".
 std::vector<std::uint8_t> SerializeTensors(const TensorFile& data);
-/// Writes with WriteFile (tercet/base/file_writer.h): whole or not at all.
+/// Writes with WriteFile (tercet/base/file_writer.h): whole or not at all, and for its owner alone,
+/// since weights are a secret.
 void SaveTensors(const TensorFile& data, const std::filesystem::path& file);
 
 /// The tensor's name in messages: "FILE tensor NAME".
