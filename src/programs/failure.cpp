@@ -78,10 +78,11 @@ int GuardedMain(const char* program, const std::function<int()>& body) noexcept 
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
-  const auto print = [program](std::string text) {
+  NameProgram(program);
+  const auto print = [](std::string text) {
     std::replace(text.begin(), text.end(), '\n', ' ');
     FlushOutput();
-    PrintToStderr(fmt::format("{}: error: {}", program, text));
+    PrintError(text);
   };
   int status = kExitFailed;
   try {

@@ -37,7 +37,7 @@ bool MayBeConsequence(FailureKind kind);
 /// the text.
 [[noreturn]] void ThrowFailure(const Failure& failure, const std::string& who);
 
-/// Prepares the process (app/process.h) and runs `body`; an exception becomes one line
+/// Prepares the process (process.h) and runs `body`; an exception becomes one line
 /// "PROGRAM: error: TEXT" on stderr and its exit code. So does output that stdout did not take,
 /// except that a reader who left is no reason for words.
 int GuardedMain(const char* program, const std::function<int()>& body) noexcept;

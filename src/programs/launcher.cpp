@@ -273,7 +273,7 @@ int SignalWatch::Caught() const { return signal_caught; }
 void SignalWatch::ThrowIfCaught() const {
   if (Caught() == 0) return;
   const std::string reason = SignalText(Caught());
-  EndSoon(kEndTime, "tercet: error: " + reason);
+  EndSoon(kEndTime, reason);
   throw Error(reason);
 }
 

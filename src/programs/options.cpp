@@ -125,6 +125,4 @@ int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>
   return run();
 }
 
-void PrintWarning(const std::string& text) { PrintToStderr("tercet: WARNING: " + text); }
-
 }  // namespace tercet::programs

@@ -51,7 +51,4 @@ mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& regist
 /// stdout and give 0, a wrong command line throws ConfigError.
 int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>& run);
 
-/// "tercet: WARNING: TEXT" on stderr.
-void PrintWarning(const std::string& text);
-
 }  // namespace tercet::programs

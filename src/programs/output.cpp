@@ -17,6 +17,12 @@ namespace {
 constexpr std::size_t kNoWaitBytes = 512;
 
 std::atomic<int> first_error{0};
+std::atomic<const char*> program{"tercet"};
+
+void PrintToStderr(std::string_view kind, std::string_view text) {
+  const std::string line = Named(fmt::format("{}: {}\n", kind, text));
+  static_cast<void>(std::fwrite(line.data(), 1, line.size(), stderr));
+}
 
 void Remember(int error_number) {
   int none = 0;
@@ -43,10 +49,13 @@ int FinishOutput() noexcept {
   return first_error;
 }
 
-void PrintToStderr(std::string_view line) noexcept {
-  static_cast<void>(std::fwrite(line.data(), 1, line.size(), stderr));
-  static_cast<void>(std::fputc('\n', stderr));
-}
+void NameProgram(const char* name) noexcept { program = name; }
+
+std::string Named(std::string_view text) { return fmt::format("{}: {}", program.load(), text); }
+
+void PrintError(std::string_view text) { PrintToStderr("error", text); }
+
+void PrintWarning(std::string_view text) { PrintToStderr("WARNING", text); }
 
 void PrintProgress(std::string_view text) noexcept {
   while (!text.empty()) {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -23,8 +24,14 @@ void FlushOutput();
 /// first write to stdout that failed.
 int FinishOutput() noexcept;
 
-/// One line on stderr, whatever it takes: a warning, an error.
-void PrintToStderr(std::string_view line) noexcept;
+/// The program that prints: every line on stderr but those of progress begins with it. GuardedMain
+/// says it; `name` must stay.
+void NameProgram(const char* name) noexcept;
+/// "PROGRAM: TEXT".
+std::string Named(std::string_view text);
+/// A line "PROGRAM: error: TEXT" or "PROGRAM: WARNING: TEXT" on stderr, whatever it takes.
+void PrintError(std::string_view text);
+void PrintWarning(std::string_view text);
 /// Text on stderr that may as well be lost: how far something is. Never waits for its reader.
 void PrintProgress(std::string_view text) noexcept;
 

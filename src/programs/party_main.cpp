@@ -64,7 +64,7 @@ class Process {
   // nobody reads.
   void OnSignal(int number) {
     const std::string reason = SignalText(number);
-    if (!std::exchange(asked_, true)) EndSoon(kSignalGrace, kProgram + (": error: " + reason));
+    if (!std::exchange(asked_, true)) EndSoon(kSignalGrace, reason);
     const std::lock_guard lock(mutex_);
     if (done_) return;
     if (session_ != nullptr) {
@@ -79,7 +79,7 @@ class Process {
     if (launcher_ != nullptr) {
       launcher_->Send(failure);
     } else {
-      PrintToStderr(fmt::format("{}: error: {}", kProgram, failure.text));
+      PrintError(failure.text);
     }
   }
 
@@ -129,7 +129,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
     spdlog::set_level(spdlog::level::err);
   } else {
     spdlog::set_default_logger(spdlog::stderr_color_mt("party"));
-    spdlog::set_pattern(fmt::format("%T party {}: %v", id));
+    spdlog::set_pattern(Named(fmt::format("%T party {}: %v", id)));
   }
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   const mpc::Registry registry = BuiltinProtocols();
@@ -191,8 +191,7 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
         fmt::format("party {} does not receive the result (party {} does); leave it out", id,
                     testbed.roles.receiver));
   std::optional<nn::IntegerNetwork> model;
-  std::optional<files::Images> images;
-  std::vector<std::uint8_t> labels;
+  LabelledImages data;
   if (owns_model) {
     model = LoadModel(settings.spec, arguments.model, registry,
                       [](const std::string& line) { spdlog::info(line); });
@@ -202,12 +201,15 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
                 settings.batch);
     settings.model = &*model;
   }
-  if (owns_images) {
-    images = files::LoadImages(arguments.images, arguments.limit, settings.spec.input.shape);
-    settings.images = &*images;
+  const bool labelled = !arguments.labels.empty();
+  if (owns_images && labelled) {
+    data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, settings.spec);
+  } else if (owns_images) {
+    data.images = files::LoadImages(arguments.images, arguments.limit, settings.spec.input.shape);
+  } else if (labelled) {
+    data.labels = files::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
   }
-  if (!arguments.labels.empty())
-    labels = files::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
+  if (owns_images) settings.images = &data.images;
 
   settings.stall_timeout = testbed.stall_timeout;
   net::TcpOptions tcp = testbed.Tcp(id);
@@ -222,10 +224,11 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
 
   bool warned = false;
   settings.on_images = [&](std::size_t count) {
-    if (!arguments.labels.empty() && labels.size() != count)
-      throw ConfigError("--labels",
-                        fmt::format("{} labels found, {} expected, one for each image of party {}",
-                                    labels.size(), count, settings.roles.data_owner));
+    // Each party's own arguments are right by themselves, so this is no wrong usage of this one.
+    if (labelled && data.labels.size() != count)
+      throw ProtocolError(
+          fmt::format("--labels: {} labels found, {} expected, one for each image of party {}",
+                      data.labels.size(), count, settings.roles.data_owner));
   };
   settings.on_plan = [&](const infer::Plan& plan, std::size_t count) {
     if (quiet) return;
@@ -275,13 +278,13 @@ int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) 
   Print("{}", report::Describe(report, report::Utf8Locale()));
   if (receives && !makes_material) {
     const auto predictions = nn::Predictions(report.logits, report.classes);
-    if (labels.empty()) {
+    if (!labelled) {
       Print("\npredictions: {}\n", fmt::join(predictions, " "));
     } else {
-      const std::size_t correct = CountCorrect(predictions, labels);
+      const std::size_t correct = CountCorrect(predictions, data.labels);
       Print("\naccuracy: {:.2f} % ({} of {} images)\n",
-            100.0 * static_cast<double>(correct) / static_cast<double>(labels.size()), correct,
-            labels.size());
+            100.0 * static_cast<double>(correct) / static_cast<double>(data.labels.size()), correct,
+            data.labels.size());
     }
   }
   // Last, so that a disk that is full does not lose what has been computed.

@@ -45,9 +45,9 @@ std::string SignalText(int number) {
   return fmt::format("stopped by a signal ({})", ::strsignal(number));
 }
 
-void EndSoon(std::chrono::milliseconds grace, const std::string& line) {
-  const auto end = [line] {
-    PrintProgress(line + "\n");
+void EndSoon(std::chrono::milliseconds grace, const std::string& reason) {
+  const auto end = [line = Named("error: " + reason + "\n")] {
+    PrintProgress(line);
     ::_exit(kExitFailed);
   };
   try {

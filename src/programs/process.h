@@ -26,8 +26,8 @@ sigset_t StopSignals();
 /// "stopped by a signal (Interrupt)".
 std::string SignalText(int number);
 
-/// Ends the process with kExitFailed and one line on stderr after `grace`, unless it has ended by
-/// then: for a process that was asked to stop and may hang in output that nobody reads.
-void EndSoon(std::chrono::milliseconds grace, const std::string& line);
+/// Ends the process with kExitFailed and the error `reason` on stderr after `grace`, unless it has
+/// ended by then: for a process that was asked to stop and may hang in output that nobody reads.
+void EndSoon(std::chrono::milliseconds grace, const std::string& reason);
 
 }  // namespace tercet::programs

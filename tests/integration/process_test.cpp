@@ -147,6 +147,16 @@ TEST(Results, GoDownAPipeThatIsNamed) {
   EXPECT_LT(both.out.find("On link none"), both.out.find("network,suite,batch"));
 }
 
+TEST(Results, OfANamedPipeThatNobodyReadsArePrintedAllTheSame) {
+  const World world;
+  ASSERT_EQ(::mkfifo(world.File("fifo").c_str(), 0600), 0);
+  const auto result = world.Run("dense", {"--json", world.File("fifo")}).Wait();
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.out, HasSubstr("accuracy"));
+  EXPECT_THAT(result.err, HasSubstr("tercet: error: " + world.File("fifo") +
+                                    ": cannot be written: it is a FIFO that nobody has opened"));
+}
+
 // What was computed is not lost with the file that does not take it.
 TEST(Results, ArePrintedWhenTheirFileIsFull) {
   const World world;

@@ -62,6 +62,9 @@ TEST_F(Testbed, ThreePartiesAgreeAndReport) {
         HasSubstr("10 images in batches of 4; helper 0, data owner 1, model owner 2, receiver 1"));
     const json report = json::parse(std::ifstream(world_.File(fmt::format("p{}.json", p))));
     EXPECT_EQ(report.at("party"), p);
+    for (std::size_t begin = 0; begin < result.err.size(); begin = result.err.find('\n', begin) + 1)
+      EXPECT_EQ(result.err.find("tercet-party: ", begin), begin) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("tercet-party: WARNING: "));
     // Its own certificate and those of both others are valid for two days.
     EXPECT_EQ(report.at("warnings").size(), 3u);
     EXPECT_THAT(report.at("warnings").dump(),
@@ -74,7 +77,8 @@ TEST_F(Testbed, ThreePartiesAgreeAndReport) {
   }
 }
 
-// The receiver need not have the images; it compares as soon as their number is announced.
+// The receiver need not have the images; it compares as soon as their number is announced. What is
+// wrong then is between two parties, each of which was started rightly as far as it can tell.
 TEST_F(Testbed, RefusesLabelsOfAnotherCountBeforeTheFirstQuery) {
   config_["roles"] = {{"helper", 0}, {"data_owner", 1}, {"model_owner", 2}, {"receiver", 2}};
   world_.Write("few.idx", IdxLabels({0, 1, 2}));
@@ -82,11 +86,22 @@ TEST_F(Testbed, RefusesLabelsOfAnotherCountBeforeTheFirstQuery) {
       StartAll({"dense", "dense", "dense"}, {{{}, {}, {"--labels", world_.File("few.idx")}}});
   for (std::size_t p = 0; p < 3; ++p) {
     const auto result = parties[p].Wait();
-    EXPECT_EQ(result.status, p == 2 ? 2 : 1) << result.err;
+    EXPECT_EQ(result.status, 1) << result.err;
     EXPECT_THAT(result.err,
                 HasSubstr("--labels: 3 labels found, 10 expected, one for each image of party 1"));
     EXPECT_THAT(result.out, testing::Not(HasSubstr("10 images in batches")));
   }
+}
+
+// A party that has both need not ask anybody.
+TEST_F(Testbed, RefusesLabelsThatDoNotFitItsOwnImages) {
+  world_.Write("few.idx", IdxLabels({0, 1, 2}));
+  const auto result = Start(1, "dense", {"--labels", world_.File("few.idx")}).Wait();
+  EXPECT_EQ(result.status, 2);
+  EXPECT_THAT(result.err, HasSubstr(world_.File("few.idx") +
+                                    ": 3 labels found, 10 expected, one for each image of " +
+                                    world_.File("images.idx")));
+  EXPECT_THAT(result.err, Not(HasSubstr("waiting for")));
 }
 
 TEST_F(Testbed, RefusesAnotherNetwork) {
