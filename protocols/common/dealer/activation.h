@@ -8,6 +8,7 @@
 #include "common/dealer/expansion.h"
 #include "common/dealer/steps.h"
 #include "tercet/mpc/dealer.h"
+#include "tercet/mpc/registry.h"
 
 namespace tercet::protocols::dealer {
 
@@ -18,15 +19,18 @@ namespace tercet::protocols::dealer {
 ///   3. selection of D's elements by the opened bits, or max-pool by OR steps;
 ///   4. the formula, and reshare_evaluators.
 ///
-/// A Comparison has, for the spec that it was made for,
+/// A Comparison has
 ///
-///     struct Material { void Visit(mpc::Archive&); };  // what an evaluator keeps
-///     bool GivesElements() const;                      // else bits; bits where there is a pool
-///     template <Word W> Bits Deal(Context&, Ends&, const Formula&, std::span<const W> a) const;
-///     Material Take(Context&, Ends&, const Formula&, std::size_t count) const;
-///     template <Word W> Bits CompareBits(Context&, const Ends&, const Formula&, const Material&,
-///                                        std::span<const W> b) const;      // s, then carry
+///     static constexpr unsigned kMaxCompared;  // bits of the numbers that it compares
+///     Comparison(const ActivationSpec&, const OptionValues&);  // may throw UnsupportedError
+///     struct Material { void Visit(mpc::Archive&); };          // what an evaluator keeps
+///     bool GivesElements() const;  // else bits; bits where there is a pool
+///     template <Word W> Bits Deal(Context&, Ends&, std::span<const W> a) const;
+///     Material Take(Context&, Ends&, std::size_t count) const;
+///     template <Word W> Bits CompareBits(Context&, const Ends&, const Material&,
+///                                        std::span<const W> b) const;  // s, then carry
 ///     template <Word W, Word V> Buffer<V> CompareElements(...the same...) const;
+///     void AddCost(Cost&, const ActivationSpec&, const Roles&) const;  // of its own messages
 ///
 /// CompareBits gives shares of bits that differ from s and carry by offsets that D knows and Deal
 /// returns. Deal runs at D and Take at an evaluator, both offline, with draws in the same order;
@@ -53,13 +57,13 @@ class Activation final : public mpc::DealerActivation {
       ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
         const auto masked = DealMasked<W>(ends_, spec_, batch, z, material->open_mask);
         const std::span<const W> a(masked.data(), masked.size());
-        const Bits offsets = comparison_.template Deal<W>(ctx, ends_, formula_, a);
+        const Bits offsets = comparison_.template Deal<W>(ctx, ends_, a);
         if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, offsets, spec_.out_bits);
         DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch);
       });
     } else {
       material->open_mask = DrawOpenMask(ends_, spec_, batch);
-      material->comparison = comparison_.Take(ctx, ends_, formula_, count);
+      material->comparison = comparison_.Take(ctx, ends_, count);
       if (Selects())
         material->selection = TakeSelection(ctx, ends_, formula_, count, spec_.out_bits);
       material->pool = TakeOrSteps(ctx, ends_, pool_, spec_, batch);
@@ -114,18 +118,16 @@ class Activation final : public mpc::DealerActivation {
     // Steps 2 and 3.
     Matrix<V> out;
     if (spec_.pool) {
-      Bits bits = comparison_.template CompareBits<W>(ctx, ends_, formula_, material.comparison, b);
+      Bits bits = comparison_.template CompareBits<W>(ctx, ends_, material.comparison, b);
       for (std::size_t i = 0; one && i < bits.size(); ++i) bits[i] ^= formula_.SignFlip(b[i]);
       out = RunOrSteps<V>(ctx, ends_, pool_, material.pool, std::move(bits), spec_,
                           batch);  // 1 hop a step
     } else {
       Buffer<V> elements;
       if (comparison_.GivesElements()) {
-        elements = comparison_.template CompareElements<W, V>(ctx, ends_, formula_,
-                                                              material.comparison, b);
+        elements = comparison_.template CompareElements<W, V>(ctx, ends_, material.comparison, b);
       } else {
-        Bits bits =
-            comparison_.template CompareBits<W>(ctx, ends_, formula_, material.comparison, b);
+        Bits bits = comparison_.template CompareBits<W>(ctx, ends_, material.comparison, b);
         elements = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
                                    spec_.out_bits);  // 1 hop, 1 or 2 bits
       }
@@ -144,20 +146,29 @@ class Activation final : public mpc::DealerActivation {
   Ends ends_;
 };
 
-/// The cost of an Activation: `add_comparison(cost)` adds that of the comparison.
-template <class F>
-mpc::Cost ActivationCost(const mpc::ActivationSpec& spec, const mpc::Roles& roles,
-                         bool gives_elements, F&& add_comparison) {
-  mpc::Cost cost;
-  AddOpenMasked(cost, spec, roles);
-  add_comparison(cost);
-  if (spec.pool) {
-    AddOrSteps(cost, PoolSteps(spec), spec, roles);
-  } else if (!gives_elements) {
-    AddSelection(cost, Formula(spec), spec, roles);
-  }
-  AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
-  return cost;
+/// Registers the suite that `info` describes: Activation with this Comparison.
+template <class Comparison>
+void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
+  info.dealt_output = true;
+  const auto plan = [name = info.name](const mpc::ActivationSpec& spec,
+                                       const mpc::OptionValues& options,
+                                       const mpc::Roles& roles) -> mpc::ActivationPlan {
+    CheckSpec(spec, name, Comparison::kMaxCompared);
+    const Comparison comparison(spec, options);
+    mpc::Cost cost;
+    AddOpenMasked(cost, spec, roles);
+    comparison.AddCost(cost, spec, roles);
+    if (spec.pool) {
+      AddOrSteps(cost, PoolSteps(spec), spec, roles);
+    } else if (!comparison.GivesElements()) {
+      AddSelection(cost, Formula(spec), spec, roles);
+    }
+    AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
+    return {std::move(cost), [=](mpc::Party& party) {
+              return std::make_unique<Activation<Comparison>>(party, spec, comparison, name, roles);
+            }};
+  };
+  registry.AddSuite(std::move(info), plan);
 }
 
 }  // namespace tercet::protocols::dealer

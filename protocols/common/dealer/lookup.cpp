@@ -7,8 +7,7 @@
 
 namespace tercet::protocols::dealer {
 
-void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned widest,
-               unsigned widest_square) {
+void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned max_compared) {
   const auto refuse = [&](const std::string& problem) { throw mpc::Refusal(spec, suite, problem); };
   using mpc::ActivationKind;
   const bool sign = spec.kind == ActivationKind::kSign,
@@ -19,7 +18,7 @@ void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsign
         "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
         mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
         spec.pool ? " with max_pool2d" : ""));
-  const unsigned most = square ? widest_square : widest;
+  const unsigned most = square ? max_compared : max_compared + 1;
   if (spec.value_bits < 2 || spec.value_bits > most)
     refuse(fmt::format("takes values of 2..{} bits in {}, not {}", most,
                        mpc::ActivationName(spec.kind), spec.value_bits));

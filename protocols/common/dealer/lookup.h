@@ -48,10 +48,9 @@ Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_
 inline constexpr unsigned kMaxWindow = 8;
 
 /// What suites with a dealer have: sign with or without max-pool, relu and square with truncation,
-/// of values of 2..`widest` bits (`widest_square` in square). Throws UnsupportedError naming layer
-/// and suite otherwise.
-void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned widest,
-               unsigned widest_square);
+/// of values of two bits or more, where at most `max_compared` bits are to be compared. Throws
+/// UnsupportedError naming layer and suite otherwise.
+void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned max_compared);
 
 /// One lookup that takes the OR of `width` bits: row o of its output is the OR of the rows
 /// `rows[o * width .. (o + 1) * width)` of its input. The last step of a layer gives ring elements,

@@ -4,9 +4,9 @@
 #include <random>
 #include <set>
 
+#include "mpc/plan_of.h"
 #include "mpc/random_planes.h"
 #include "suites/aby3/adder.h"
-#include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
 #include "tercet/net/wrappers.h"
 
@@ -86,43 +86,30 @@ TEST(AdderTest, CarriesOfEveryWidth) {
       }
 }
 
-class Aby3SuiteTest : public testing::Test {
- protected:
-  static ActivationSpec Spec(ActivationKind kind, unsigned value_bits) {
-    return {.layer = "act1",
-            .kind = kind,
-            .in = {2, 12, 12},
-            .pool = {},
-            .value_bits = value_bits,
-            .ring_bits = value_bits,
-            .out_bits = 16};
-  }
-  std::string Refusal(const ActivationSpec& spec) const {
-    try {
-      suite_.Plan(spec, choice_, mpc::Roles{});
-    } catch (const UnsupportedError& e) {
-      return e.what();
-    }
-    return "";
-  }
-  mpc::Cost Costs(const ActivationSpec& spec) const {
-    return suite_.Plan(spec, choice_, mpc::Roles{}).cost;
-  }
-  const mpc::Registry registry_ = BuiltinProtocols();
-  const mpc::Suite& suite_ = registry_.FindSuite("aby3");
-  const mpc::SuiteChoice choice_{"aby3", {}};
-};
+ActivationSpec Spec(ActivationKind kind, unsigned value_bits) {
+  return {.layer = "act1",
+          .kind = kind,
+          .in = {2, 12, 12},
+          .pool = {},
+          .value_bits = value_bits,
+          .ring_bits = value_bits,
+          .out_bits = 16};
+}
+std::string Refusal(const ActivationSpec& spec) { return mpc::RefusalOf(spec, "aby3"); }
+mpc::Cost Costs(const ActivationSpec& spec) { return mpc::PlanOf(spec, "aby3").cost; }
 
-TEST_F(Aby3SuiteTest, IsPrivateAndTakesAnyWidth) {
-  EXPECT_TRUE(suite_.Info().is_private);
-  EXPECT_FALSE(suite_.Info().dealt_output);
+TEST(Aby3SuiteTest, IsPrivateAndTakesAnyWidth) {
+  const auto registry = BuiltinProtocols();
+  const auto& suite = registry.FindSuite("aby3");
+  EXPECT_TRUE(suite.Info().is_private);
+  EXPECT_FALSE(suite.Info().dealt_output);
   for (unsigned n : {1u, 2u, 11u, 64u}) {
-    EXPECT_EQ(suite_.RingBits(Spec(ActivationKind::kSign, n)), n);
+    EXPECT_EQ(suite.RingBits(Spec(ActivationKind::kSign, n)), n);
     EXPECT_EQ(Refusal(Spec(ActivationKind::kSign, n)), "");
   }
 }
 
-TEST_F(Aby3SuiteTest, RefusesWhatItHasNot) {
+TEST(Aby3SuiteTest, RefusesWhatItHasNot) {
   EXPECT_NE(Refusal(Spec(ActivationKind::kNone, 8)).find("act1"), std::string::npos);
   EXPECT_NE(
       Refusal(Spec(ActivationKind::kNone, 8)).find("supported: sign, sign with max-pool, relu"),
@@ -147,11 +134,11 @@ TEST_F(Aby3SuiteTest, RefusesWhatItHasNot) {
   spec = Spec(ActivationKind::kSign, 12);
   spec.pool = mpc::PoolShape{13, 1};
   EXPECT_NE(Refusal(spec).find("must fit"), std::string::npos);
-  EXPECT_THROW(suite_.Options({"aby3", {{"chunks", "2"}}}), ConfigError);
+  EXPECT_THROW(mpc::OptionsOf("aby3:chunks=2"), ConfigError);
 }
 
 // ReLU into wider rings: every value of n bits, or the borders, comes out in the output ring.
-TEST_F(Aby3SuiteTest, ReluWidens) {
+TEST(Aby3SuiteTest, ReluWidens) {
   for (const auto& [n, ring, out] : std::vector<std::array<unsigned, 3>>{{1, 1, 2},
                                                                          {2, 2, 5},
                                                                          {3, 3, 8},
@@ -193,7 +180,7 @@ TEST_F(Aby3SuiteTest, ReluWidens) {
                              .data_owner = NextParty(helper),
                              .model_owner = PrevParty(helper),
                              .receiver = NextParty(helper)};
-      const auto plan = suite_.Plan(spec, choice_, roles);
+      const auto plan = mpc::PlanOf(spec, "aby3", roles);
       std::array<mpc::AnyShare, 3> x;
       std::array<std::uint32_t, 3> hops{};
       std::array<std::uint64_t, 3> sent{};
@@ -231,7 +218,7 @@ TEST_F(Aby3SuiteTest, ReluWidens) {
 }
 
 // The figures of the README.
-TEST_F(Aby3SuiteTest, Hops) {
+TEST(Aby3SuiteTest, Hops) {
   const std::array<std::pair<unsigned, std::uint32_t>, 10> hops{
       {{1, 2}, {2, 2}, {3, 2}, {4, 3}, {5, 3}, {6, 4}, {9, 4}, {10, 5}, {17, 5}, {64, 7}}};
   for (const auto& [n, expected] : hops) {
@@ -258,7 +245,7 @@ TEST_F(Aby3SuiteTest, Hops) {
   }
 }
 
-TEST_F(Aby3SuiteTest, HopsOfSquare) {
+TEST(Aby3SuiteTest, HopsOfSquare) {
   for (const auto& [n, expected] : std::array<std::pair<unsigned, std::uint32_t>, 6>{
            {{1, 3}, {2, 3}, {4, 4}, {8, 5}, {16, 6}, {64, 8}}}) {
     auto spec = Spec(ActivationKind::kSquare, n);
@@ -271,7 +258,7 @@ TEST_F(Aby3SuiteTest, HopsOfSquare) {
 }
 
 // What all parties learn, the sign and the carries under their masks, is uniform for any input.
-TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
+TEST(Aby3SuiteTest, OpenedBitsAreUniform) {
   constexpr std::size_t kCount = 8 * 512;
   for (auto kind : {ActivationKind::kRelu, ActivationKind::kSquare})
     for (const std::uint16_t value : {0, 1023}) {
@@ -281,7 +268,7 @@ TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
       const auto recorder = std::make_shared<net::Recorder>();
       mpc::RunParties(
           [&](Party& party) {
-            const auto activation = suite_.Plan(spec, choice_, mpc::Roles{}).make(party);
+            const auto activation = mpc::PlanOf(spec, "aby3").make(party);
             Matrix<std::uint16_t> z = xt::zeros<std::uint16_t>({kCount, std::size_t{1}});
             if (party.Id() == 0) z += value;
             Context offline(party, Phase::kOffline), online(party, Phase::kOnline);
@@ -311,7 +298,7 @@ TEST_F(Aby3SuiteTest, OpenedBitsAreUniform) {
     }
 }
 
-TEST_F(Aby3SuiteTest, BitsPerElement) {
+TEST(Aby3SuiteTest, BitsPerElement) {
   const auto bits = [](std::uint64_t bytes, std::size_t elements) {
     EXPECT_EQ(8 * bytes % elements, 0u);
     return 8 * bytes / elements;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include "mpc/plan_of.h"
 #include "suites/cbnn/msb.h"
-#include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
 
 namespace tercet::protocols::cbnn {
@@ -22,32 +22,22 @@ ActivationSpec Spec(ActivationKind kind) {
           .out_bits = 16};
 }
 
-class CbnnSuiteTest : public testing::Test {
- protected:
-  std::string Refusal(const ActivationSpec& spec) const {
-    try {
-      suite_.Plan(spec, choice_, mpc::Roles{});
-    } catch (const UnsupportedError& e) {
-      return e.what();
-    }
-    return "";
-  }
-  const mpc::Registry registry_ = BuiltinProtocols();
-  const mpc::Suite& suite_ = registry_.FindSuite("cbnn");
-  const mpc::SuiteChoice choice_{"cbnn", {}};
-};
+std::string Refusal(const ActivationSpec& spec) { return mpc::RefusalOf(spec, "cbnn"); }
 
-TEST_F(CbnnSuiteTest, SaysThatItLeaks) {
-  EXPECT_FALSE(suite_.Info().is_private);
-  EXPECT_NE(suite_.Info().leaks.find("magnitude"), std::string::npos);
-  EXPECT_FALSE(suite_.Info().dealt_output);
+TEST(CbnnSuiteTest, SaysThatItLeaks) {
+  const auto registry = BuiltinProtocols();
+  const auto& info = registry.FindSuite("cbnn").Info();
+  EXPECT_FALSE(info.is_private);
+  EXPECT_NE(info.leaks.find("magnitude"), std::string::npos);
+  EXPECT_FALSE(info.dealt_output);
 }
 
-TEST_F(CbnnSuiteTest, RingLeavesRoomForR) {
+TEST(CbnnSuiteTest, RingLeavesRoomForR) {
+  const auto registry = BuiltinProtocols();
   const auto ring = [&](unsigned value_bits) {
     auto spec = Spec(ActivationKind::kSign);
     spec.value_bits = value_bits;
-    return suite_.RingBits(spec);
+    return registry.FindSuite("cbnn").RingBits(spec);
   };
   EXPECT_EQ(ring(1), 16u);
   EXPECT_EQ(ring(7), 16u);
@@ -58,7 +48,7 @@ TEST_F(CbnnSuiteTest, RingLeavesRoomForR) {
   EXPECT_THROW(ring(56), UnsupportedError);
 }
 
-TEST_F(CbnnSuiteTest, RefusesWhatItHasNot) {
+TEST(CbnnSuiteTest, RefusesWhatItHasNot) {
   EXPECT_EQ(Refusal(Spec(ActivationKind::kSign)), "");
   EXPECT_EQ(Refusal(Spec(ActivationKind::kRelu)), "");
   EXPECT_NE(Refusal(Spec(ActivationKind::kNone)).find("act1"), std::string::npos);
@@ -79,26 +69,25 @@ TEST_F(CbnnSuiteTest, RefusesWhatItHasNot) {
   spec = Spec(ActivationKind::kSign);
   spec.pool = mpc::PoolShape{5, 1};
   EXPECT_NE(Refusal(spec).find("must fit"), std::string::npos);
-  EXPECT_THROW(suite_.Options({"cbnn", {{"chunks", "2"}}}), ConfigError);
+  EXPECT_THROW(mpc::OptionsOf("cbnn:chunks=2"), ConfigError);
 }
 
 // The figures of the README.
-TEST_F(CbnnSuiteTest, CostsPerElement) {
-  const mpc::Roles roles;
+TEST(CbnnSuiteTest, CostsPerElement) {
   auto spec = Spec(ActivationKind::kSign);
   spec.out_bits = 32;
-  auto cost = suite_.Plan(spec, choice_, roles).cost;
+  auto cost = mpc::PlanOf(spec, "cbnn").cost;
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements());
   EXPECT_EQ(cost.OnlineTotal(), 52u * spec.Elements());
   EXPECT_EQ(cost.OfflineHops(), 4u);
   EXPECT_EQ(cost.OnlineHops(), 6u);
   spec.kind = ActivationKind::kRelu;
-  cost = suite_.Plan(spec, choice_, roles).cost;
+  cost = mpc::PlanOf(spec, "cbnn").cost;
   EXPECT_EQ(cost.OnlineTotal(), (9u + 8u) * 4 * spec.Elements());
   EXPECT_EQ(cost.OnlineHops(), 6u);
   spec.kind = ActivationKind::kSign;
   spec.pool = mpc::PoolShape{};
-  cost = suite_.Plan(spec, choice_, roles).cost;
+  cost = mpc::PlanOf(spec, "cbnn").cost;
   EXPECT_EQ(cost.OfflineTotal(), 28u * spec.Elements() + 14u * spec.Outputs());
   EXPECT_EQ(cost.OnlineTotal(), (36u + 8u) * spec.Elements() + (12u + 16u) * spec.Outputs());
   EXPECT_EQ(cost.OfflineHops(), 8u);

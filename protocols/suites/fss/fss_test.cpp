@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <random>
 
+#include "mpc/plan_of.h"
 #include "suites/fss/layout.h"
-#include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
 
 // Exactness of whole layers, costs on the wire and masking are shown by the conformance tests; here
@@ -183,80 +182,6 @@ TEST(DcfTest, FirstLevelAndLeafAreAsTheReadmeSays) {
   EXPECT_EQ(ring::UnpackOne(keys.rest, 16, 0), leaf);
 }
 
-mpc::OptionValues Options(const char* choice) {
-  return BuiltinProtocols().FindSuite("fss").Options(mpc::ParseSuiteChoice(choice, "test"));
-}
-
-mpc::ActivationSpec Spec(unsigned value_bits, unsigned out_bits, bool pool) {
-  mpc::ActivationSpec spec;
-  spec.layer = "act";
-  spec.in = {1, 8, 8};
-  if (pool) spec.pool = mpc::PoolShape{2, 2};
-  spec.value_bits = spec.ring_bits = value_bits;
-  spec.out_bits = out_bits;
-  spec.batch = 64;
-  return spec;
-}
-
-struct CostRow {
-  unsigned value_bits;
-  const char* choice;
-  bool pool;
-  std::uint32_t hops;
-  double offline_bits, online_bits;
-};
-
-class Table : public testing::TestWithParam<CostRow> {};
-
-// Bits per element, all parties together, out ring 16 bits; 32 bytes of hash keys go to each
-// evaluator besides. Formulas: README.md.
-TEST_P(Table, CostsPerElement) {
-  const auto& row = GetParam();
-  const auto spec = Spec(row.value_bits, 16, row.pool);
-  const auto cost = LayoutCost(MakeLayout(spec, Options(row.choice)), spec, mpc::Roles{});
-  const auto count = static_cast<double>(spec.Elements());
-  EXPECT_EQ(cost.OnlineHops(), row.hops);
-  EXPECT_DOUBLE_EQ(static_cast<double>(cost.OfflineTotal() - 64) * 8 / count, row.offline_bits);
-  EXPECT_DOUBLE_EQ(static_cast<double>(cost.OnlineTotal()) * 8 / count, row.online_bits);
-  EXPECT_EQ(cost.OnlineBytes()[0], 0u);
-}
-INSTANTIATE_TEST_SUITE_P(
-    Published, Table,
-    testing::Values(CostRow{10, "fss", false, 2, (5 + 4) * 144 + 2 * 256, 20 + 32},
-                    CostRow{12, "fss", false, 2, (7 + 6) * 144 + 2 * 256, 24 + 32},
-                    CostRow{15, "fss", false, 2, (10 + 9) * 144 + 2 * 256, 30 + 32},
-                    CostRow{12, "fss:form=bit", false, 3, (4 + 3) * 129 + 2 * 128 + 16,
-                            24 + 2 + 32},
-                    CostRow{12, "fss", true, 3, (4 + 3) * 129 + 2 * 128 + 15 * 4, 24 + 2 + 8}));
-
-// ReLU gives vectors of 3 ring elements, square of 2; with truncation two comparisons give bits.
-TEST(LayoutTest, ReluAndSquareCostWhatTheReadmeSays) {
-  struct Row {
-    mpc::ActivationKind kind;
-    unsigned shift;
-    const char* choice;
-    std::uint32_t hops;
-    double offline_bits, online_bits;
-  };
-  constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
-  for (const auto& row : std::vector<Row>{
-           {kRelu, 0, "fss", 2, (9 + 8) * 176 + 2 * 4 * 48, 24 + 32},
-           {kRelu, 0, "fss:form=bit", 3, (4 + 3) * 129 + 2 * 128 + 5 * 16, 24 + 2 + 32},
-           {kRelu, 4, "fss", 3, (4 + 3) * 129 + 2 * 128 + 16 + 9 * 16, 24 + 4 + 32},
-           {kSquare, 0, "fss", 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
-           {kSquare, 4, "fss", 3, (5 + 4) * 129 + 2 * 128 + 16 + 7 * 16, 24 + 4 + 32}}) {
-    auto spec = Spec(12, 16, false);
-    spec.kind = row.kind;
-    spec.shift = row.shift;
-    const auto cost = LayoutCost(MakeLayout(spec, Options(row.choice)), spec, mpc::Roles{});
-    const auto count = static_cast<double>(spec.Elements());
-    SCOPED_TRACE(fmt::format("{} >> {}: {}", mpc::ActivationName(row.kind), row.shift, row.choice));
-    EXPECT_EQ(cost.OnlineHops(), row.hops);
-    EXPECT_DOUBLE_EQ(static_cast<double>(cost.OfflineTotal() - 64) * 8 / count, row.offline_bits);
-    EXPECT_DOUBLE_EQ(static_cast<double>(cost.OnlineTotal()) * 8 / count, row.online_bits);
-  }
-}
-
 TEST(LayoutTest, LeavesOfBitsFillOneBlock) {
   EXPECT_EQ(MakeDcfShape(11, 1), (DcfShape{11, 1, 7}));
   EXPECT_EQ(MakeDcfShape(5, 1), (DcfShape{5, 1, 5}));
@@ -264,40 +189,17 @@ TEST(LayoutTest, LeavesOfBitsFillOneBlock) {
   EXPECT_EQ(MakeDcfShape(20, 64), (DcfShape{20, 64, 2}));
 }
 
-TEST(LayoutTest, RefusesWhatItCannotDo) {
-  const auto error = [](const mpc::ActivationSpec& spec, const char* choice) -> std::string {
-    try {
-      MakeLayout(spec, Options(choice));
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "accepted";
-  };
-  auto spec = Spec(12, 12, true);
-  spec.kind = mpc::ActivationKind::kRelu;
-  EXPECT_THAT(error(spec, "fss"),
-              testing::HasSubstr("layer act: suite fss has no relu with max_pool2d"));
-  spec = Spec(64, 12, false);
-  spec.kind = mpc::ActivationKind::kSquare;
-  EXPECT_THAT(error(spec, "fss"), testing::HasSubstr("2..63 bits in square, not 64"));
-  spec.kind = mpc::ActivationKind::kRelu;
-  spec.shift = 64;
-  EXPECT_THAT(error(spec, "fss"), testing::HasSubstr("by 2^0..2^63, not 2^64"));
-  EXPECT_THAT(error(Spec(1, 12, false), "fss"), testing::HasSubstr("2..64 bits in sign, not 1"));
-  EXPECT_THAT(error(Spec(12, 12, false), "fss:form=table"), testing::HasSubstr("form=table found"));
-  EXPECT_THAT(error(Spec(12, 12, false), "fss:chunks=2"), testing::HasSubstr("chunks=2 found"));
-  auto pool = Spec(12, 12, true);
-  pool.pool->kernel = 9;
-  EXPECT_THAT(error(pool, "fss"), testing::HasSubstr("up to 8 x 8, not 9"));
-}
-
 // A layer whose correction words need more than one message.
 TEST(PiecesTest, LargeLayersGoInSeveralMessages) {
-  auto spec = Spec(24, 64, false);
-  spec.in = {1, 1, 1000};
-  spec.batch = 130;
-  spec.dealt = false;
-  const auto layout = MakeLayout(spec, Options("fss"));
+  const mpc::ActivationSpec spec{.layer = "act",
+                                 .in = {1, 1, 1000},
+                                 .pool = {},
+                                 .value_bits = 24,
+                                 .ring_bits = 24,
+                                 .out_bits = 64,
+                                 .dealt = false,
+                                 .batch = 130};
+  const auto layout = MakeLayout(spec, mpc::OptionsOf("fss"));
   ASSERT_GT(spec.Elements(), layout.PieceElements());
   EXPECT_LE(layout.SharedBytes(layout.PieceElements()) + layout.FirstBytes(layout.PieceElements()),
             kPieceBytes + kHashKeyBytes);
@@ -308,8 +210,7 @@ TEST(PiecesTest, LargeLayersGoInSeveralMessages) {
     part = ring::MakeMatrix<std::uint32_t>(1000, 130);
     for (auto& v : part) v = static_cast<std::uint32_t>(rng());
   }
-  spec.ring_bits = spec.value_bits;
-  const auto plan = BuiltinProtocols().FindSuite("fss").Plan(spec, {"fss", {}}, mpc::Roles{});
+  const auto plan = mpc::PlanOf(spec, "fss");
   std::array<mpc::AnyShare, 3> out;
   std::array<std::uint64_t, 3> sent{};
   mpc::RunParties([&](mpc::Party& party) {

@@ -30,7 +30,6 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& opti
   // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
   layout.arithmetic = options.at("form") != "bit" && !spec.pool && spec.shift == 0 &&
                       (formula.Elements() == 1 || spec.out_bits > 1);
-  dealer::CheckSpec(spec, "fss", ring::kMaxBits, ring::kMaxBits - 1);
   if (layout.arithmetic) {
     const auto elements = static_cast<unsigned>(formula.Elements());
     layout.shapes = {MakeDcfShape(formula.ComparedBits(), spec.out_bits, elements)};
@@ -39,18 +38,6 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& opti
     if (formula.CarryBits() > 0) layout.shapes.push_back(MakeDcfShape(formula.CarryBits(), 1));
   }
   return layout;
-}
-
-mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
-                     const mpc::Roles& roles) {
-  return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
-    dealer::ForRanges(spec.Elements(), layout.PieceElements(), [&](std::size_t, std::size_t count) {
-      const std::uint64_t shared = layout.SharedBytes(count);
-      cost.Add(mpc::Phase::kOffline,
-               {{roles.helper, roles.Evaluator1(), shared},
-                {roles.helper, roles.Evaluator2(), shared + layout.FirstBytes(count)}});
-    });
-  });
 }
 
 }  // namespace tercet::protocols::fss

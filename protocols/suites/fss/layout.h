@@ -33,7 +33,4 @@ struct Layout {
 /// Throws UnsupportedError.
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
 
-mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
-                     const mpc::Roles& roles);
-
 }  // namespace tercet::protocols::fss

@@ -17,7 +17,6 @@ constexpr unsigned kMaxChunks = 5;  // 8 opened flags
 constexpr unsigned kMaxArithChunks =
     4;                                  // 7 opened flags; the elements dealt double with each chunk
 constexpr unsigned kMaxChunkWidth = 8;  // rows of 256 bits
-constexpr unsigned kMaxCompared = 32;
 // What form=auto takes for a hop less.
 constexpr std::size_t kMaxAutoBytes = 256;
 
@@ -136,7 +135,6 @@ std::size_t Layout::ElementBytes() const {
 Layout MakeLayout(const ActivationSpec& spec, const mpc::OptionValues& options) {
   const std::string &form = options.at("form"), &pieces = options.at("chunks");
   const std::size_t chunks = pieces == "auto" ? 0 : std::stoul(pieces);
-  dealer::CheckSpec(spec, "lut", 1 + kMaxCompared, kMaxCompared);
   const Formula formula(spec);
   const auto cuts_with = [&](unsigned low) {
     auto cuts = Cuts(formula.ComparedBits(), low);
@@ -174,19 +172,6 @@ Layout MakeLayout(const ActivationSpec& spec, const mpc::OptionValues& options) 
   if (!spec.pool && form == "auto") layout = fewest(true, kMaxArithChunks, kMaxAutoBytes);
   if (!layout) layout = fewest(false, kMaxChunks, kAnyBytes);
   return *layout;
-}
-
-mpc::Cost LayoutCost(const Layout& layout, const ActivationSpec& spec, const mpc::Roles& roles) {
-  const std::size_t count = spec.Elements();
-  return dealer::ActivationCost(spec, roles, layout.arithmetic, [&](mpc::Cost& cost) {
-    dealer::AddDealt(cost, roles, layout.CompareBytes(count));
-    if (layout.OpenedBits() > 0)
-      dealer::AddExchange(cost, roles, count, layout.OpenedBits());  // open_bits
-    if (layout.arithmetic)
-      dealer::AddDealt(
-          cost, roles,
-          dealer::Expansion(Formula(spec), layout.Carries(), spec.out_bits).DealtBytes(count));
-  });
 }
 
 }  // namespace tercet::protocols::lut

@@ -90,7 +90,4 @@ constexpr unsigned BitsOfByte(std::size_t dealt, std::size_t k) {
 /// number of bytes and then the fewest bytes (README.md). Throws UnsupportedError.
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
 
-mpc::Cost LayoutCost(const Layout& layout, const mpc::ActivationSpec& spec,
-                     const mpc::Roles& roles);
-
 }  // namespace tercet::protocols::lut

@@ -2,18 +2,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "mpc/plan_of.h"
 #include "suites/lut/layout.h"
-#include "tercet/mpc/builtin_protocols.h"
-#include "tercet/mpc/local.h"
 
-// Exactness, costs on the wire and masking are shown by the conformance tests; here only what is
-// particular to lut.
+// Exactness, costs and masking are shown by the conformance tests and dealer_suites_test; here only
+// what is particular to lut.
 namespace tercet::protocols::lut {
 namespace {
-
-mpc::OptionValues Options(const char* choice) {
-  return BuiltinProtocols().FindSuite("lut").Options(mpc::ParseSuiteChoice(choice, "test"));
-}
 
 mpc::ActivationSpec Spec(unsigned value_bits, unsigned out_bits, bool pool) {
   mpc::ActivationSpec spec;
@@ -26,47 +21,11 @@ mpc::ActivationSpec Spec(unsigned value_bits, unsigned out_bits, bool pool) {
   return spec;
 }
 
-double BytesPerElement(std::uint64_t bytes, const mpc::ActivationSpec& spec) {
-  return static_cast<double>(bytes) / static_cast<double>(spec.Elements());
-}
-
-struct CostRow {
-  unsigned value_bits;
-  const char* choice;
-  bool pool;
-  std::uint32_t hops;
-  double offline, online;
-};
-
-class Table : public testing::TestWithParam<CostRow> {};
-
-// Bytes per element, all parties together, out ring 16 bits. Where an OR lookup ends the layer, its
-// last entry follows from the public sum of the others and is not sent.
-TEST_P(Table, CostsPerElement) {
-  const auto& row = GetParam();
-  const auto spec = Spec(row.value_bits, 16, row.pool);
-  const auto cost = LayoutCost(MakeLayout(spec, Options(row.choice)), spec, mpc::Roles{});
-  EXPECT_EQ(cost.OnlineHops(), row.hops);
-  EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
-  EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
-  EXPECT_EQ(cost.OnlineBytes()[0], 0u);
-}
-INSTANTIATE_TEST_SUITE_P(Published, Table,
-                         testing::Values(CostRow{10, "lut:chunks=2", false, 3, 15.75, 7.25},
-                                         CostRow{12, "lut:chunks=2", false, 3, 21.75, 7.75},
-                                         CostRow{15, "lut:chunks=3", false, 3, 31.625, 9},
-                                         CostRow{10, "lut:chunks=3,form=bit", false, 4, 5, 7.75},
-                                         CostRow{12, "lut:chunks=3,form=bit", false, 4, 7, 8.25},
-                                         CostRow{12, "lut:form=bit", false, 4, 6.25, 8.75},
-                                         CostRow{15, "lut:form=bit", false, 4, 8.75, 9.5},
-                                         CostRow{12, "lut", true, 4, 4.25 + 7.5, 5.75},
-                                         CostRow{9, "lut:chunks=1", false, 3, 34, 6.5}));
-
 TEST(Layout, DefaultTakesTheFewestHopsThenTheFewestBytes) {
-  const auto plain = MakeLayout(Spec(12, 10, false), Options("lut"));
+  const auto plain = MakeLayout(Spec(12, 10, false), mpc::OptionsOf("lut"));
   EXPECT_TRUE(plain.arithmetic);
   EXPECT_EQ(plain.chunks, (std::vector<unsigned>{6, 5}));
-  const auto pooled = MakeLayout(Spec(12, 10, true), Options("lut"));
+  const auto pooled = MakeLayout(Spec(12, 10, true), mpc::OptionsOf("lut"));
   EXPECT_FALSE(pooled.arithmetic);
   EXPECT_EQ(pooled.chunks, (std::vector<unsigned>{3, 3, 3, 2}));
 }
@@ -77,7 +36,7 @@ TEST(Layout, ChunksEndWhereTheTruncationDoes) {
   for (unsigned shift = 0; shift < spec.value_bits; ++shift)
     for (const char* choice : {"lut", "lut:form=bit", "lut:form=arith"}) {
       spec.shift = shift;
-      const auto layout = MakeLayout(spec, Options(choice));
+      const auto layout = MakeLayout(spec, mpc::OptionsOf(choice));
       unsigned upper = 0, lower = 0;
       for (std::size_t j = 0; j < layout.chunks.size(); ++j)
         (j < layout.low ? upper : lower) += layout.chunks[j];
@@ -93,39 +52,10 @@ TEST(Layout, EveryTruncationIsPossible) {
         auto spec = Spec(n, 16, false);
         spec.kind = kind;
         spec.shift = shift;
-        const auto layout = MakeLayout(spec, Options("lut"));
+        const auto layout = MakeLayout(spec, mpc::OptionsOf("lut"));
         EXPECT_LE(layout.chunks.size(), 5u) << n << " >> " << shift;
         EXPECT_EQ(layout.HasCarry(), shift > 0) << n << " >> " << shift;
       }
-}
-
-// Formulas: README.md.
-TEST(Layout, ReluAndSquareCostWhatTheReadmeSays) {
-  struct Row {
-    mpc::ActivationKind kind;
-    unsigned value_bits, shift;
-    const char* choice;
-    std::uint32_t hops;
-    double offline, online;  // bytes per element, out ring 16 bits
-  };
-  constexpr auto kRelu = mpc::ActivationKind::kRelu, kSquare = mpc::ActivationKind::kSquare;
-  for (const auto& row :
-       std::vector<Row>{{kRelu, 12, 0, "lut", 3, (63 + 31) / 8. + 15 * 2, 7.75},
-                        {kRelu, 12, 4, "lut:chunks=2", 3, (128 + 15) / 8. + 17 * 2, 7.75},
-                        {kRelu, 16, 8, "lut:chunks=2", 3, (128 + 256) / 8. + 17 * 2, 8.75},
-                        {kRelu, 16, 8, "lut:form=bit", 4, (15 + 7 + 15 + 15 + 10) / 8. + 18, 10},
-                        {kSquare, 16, 8, "lut:chunks=2", 3, (256 + 256) / 8. + 11 * 2, 8.75}}) {
-    auto spec = Spec(row.value_bits, 16, false);
-    spec.kind = row.kind;
-    spec.shift = row.shift;
-    const auto layout = MakeLayout(spec, Options(row.choice));
-    const auto cost = LayoutCost(layout, spec, mpc::Roles{});
-    SCOPED_TRACE(fmt::format("{} {} >> {}: {} chunks {}", mpc::ActivationName(row.kind),
-                             row.value_bits, row.shift, row.choice, fmt::join(layout.chunks, "+")));
-    EXPECT_EQ(cost.OnlineHops(), row.hops);
-    EXPECT_DOUBLE_EQ(BytesPerElement(cost.OfflineTotal(), spec), row.offline);
-    EXPECT_DOUBLE_EQ(BytesPerElement(cost.OnlineTotal(), spec), row.online);
-  }
 }
 
 // A layout of `chunks` chunks with the carry from chunk `low` on.
@@ -226,34 +156,6 @@ TEST(Layout, DealtBits) {
        std::vector<std::pair<std::size_t, std::size_t>>{{1, 0}, {2, 0}, {3, 3}, {4, 10}})
     for (std::size_t low = 1; low <= chunks; ++low)
       EXPECT_EQ(OfChunks(chunks, low).DealtBits(), bits) << chunks << " chunks, carry " << low;
-}
-
-TEST(Layout, RefusesWhatItCannotDo) {
-  const auto error = [](mpc::ActivationSpec spec, const char* choice) -> std::string {
-    try {
-      MakeLayout(spec, Options(choice));
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "accepted";
-  };
-  auto spec = Spec(12, 12, true);
-  spec.kind = mpc::ActivationKind::kRelu;
-  EXPECT_THAT(error(spec, "lut"),
-              testing::HasSubstr("layer act: suite lut has no relu with max_pool2d"));
-  spec = Spec(33, 12, false);
-  spec.kind = mpc::ActivationKind::kSquare;
-  EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("2..32 bits in square, not 33"));
-  spec.kind = mpc::ActivationKind::kRelu;
-  spec.shift = 33;
-  EXPECT_THAT(error(spec, "lut"), testing::HasSubstr("by 2^0..2^32, not 2^33"));
-  EXPECT_THAT(error(Spec(34, 12, false), "lut"), testing::HasSubstr("2..33 bits in sign, not 34"));
-  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=6"),
-              testing::HasSubstr("chunks=6 found, one of auto, 1, 2, 3, 4, 5 expected"));
-  EXPECT_THAT(error(Spec(12, 12, false), "lut:chunks=1"),
-              testing::HasSubstr("11 compared bits of values of 12 bits cannot be cut into 1 "
-                                 "chunks of 1..8 bits"));
-  EXPECT_THAT(error(Spec(12, 12, false), "lut:size=1"), testing::HasSubstr("size=1 found"));
 }
 
 }  // namespace

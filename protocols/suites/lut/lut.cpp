@@ -1,22 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "suites/lut/comparison.h"
-
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <numeric>
+#include <optional>
+#include <vector>
 
+#include "common/dealer/activation.h"
+#include "suites/lut/layout.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
 
+// Activations by three-party 1-out-of-N oblivious transfer with shared output; the message flow,
+// the symbols and who learns what are in README.md.
 namespace tercet::protocols::lut {
 namespace {
+
+using dealer::Bits;
+using dealer::Context;
+using dealer::Ends;
+
+/// The comparison of a formula's numbers chunk by chunk (README.md, steps 2 and 3), as
+/// dealer::Activation wants it. D is the helper, E1 and E2 the evaluators. Every draw happens
+/// offline, in the same order at both holders.
+class Comparison {
+ public:
+  static constexpr unsigned kMaxCompared = 32;
+
+  Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
+
+  /// What an evaluator keeps.
+  struct Material {
+    Bits rho;                        ///< its mask of the opened flags
+    Bytes rows;                      ///< its shares of the rows and dealt bits
+    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic
+    void Visit(mpc::Archive& archive) { archive(rho)(rows)(coefficients); }
+  };
+
+  bool GivesElements() const { return layout_.arithmetic; }
+  /// At D, offline: one message to E2 for every PieceElements() elements, and the coefficients.
+  /// What the evaluators' bits differ by from s and carry, where they are made as bits.
+  template <ring::Word W>
+  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a) const;
+  /// At an evaluator, offline.
+  Material Take(Context& ctx, Ends& ends, std::size_t count) const;
+  /// At E1 and E2, online. 1 hop, 2 * OpenedBits() bits; no message where nothing is opened.
+  template <ring::Word W>
+  Bits CompareBits(Context& ctx, const Ends& ends, const Material& material,
+                   std::span<const W> b) const;
+  template <ring::Word W, ring::Word V>
+  Buffer<V> CompareElements(Context& ctx, const Ends& ends, const Material& material,
+                            std::span<const W> b) const;
+  void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const;
+
+ private:
+  /// Shares of all flags of each comparison.
+  struct Flags {
+    Bits opened;  ///< those that are opened
+    Bits linear;  ///< the first "greater" of s and of carry, bit 0 and bit 1, where bits are made
+  };
+  /// At D and E1: E1's shares of the rows and dealt bits of one block.
+  void DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const;
+  /// At D: E2's shares of one message, packed.
+  template <ring::Word W>
+  Bytes Piece(Ends& ends, std::span<const W> a, std::span<const std::uint8_t> rho) const;
+  /// At E1 and E2. No message.
+  template <ring::Word W>
+  Flags CompareChunks(const Ends& ends, const Material& material, std::span<const W> b) const;
+
+  Formula formula_;
+  Layout layout_;
+  std::vector<DealtBit> dealt_;
+  std::vector<BitPolynomial> polynomials_;      // of s and carry, where they are made as bits
+  std::optional<dealer::Expansion> expansion_;  // of D's elements, where arithmetic
+};
 
 using BlockBytes = std::array<std::uint8_t, kBlock>;
 
 // Calls f(chunk, its lowest bit, its width) from the most significant chunk on.
 template <class F>
-void ForChunks(const Layout& layout, const Formula& formula, F&& f) {
-  unsigned bit = formula.ComparedBits();
+void ForChunks(const Layout& layout, F&& f) {
+  unsigned bit = std::accumulate(layout.chunks.begin(), layout.chunks.end(), 0U);
   for (std::size_t j = 0; j < layout.chunks.size(); ++j) {
     bit -= layout.chunks[j];
     f(j, bit, layout.chunks[j]);
@@ -91,12 +155,10 @@ void XorProduct(const std::uint8_t* r, std::size_t count, dealer::Monomial produ
   for (std::size_t i = 0; i < count; ++i) out[i] ^= dealer::Covers(r[i], product) & bit;
 }
 
-}  // namespace
-
-Comparison::Comparison(Layout layout, const Formula& formula, unsigned out_bits)
-    : layout_(std::move(layout)) {
+Comparison::Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options)
+    : formula_(spec), layout_(MakeLayout(spec, options)) {
   if (layout_.arithmetic) {
-    expansion_.emplace(formula, layout_.Carries(), out_bits);
+    expansion_.emplace(formula_, layout_.Carries(), spec.out_bits);
   } else {
     polynomials_ = layout_.Polynomials(dealt_);
   }
@@ -112,8 +174,7 @@ void Comparison::DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) con
 
 // Entry v of a chunk's row is [own > v].
 template <ring::Word W>
-Bytes Comparison::Piece(Ends& ends, const Formula& formula, std::span<const W> a,
-                        std::span<const std::uint8_t> rho) const {
+Bytes Comparison::Piece(Ends& ends, std::span<const W> a, std::span<const std::uint8_t> rho) const {
   const auto& kernels = ring::ActiveKernels();
   Bytes piece(layout_.CompareBytes(a.size()));
   Bytes block(std::min(a.size(), kBlock) * layout_.ElementBytes());
@@ -122,7 +183,7 @@ Bytes Comparison::Piece(Ends& ends, const Formula& formula, std::span<const W> a
   dealer::ForRanges(a.size(), kBlock, [&](std::size_t begin, std::size_t n) {
     DrawBlock(ends, n, block.data());
     std::uint8_t* rows = block.data();
-    ForChunks(layout_, formula, [&](std::size_t, unsigned bit, unsigned width) {
+    ForChunks(layout_, [&](std::size_t, unsigned bit, unsigned width) {
       Chunk<W>(a.data() + begin, n, bit, width, W{0}, own.data());
       kernels.xor_greater_rows(rows, own.data(), n, RowWidth(width));
       out += PackRows(rows, n, width, out);
@@ -142,19 +203,18 @@ Bytes Comparison::Piece(Ends& ends, const Formula& formula, std::span<const W> a
 }
 
 template <ring::Word W>
-Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
-                      std::span<const W> a) const {
+Bits Comparison::Deal(Context& ctx, Ends& ends, std::span<const W> a) const {
   const Bits rho = layout_.OpenedBits() > 0 ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
                                             : Bits(a.size(), 0);
   const std::span<const std::uint8_t> masks(rho);
   dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
-    ctx.SendBytes(ends.E2(), Piece<W>(ends, formula, a.subspan(begin, n),
-                                      masks.subspan(begin, n)));  // offline
+    ctx.SendBytes(ends.E2(),
+                  Piece<W>(ends, a.subspan(begin, n), masks.subspan(begin, n)));  // offline
   });
   Bits flips(a.size());
-  for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula.Flip(a[i]);
+  for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula_.Flip(a[i]);
   if (layout_.arithmetic) {
-    expansion_->Deal<W>(ctx, ends, formula, a, masks, flips);
+    expansion_->Deal<W>(ctx, ends, formula_, a, masks, flips);
     return {};
   }
   for (std::size_t k = 0; k < polynomials_.size(); ++k)
@@ -163,8 +223,7 @@ Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
   return flips;
 }
 
-Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /*formula*/,
-                                      std::size_t count) const {
+Comparison::Material Comparison::Take(Context& ctx, Ends& ends, std::size_t count) const {
   Material material;
   if (layout_.OpenedBits() > 0)
     material.rho = dealer::DrawBits(ends.WithDealer(), count, layout_.OpenedBits());
@@ -198,20 +257,20 @@ Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /
 
 // greater = entry v, equal = entry v - 1 ^ entry v; entry -1 is 1, and the last is 0.
 template <ring::Word W>
-Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Formula& formula,
-                                            const Material& material, std::span<const W> b) const {
+Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Material& material,
+                                            std::span<const W> b) const {
   const auto& kernels = ring::ActiveKernels();
   dealer::CheckSize("rows", material.rows.size(), b.size() * layout_.ElementBytes());
   Flags flags;
   flags.opened.assign(b.size(), 0);
   if (!layout_.arithmetic) flags.linear.assign(b.size(), 0);
   const std::uint8_t one = ends.IsE1() ? 1 : 0;
-  const W complement = formula.Complement<W>();
+  const W complement = formula_.Complement<W>();
   BlockBytes index, before;
   dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
     const std::uint8_t* rows = material.rows.data() + begin * layout_.ElementBytes();
     std::uint8_t* opened = flags.opened.data() + begin;
-    ForChunks(layout_, formula, [&](std::size_t j, unsigned bit, unsigned width) {
+    ForChunks(layout_, [&](std::size_t j, unsigned bit, unsigned width) {
       const unsigned k = RowWidth(width);
       Chunk<W>(b.data() + begin, n, bit, width, complement, index.data());
       if (j > 0 || layout_.arithmetic)
@@ -238,10 +297,10 @@ Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Formula& for
 }
 
 template <ring::Word W>
-Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& formula,
-                             const Material& material, std::span<const W> b) const {
+Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Material& material,
+                             std::span<const W> b) const {
   using Source = BitPolynomial::Source;
-  Flags flags = CompareChunks(ends, formula, material, b);
+  Flags flags = CompareChunks(ends, material, b);
   Bits bits = std::move(flags.linear);
   if (layout_.OpenedBits() == 0) return bits;
   const Bits opened = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
@@ -275,30 +334,44 @@ Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Formula& form
 }
 
 template <ring::Word W, ring::Word V>
-Buffer<V> Comparison::CompareElements(Context& ctx, const Ends& ends, const Formula& formula,
-                                      const Material& material, std::span<const W> b) const {
-  Flags flags = CompareChunks(ends, formula, material, b);
+Buffer<V> Comparison::CompareElements(Context& ctx, const Ends& ends, const Material& material,
+                                      std::span<const W> b) const {
+  Flags flags = CompareChunks(ends, material, b);
   const Bits c = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
                                   layout_.OpenedBits());  // 1 hop, 2q - 1 bits
   return expansion_->Evaluate<V>(ends, material.coefficients, c);
 }
 
-#define TERCET_LUT_ELEMENTS(W, V)                                                             \
-  template Buffer<V> Comparison::CompareElements<W, V>(Context&, const Ends&, const Formula&, \
-                                                       const Material&, std::span<const W>) const;
-#define TERCET_LUT_COMPARE(W)                                                                      \
-  template Bits Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
-  template Bits Comparison::CompareBits<W>(Context&, const Ends&, const Formula&, const Material&, \
-                                           std::span<const W>) const;                              \
-  TERCET_LUT_ELEMENTS(W, std::uint8_t)                                                             \
-  TERCET_LUT_ELEMENTS(W, std::uint16_t)                                                            \
-  TERCET_LUT_ELEMENTS(W, std::uint32_t)                                                            \
-  TERCET_LUT_ELEMENTS(W, std::uint64_t)
-TERCET_LUT_COMPARE(std::uint8_t)
-TERCET_LUT_COMPARE(std::uint16_t)
-TERCET_LUT_COMPARE(std::uint32_t)
-TERCET_LUT_COMPARE(std::uint64_t)
-#undef TERCET_LUT_COMPARE
-#undef TERCET_LUT_ELEMENTS
+void Comparison::AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec,
+                         const mpc::Roles& roles) const {
+  const std::size_t count = spec.Elements();
+  dealer::AddDealt(cost, roles, layout_.CompareBytes(count));
+  if (layout_.OpenedBits() > 0)
+    dealer::AddExchange(cost, roles, count, layout_.OpenedBits());  // open_bits
+  if (expansion_) dealer::AddDealt(cost, roles, expansion_->DealtBytes(count));
+}
+
+}  // namespace
+
+void Register(mpc::Registry& registry);
+void Register(mpc::Registry& registry) {
+  dealer::AddSuite<Comparison>(
+      registry,
+      {.name = "lut",
+       .summary = "shared rows by three-party 1-out-of-N oblivious transfer with shared output; 3 "
+                  "hops per activation where values are narrow, else 4",
+       .options = {{.name = "chunks",
+                    .values = {"auto", "1", "2", "3", "4", "5"},
+                    .meaning = "pieces that values are compared in; auto: fewest bytes"},
+                   {.name = "form",
+                    .values = {"auto", "arith", "bit"},
+                    .meaning = "arith (3 hops) or bit (4 hops, fewer bytes); layers with max-pool "
+                               "always use bit"}},
+       .variants = {{"", {{{25, 8}, {145, 34}}}},
+                    {"form=bit", {{{28, 8}, {160, 34}}}},
+                    {"form=arith", {}},
+                    {"chunks=2", {}},
+                    {"chunks=3,form=bit", {}}}});
+}
 
 }  // namespace tercet::protocols::lut

@@ -1,10 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "suites/fss/comparison.h"
+#include <vector>
 
+#include "common/dealer/activation.h"
+#include "suites/fss/layout.h"
+
+// Activations by distributed comparison functions whose point the dealer knows; the message flow,
+// the symbols and who learns what are in README.md.
 namespace tercet::protocols::fss {
 namespace {
 
+using dealer::Bits;
+using dealer::Context;
+using dealer::Ends;
+using dealer::Formula;
 using dealer::ForRanges;
+
+/// The comparison of a formula's numbers by distributed comparison functions (README.md, step 2),
+/// as dealer::Activation wants it. D is the helper, E1 and E2 the evaluators. No message online.
+class Comparison {
+ public:
+  static constexpr unsigned kMaxCompared = ring::kMaxBits - 1;
+
+  Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options)
+      : formula_(spec), layout_(MakeLayout(spec, options)), out_bits_(spec.out_bits) {}
+
+  /// What an evaluator keeps.
+  struct Material {
+    Buffer<Block> roots;        ///< of its trees: chunk after chunk, comparison after comparison
+    std::vector<Bytes> pieces;  ///< hash keys, then correction words
+    void Visit(mpc::Archive& archive) { archive(roots)(pieces); }
+  };
+
+  bool GivesElements() const { return layout_.arithmetic; }
+  /// At D, offline: a message to E1 and one to E2 for every PieceElements() elements. What the
+  /// evaluators get shares of are s and carry themselves: the offsets are 0.
+  template <ring::Word W>
+  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a) const;
+  /// At an evaluator, offline.
+  Material Take(Context& ctx, Ends& ends, std::size_t count) const;
+  /// At E1 and E2, online.
+  template <ring::Word W>
+  Bits CompareBits(Context& ctx, const Ends& ends, const Material& material,
+                   std::span<const W> b) const;
+  template <ring::Word W, ring::Word V>
+  Buffer<V> CompareElements(Context& ctx, const Ends& ends, const Material& material,
+                            std::span<const W> b) const;
+  void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const;
+
+ private:
+  /// At E1 and E2: evaluates every comparison; take(begin, count, comparison, shares) gets the
+  /// additive shares of a chunk, not reduced, value by value.
+  template <ring::Word V, ring::Word W, class F>
+  void Evaluate(const Ends& ends, const Material& material, std::span<const W> b, F&& take) const;
+
+  Formula formula_;
+  Layout layout_;
+  unsigned out_bits_;
+};
 
 void DrawRoots(crypto::PrfStream& stream, std::span<Block> roots) {
   stream.Fill({reinterpret_cast<std::uint8_t*>(roots.data()), roots.size_bytes()});
@@ -29,11 +81,8 @@ std::span<T> Next(std::span<T>& left, std::size_t count) {
   return taken;
 }
 
-}  // namespace
-
 template <ring::Word W>
-Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
-                      std::span<const W> a) const {
+Bits Comparison::Deal(Context& ctx, Ends& ends, std::span<const W> a) const {
   ring::DispatchWord(layout_.shapes[0].output_bits, [&]<ring::Word V>(V) {
     const std::size_t elements = layout_.shapes[0].outputs;
     Buffer<std::uint64_t> alpha(kChunk);
@@ -46,7 +95,7 @@ Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
         std::copy_n(bits.begin(), part.size(), to.begin());
         return;
       }
-      formula.Entries<W, V>(part, bits.data(), none.data(), entries.data());
+      formula_.Entries<W, V>(part, bits.data(), none.data(), entries.data());
       for (std::size_t i = 0; i < elements * part.size(); ++i)
         to[i] = ring::Reduce(entries[i], out_bits_);
     };
@@ -64,7 +113,7 @@ Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
           for (std::size_t i = 0; i < n; ++i)
             alpha[i] = part[i] & ring::LowMask<std::uint64_t>(shape.input_bits);
           // The sign's bit is [x < alpha] ^ flip, the carry's [x < alpha].
-          for (std::size_t i = 0; i < n; ++i) bits[i] = k == 0 ? formula.Flip(part[i]) : 0;
+          for (std::size_t i = 0; i < n; ++i) bits[i] = k == 0 ? formula_.Flip(part[i]) : 0;
           give(part, above);
           for (std::size_t i = 0; i < n; ++i) bits[i] ^= 1;
           give(part, below);
@@ -84,8 +133,7 @@ Bits Comparison::Deal(Context& ctx, Ends& ends, const Formula& formula,
   return Bits(layout_.arithmetic ? 0 : a.size(), 0);
 }
 
-Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /*formula*/,
-                                      std::size_t count) const {
+Comparison::Material Comparison::Take(Context& ctx, Ends& ends, std::size_t count) const {
   Material material;
   material.roots.resize(count * layout_.shapes.size());
   std::span<Block> roots(material.roots);
@@ -101,10 +149,10 @@ Comparison::Material Comparison::Take(Context& ctx, Ends& ends, const Formula& /
 }
 
 template <ring::Word V, ring::Word W, class F>
-void Comparison::Evaluate(const Ends& ends, const Formula& formula, const Material& material,
-                          std::span<const W> b, F&& take) const {
+void Comparison::Evaluate(const Ends& ends, const Material& material, std::span<const W> b,
+                          F&& take) const {
   const auto who = ends.IsE1() ? Evaluator::kE1 : Evaluator::kE2;
-  const W complement = formula.Complement<W>();
+  const W complement = formula_.Complement<W>();
   Buffer<std::uint64_t> x(kChunk);
   Buffer<V> shares(kChunk * layout_.shapes[0].outputs);
   std::span<const Block> roots(material.roots);
@@ -136,11 +184,11 @@ void Comparison::Evaluate(const Ends& ends, const Formula& formula, const Materi
 }
 
 template <ring::Word W>
-Bits Comparison::CompareBits(Context& /*ctx*/, const Ends& ends, const Formula& formula,
-                             const Material& material, std::span<const W> b) const {
+Bits Comparison::CompareBits(Context& /*ctx*/, const Ends& ends, const Material& material,
+                             std::span<const W> b) const {
   Bits bits(b.size(), 0);
   Evaluate<std::uint8_t>(
-      ends, formula, material, b,
+      ends, material, b,
       [&](std::size_t begin, std::size_t n, std::size_t k, std::span<const std::uint8_t> shares) {
         for (std::size_t i = 0; i < n; ++i)
           bits[begin + i] |= static_cast<std::uint8_t>((shares[i] & 1) << k);
@@ -149,11 +197,11 @@ Bits Comparison::CompareBits(Context& /*ctx*/, const Ends& ends, const Formula& 
 }
 
 template <ring::Word W, ring::Word V>
-Buffer<V> Comparison::CompareElements(Context& /*ctx*/, const Ends& ends, const Formula& formula,
-                                      const Material& material, std::span<const W> b) const {
-  const std::size_t elements = formula.Elements();
+Buffer<V> Comparison::CompareElements(Context& /*ctx*/, const Ends& ends, const Material& material,
+                                      std::span<const W> b) const {
+  const std::size_t elements = formula_.Elements();
   Buffer<V> all(b.size() * elements);
-  Evaluate<V>(ends, formula, material, b,
+  Evaluate<V>(ends, material, b,
               [&](std::size_t begin, std::size_t n, std::size_t /*k*/, std::span<const V> shares) {
                 for (std::size_t j = 0; j < elements; ++j)
                   std::copy_n(shares.data() + j * n, n, all.data() + j * b.size() + begin);
@@ -161,22 +209,30 @@ Buffer<V> Comparison::CompareElements(Context& /*ctx*/, const Ends& ends, const 
   return all;
 }
 
-#define TERCET_FSS_ELEMENTS(W, V)                                                             \
-  template Buffer<V> Comparison::CompareElements<W, V>(Context&, const Ends&, const Formula&, \
-                                                       const Material&, std::span<const W>) const;
-#define TERCET_FSS_COMPARE(W)                                                                      \
-  template Bits Comparison::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>) const;    \
-  template Bits Comparison::CompareBits<W>(Context&, const Ends&, const Formula&, const Material&, \
-                                           std::span<const W>) const;                              \
-  TERCET_FSS_ELEMENTS(W, std::uint8_t)                                                             \
-  TERCET_FSS_ELEMENTS(W, std::uint16_t)                                                            \
-  TERCET_FSS_ELEMENTS(W, std::uint32_t)                                                            \
-  TERCET_FSS_ELEMENTS(W, std::uint64_t)
-TERCET_FSS_COMPARE(std::uint8_t)
-TERCET_FSS_COMPARE(std::uint16_t)
-TERCET_FSS_COMPARE(std::uint32_t)
-TERCET_FSS_COMPARE(std::uint64_t)
-#undef TERCET_FSS_COMPARE
-#undef TERCET_FSS_ELEMENTS
+void Comparison::AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec,
+                         const mpc::Roles& roles) const {
+  ForRanges(spec.Elements(), layout_.PieceElements(), [&](std::size_t, std::size_t count) {
+    const std::uint64_t shared = layout_.SharedBytes(count);
+    cost.Add(mpc::Phase::kOffline,
+             {{roles.helper, roles.Evaluator1(), shared},
+              {roles.helper, roles.Evaluator2(), shared + layout_.FirstBytes(count)}});
+  });
+}
+
+}  // namespace
+
+void Register(mpc::Registry& registry);
+void Register(mpc::Registry& registry) {
+  dealer::AddSuite<Comparison>(
+      registry,
+      {.name = "fss",
+       .summary = "distributed comparison functions with a point known to the dealer; 2 hops per "
+                  "activation, the fewest, or 3 with truncation, for more bytes offline",
+       .options = {{.name = "form",
+                    .values = {"auto", "arith", "bit"},
+                    .meaning = "arith (2 hops) or bit (3 hops, fewer bytes); layers with max-pool "
+                               "or truncation always use bit"}},
+       .variants = {{"", {{{157, 51}, {420, 154}}}}, {"form=bit", {{{157, 51}, {420, 154}}}}}});
+}
 
 }  // namespace tercet::protocols::fss
