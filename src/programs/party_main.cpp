@@ -102,197 +102,247 @@ void CheckOwner(bool given, bool owner, const char* option, int id, const char* 
     throw ConfigError(option, fmt::format("party {} does not own {}; leave it out", id, what));
 }
 
-// Takes the suite from the material, and the batch where it was not given, and compares the rest.
-// Whether the helper takes part.
-bool UseMaterial(const Arguments& arguments, const infer::MaterialFile& material,
-                 infer::SessionSettings& settings, const mpc::Registry& registry) {
-  const auto asked = settings.suite;
-  settings.suite = mpc::ParseSuiteChoice(material.Header().suite, material.File().string());
-  if (!arguments.batch_given) settings.batch = material.Header().batch;
-  CheckMaterial(material, settings);
-  if (arguments.suite_given)
-    CheckMaterialSuite(material, settings.spec, registry, asked, settings.link,
-                       infer::ParseObjective(arguments.optimise, "--optimise"));
-  const bool helper_acts = material.MakePlan(settings.spec, registry).HelperActsOnline();
-  if (!helper_acts && settings.id == settings.roles.helper)
-    throw ConfigError("--material",
-                      fmt::format("party {}, the helper, has no part in the online phase of this "
-                                  "plan; start the other two alone",
-                                  settings.id));
-  return helper_acts;
-}
-
-int RunParty(const Arguments& arguments, Process& process, EventPipe* launcher) {
-  const int id = *arguments.id;
-  const bool quiet = launcher != nullptr;
-  if (quiet) {
-    spdlog::set_level(spdlog::level::err);
-  } else {
-    spdlog::set_default_logger(spdlog::stderr_color_mt("party"));
-    spdlog::set_pattern(Named(fmt::format("%T party {}: %v", id)));
+// One party's part in a run, from its arguments to its report.
+class PartyRun {
+ public:
+  // Loads and checks what this party brings, before anybody else is asked.
+  PartyRun(const Arguments& arguments, EventPipe* launcher)
+      : arguments_(arguments), launcher_(launcher), id_(*arguments.id) {
+    StartLog();
+    if (!arguments_.json.empty()) CheckWritable(arguments_.json, "--json");
+    testbed_ = infer::LoadTestbed(arguments_.testbed, id_);
+    if (testbed_.tls) WarnOfExpiry(infer::CheckOwnCertificate(*testbed_.tls, id_, Now()));
+    if (arguments_.UsesMaterial()) OpenMaterial();
+    settings_ = arguments_.Settings(id_, nn::LoadNetwork(arguments_.network),
+                                    ParseSuite(arguments_.suite, registry_), testbed_.roles,
+                                    material_ ? &*material_ : nullptr);
+    settings_.stall_timeout = testbed_.stall_timeout;
+    if (material_) UseMaterial();
+    if (arguments_.MakesMaterial()) CheckMaterialOut();
+    CheckOwners();
+    LoadInput();
+    SetCallbacks();
   }
-  if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
-  const mpc::Registry registry = BuiltinProtocols();
-  const infer::Testbed testbed = infer::LoadTestbed(arguments.testbed, id);
-  // The certificates of `tercet run` live as long as the run: nobody renews them.
-  std::vector<std::string> warnings;
-  const auto warn = [&](const std::string& text) {
-    if (!quiet) PrintWarning(text);
-    warnings.push_back(text);
-  };
-  const auto warn_of_expiry = [&](const crypto::Certificate& certificate) {
-    if (quiet) return;
-    if (const auto warning = crypto::ExpiryWarning(certificate, Now())) warn(*warning);
-  };
-  if (testbed.tls) warn_of_expiry(infer::CheckOwnCertificate(*testbed.tls, id, Now()));
+  // `settings_` refers to the rest.
+  PartyRun(const PartyRun&) = delete;
+  PartyRun& operator=(const PartyRun&) = delete;
 
-  std::optional<infer::MaterialFile> material;
-  if (arguments.UsesMaterial()) {
-    if (id == testbed.roles.helper && !std::filesystem::exists(arguments.material))
+  int Run(Process& process) {
+    net::TcpOptions tcp = Connection();
+    infer::Session session(settings_, registry_);
+    process.Attach(&session);
+    infer::PartyReport report;
+    try {
+      tcp.interrupted = [&] { return session.Stopped(); };
+      report = session.Run([&] { return net::ConnectTcp(tcp); });
+      report.warnings = std::move(warnings_);
+    } catch (...) {
+      process.Detach();
+      throw;
+    }
+    process.Detach();
+    Tell(report);
+    return kExitOk;
+  }
+
+ private:
+  bool OwnsModel() const { return id_ == testbed_.roles.model_owner && !material_; }
+  bool OwnsImages() const {
+    return id_ == testbed_.roles.data_owner && !arguments_.MakesMaterial();
+  }
+  bool Receives() const { return id_ == testbed_.roles.receiver; }
+  bool HasLabels() const { return !arguments_.labels.empty(); }
+  infer::Objective Objective() const {
+    return infer::ParseObjective(arguments_.optimise, "--optimise");
+  }
+
+  void StartLog() const {
+    if (launcher_ != nullptr) {
+      spdlog::set_level(spdlog::level::err);
+    } else {
+      spdlog::set_default_logger(spdlog::stderr_color_mt("party"));
+      spdlog::set_pattern(Named(fmt::format("%T party {}: %v", id_)));
+    }
+  }
+
+  void Warn(const std::string& text) {
+    if (launcher_ == nullptr) PrintWarning(text);
+    warnings_.push_back(text);
+  }
+  // The certificates of `tercet run` live as long as the run: nobody renews them.
+  void WarnOfExpiry(const crypto::Certificate& certificate) {
+    if (launcher_ != nullptr) return;
+    if (const auto warning = crypto::ExpiryWarning(certificate, Now())) Warn(*warning);
+  }
+
+  void OpenMaterial() {
+    if (id_ == testbed_.roles.helper && !std::filesystem::exists(arguments_.material))
       throw ConfigError(
           "--material",
           fmt::format(
               "{} is not there; where party {}, the helper, has no part in the online phase, "
               "it has no material: start the other two alone",
-              arguments.material.string(), id));
-    material.emplace(arguments.material, arguments.Place());
+              arguments_.material.string(), id_));
+    material_.emplace(arguments_.material, arguments_.Place());
   }
-  auto settings = arguments.Settings(id, nn::LoadNetwork(arguments.network),
-                                     ParseSuite(arguments.suite, registry), testbed.roles,
-                                     material ? &*material : nullptr);
-  bool helper_acts = true;
-  if (material) {
-    helper_acts = UseMaterial(arguments, *material, settings, registry);
-    if (!arguments.model.file.empty())
+
+  // Takes the suite from the material, and the batch where it was not given, and compares the rest.
+  void UseMaterial() {
+    const auto asked = settings_.suite;
+    settings_.suite = mpc::ParseSuiteChoice(material_->Header().suite, material_->File().string());
+    if (!arguments_.batch_given) settings_.batch = material_->Header().batch;
+    CheckMaterial(*material_, settings_);
+    if (arguments_.suite_given)
+      CheckMaterialSuite(*material_, settings_.spec, registry_, asked, settings_.link, Objective());
+    helper_acts_ = material_->MakePlan(settings_.spec, registry_).HelperActsOnline();
+    if (!helper_acts_ && id_ == settings_.roles.helper)
+      throw ConfigError("--material",
+                        fmt::format("party {}, the helper, has no part in the online phase of this "
+                                    "plan; start the other two alone",
+                                    id_));
+    if (!arguments_.model.file.empty())
       throw ConfigError("--model", "the material holds the shares of its model; leave it out");
   }
-  const bool makes_material = arguments.MakesMaterial();
-  if (makes_material) {
-    if (arguments.queries == 0) throw ConfigError("--queries", "must be given with --material-out");
-    CheckWritable(arguments.material_out, "--material-out");
-    if (std::filesystem::exists(arguments.material_out))
+
+  void CheckMaterialOut() const {
+    if (arguments_.queries == 0)
+      throw ConfigError("--queries", "must be given with --material-out");
+    CheckWritable(arguments_.material_out, "--material-out");
+    if (std::filesystem::exists(arguments_.material_out))
       throw ConfigError("--material-out",
                         fmt::format("{} exists already; material is never overwritten",
-                                    arguments.material_out.string()));
+                                    arguments_.material_out.string()));
+    if (!arguments_.images.empty())
+      throw ConfigError("--images", "material is made without images; leave it out");
+    if (HasLabels()) throw ConfigError("--labels", "material is made without images; leave it out");
   }
 
-  const bool owns_model = id == testbed.roles.model_owner && !material,
-             owns_images = id == testbed.roles.data_owner && !makes_material;
-  const bool receives = id == testbed.roles.receiver;
-  CheckOwner(!arguments.model.file.empty(), owns_model, "--model", id, "the model");
-  if (makes_material && !arguments.images.empty())
-    throw ConfigError("--images", "material is made without images; leave it out");
-  CheckOwner(!arguments.images.empty(), owns_images, "--images", id, "the images");
-  if (makes_material && !arguments.labels.empty())
-    throw ConfigError("--labels", "material is made without images; leave it out");
-  if (!arguments.labels.empty() && !receives)
-    throw ConfigError(
-        "--labels",
-        fmt::format("party {} does not receive the result (party {} does); leave it out", id,
-                    testbed.roles.receiver));
-  std::optional<nn::IntegerNetwork> model;
-  LabelledImages data;
-  if (owns_model) {
-    model = LoadModel(settings.spec, arguments.model, registry,
-                      [](const std::string& line) { spdlog::info(line); });
-    for (const auto& warning : model->warnings) warn(warning);
-    ResolveAuto(model->net, registry, settings.suite, settings.link,
-                infer::ParseObjective(arguments.optimise, "--optimise"), settings.roles,
-                settings.batch);
-    settings.model = &*model;
+  void CheckOwners() const {
+    CheckOwner(!arguments_.model.file.empty(), OwnsModel(), "--model", id_, "the model");
+    CheckOwner(!arguments_.images.empty(), OwnsImages(), "--images", id_, "the images");
+    if (HasLabels() && !Receives())
+      throw ConfigError(
+          "--labels",
+          fmt::format("party {} does not receive the result (party {} does); leave it out", id_,
+                      testbed_.roles.receiver));
   }
-  const bool labelled = !arguments.labels.empty();
-  if (owns_images && labelled) {
-    data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, settings.spec);
-  } else if (owns_images) {
-    data.images = files::LoadImages(arguments.images, arguments.limit, settings.spec.input.shape);
-  } else if (labelled) {
-    data.labels = files::LoadLabels(arguments.labels, arguments.limit, settings.spec.Classes());
+
+  void LoadInput() {
+    if (OwnsModel()) {
+      model_ = LoadModel(settings_.spec, arguments_.model, registry_,
+                         [](const std::string& line) { spdlog::info(line); });
+      for (const auto& warning : model_->warnings) Warn(warning);
+      ResolveAuto(model_->net, registry_, settings_.suite, settings_.link, Objective(),
+                  settings_.roles, settings_.batch);
+      settings_.model = &*model_;
+    }
+    const auto& a = arguments_;
+    if (OwnsImages() && HasLabels()) {
+      data_ = LoadLabelledImages(a.images, a.labels, a.limit, settings_.spec);
+    } else if (OwnsImages()) {
+      data_.images = files::LoadImages(a.images, a.limit, settings_.spec.input.shape);
+    } else if (HasLabels()) {
+      data_.labels = files::LoadLabels(a.labels, a.limit, settings_.spec.Classes());
+    }
+    if (OwnsImages()) settings_.images = &data_.images;
   }
-  if (owns_images) settings.images = &data.images;
 
-  settings.stall_timeout = testbed.stall_timeout;
-  net::TcpOptions tcp = testbed.Tcp(id);
-  if (arguments.listen_fd >= 0) tcp.listen_fd = arguments.listen_fd;
-  if (!helper_acts) tcp.absent = testbed.roles.helper;
-  tcp.agreement = infer::Agreement(settings);
-  tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
-  tcp.on_peer = [&](int, const crypto::Certificate& certificate) { warn_of_expiry(certificate); };
-  tcp.on_warning = settings.on_warning = warn;
-  if (!testbed.tls)
-    warn("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
+  net::TcpOptions Connection() {
+    net::TcpOptions tcp = testbed_.Tcp(id_);
+    if (arguments_.listen_fd >= 0) tcp.listen_fd = arguments_.listen_fd;
+    if (!helper_acts_) tcp.absent = testbed_.roles.helper;
+    tcp.agreement = infer::Agreement(settings_);
+    tcp.on_wait = [](const std::string& line) { spdlog::info(line); };
+    tcp.on_peer = [this](int, const crypto::Certificate& certificate) {
+      WarnOfExpiry(certificate);
+    };
+    tcp.on_warning = settings_.on_warning;
+    if (!testbed_.tls)
+      Warn("transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
+    return tcp;
+  }
 
-  bool warned = false;
-  settings.on_images = [&](std::size_t count) {
-    // Each party's own arguments are right by themselves, so this is no wrong usage of this one.
-    if (labelled && data.labels.size() != count)
-      throw ProtocolError(
-          fmt::format("--labels: {} labels found, {} expected, one for each image of party {}",
-                      data.labels.size(), count, settings.roles.data_owner));
-  };
-  settings.on_plan = [&](const infer::Plan& plan, std::size_t count) {
-    if (quiet) return;
-    if (!std::exchange(warned, true))
-      for (const auto& warning : plan.Warnings(registry)) warn(warning);
-    const bool rotates = arguments.rotate_dealer;
+  void SetCallbacks() {
+    settings_.on_warning = [this](const std::string& text) { Warn(text); };
+    settings_.on_images = [this](std::size_t count) {
+      // Each party's own arguments are right by themselves, so this is no wrong usage of this one.
+      if (HasLabels() && data_.labels.size() != count)
+        throw ProtocolError(
+            fmt::format("--labels: {} labels found, {} expected, one for each image of party {}",
+                        data_.labels.size(), count, settings_.roles.data_owner));
+    };
+    settings_.on_plan = [this](const infer::Plan& plan, std::size_t count) {
+      if (launcher_ == nullptr) ShowPlan(plan, count);
+    };
+    settings_.on_delivered = [](std::size_t queries) {
+      spdlog::info("the material of all {} queries is delivered; the helper is not needed any more",
+                   queries);
+    };
+    settings_.on_progress = [this](std::size_t done, std::size_t total) {
+      ShowProgress(done, total);
+    };
+  }
+
+  void ShowPlan(const infer::Plan& plan, std::size_t count) {
+    if (!std::exchange(warned_of_plan_, true))
+      for (const auto& warning : plan.Warnings(registry_)) Warn(warning);
+    const bool rotates = arguments_.rotate_dealer;
     Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
           rotates ? "groups" : "batches", plan.batch, mpc::RolesText(plan.roles),
           rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
-    if (makes_material && id == plan.roles.helper && !plan.HelperActsOnline())
+    if (arguments_.MakesMaterial() && id_ == plan.roles.helper && !plan.HelperActsOnline())
       Print("This party, the helper, has no part online: it writes no file.\n");
     FlushOutput();
-  };
-  settings.on_delivered = [](std::size_t queries) {
-    spdlog::info("the material of all {} queries is delivered; the helper is not needed any more",
-                 queries);
-  };
-  auto last = std::chrono::steady_clock::now();
-  settings.on_progress = [&, launcher](std::size_t done, std::size_t total) {
-    if (launcher != nullptr) {
-      launcher->Send(ProgressEvent{done, total});
+  }
+
+  void ShowProgress(std::size_t done, std::size_t total) {
+    if (launcher_ != nullptr) {
+      launcher_->Send(ProgressEvent{done, total});
       return;
     }
     const auto now = std::chrono::steady_clock::now();
-    if (now - last < std::chrono::seconds(1)) return;
-    last = now;
+    if (now - last_progress_ < std::chrono::seconds(1)) return;
+    last_progress_ = now;
     spdlog::info("{} of {} images done", done, total);
-  };
-
-  infer::Session session(settings, registry);
-  process.Attach(&session);
-  infer::PartyReport report;
-  try {
-    tcp.interrupted = [&] { return session.Stopped(); };
-    report = session.Run([&] { return net::ConnectTcp(tcp); });
-    report.warnings = std::move(warnings);
-  } catch (...) {
-    process.Detach();
-    throw;
   }
-  process.Detach();
 
-  if (launcher != nullptr) {
-    launcher->Send(ReportEvent{report::ToJson(report)});
-    return kExitOk;
-  }
-  Print("{}", report::Describe(report, report::Utf8Locale()));
-  if (receives && !makes_material) {
-    const auto predictions = nn::Predictions(report.logits, report.classes);
-    if (!labelled) {
-      Print("\npredictions: {}\n", fmt::join(predictions, " "));
-    } else {
-      const std::size_t correct = CountCorrect(predictions, data.labels);
-      Print("\naccuracy: {:.2f} % ({} of {} images)\n",
-            100.0 * static_cast<double>(correct) / static_cast<double>(data.labels.size()), correct,
-            data.labels.size());
+  void Tell(const infer::PartyReport& report) const {
+    if (launcher_ != nullptr) {
+      launcher_->Send(ReportEvent{report::ToJson(report)});
+      return;
     }
+    Print("{}", report::Describe(report, report::Utf8Locale()));
+    if (Receives() && !arguments_.MakesMaterial()) {
+      const auto predictions = nn::Predictions(report.logits, report.classes);
+      if (!HasLabels()) {
+        Print("\npredictions: {}\n", fmt::join(predictions, " "));
+      } else {
+        const std::size_t count = data_.labels.size(),
+                          correct = CountCorrect(predictions, data_.labels);
+        Print("\naccuracy: {:.2f} % ({} of {} images)\n",
+              100.0 * static_cast<double>(correct) / static_cast<double>(count), correct, count);
+      }
+    }
+    // Last, so that a disk that is full does not lose what has been computed.
+    FlushOutput();
+    if (!arguments_.json.empty())
+      WriteFile(arguments_.json, report::ToJson(report), FileRights::kOwner);
   }
-  // Last, so that a disk that is full does not lose what has been computed.
-  FlushOutput();
-  if (!arguments.json.empty())
-    WriteFile(arguments.json, report::ToJson(report), FileRights::kOwner);
-  return kExitOk;
-}
+
+  const Arguments& arguments_;
+  EventPipe* const launcher_;  // null: this party speaks to a terminal
+  const int id_;
+  const mpc::Registry registry_ = BuiltinProtocols();
+  std::vector<std::string> warnings_;
+  infer::Testbed testbed_;
+  std::optional<infer::MaterialFile> material_;
+  bool helper_acts_ = true;
+  std::optional<nn::IntegerNetwork> model_;
+  LabelledImages data_;
+  infer::SessionSettings settings_;
+  bool warned_of_plan_ = false;
+  std::chrono::steady_clock::time_point last_progress_ = std::chrono::steady_clock::now();
+};
 
 void AddOptions(CLI::App& app, Arguments& a) {
   AddParty(app, "--id", a.id, "This party's number")->required();
@@ -365,7 +415,7 @@ int Main(int argc, char** argv) {
       for (int number = 0; ::sigwait(&signals, &number) == 0;) process->OnSignal(number);
     }).detach();
     try {
-      return RunParty(arguments, *process, launcher.get());
+      return PartyRun(arguments, launcher.get()).Run(*process);
     } catch (const std::exception& e) {
       process->Detach();
       const Failure failure = Classify(e);
