@@ -130,7 +130,7 @@ files::Images RandomImages(const mpc::Shape3& shape, std::size_t count) {
   return images;
 }
 
-std::string ImagesToNpy(const files::Images& images) {
+std::string NpyHeader(const files::Images& images) {
   std::string header =
       fmt::format("{{'descr': '|u1', 'fortran_order': False, 'shape': ({}, {}, {}, {}), }}",
                   images.count, images.shape.channels, images.shape.height, images.shape.width);
@@ -141,9 +141,7 @@ std::string ImagesToNpy(const files::Images& images) {
   std::string file("\x93NUMPY\x01\x00", 8);
   file += static_cast<char>(header.size() & 0xff);
   file += static_cast<char>(header.size() >> 8);
-  file += header;
-  file.append(images.pixels.begin(), images.pixels.end());
-  return file;
+  return file + header;
 }
 
 std::vector<std::int64_t> PlainLogits(

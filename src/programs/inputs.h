@@ -50,8 +50,8 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits)
 std::string MachineText();
 /// Random pixels from a fixed seed.
 files::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
-/// The bytes of a .npy file that LoadImages reads back.
-std::string ImagesToNpy(const files::Images& images);
+/// What a .npy file of these images begins with; their pixels follow, and LoadImages reads it back.
+std::string NpyHeader(const files::Images& images);
 
 /// RunPlain on all processors, in pieces that bound the memory. `ranges`, if given, becomes the
 /// values of each layer over all images. `on_progress(done, total)` counts images; calls do not

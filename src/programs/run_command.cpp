@@ -55,7 +55,6 @@ struct RunInput {
   mpc::Registry registry = BuiltinProtocols();
   nn::NetworkSpec spec;
   nn::IntegerNetwork model;
-  bool model_is_compiled = false;
   LabelledImages data;
   bool images_are_random = false;
   mpc::SuiteChoice suite;
@@ -106,7 +105,6 @@ RunInput LoadInput(const RunArguments& arguments) {
     input.data =
         LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, input.spec);
   }
-  input.model_is_compiled = compile::IsCompiled(arguments.model.file);
   input.model = LoadModel(input.spec, arguments.model, input.registry,
                           [](const std::string& line) { Print("{}\n", line); });
   if (!arguments.UsesMaterial())
@@ -114,6 +112,35 @@ RunInput LoadInput(const RunArguments& arguments) {
                 infer::ParseObjective(arguments.optimise, "--optimise"), input.roles,
                 arguments.batch);
   return input;
+}
+
+// Keys, the model and the images go from hand to hand, each party's to that party alone, so that
+// nothing of them stays however this process ends: `give` puts a file into the hands of a party and
+// tells its name there.
+using Give = std::function<std::string(int id, AnonymousFile file)>;
+
+std::array<std::optional<net::TlsFiles>, 3> GiveCertificates(const Give& give) {
+  std::array<std::optional<net::TlsFiles>, 3> tls;
+  crypto::MakeCertificates(
+      1, [&](std::optional<int> party, std::string_view certificate, std::string_view key) {
+        for (int id = 0; id < 3; ++id) {
+          auto& own = tls[static_cast<std::size_t>(id)];
+          if (!party) {
+            own = {give(id, AnonymousFile(certificate)), {}, {}};
+          } else if (party == id) {
+            own->certificate = give(id, AnonymousFile(certificate));
+            own->key = give(id, AnonymousFile(key));
+          }
+        }
+      });
+  return tls;
+}
+
+AnonymousFile FileOf(const files::Images& images) {
+  AnonymousFile file(NpyHeader(images));
+  WriteFile(file.Path(),
+            {reinterpret_cast<const char*>(images.pixels.data()), images.pixels.size()});
+  return file;
 }
 
 std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
@@ -124,28 +151,13 @@ std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
   launch.program = program;
   launch.on_progress = [&](std::size_t done, std::size_t total) { progress.Show(done, total); };
 
-  // Keys, the model and the images go from hand to hand, each party's to that party alone, so that
-  // nothing of them stays however this process ends.
   std::vector<AnonymousFile> files;
-  const auto give = [&](int id, AnonymousFile file) {
+  const Give give = [&](int id, AnonymousFile file) {
     launch.inherited[static_cast<std::size_t>(id)].push_back(file.Fd());
     return files.emplace_back(std::move(file)).Path();
   };
   std::array<std::optional<net::TlsFiles>, 3> tls;
-  if (arguments.transport == "tls") {
-    crypto::MakeCertificates(
-        1, [&](std::optional<int> party, std::string_view certificate, std::string_view key) {
-          for (int id = 0; id < 3; ++id) {
-            auto& own = tls[static_cast<std::size_t>(id)];
-            if (!party) {
-              own = {give(id, AnonymousFile(certificate)), {}, {}};
-            } else if (party == id) {
-              own->certificate = give(id, AnonymousFile(certificate));
-              own->key = give(id, AnonymousFile(key));
-            }
-          }
-        });
-  }
+  if (arguments.transport == "tls") tls = GiveCertificates(give);
   std::array<net::Endpoint, 3> endpoints;
   for (std::size_t p = 0; p < 3; ++p) {
     endpoints[p].host = "127.0.0.1";
@@ -166,19 +178,14 @@ std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
     own.model = {};
     if (arguments.UsesMaterial()) own.material = MaterialOf(arguments.material, id);
     if (arguments.MakesMaterial()) own.material_out = MaterialOf(arguments.material_out, id);
+    // What is loaded is handed over, so that no file is read, unpacked or compiled twice.
+    own.limit = 0;
     if (id == input.roles.model_owner && !arguments.UsesMaterial()) {
-      own.model.file = arguments.model.file;
-      if (!input.model_is_compiled) {
-        own.model.file = give(id, AnonymousFile());
-        compile::SaveCompiled(input.model, own.model.file);
-      }
+      own.model.file = give(id, AnonymousFile());
+      compile::SaveCompiled(input.model, own.model.file);
     }
-    if (id == input.roles.data_owner && !arguments.MakesMaterial()) {
-      own.images = arguments.images;
-      if (input.images_are_random)
-        own.images = give(id, AnonymousFile(ImagesToNpy(input.data.images)));
-      own.limit = input.data.images.count;
-    }
+    if (id == input.roles.data_owner && !arguments.MakesMaterial())
+      own.images = give(id, FileOf(input.data.images));
     launch.arguments[p] = {"--testbed", give(id, AnonymousFile(testbed)),
                            "--network", own.network.string(),
                            "--options", give(id, AnonymousFile(ToJson(own)))};

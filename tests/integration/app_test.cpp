@@ -290,7 +290,7 @@ TEST(RoleOptionsTest, FollowTheHelper) {
 TEST(Inputs, RandomImagesComeBackFromTheirFile) {
   const World world;
   const auto images = RandomImages({3, 5, 7}, 4);
-  world.Write("i.npy", ImagesToNpy(images));
+  world.Write("i.npy", NpyHeader(images).append(images.pixels.begin(), images.pixels.end()));
   const auto back = files::LoadImages(world.File("i.npy"), 0, {3, 5, 7});
   EXPECT_EQ(back.count, 4u);
   EXPECT_EQ(back.pixels, images.pixels);

@@ -294,7 +294,8 @@ TEST_F(Testbed, SaysThatMemoryDoesNotSuffice) {
   const auto spec = nn::LoadNetwork(world_.File("large.json"));
   files::SaveTensors(programs::PlaceholderWeights(spec, 11), world_.File("large.safetensors"));
   const auto images = programs::RandomImages(spec.input.shape, 1024);
-  world_.Write("large.npy", programs::ImagesToNpy(images));
+  world_.Write("large.npy",
+               programs::NpyHeader(images).append(images.pixels.begin(), images.pixels.end()));
   const std::vector<std::string> batch{"--batch", "1024"};
   std::vector<std::string> more = batch;
   more.insert(more.end(), {"--images", world_.File("large.npy")});
