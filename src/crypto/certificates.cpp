@@ -87,16 +87,17 @@ CertificateHandle MakeAuthority(EVP_PKEY* key, const Validity& validity) {
   return certificate;
 }
 
-/// A party's certificate; without an authority it signs itself.
-CertificateHandle MakeLeaf(int party, EVP_PKEY* key, X509* authority, EVP_PKEY* authority_key,
-                           const Validity& validity) {
-  auto certificate = Draft(PartyName(party), key, validity);
+/// A certificate of `name` for `hosts` (as OpenSSL writes subjectAltName); without an authority it
+/// signs itself.
+CertificateHandle MakeLeaf(const std::string& name, const std::string& hosts, EVP_PKEY* key,
+                           X509* authority, EVP_PKEY* authority_key, const Validity& validity) {
+  auto certificate = Draft(name, key, validity);
   X509* c = certificate.get();
   X509* issuer = authority != nullptr ? authority : c;
   AddExtension(c, issuer, NID_basic_constraints, "critical,CA:FALSE");
   AddExtension(c, issuer, NID_key_usage, "critical,digitalSignature");
   AddExtension(c, issuer, NID_ext_key_usage, "serverAuth,clientAuth");
-  AddExtension(c, issuer, NID_subject_alt_name, fmt::format("DNS:party-{}.tercet", party).c_str());
+  AddExtension(c, issuer, NID_subject_alt_name, hosts.c_str());
   AddExtension(c, issuer, NID_subject_key_identifier, "hash");
   if (authority != nullptr) AddExtension(c, issuer, NID_authority_key_identifier, "keyid");
   Sign(c, issuer, authority != nullptr ? authority_key : key);
@@ -182,6 +183,12 @@ void AddPair(FileSet& files, const std::string& name, X509* certificate, EVP_PKE
   files.AddKey(name, key);
 }
 
+CertificateHandle MakePartyLeaf(int party, EVP_PKEY* key, X509* authority, EVP_PKEY* authority_key,
+                                const Validity& validity) {
+  return MakeLeaf(PartyName(party), fmt::format("DNS:party-{}.tercet", party), key, authority,
+                  authority_key, validity);
+}
+
 /// The authority, which is no party, and then the three.
 void MakeAll(const Validity& validity,
              const std::function<void(std::optional<int>, X509*, EVP_PKEY*)>& take) {
@@ -192,7 +199,7 @@ void MakeAll(const Validity& validity,
   for (int party = 0; party < 3; ++party) {
     const KeyHandle key = NewKey();
     const CertificateHandle leaf =
-        MakeLeaf(party, key.get(), authority.get(), authority_key.get(), validity);
+        MakePartyLeaf(party, key.get(), authority.get(), authority_key.get(), validity);
     take(party, leaf.get(), key.get());
   }
 }
@@ -389,7 +396,7 @@ Certificate MakePartyCertificateValid(const fs::path& directory, int party,
       PartyFile(party),
       "--force replaces it, and then the others must pin the new key; --renew keeps the key");
   const KeyHandle key = NewKey();
-  const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
+  const CertificateHandle leaf = MakePartyLeaf(party, key.get(), nullptr, nullptr, validity);
   AddPair(files, PartyFile(party), leaf.get(), key.get());
   files.Write();
   return Describe(leaf.get());
@@ -397,6 +404,24 @@ Certificate MakePartyCertificateValid(const fs::path& directory, int party,
 
 Certificate MakePartyCertificate(const fs::path& directory, int party, int days, bool overwrite) {
   return MakePartyCertificateValid(directory, party, FromToday(days), overwrite);
+}
+
+void MakeServerCertificate(const fs::path& directory, const std::string& name,
+                           const std::string& host, int days, bool overwrite) {
+  const auto letters = host.find_first_not_of("0123456789.");
+  const bool address = letters == std::string::npos || host.find(':') != std::string::npos;
+  // What OpenSSL reads as more than one name, or as a file to read, is no host.
+  if (host.empty() || host.find_first_not_of("0123456789abcdefghijklmnopqrstuvwxyz"
+                                             "ABCDEFGHIJKLMNOPQRSTUVWXYZ.:-") != std::string::npos)
+    throw ConfigError("host", fmt::format("\"{}\" is no name and no address", Printable(host)));
+  FileSet files(directory, overwrite);
+  files.ExpectPair(name, "--force replaces it");
+  const KeyHandle key = NewKey();
+  const CertificateHandle leaf =
+      MakeLeaf(fmt::format("tercet service {}", host), (address ? "IP:" : "DNS:") + host, key.get(),
+               nullptr, nullptr, FromToday(days));
+  AddPair(files, name, leaf.get(), key.get());
+  files.Write();
 }
 
 Certificate RenewPartyCertificate(const fs::path& directory, int party, int days) {
@@ -416,7 +441,7 @@ Certificate RenewPartyCertificate(const fs::path& directory, int party, int days
   if (X509_check_private_key(old.get(), key.get()) != 1)
     throw ConfigError(key_file.string(), "is not the key of " + file.string());
   FileSet files(directory, true);
-  const CertificateHandle leaf = MakeLeaf(party, key.get(), nullptr, nullptr, validity);
+  const CertificateHandle leaf = MakePartyLeaf(party, key.get(), nullptr, nullptr, validity);
   files.AddCertificate(PartyFile(party), leaf.get());
   files.Write();
   return Describe(leaf.get());

@@ -144,7 +144,7 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
               const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch,
               const std::string& linear) {
   if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
-  mpc::CheckRoles(roles, "roles");
+  if (!roles.AreForClients() || !IsParty(roles.helper)) mpc::CheckRoles(roles, "roles");
   Plan plan;
   plan.network = network;
   plan.roles = roles;
@@ -166,18 +166,24 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   }
   plan.output_bits = rings.back();
   const auto third = ring::PackedBytes(network.input.shape.Size() * batch, plan.input_bits);
+  const int e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
   mpc::Round thirds;
-  for (const int evaluator : {roles.Evaluator1(), roles.Evaluator2()})
-    if (evaluator != roles.data_owner) thirds.push_back({roles.data_owner, evaluator, third});
+  if (roles.AreForClients()) {
+    thirds = {{e1, e2, third}, {e2, e1, third}};
+  } else {
+    for (const int evaluator : {e1, e2})
+      if (evaluator != roles.data_owner) thirds.push_back({roles.data_owner, evaluator, third});
+  }
   plan.input.Add(mpc::Phase::kOnline, std::move(thirds));
   const auto each = ring::PackedBytes(network.Classes() * batch, plan.output_bits);
+  const int receiver = roles.AreForClients() ? e1 : roles.receiver;
   mpc::Round parts;
   for (int p = 0; p < 3; ++p) {
-    if (p == roles.receiver) continue;
+    if (p == receiver || (roles.AreForClients() && p == e2)) continue;
     if (p == roles.helper && plan.DealtResult()) {
-      plan.output.Add(mpc::Phase::kOffline, {{p, roles.receiver, each}});
+      plan.output.Add(mpc::Phase::kOffline, {{p, receiver, each}});
     } else {
-      parts.push_back({p, roles.receiver, each});
+      parts.push_back({p, receiver, each});
     }
   }
   plan.output.Add(mpc::Phase::kOnline, std::move(parts));

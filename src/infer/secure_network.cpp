@@ -71,12 +71,6 @@ AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
   return z;
 }
 
-// A factor is shared once, and is the weight of every channel.
-std::pair<std::size_t, std::size_t> SharedShortcut(const nn::PublicLayer& layer) {
-  if (!layer.shortcut->linear) return {1, 1};
-  return {layer.shortcut->linear->out_channels, layer.shortcut->linear->Depth()};
-}
-
 AnyShare Repeated(const AnyShare& factor, std::size_t rows) {
   const unsigned bits = factor.mine.Bits();
   return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
@@ -143,6 +137,15 @@ class Outputs {
 
 }  // namespace
 
+// A factor is shared once, and is the weight of every channel.
+WeightShapes::WeightShapes(const nn::PublicLayer& layer)
+    : weight{layer.linear.out_channels, layer.linear.Depth()}, bias{layer.linear.BiasCount(), 1} {
+  if (!layer.shortcut) return;
+  shortcut = {1, 1};
+  if (const auto& linear = layer.shortcut->linear)
+    shortcut = {linear->out_channels, linear->Depth()};
+}
+
 SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry)
     : party_(party),
       plan_(plan),
@@ -191,19 +194,17 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* o
     ctx.Enter(k + 1, planned.layer.name);
     const auto share = [&](const char* tensor,
                            const std::vector<std::int64_t> nn::LayerWeights::*values,
-                           std::size_t rows, std::size_t cols) {
+                           const WeightShapes::Shape& shape) {
       return ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/" + tensor,
-                         owned != nullptr ? &(owned->weights[k].*values) : nullptr, rows, cols,
-                         bits);
+                         owned != nullptr ? &(owned->weights[k].*values) : nullptr, shape.rows,
+                         shape.cols, bits);
     };
-    const auto& shape = planned.layer.linear;
+    const WeightShapes shapes(planned.layer);
     auto& own = shares.layers.emplace_back();
-    own.weight = share("weight", &nn::LayerWeights::weight, shape.out_channels, shape.Depth());
-    own.bias = share("bias", &nn::LayerWeights::bias, shape.BiasCount(), 1);
-    if (planned.layer.shortcut) {
-      const auto [rows, cols] = SharedShortcut(planned.layer);
-      own.shortcut = share("shortcut", &nn::LayerWeights::shortcut, rows, cols);
-    }
+    own.weight = share("weight", &nn::LayerWeights::weight, shapes.weight);
+    own.bias = share("bias", &nn::LayerWeights::bias, shapes.bias);
+    if (planned.layer.shortcut)
+      own.shortcut = share("shortcut", &nn::LayerWeights::shortcut, shapes.shortcut);
     MakeLinear(k, own);
     ctx.Leave();
   }
@@ -218,13 +219,12 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
     const auto& planned = plan_.layers[k];
     const unsigned bits = planned.activation.ring_bits;
     const auto& [weight, bias, shortcut] = shares.layers[k];
-    const auto& shape = planned.layer.linear;
-    fits = IsShare(weight, shape.out_channels, shape.Depth(), bits) &&
-           IsShare(bias, shape.BiasCount(), 1, bits);
-    if (planned.layer.shortcut) {
-      const auto [rows, cols] = SharedShortcut(planned.layer);
-      fits = fits && IsShare(shortcut, rows, cols, bits);
-    }
+    const WeightShapes shapes(planned.layer);
+    const auto is_share = [bits](const AnyShare& x, const WeightShapes::Shape& shape) {
+      return IsShare(x, shape.rows, shape.cols, bits);
+    };
+    fits = is_share(weight, shapes.weight) && is_share(bias, shapes.bias) &&
+           (!planned.layer.shortcut || is_share(shortcut, shapes.shortcut));
   }
   if (!fits) throw ConfigError(place, "found shares of another model than the plan's");
   for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);

@@ -19,6 +19,7 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen);
 void AddCertificateCommand(CLI::App& app, Chosen& chosen);
 void AddSuitesCommand(CLI::App& app, Chosen& chosen);
 void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen);
+void AddPublishCommand(CLI::App& app, Chosen& chosen);
 /// Stands for the command of an optional room that this build lacks: says in the help that it is
 /// missing, and throws UnsupportedError with the remedy when it is run.
 void AddMissingCommand(CLI::App& app, Chosen& chosen, const std::string& name,

@@ -38,6 +38,7 @@ int Main(int argc, char** argv) {
   programs::AddCertificateCommand(cli, chosen);
   programs::AddSuitesCommand(cli, chosen);
   programs::AddDrawDigitsCommand(cli, chosen);
+  programs::AddPublishCommand(cli, chosen);
   return programs::ParseAndRun(cli, argc, argv,
                                [&] { return chosen ? chosen() : programs::kExitOk; });
 }

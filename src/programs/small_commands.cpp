@@ -16,6 +16,7 @@
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/builtin_protocols.h"
+#include "tercet/service/deployment.h"
 
 namespace tercet::programs {
 namespace {
@@ -67,8 +68,20 @@ struct KeygenArguments {
   std::filesystem::path directory;
   std::optional<int> party;
   std::size_t days = kDefaultDays;
-  bool force = false, renew = false;
+  bool force = false, renew = false, servers = false;
 };
+
+int MakeServers(const KeygenArguments& arguments) {
+  service::MakeDeployment(arguments.directory, service::LoopbackAddresses(),
+                          static_cast<int>(arguments.days), arguments.force);
+  const auto directory = arguments.directory.string();
+  Print(
+      "{0}/deployment.json is for everybody; {0}/server0 to {0}/server2 are the servers' stores, "
+      "and each is for\nits server alone: whoever has two of them can read models and queries.\n"
+      "Addresses are those of this machine; change them in deployment.json.\n",
+      directory);
+  return kExitOk;
+}
 
 int MakeAll(const KeygenArguments& arguments) {
   crypto::MakeCertificates(arguments.directory, static_cast<int>(arguments.days), arguments.force);
@@ -85,6 +98,7 @@ int MakeAll(const KeygenArguments& arguments) {
 }
 
 int Keygen(const KeygenArguments& arguments) {
+  if (arguments.servers) return MakeServers(arguments);
   if (!arguments.party) {
     if (arguments.renew)
       throw ConfigError("--renew", "renews the certificate of one party; say which with --party");
@@ -179,6 +193,11 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen) {
                  "A new certificate of the key that is there: new dates, same fingerprint")
       ->needs(party)
       ->excludes(force);
+  command
+      ->add_flag("--servers", a->servers,
+                 "Keys, certificates and deployment.json of the three servers of a prediction "
+                 "service (docs/service.md)")
+      ->excludes(party);
   command->footer(
       "Examples:\n"
       "  tercet keygen configs/certificates --days 30      all three, for one machine\n"
@@ -186,6 +205,7 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen) {
       "                                                    keys/party1.pem and "
       "keys/party1-key.pem\n"
       "  tercet keygen --party 1 --renew keys              the same key for another year\n"
+      "  tercet keygen --servers demo                      a prediction service, for one machine\n"
       "docs/certificates.md tells how three organisations exchange, renew and replace them.");
   command->callback([a, &chosen] {
     chosen = [a] {

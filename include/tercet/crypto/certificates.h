@@ -81,6 +81,12 @@ void MakeCertificates(
 Certificate MakePartyCertificate(const std::filesystem::path& directory, int party, int days,
                                  bool overwrite);
 
+/// Makes the key of a server that clients reach as `host` (a name or an address) and a certificate
+/// that it signs itself: NAME.pem and NAME-key.pem in `directory`, otherwise as
+/// MakePartyCertificate. It proves to be no party. ConfigError for a host that is none.
+void MakeServerCertificate(const std::filesystem::path& directory, const std::string& name,
+                           const std::string& host, int days, bool overwrite);
+
 /// Replaces party<i>.pem by a certificate of the same key, valid from now; the key stays as it is,
 /// and so does the fingerprint. Throws ConfigError as MakePartyCertificate, and when the key or the
 /// certificate is missing, of another party or another key, or signed by an authority (which alone

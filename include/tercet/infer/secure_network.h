@@ -9,6 +9,17 @@
 
 namespace tercet::infer {
 
+/// Rows and columns of what is shared of a layer: weights, bias, and the shortcut's map or factor
+/// (0 x 0 where there is none).
+struct WeightShapes {
+  struct Shape {
+    std::size_t rows = 0, cols = 0;
+    std::size_t Size() const { return rows * cols; }
+  };
+  explicit WeightShapes(const nn::PublicLayer& layer);
+  Shape weight, bias, shortcut;
+};
+
 /// One party's part of secure inference: shares the model once, then prepares (offline) and runs
 /// (online) queries. All three parties make the same calls with the same batch sizes in the same
 /// order; Prepare and Run may run in different threads, one of each at a time. Where memory runs

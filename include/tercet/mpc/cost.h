@@ -14,6 +14,10 @@ namespace tercet::mpc {
 
 using net::Phase;
 
+/// In place of a party: clients outside, who share their images among the evaluators themselves and
+/// get a share of the result from each.
+inline constexpr PartyId kClients = -1;
+
 /// Who does what; public. The helper deals correlated randomness. It may have the other roles too;
 /// where it owns the input or receives the result it has to be there online.
 struct Roles {
@@ -24,6 +28,10 @@ struct Roles {
 
   PartyId Evaluator1() const { return NextParty(helper); }
   PartyId Evaluator2() const { return PrevParty(helper); }
+  /// Images come from clients and results go to them; shares of the model are there already, and
+  /// its owner is not.
+  static Roles ForClients(PartyId helper) { return {helper, kClients, helper, kClients}; }
+  bool AreForClients() const { return data_owner == kClients && receiver == kClients; }
   bool operator==(const Roles&) const = default;
 };
 /// Throws ConfigError (place `place`) that names the role, unless each is a party's number. One
