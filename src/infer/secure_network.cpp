@@ -331,16 +331,11 @@ void SecureNetwork::Visit(mpc::Archive& archive, Query& query) const {
   if (!fits) archive.Refuse("material of another shape than the plan's");
 }
 
-std::vector<std::int64_t> SecureNetwork::Run(Query query,
-                                             const std::vector<std::int64_t>* input) try {
-  Context ctx(party_, Phase::kOnline);
+// The input, and all layers: this party's part of what the last one gives. `secret` as
+// InputSharing::Run takes it.
+AnyMatrix SecureNetwork::RunLayers(Context& ctx, Query& query, const AnyMatrix& secret) {
   const std::size_t features = plan_.network.input.shape.Size(), batch = query.batch;
   ctx.Enter(0, "input");
-  AnyMatrix secret;
-  if (ctx.Is(plan_.roles.data_owner)) {
-    TERCET_CHECK(input != nullptr, "the owner of the input, party {}, has none", ctx.Id());
-    secret = Encode(*input, features, batch, plan_.input_bits);
-  }
   Outputs outputs(last_use_);
   outputs.Put(0,
               input_.Run(ctx, std::move(query.input), &secret, features, batch, plan_.input_bits));
@@ -372,15 +367,44 @@ std::vector<std::int64_t> SecureNetwork::Run(Query query,
     layer = {};
     ctx.Leave();
   }
-  ctx.Enter(layers_.size() + 1, "output");
-  const auto values = output_.Run(ctx, std::move(query.output), result);
-  ctx.Leave();
+  return result;
+}
+
+// Peers say how long the chains are that end in their messages.
+void SecureNetwork::CheckHops(const Context& ctx) {
   online_hops_ = ctx.Depth();
-  // Peers say how long the chains are that end in their messages.
   if (const auto planned = plan_.Total().OnlineHops(); online_hops_ > planned)
     throw ProtocolError(fmt::format(
         "the messages of a query count {} hops, but its plan has {}: a peer counts otherwise",
         online_hops_, planned));
+}
+
+AnyMatrix SecureNetwork::RunForClients(Query query, AnyMatrix share) try {
+  Context ctx(party_, Phase::kOnline);
+  const AnyMatrix result = RunLayers(ctx, query, share);
+  ctx.Enter(layers_.size() + 1, "output");
+  auto output = output_.RunForClients(ctx, std::move(query.output), result);
+  ctx.Leave();
+  CheckHops(ctx);
+  return output;
+} catch (const std::bad_alloc&) {
+  ThrowOutOfMemory(Phase::kOnline);
+}
+
+std::vector<std::int64_t> SecureNetwork::Run(Query query,
+                                             const std::vector<std::int64_t>* input) try {
+  Context ctx(party_, Phase::kOnline);
+  const std::size_t batch = query.batch;
+  AnyMatrix secret;
+  if (ctx.Is(plan_.roles.data_owner)) {
+    TERCET_CHECK(input != nullptr, "the owner of the input, party {}, has none", ctx.Id());
+    secret = Encode(*input, plan_.network.input.shape.Size(), batch, plan_.input_bits);
+  }
+  const AnyMatrix result = RunLayers(ctx, query, secret);
+  ctx.Enter(layers_.size() + 1, "output");
+  const auto values = output_.Run(ctx, std::move(query.output), result);
+  ctx.Leave();
+  CheckHops(ctx);
   // Rows are classes; hand them out image after image. Of compared classes the winner has 0.
   const bool only_class = plan_.network.OnlyClass();
   std::vector<std::int64_t> logits(values.size());

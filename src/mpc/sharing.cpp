@@ -14,7 +14,7 @@ InputSharing::InputSharing(Party& party, int helper, int data_owner)
       owner_(data_owner),
       other_(3 - helper - data_owner),
       i_am_helper_(party.Id() == helper) {
-  if (helper == data_owner) {
+  if (DrawsBoth()) {
     const int e1 = NextParty(helper);
     if (party.Keys().Holds(e1)) with_e1_ = party.Keys().Open(e1, "input");
     if (party.Keys().Holds(helper)) with_e2_ = party.Keys().Open(helper, "input");
@@ -53,8 +53,22 @@ AnyShare InputSharing::RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix
   });
 }
 
+AnyShare InputSharing::RunOfClients(Context& ctx, AnyShare known, const AnyMatrix& share,
+                                    unsigned bits) const {
+  if (i_am_helper_) return known;
+  const int other = 3 - helper_ - ctx.Id();
+  return ring::DispatchWord(bits, [&]<Word W>(W) {
+    const bool i_am_e1 = ctx.Id() == NextParty(helper_);
+    Matrix<W> third = share.As<W>() - (i_am_e1 ? known.mine : known.next).As<W>();
+    ctx.Send(other, third, bits);  // 1 hop, bits; the other evaluator's crosses it
+    third += ctx.Receive<W>(other, third.shape()[0], third.shape()[1], bits);
+    (i_am_e1 ? known.next : known.mine) = AnyMatrix(std::move(third), bits);
+    return std::move(known);
+  });
+}
+
 AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits) {
-  if (owner_ == helper_) return PrepareOfHelper(rows, cols, bits);
+  if (DrawsBoth()) return PrepareOfHelper(rows, cols, bits);
   const AnyMatrix zero = AnyMatrix::Zero(bits);
   // Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine,
   // E2 holds x_D as next.
@@ -74,6 +88,7 @@ AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits
 
 AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
                            std::size_t cols, unsigned bits) const {
+  if (owner_ == kClients) return RunOfClients(ctx, std::move(known), *secret, bits);
   if (owner_ == helper_) return RunOfHelper(ctx, std::move(known), secret, rows, cols, bits);
   if (ctx.Is(helper_)) return known;
   const bool owner_is_e1 = owner_ == NextParty(helper_);
@@ -93,7 +108,10 @@ AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret
 }
 
 OutputReveal::OutputReveal(Party& party, int helper, int receiver, bool dealt)
-    : helper_(helper), receiver_(receiver), dealt_(dealt), zero_(party, "output") {}
+    : helper_(helper),
+      receiver_(receiver == kClients ? NextParty(helper) : receiver),
+      dealt_(dealt),
+      zero_(party, "output") {}
 
 std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, const AnyMatrix* z,
                                                               std::size_t rows, std::size_t cols,
@@ -133,6 +151,29 @@ std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Materi
     std::vector<std::int64_t> values(sum.size());
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = ring::Decode(sum.data()[i], bits);
     return values;
+  });
+}
+
+AnyMatrix OutputReveal::RunForClients(Context& ctx, std::unique_ptr<Material> material,
+                                      const AnyMatrix& z) const {
+  const bool helper = ctx.Is(helper_);
+  if (helper && dealt_) return {};  // z is in the mask already, and sent
+  const unsigned bits = material->mask.Bits();
+  return ring::DispatchWord(bits, [&]<Word W>(W) -> AnyMatrix {
+    auto& sum = material->mask.As<W>();
+    sum += z.As<W>();
+    if (helper) {
+      ctx.Send(receiver_, sum, bits);  // 1 hop, bits
+      return {};
+    }
+    if (ctx.Is(receiver_)) {
+      if (dealt_) {
+        sum += material->dealt.As<W>();
+      } else {
+        sum += ctx.Receive<W>(helper_, sum.shape()[0], sum.shape()[1], bits);
+      }
+    }
+    return std::move(material->mask);
   });
 }
 

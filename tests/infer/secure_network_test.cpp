@@ -172,6 +172,82 @@ TEST_P(WholeNetwork, EqualsThePlainIntegersAtThePlannedCost) {
 }
 INSTANTIATE_TEST_SUITE_P(Nets, WholeNetwork, testing::ValuesIn(Settings()));
 
+// What clients give and get: an additive share of the input to and of the logits from each
+// evaluator, of which the client alone has both.
+class ForClients : public testing::TestWithParam<std::tuple<const char*, const char*, int>> {};
+
+TEST_P(ForClients, SharesInAndOutGiveThePlainIntegersAtThePlannedCost) {
+  const auto& [name, suite, helper] = GetParam();
+  constexpr std::size_t kBatch = 3;
+  const auto network = RandomWeights(name, 5, 12);
+  const auto images = RandomImages(network.net.input.shape, kBatch);
+  const auto choice = mpc::ParseSuiteChoice(suite, "test");
+  const auto plan =
+      MakePlan(network.net, Protocols(), choice, mpc::Roles::ForClients(helper), kBatch);
+  // Shares of the model from a session of its own, as a package would bring them.
+  std::array<SecureNetwork::ModelShares, 3> model;
+  const auto owned = MakePlan(network.net, Protocols(), choice, {helper, 0, 0, 0}, kBatch);
+  mpc::LocalOptions options;
+  options.layers = plan.layers.size();
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        SecureNetwork net(party, owned, Protocols());
+        model[static_cast<std::size_t>(party.Id())] =
+            net.ShareModel(party.Id() == 0 ? &network : nullptr);
+      },
+      options);
+
+  std::mt19937_64 rng(3);
+  const auto input = nn::QuantiseInput(plan.network.input, images, 0, kBatch);
+  const std::size_t features = plan.network.input.shape.Size();
+  std::array<mpc::AnyMatrix, 3> in, out;
+  ring::DispatchWord(plan.input_bits, [&]<ring::Word W>(W) {
+    auto first = ring::MakeMatrix<W>(features, kBatch), second = first;
+    for (std::size_t i = 0; i < input.size(); ++i) {
+      first.data()[i] = ring::Reduce(static_cast<W>(rng()), plan.input_bits);
+      second.data()[i] = static_cast<W>(static_cast<W>(input[i]) - first.data()[i]);
+    }
+    in[static_cast<std::size_t>(plan.roles.Evaluator1())] = {std::move(first), plan.input_bits};
+    in[static_cast<std::size_t>(plan.roles.Evaluator2())] = {std::move(second), plan.input_bits};
+  });
+  Outcome outcome;
+  std::mutex mutex;
+  mpc::RunParties(
+      [&](mpc::Party& party) {
+        const auto id = static_cast<std::size_t>(party.Id());
+        SecureNetwork net(party, plan, Protocols());
+        net.UseModel(model[id], "model");
+        auto query = net.Prepare(kBatch);
+        if (party.Id() != plan.roles.helper || plan.HelperActsOnline())
+          out[id] = net.RunForClients(std::move(query), std::move(in[id]));
+        const std::lock_guard lock(mutex);
+        outcome.offline[id] = party.Meter().Layers(mpc::Phase::kOffline);
+        outcome.online[id] = party.Meter().Layers(mpc::Phase::kOnline);
+        outcome.hops = std::max(outcome.hops, net.OnlineHops());
+      },
+      options);
+  EXPECT_TRUE(out[static_cast<std::size_t>(helper)].Empty());
+  const auto& e1 = out[static_cast<std::size_t>(plan.roles.Evaluator1())];
+  const auto& e2 = out[static_cast<std::size_t>(plan.roles.Evaluator2())];
+  const std::size_t classes = plan.network.Classes();
+  std::vector<std::int64_t> logits(classes * kBatch);
+  ring::DispatchWord(plan.output_bits, [&]<ring::Word W>(W) {
+    for (std::size_t c = 0; c < classes; ++c)
+      for (std::size_t b = 0; b < kBatch; ++b) {
+        const W sum = static_cast<W>(e1.As<W>()(c, b) + e2.As<W>()(c, b));
+        logits[b * classes + c] =
+            ring::Decode(ring::Reduce(sum, plan.output_bits), plan.output_bits);
+      }
+  });
+  EXPECT_EQ(logits, nn::RunPlain(network, Protocols().PlainOracle(), images, 0, kBatch));
+  ExpectCosts(plan, outcome);
+}
+INSTANTIATE_TEST_SUITE_P(Nets, ForClients,
+                         testing::Combine(testing::Values("mnistnet1", "mnistnet3"),
+                                          testing::Values("lut", "lut:chunks=3,form=bit", "fss",
+                                                          "aby3"),
+                                          testing::Values(0, 1, 2)));
+
 // 1 for the input, 3 for a Sign, 4 with max-pool, 1 for the output; where evaluators' messages
 // cross in an odd number of exchanges, the owner's first message beside its input saves one: the
 // longest chain of MnistNet3 is 12, not 13.

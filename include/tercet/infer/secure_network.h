@@ -73,6 +73,14 @@ class SecureNetwork {
   /// elsewhere.
   std::vector<std::int64_t> Run(Query query, const std::vector<std::int64_t>* input);
 
+  /// The same with roles for clients (mpc::Roles::ForClients). `share`: at an evaluator its
+  /// additive share of the quantised inputs, features x batch, in the ring of plan.input_bits;
+  /// nothing at the helper. Returns an evaluator's additive share of the output, classes x batch,
+  /// in the ring of plan.output_bits, masked by fresh randomness: both together tell the output and
+  /// nothing else. Empty at the helper, which calls this only where Plan::HelperActsOnline. Of
+  /// compared classes 0 is left of the winner, 1 of the others.
+  mpc::AnyMatrix RunForClients(Query query, mpc::AnyMatrix share);
+
   /// Hops of the last query that Run finished, as this party saw it.
   std::uint32_t OnlineHops() const { return online_hops_; }
 
@@ -84,6 +92,8 @@ class SecureNetwork {
   };
   [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
+  mpc::AnyMatrix RunLayers(mpc::Context& ctx, Query& query, const mpc::AnyMatrix& secret);
+  void CheckHops(const mpc::Context& ctx);
 
   mpc::Party& party_;
   Plan plan_;

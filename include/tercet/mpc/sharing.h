@@ -86,13 +86,17 @@ Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
 /// 0, the one it holds with the owner is drawn, and online the owner sends the third, masked by
 /// that key, to the other evaluator: 1 hop, bits per element. Where the helper itself owns it, both
 /// its halves are drawn, and online it sends the third to both evaluators, each of whom lacks one
-/// of the keys: 1 hop, 2 * bits per element.
+/// of the keys: 1 hop, 2 * bits per element. Where clients own it, each evaluator has an additive
+/// share from them, both halves at the helper are drawn, and online each evaluator sends the other
+/// its share less the half that it holds with the helper, so masked by a key that the other lacks:
+/// 1 hop, 2 * bits per element.
 class InputSharing {
  public:
   InputSharing(Party& party, int helper, int data_owner);
   /// Offline: the halves that this party knows.
   AnyShare Prepare(std::size_t rows, std::size_t cols, unsigned bits);
-  /// Online: completes the share. `secret` is read at the owner only.
+  /// Online: completes the share. `secret` is read at the owner only; where clients own the input,
+  /// at each evaluator, whose additive share it is.
   AnyShare Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
                std::size_t cols, unsigned bits) const;
 
@@ -100,17 +104,21 @@ class InputSharing {
   AnyShare PrepareOfHelper(std::size_t rows, std::size_t cols, unsigned bits);
   AnyShare RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
                        std::size_t cols, unsigned bits) const;
+  AnyShare RunOfClients(Context& ctx, AnyShare known, const AnyMatrix& share, unsigned bits) const;
+  bool DrawsBoth() const { return owner_ == helper_ || owner_ == kClients; }
 
   int helper_, owner_;
   int other_;  // the evaluator that does not own the input
   bool i_am_helper_;
   std::optional<crypto::PrfStream> stream_;             // of the key of helper and owner
-  std::optional<crypto::PrfStream> with_e1_, with_e2_;  // where the helper owns the input
+  std::optional<crypto::PrfStream> with_e1_, with_e2_;  // where the helper or clients own the input
 };
 
 /// Opens an additive share to `receiver` alone: each other party sends its part masked by
 /// 3-out-of-3 randomness; the helper sends it offline when it knows its part then. 1 hop, 2 * bits
-/// per element, of which one part offline where `dealt` and the helper is not the receiver.
+/// per element, of which one part offline where `dealt` and the helper is not the receiver. Where
+/// clients receive it, the evaluators keep one additive share each, masked alike, and the helper
+/// sends its part to evaluator 1, who lacks one of its keys: 1 hop, or offline, bits per element.
 class OutputReveal {
  public:
   OutputReveal(Party& party, int helper, int receiver, bool dealt);
@@ -125,9 +133,12 @@ class OutputReveal {
   /// The values at the receiver (row-major), empty elsewhere.
   std::vector<std::int64_t> Run(Context& ctx, std::unique_ptr<Material> material,
                                 const AnyMatrix& z) const;
+  /// Where clients receive the result: the share of it at an evaluator, empty at the helper.
+  AnyMatrix RunForClients(Context& ctx, std::unique_ptr<Material> material,
+                          const AnyMatrix& z) const;
 
  private:
-  int helper_, receiver_;
+  int helper_, receiver_;  // for clients evaluator 1
   bool dealt_;
   ZeroSharing zero_;
 };
