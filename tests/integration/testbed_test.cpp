@@ -104,81 +104,83 @@ TEST_F(Testbed, RefusesLabelsThatDoNotFitItsOwnImages) {
   EXPECT_THAT(result.err, Not(HasSubstr("waiting for")));
 }
 
-TEST_F(Testbed, RefusesAnotherNetwork) {
-  ExpectAllFail(StartAll({"dense", "dense", "conv"}, {}), "network digest");
-}
+// What one party is told otherwise than the others, in its testbed, network or options.
+struct Disagreement {
+  std::string name;
+  int party = 2;
+  json testbed = json::object();  // what changes in it; null removes
+  std::string network = "dense";
+  std::vector<std::string> more = {};
+  std::string message;
+};
 
-TEST_F(Testbed, RefusesAnotherSuiteOrBatch) {
-  ExpectAllFail(StartAll({"dense", "dense", "dense"}, {{{}, {"--suite", "cbnn"}, {}}}), "suite");
-  ExpectAllFail(StartAll({"dense", "dense", "dense"}, {{{"--batch", "3"}, {}, {}}}), "batch");
-}
+class Disagreements : public Testbed, public testing::WithParamInterface<Disagreement> {};
 
-TEST_F(Testbed, RefusesTheCertificateOfAnotherParty) {
-  config_["connect_timeout_s"] = 4;
-  auto first = Start(0, "dense"), second = Start(1, "dense");
-  config_.erase("certificates");
-  config_["tls"] = {
-      {"ca", "keys/ca.pem"}, {"certificate", "keys/party1.pem"}, {"key", "keys/party1-key.pem"}};
-  std::vector<Process> parties;
-  parties.push_back(Start(2, "dense"));
-  parties.push_back(std::move(first));
-  parties.push_back(std::move(second));
-  ExpectAllFail(std::move(parties), "certificate");
-}
-
-TEST_F(Testbed, RefusesACertificateOfAnotherAuthority) {
+TEST_P(Disagreements, AreRefused) {
+  const auto& one = GetParam();
   config_["connect_timeout_s"] = 4;
   crypto::MakeCertificates(world_.Path() / "other", 2, false);
-  auto first = Start(0, "dense"), second = Start(1, "dense");
-  config_["certificates"] = "other";
   std::vector<Process> parties;
-  parties.push_back(Start(2, "dense"));
-  parties.push_back(std::move(first));
-  parties.push_back(std::move(second));
-  ExpectAllFail(std::move(parties), "certificate");
+  for (int id = 0; id < 3; ++id)
+    if (id != one.party) parties.push_back(Start(id, "dense"));
+  config_.merge_patch(one.testbed);
+  parties.push_back(Start(one.party, one.network, one.more));
+  ExpectAllFail(std::move(parties), one.message);
 }
 
-TEST_F(Testbed, RefusesAPeerWithoutTls) {
-  config_["connect_timeout_s"] = 4;
-  auto first = Start(0, "dense"), second = Start(1, "dense");
-  config_.erase("certificates");
-  config_["transport"] = "tcp-insecure";
-  std::vector<Process> parties;
-  parties.push_back(Start(2, "dense"));
-  parties.push_back(std::move(first));
-  parties.push_back(std::move(second));
-  ExpectAllFail(std::move(parties), "party 2");
-}
+INSTANTIATE_TEST_SUITE_P(
+    Testbed, Disagreements,
+    testing::Values(
+        Disagreement{.name = "Network", .network = "conv", .message = "network digest"},
+        Disagreement{.name = "Suite", .party = 1, .more = {"--suite", "cbnn"}, .message = "suite"},
+        Disagreement{.name = "Batch", .party = 0, .more = {"--batch", "3"}, .message = "batch"},
+        Disagreement{.name = "Timeout",
+                     .party = 1,
+                     .testbed = {{"timeout_s", 7}},
+                     .message = "timeout_s: here 7, there 3"},
+        Disagreement{.name = "CertificateOfAnotherParty",
+                     .testbed = {{"certificates", nullptr},
+                                 {"tls",
+                                  {{"ca", "keys/ca.pem"},
+                                   {"certificate", "keys/party1.pem"},
+                                   {"key", "keys/party1-key.pem"}}}},
+                     .message = "certificate"},
+        Disagreement{.name = "CertificateOfAnotherAuthority",
+                     .testbed = {{"certificates", "other"}},
+                     .message = "certificate"},
+        Disagreement{.name = "NoTls",
+                     .testbed = {{"certificates", nullptr}, {"transport", "tcp-insecure"}},
+                     .message = "party 2"}),
+    [](const auto& info) { return info.param.name; });
 
-TEST_F(Testbed, SaysWhoIsMissing) {
-  config_["connect_timeout_s"] = 2;
-  std::vector<Process> parties;
-  parties.push_back(Start(0, "dense"));
-  parties.push_back(Start(1, "dense"));
-  ExpectAllFail(std::move(parties), "party 2");
-}
+// Who connects and is no party.
+struct Strangers {
+  explicit Strangers(const std::array<std::uint16_t, 2>& ports)
+      : garbage(ports[0]), silent(ports[0]), half(ports[1]) {
+    garbage.Send("GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n");
+    half.Send(std::string("\x16\x03\x01\x02\x00\x01", 6));  // a TLS record without an end
+  }
+  RawClient garbage, silent, half;
+};
 
 TEST_F(Testbed, StrangersDoNotKeepPartiesApart) {
-  RawClient garbage(ports_[0]), silent(ports_[0]), half(ports_[1]);
-  auto parties = StartAll({"dense", "dense", "dense"}, {});
-  garbage.Send("GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n");
-  half.Send(
-      std::string("\x16\x03\x01\x02\x00\x01", 6));  // a TLS record that never comes to its end
-  for (auto& party : parties) {
+  const Strangers strangers(ports_);
+  for (auto& party : StartAll({"dense", "dense", "dense"}, {})) {
     const auto result = party.Wait();
     EXPECT_EQ(result.status, 0) << result.err;
   }
 }
 
-TEST_F(Testbed, StrangersAloneEndInATimeoutThatNamesThem) {
+TEST_F(Testbed, SaysWhoIsMissingStrangersOrNot) {
   config_["connect_timeout_s"] = 2;
-  RawClient garbage(ports_[0]), half(ports_[1]);
-  garbage.Send("GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n");
-  half.Send(std::string("\x16\x03\x01\x02\x00\x01", 6));
-  std::vector<Process> parties;
-  parties.push_back(Start(0, "dense"));
-  parties.push_back(Start(1, "dense"));
-  ExpectAllFail(std::move(parties), "party 2");
+  for (const bool strangers : {false, true}) {
+    std::optional<Strangers> some;
+    if (strangers) some.emplace(ports_);
+    std::vector<Process> parties;
+    parties.push_back(Start(0, "dense"));
+    parties.push_back(Start(1, "dense"));
+    ExpectAllFail(std::move(parties), "party 2");
+  }
 }
 
 TEST_F(Testbed, SaysThatThePortIsTaken) {
@@ -256,17 +258,6 @@ TEST_F(Testbed, APartyThatLeavesWhileItWaitsSaysWhy) {
   EXPECT_EQ(result.status, 1);
   EXPECT_THAT(result.err, HasSubstr("party 2 did not connect"));
   EXPECT_THAT(result.err, HasSubstr("party 2 left: stopped by a signal (Terminated)"));
-}
-
-TEST_F(Testbed, RefusesOtherTimeouts) {
-  auto zero = Start(0, "dense");
-  config_["timeout_s"] = 7;
-  std::vector<Process> parties;
-  parties.push_back(Start(1, "dense"));
-  config_["timeout_s"] = 3;
-  parties.push_back(Start(2, "dense"));
-  parties.push_back(std::move(zero));
-  ExpectAllFail(std::move(parties), "timeout_s: here 7, there 3");
 }
 
 // A limit that no estimate keeps: refused before anything is shared, and the others are told.
