@@ -39,6 +39,11 @@ void FlushOutput() {
   if (std::fflush(stdout) != 0) Remember(errno);
 }
 
+void Say(const std::string& line) {
+  Print("{}\n", line);
+  FlushOutput();
+}
+
 int FinishOutput() noexcept {
   FlushOutput();
   // What others printed, as libraries, has left no error number.

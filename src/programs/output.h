@@ -19,6 +19,8 @@ void Print(fmt::format_string<T...> format, T&&... arguments) {
 }
 /// Hands what was printed so far to the system, before something that takes long.
 void FlushOutput();
+/// A line that is seen at once.
+void Say(const std::string& line);
 
 /// Hands everything to the system at the end of a program. Returns 0, or the error number of the
 /// first write to stdout that failed.

@@ -151,7 +151,7 @@ INSTANTIATE_TEST_SUITE_P(
         Disagreement{.name = "NoTls",
                      .testbed = {{"certificates", nullptr}, {"transport", "tcp-insecure"}},
                      .message = "party 2"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& disagreement) { return disagreement.param.name; });
 
 // Who connects and is no party.
 struct Strangers {

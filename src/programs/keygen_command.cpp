@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The commands without a network: keygen, certificate, suites, draw-digits.
-
-#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <string>
-#include <vector>
 
+#include "programs/certificate_text.h"
 #include "programs/commands.h"
-#include "programs/draw_digits.h"
 #include "programs/failure.h"
 #include "programs/options.h"
 #include "programs/output.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/certificates.h"
-#include "tercet/mpc/builtin_protocols.h"
 #include "tercet/service/deployment.h"
 
 namespace tercet::programs {
@@ -24,45 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kDefaultDays = 365;
-constexpr std::size_t kGroupDigits = 4;
-
-std::chrono::sys_seconds Now() {
-  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
-}
-
-// The digits of a fingerprint in groups, to be read to somebody.
-std::string Grouped(const crypto::Fingerprint& fingerprint) {
-  const std::string text = fingerprint.Text();
-  std::string grouped;
-  for (std::size_t at = text.find(':') + 1; at < text.size(); at += kGroupDigits)
-    grouped += (grouped.empty() ? "" : " ") + text.substr(at, kGroupDigits);
-  return grouped;
-}
-
-std::string Describe(const crypto::Certificate& certificate) {
-  const auto now = Now();
-  std::string state;
-  if (now > certificate.not_after) {
-    state = "EXPIRED";
-  } else if (now < certificate.not_before) {
-    state = "NOT YET VALID";
-  } else {
-    state = fmt::format(
-        "{} days left",
-        std::chrono::duration_cast<std::chrono::days>(certificate.not_after - now).count());
-  }
-  return fmt::format(
-      "  name         {} ({})\n"
-      "  valid        {} to {}: {}\n"
-      "  signed by    {}\n"
-      "  fingerprint  {}\n"
-      "  to read out  {}\n",
-      certificate.name,
-      certificate.party ? fmt::format("party {}", *certificate.party) : "no party's",
-      crypto::DateText(certificate.not_before), crypto::DateText(certificate.not_after), state,
-      certificate.self_signed ? "itself; peers know it by its fingerprint" : certificate.issuer,
-      certificate.fingerprint.Text(), Grouped(certificate.fingerprint));
-}
 
 struct KeygenArguments {
   std::filesystem::path directory;
@@ -137,40 +92,6 @@ void WarnOfReaders(const fs::path& directory) {
                   directory.string()));
 }
 
-int ShowCertificates(const std::vector<std::filesystem::path>& files) {
-  for (const auto& file : files) {
-    const auto certificate = crypto::ReadCertificate(file);
-    Print("{}\n{}", file.string(), Describe(certificate));
-  }
-  return kExitOk;
-}
-
-struct DrawDigitsArguments {
-  std::filesystem::path images, labels;
-  std::size_t count = 100, seed = 1;
-};
-
-int DrawDigitFiles(const DrawDigitsArguments& arguments) {
-  DrawDigits(arguments.images, arguments.labels, arguments.count, arguments.seed);
-  Print("{} and {}: {} drawn digits and their classes\n", arguments.images.string(),
-        arguments.labels.string(), arguments.count);
-  return kExitOk;
-}
-
-int ListSuites() {
-  const auto registry = BuiltinProtocols();
-  for (const auto& name : registry.SuiteNames()) {
-    const auto& info = registry.FindSuite(name).Info();
-    Print("{} ({}{})\n    {}\n", info.name, info.is_private ? "private" : "NOT private",
-          info.exact ? "" : ", not exact", info.summary);
-    if (!info.is_private) Print("    leaks: {}\n", info.leaks);
-    for (const auto& option : info.options)
-      Print("    option {}={}: {}\n", option.name, fmt::join(option.values, "|"), option.meaning);
-  }
-  Print("\nOptions follow the name, as in --suite lut:chunks=3\n");
-  return kExitOk;
-}
-
 }  // namespace
 
 void AddKeygenCommand(CLI::App& app, Chosen& chosen) {
@@ -212,45 +133,6 @@ void AddKeygenCommand(CLI::App& app, Chosen& chosen) {
       const int status = Keygen(*a);
       WarnOfReaders(a->directory);
       return status;
-    };
-  });
-}
-
-void AddCertificateCommand(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand(
-      "certificate", "Show what certificates say: party, dates, and the fingerprint to compare");
-  auto files = std::make_shared<std::vector<std::filesystem::path>>();
-  command->add_option("files", *files, "Certificates in PEM format")->required();
-  command->footer("Example:\n  tercet certificate keys/party1.pem");
-  command->callback([files, &chosen] { chosen = [files] { return ShowCertificates(*files); }; });
-}
-
-void AddDrawDigitsCommand(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand(
-      "draw-digits", "Draw digits to try the networks on where MNIST is not at hand");
-  auto a = std::make_shared<DrawDigitsArguments>();
-  command->add_option("images", a->images, "IDX file of images to write")->required();
-  command->add_option("labels", a->labels, "IDX file of labels to write")->required();
-  AddNumber(*command, "--count", a->count, 1, 1'000'000, "How many");
-  AddNumber(*command, "--seed", a->seed, 0, 1'000'000'000, "The same seed draws the same digits");
-  command->footer("Example:\n  tercet draw-digits digits.idx classes.idx --count 200");
-  command->callback([a, &chosen] { chosen = [a] { return DrawDigitFiles(*a); }; });
-}
-
-void AddSuitesCommand(CLI::App& app, Chosen& chosen) {
-  auto* command = app.add_subcommand("suites", "List the protocols for non-linear layers");
-  command->footer("Example:\n  tercet suites");
-  command->callback([&chosen] { chosen = ListSuites; });
-}
-
-void AddMissingCommand(CLI::App& app, Chosen& chosen, const std::string& name,
-                       const std::string& what, const std::string& remedy) {
-  auto* command = app.add_subcommand(name, what + " (not part of this build)");
-  command->allow_extras();
-  command->callback([=, &chosen] {
-    chosen = [=]() -> int {
-      throw UnsupportedError(
-          fmt::format("this tercet was built without `{}`: {} and build again", name, remedy));
     };
   });
 }

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <chrono>
+
+#include "programs/certificate_text.h"
+
+namespace tercet::programs {
+namespace {
+
+constexpr std::size_t kGroupDigits = 4;
+
+std::chrono::sys_seconds Now() {
+  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
+}
+
+// The digits of a fingerprint in groups, to be read to somebody.
+std::string Grouped(const crypto::Fingerprint& fingerprint) {
+  const std::string text = fingerprint.Text();
+  std::string grouped;
+  for (std::size_t at = text.find(':') + 1; at < text.size(); at += kGroupDigits)
+    grouped += (grouped.empty() ? "" : " ") + text.substr(at, kGroupDigits);
+  return grouped;
+}
+
+}  // namespace
+
+std::string Describe(const crypto::Certificate& certificate) {
+  const auto now = Now();
+  std::string state;
+  if (now > certificate.not_after) {
+    state = "EXPIRED";
+  } else if (now < certificate.not_before) {
+    state = "NOT YET VALID";
+  } else {
+    state = fmt::format(
+        "{} days left",
+        std::chrono::duration_cast<std::chrono::days>(certificate.not_after - now).count());
+  }
+  return fmt::format(
+      "  name         {} ({})\n"
+      "  valid        {} to {}: {}\n"
+      "  signed by    {}\n"
+      "  fingerprint  {}\n"
+      "  to read out  {}\n",
+      certificate.name,
+      certificate.party ? fmt::format("party {}", *certificate.party) : "no party's",
+      crypto::DateText(certificate.not_before), crypto::DateText(certificate.not_after), state,
+      certificate.self_signed ? "itself; peers know it by its fingerprint" : certificate.issuer,
+      certificate.fingerprint.Text(), Grouped(certificate.fingerprint));
+}
+
+}  // namespace tercet::programs
