@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "programs/options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <numeric>
 #include <sstream>
+#include <utility>
+#include <vector>
 
+#include "base/json.h"
 #include "programs/inputs.h"
 #include "programs/output.h"
 #include "tercet/base/error.h"
@@ -22,6 +27,59 @@ T ParseInRange(const std::string& name, const std::string& text, T min, T max, c
     throw ConfigError(name,
                       fmt::format("\"{}\" found, {} from {} to {} expected", text, what, min, max));
   return value;
+}
+
+// How many letters must be put in, taken out or changed to make one word of the other.
+std::size_t Distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string Unknown(const char* what, const std::string& word,
+                    const std::vector<std::string>& known) {
+  const auto nearest = std::min_element(
+      known.begin(), known.end(),
+      [&](const auto& a, const auto& b) { return Distance(word, a) < Distance(word, b); });
+  const bool near = nearest != known.end() &&
+                    Distance(word, *nearest) <= std::max<std::size_t>(2, word.size() / 4);
+  return fmt::format("unknown {} {}{}", what, Printable(word),
+                     near ? fmt::format("; did you mean {}?", *nearest) : "");
+}
+
+// The first command or option of the command line that does not exist, with the nearest that does.
+std::optional<std::string> UnknownWord(const CLI::App& app, int argc, char** argv) {
+  const CLI::App* command = &app;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const auto commands = command->get_subcommands([](const CLI::App*) { return true; });
+    if (word.starts_with("--")) {
+      const std::string name = word.substr(0, word.find('='));
+      if (command->get_option_no_throw(name) != nullptr) continue;
+      std::vector<std::string> known;
+      for (const auto* option : command->get_options()) {
+        if (option->get_group().empty()) continue;  // for programs, not people
+        for (const auto& each : option->get_lnames()) known.push_back("--" + each);
+      }
+      return Unknown("option", name, known);
+    }
+    if (word.starts_with('-') || commands.empty()) continue;
+    std::vector<std::string> known;
+    for (const auto* each : commands) {
+      if (each->get_name() == word) command = each;
+      known.push_back(each->get_name());
+    }
+    if (command == &app) return Unknown("command", word, known);
+  }
+  return std::nullopt;
 }
 
 std::string LongName(const std::string& names) { return names.substr(names.rfind(',') + 1); }
@@ -120,7 +178,9 @@ int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>
     }
     std::string command = app.get_name();
     for (const auto* sub : app.get_subcommands()) command += " " + sub->get_name();
-    throw ConfigError("command line", fmt::format("{} (see {} --help)", e.what(), command));
+    throw ConfigError("command line",
+                      fmt::format("{} (see {} --help)",
+                                  UnknownWord(app, argc, argv).value_or(e.what()), command));
   }
   return run();
 }

@@ -343,6 +343,27 @@ TEST(Commands, PlanNeedsNoModelAndComparesSuites) {
             plans.at(0).at("hops").at("online").get<double>() * 0.04 - 1e-9);
 }
 
+TEST(Commands, NameTheNearestOfWhatDoesNotExist) {
+  const World world;
+  const auto expect = [](Process process, const std::string& text) {
+    const auto result = process.Wait();
+    EXPECT_EQ(result.status, 2);
+    EXPECT_THAT(result.err, HasSubstr("error: command line: " + text));
+  };
+  const auto net = world.File("dense.json");
+  expect(world.Tercet({"pan", net}), "unknown command pan; did you mean plan? (see tercet --help)");
+  expect(world.Tercet({"everything"}), "unknown command everything (see tercet --help)");
+  expect(world.Tercet({"plan", net, "--suit=lut"}),
+         "unknown option --suit; did you mean --suite? (see tercet plan --help)");
+  expect(world.Tercet({"run", net, "--modle", "x"}),
+         "unknown option --modle; did you mean --model?");
+  expect(world.Tercet({"plan", net, "--colour"}), "unknown option --colour (see tercet plan");
+  expect(world.Party({"--testbd", "x"}), "unknown option --testbd; did you mean --testbed?");
+  // What only programs say is no advice.
+  expect(world.Party({"--report-f", "x"}), "unknown option --report-f (see tercet-party");
+  expect(world.Tercet({"plan"}), "network is required (see tercet plan --help)");
+}
+
 TEST(Commands, HelpVersionSuitesAndKeygen) {
   const World world;
   for (const char* command : {"run", "plan", "plain", "compile", "customise", "keygen", "suites"}) {
