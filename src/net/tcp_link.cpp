@@ -35,6 +35,9 @@ constexpr auto kGreetingLimit = std::chrono::seconds(10);
 constexpr auto kGrace = std::chrono::seconds(1);
 constexpr auto kPoll = std::chrono::milliseconds(100);
 constexpr int kMaxRefusalLines = 32;
+// Between two lines that say who is missing.
+constexpr Clock::duration kFirstPause = std::chrono::seconds(2),
+                          kLongestPause = std::chrono::seconds(30);
 
 double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
@@ -532,7 +535,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
       Finish();
       return;
     }
-    if (now != begun_ && !failure_) SayWaiting();
+    if (now != begun_ && !failure_) SayWaiting(now);
     if (over_) return;
     tick_.expires_at(std::min(deadline_, Clock::now() + std::chrono::seconds(1)));
     tick_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
@@ -540,12 +543,25 @@ class Setup : public std::enable_shared_from_this<Setup> {
     });
   }
 
-  void SayWaiting() const {
-    for (int peer = 0; peer < 3; ++peer) {
-      if (peers_[Index(peer)].state != State::kPending) continue;
-      const Endpoint& there = options_.endpoints[Index(peer)];
-      Say(fmt::format("waiting for party {}{}, {:.0f} s left", peer,
-                      there.host.empty() ? "" : " at " + Name(there), Seconds(Left())));
+  // When it changes who is missing, and then ever less often.
+  void SayWaiting(Clock::time_point now) {
+    std::vector<int> missing;
+    for (int peer = 0; peer < 3; ++peer)
+      if (peers_[Index(peer)].state == State::kPending) missing.push_back(peer);
+    if (missing != missing_) {
+      missing_ = missing;
+      pause_ = kFirstPause;
+    } else if (now < say_again_) {
+      return;
+    }
+    say_again_ = now + pause_;
+    pause_ = std::min(2 * pause_, kLongestPause);
+    for (const int peer : missing) {
+      const std::string where =
+          peer < options_.party
+              ? "at " + Name(options_.endpoints[Index(peer)])
+              : fmt::format("on port {}", options_.endpoints[Index(options_.party)].port);
+      Say(fmt::format("waiting for party {} {}, {:.0f} s left", peer, where, Seconds(Left())));
     }
   }
 
@@ -583,6 +599,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
   std::set<std::shared_ptr<Greeting>> greetings_;
   Clock::time_point begun_, deadline_;
   int refusals_ = 0;
+  std::vector<int> missing_;  ///< who was waited for when that was last said
+  Clock::time_point say_again_;
+  Clock::duration pause_{};
   Failure failure_;
   bool interrupted_ = false;
   bool over_ = false;

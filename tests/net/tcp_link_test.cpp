@@ -678,6 +678,18 @@ TEST_F(TcpLinkTest, NobodyThere) {
   EXPECT_THAT(lines[0], HasSubstr("waiting for party 0 at 127.0.0.1"));
 }
 
+TEST_F(TcpLinkTest, WhoIsWaitedForAndWhere) {
+  auto options = Options(1);
+  options.connect_timeout = std::chrono::milliseconds(1500);
+  std::vector<std::string> lines;
+  options.on_wait = [&](const std::string& line) { lines.push_back(line); };
+  EXPECT_THAT(ErrorOf(Connect(options)), HasSubstr("party 2 did not connect to party 1"));
+  EXPECT_THAT(lines, testing::Contains(HasSubstr(fmt::format(
+                         "waiting for party 0 at 127.0.0.1:{}, ", options.endpoints[0].port))));
+  EXPECT_THAT(lines, testing::Contains(HasSubstr(fmt::format("waiting for party 2 on port {}, ",
+                                                             options.endpoints[1].port))));
+}
+
 TEST_F(TcpLinkTest, PortInUse) {
   auto options = Options(0);
   ::close(*options.listen_fd);

@@ -61,8 +61,9 @@ struct TcpOptions {
   std::vector<std::pair<std::string, std::string>> agreement;
   /// A party that takes no part in this session: it is not waited for, and its link is null.
   std::optional<int> absent;
-  /// Called about once a second while waiting, with a line such as "waiting for party 2
-  /// at 10.0.0.3:7002, 27 s left".
+  /// Called while waiting, when it changes who is missing and then ever less often (after 2, 4, 8
+  /// seconds, at most 30), with lines such as "waiting for party 0 at 10.0.0.3:7002, 27 s left" of
+  /// one that is called and "waiting for party 2 on port 7001, 27 s left" of one that calls.
   std::function<void(const std::string&)> on_wait;
   /// Called for each peer that is connected by TLS, with its certificate; within ConnectTcp.
   std::function<void(int peer, const crypto::Certificate&)> on_peer;
