@@ -132,6 +132,13 @@ std::optional<Bytes> Unseal(const SealingKey& key, ByteSpan context, ByteSpan se
   return text;
 }
 
+bool CanSealTo(const SealingPublicKey& to) {
+  InitSodium();
+  const std::array<std::uint8_t, crypto_scalarmult_SCALARBYTES> any{8};
+  std::array<std::uint8_t, crypto_scalarmult_BYTES> unused{};
+  return crypto_scalarmult(unused.data(), any.data(), to.data()) == 0;
+}
+
 std::string HexText(ByteSpan bytes) {
   std::string text(2 * bytes.size() + 1, '\0');
   sodium_bin2hex(text.data(), text.size(), bytes.data(), bytes.size());

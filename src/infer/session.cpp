@@ -46,22 +46,6 @@ double PeakMemoryMb() {
 #endif
 }
 
-// Leaves the link alive in the session, which may have to tell the peer why it stops after the
-// Party is gone.
-class HeldLink final : public net::Link {
- public:
-  explicit HeldLink(std::shared_ptr<net::Link> inner) : inner_(std::move(inner)) {}
-  void Send(net::Message message) override { inner_->Send(std::move(message)); }
-  net::Message Receive(Phase phase) override { return inner_->Receive(phase); }
-  void Flush() override { inner_->Flush(); }
-  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-  void Close() noexcept override { inner_->Close(); }
-  int Peer() const override { return inner_->Peer(); }
-
- private:
-  std::shared_ptr<net::Link> inner_;
-};
-
 // A value that one party announces to the other two, in the clear.
 std::string Announce(net::Links& links, int from, std::uint32_t tag, const std::string& mine,
                      std::size_t max_bytes, const char* what) {
@@ -354,7 +338,8 @@ net::Links Session::Hold(net::Links links) {
     if (settings_.link.Shaped())
       links[p] = net::MakeShapedLink(std::move(links[p]), settings_.link);
     held_[p] = std::move(links[p]);
-    outer[p] = std::make_unique<HeldLink>(held_[p]);
+    // The session may have to tell the peer why it stops after the Party is gone.
+    outer[p] = net::MakeSharedLink(held_[p]);
   }
   return outer;
 }

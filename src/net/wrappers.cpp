@@ -207,6 +207,20 @@ class ShapedLink final : public Wrapper {
   std::thread thread_;
 };
 
+class SharedLink final : public Link {
+ public:
+  explicit SharedLink(std::shared_ptr<Link> inner) : inner_(std::move(inner)) {}
+  void Send(Message message) override { inner_->Send(std::move(message)); }
+  Message Receive(Phase phase) override { return inner_->Receive(phase); }
+  void Flush() override { inner_->Flush(); }
+  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
+  void Close() noexcept override { inner_->Close(); }
+  int Peer() const override { return inner_->Peer(); }
+
+ private:
+  std::shared_ptr<Link> inner_;
+};
+
 class RecordingLink final : public Wrapper {
  public:
   RecordingLink(std::unique_ptr<Link> inner, std::shared_ptr<Recorder> recorder)
@@ -265,6 +279,10 @@ LinkProfile ParseLinkProfile(std::string_view text) {
     if (comma == std::string_view::npos) return profile;
     rest = rest.substr(comma + 1);
   }
+}
+
+std::unique_ptr<Link> MakeSharedLink(std::shared_ptr<Link> inner) {
+  return std::make_unique<SharedLink>(std::move(inner));
 }
 
 std::unique_ptr<Link> MakeShapedLink(std::unique_ptr<Link> inner, const LinkProfile& profile) {

@@ -75,6 +75,12 @@ TEST_F(Sealing, TheSecretGivesThePublicKey) {
   EXPECT_EQ(Unseal(again, context_, sealed), Of("x"));
 }
 
+TEST_F(Sealing, NothingCanBeSealedToAPointOfLowOrder) {
+  EXPECT_TRUE(CanSealTo(key_.Public()));
+  EXPECT_FALSE(CanSealTo({}));
+  EXPECT_FALSE(CanSealTo({1}));
+}
+
 TEST(Hex, ComesBackAndRefusesTheRest) {
   const Bytes bytes{0x00, 0x9f, 0xff};
   EXPECT_EQ(HexText(bytes), "009fff");

@@ -57,6 +57,9 @@ Bytes Seal(const SealingPublicKey& to, ByteSpan context, ByteSpan text);
 std::optional<Bytes> Unseal(const SealingKey& key, ByteSpan context, ByteSpan sealed,
                             bool* key_fits = nullptr);
 
+/// Whether anything can be sealed to this public key: it is no point of low order.
+bool CanSealTo(const SealingPublicKey& to);
+
 /// Small hex digits.
 std::string HexText(ByteSpan bytes);
 /// Fills `bytes` from exactly as many hex digits of either case; false for any other text.

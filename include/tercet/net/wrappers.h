@@ -29,6 +29,10 @@ LinkProfile ParseLinkProfile(std::string_view text);
 /// works over any link.
 std::unique_ptr<Link> MakeShapedLink(std::unique_ptr<Link> inner, const LinkProfile& profile);
 
+/// A link that leaves `inner` to whoever else holds it, so that it outlives its user or several use
+/// it in turn.
+std::unique_ptr<Link> MakeSharedLink(std::shared_ptr<Link> inner);
+
 /// What passed a recording link.
 struct Recorded {
   bool sent;  ///< else received

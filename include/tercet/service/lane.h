@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "tercet/net/memory_link.h"
+#include "tercet/service/package.h"
+#include "tercet/service/query.h"
+
+namespace tercet::service {
+
+using Models = std::vector<std::shared_ptr<const ServedModel>>;
+
+/// How a query ended at E1.
+struct Outcome {
+  enum class Kind : std::uint8_t {
+    kAnswered,    ///< e1 and e2 are sealed to the client
+    kRefused,     ///< by E2, `refusal` says why
+    kUnavailable  ///< the lane broke, or is not there; nobody has an answer
+  };
+  Kind kind = Kind::kUnavailable;
+  Refusal refusal = Refusal::kNone;
+  Bytes e1, e2;
+};
+
+/// A query that waits at E1.
+struct Waiting {
+  QueryHead head;
+  Bytes share;   ///< E1's, as Gate::Open gives it
+  Bytes sealed;  ///< E2's part
+  /// Called once, in any thread; does not throw and does not wait.
+  std::function<void(Outcome)> done;
+  std::chrono::steady_clock::time_point since{};
+};
+
+/// The queries that wait for one lane at E1. Thread safe.
+class WaitingQueries {
+ public:
+  /// At most so many images wait.
+  explicit WaitingQueries(std::size_t max_images) : max_images_(max_images) {}
+  /// False when it is full or closed; `waiting.done` is not called then.
+  bool Put(Waiting waiting);
+  /// Queries of one model, the one that has waited longest: at most `max_images` images, and as
+  /// soon as there are as many, or the first has waited for `max_wait`. Empty after `patience`
+  /// without any, or when closed.
+  std::vector<Waiting> Take(std::size_t max_images, std::chrono::microseconds max_wait,
+                            std::chrono::milliseconds patience);
+  /// Whoever waits is told that the lane is not available.
+  void FailAll();
+  /// No more are taken in, those that wait go on.
+  void Close();
+  bool Closed();
+
+ private:
+  const std::size_t max_images_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Waiting> queries_;
+  std::size_t images_ = 0;
+  bool closed_ = false;
+};
+
+struct LaneSettings {
+  int id = 0;            ///< this server
+  std::size_t lane = 0;  ///< whose helper is server lane mod 3
+  /// Images a batch; the same at all servers. Batches are filled up to a power of two.
+  std::size_t max_batch = 64;
+  /// How long E1 waits for more queries. One that comes while a batch runs waits for it anyway.
+  std::chrono::microseconds max_wait{500};
+  /// Of each batch size that occurs, material for so many batches is made ahead.
+  std::size_t ahead = 2;
+};
+
+/// What a lane has done, for whoever counts.
+struct BatchDone {
+  std::size_t queries = 0, images = 0, size = 0;
+  double seconds = 0;
+};
+
+/// One session of the three servers for many queries, over whatever links it is given: keys, the
+/// models that all three have, then batch after batch as E1 decides, until it is stopped or
+/// anything fails. Nothing of it, keys or material, is used after that. E1 and E2 learn nothing but
+/// what Gate tells of a query; the helper, the models and sizes of batches.
+class LaneSession {
+ public:
+  /// `registry`, `gate` and `queries` outlive the session; only E1 uses `queries`.
+  LaneSession(const LaneSettings& settings, Models models, const mpc::Registry& registry,
+              const Gate& gate, WaitingQueries& queries);
+  ~LaneSession();
+
+  /// Called once in the thread of Run when queries can come, with the digests of the common models.
+  std::function<void(const std::vector<crypto::Digest>&)> on_ready;
+  /// Called at E1 after each batch.
+  std::function<void(const BatchDone&)> on_batch;
+
+  /// Returns when it was stopped; throws what ended it otherwise. The batch that was under way is
+  /// Unavailable then.
+  void Run(net::Links links);
+  /// From any thread: ends the session after the batch that is under way, at E1 where `queries` is
+  /// closed after all that wait.
+  void Stop(const std::string& reason) noexcept;
+
+ private:
+  struct Model;
+  class Preparer;
+  void AgreeOnModels();
+  void Lead();
+  void Follow();
+  void RunBatch(std::vector<Waiting> batch);
+  bool Answer(const net::Message& command);
+  void OrderMaterial(std::uint32_t model, std::uint32_t size);
+  bool Begin();
+  bool End();
+  void AbortAll(const std::string& reason) noexcept;
+
+  const LaneSettings settings_;
+  const Models offered_;
+  const mpc::Registry& registry_;
+  const Gate& gate_;
+  WaitingQueries& queries_;
+  const mpc::Roles roles_;
+  std::mutex mutex_;  // of links_ as a whole, stopping_, busy_
+  std::array<std::shared_ptr<net::Link>, 3> links_;
+  std::string stopping_;
+  bool busy_ = false;
+  std::vector<std::unique_ptr<Model>> models_;
+  std::unique_ptr<Preparer> preparer_;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, std::size_t> ordered_;  // at E1, not yet used
+};
+
+}  // namespace tercet::service

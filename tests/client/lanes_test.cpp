@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lanes of three servers over memory, asked by clients.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <future>
+#include <set>
+#include <thread>
+
+#include "service/small_service.h"
+#include "tercet/client/query.h"
+#include "tercet/nn/run_plain.h"
+#include "tercet/service/lane.h"
+
+namespace tercet::client {
+namespace {
+
+using service::Outcome;
+using service::Refusal;
+
+// All three servers' sides of one lane.
+class Lane {
+ public:
+  Lane(const service::SmallDeployment& world, const std::vector<Bytes>& packages, std::size_t lane,
+       const std::array<std::size_t, 3>& offered)
+      : world_(world), roles_(service::RolesOf(lane)) {
+    auto links = net::MakeMemoryLinks();
+    for (int id = 0; id < 3; ++id) {
+      const auto i = static_cast<std::size_t>(id);
+      Server& server = servers_[i];
+      service::Models models;
+      for (std::size_t m = 0; m < offered[i]; ++m)
+        models.push_back(std::make_shared<service::ServedModel>(service::ReadPackage(
+            packages[m], world.deployment, id, world.keys[i], service::Protocols(), "p")));
+      infos_.clear();
+      for (const auto& model : models)
+        infos_.push_back(service::InfoOf(*model, service::Protocols()));
+      server.gate = std::make_unique<service::Gate>(
+          world.deployment, id, crypto::SealingKey(world.keys[i].Secret()),
+          [&server](const service::QueryId& query, std::uint64_t) {
+            return server.seen.insert(query).second;
+          });
+      service::LaneSettings settings;
+      settings.id = id;
+      settings.lane = lane;
+      settings.max_batch = 8;
+      server.session = std::make_unique<service::LaneSession>(
+          settings, models, service::Protocols(), *server.gate, server.queries);
+      server.session->on_ready = [&server](const std::vector<crypto::Digest>& digests) {
+        server.ready.set_value(digests.size());
+      };
+      server.thread = std::thread([&server, mine = std::move(links[i])]() mutable {
+        try {
+          server.session->Run(std::move(mine));
+        } catch (const Error& e) {
+          server.error = e.what();
+        }
+      });
+    }
+    for (auto& server : servers_) common_.push_back(server.ready.get_future().get());
+  }
+  ~Lane() { End(); }
+
+  void End() {
+    for (auto& server : servers_) {
+      server.queries.Close();
+      server.session->Stop("test ends");
+    }
+    for (auto& server : servers_)
+      if (server.thread.joinable()) server.thread.join();
+    for (auto& server : servers_) server.queries.FailAll();
+  }
+
+  // A query of this lane.
+  Query Ask(const service::ModelInfo& info, const files::Images& images, std::size_t first,
+            std::size_t count) const {
+    while (true) {
+      Query query(world_.deployment, info, images, first, count);
+      if (service::RolesOf(query.Request().head.lane).helper == roles_.helper) return query;
+    }
+  }
+  // As a server takes it from a client.
+  std::future<Outcome> Send(const service::SealedPair& request, const service::ModelInfo& info) {
+    auto promise = std::make_shared<std::promise<Outcome>>();
+    auto future = promise->get_future();
+    Refusal why = Refusal::kNone;
+    auto& server = servers_[static_cast<std::size_t>(roles_.Evaluator1())];
+    auto share = server.gate->Open(request.head, request.e1, info.input.shape.Size(),
+                                   info.input_bits, service::NowMs(), why);
+    if (!share) {
+      promise->set_value({Outcome::Kind::kRefused, why, {}, {}});
+      return future;
+    }
+    const auto done = [promise](Outcome outcome) { promise->set_value(std::move(outcome)); };
+    EXPECT_TRUE(server.queries.Put({request.head, std::move(*share), request.e2, done}));
+    return future;
+  }
+  std::vector<std::int64_t> Open(const Query& query, Outcome outcome) const {
+    EXPECT_EQ(outcome.kind, Outcome::Kind::kAnswered);
+    return query.Open({query.Request().head, std::move(outcome.e1), std::move(outcome.e2)});
+  }
+
+  struct Server {
+    std::unique_ptr<service::Gate> gate;
+    std::set<service::QueryId> seen;
+    service::WaitingQueries queries{1000};
+    std::unique_ptr<service::LaneSession> session;
+    std::promise<std::size_t> ready;
+    std::thread thread;
+    std::string error;
+  };
+  const service::SmallDeployment& world_;
+  const mpc::Roles roles_;
+  std::array<Server, 3> servers_;
+  std::vector<std::size_t> common_;
+  std::vector<service::ModelInfo> infos_;  // of server 2
+};
+
+class Lanes : public testing::TestWithParam<std::size_t> {
+ protected:
+  std::vector<std::int64_t> Plain(std::size_t model, std::size_t first, std::size_t count) const {
+    return nn::RunPlain(models_[model], compile::Oracle(), images_, first, count);
+  }
+  service::SmallDeployment world_;
+  std::vector<nn::IntegerNetwork> models_{service::SmallModel(7), service::SmallModel(8)};
+  std::vector<Bytes> packages_{service::SmallPackage(models_[0], world_.deployment, "a"),
+                               service::SmallPackage(models_[1], world_.deployment, "b", "aby3")};
+  files::Images images_ = compile::RandomImages({1, 4, 4}, 60, 4);
+};
+
+TEST_P(Lanes, AnswersEqualThePlainIntegers) {
+  Lane lane(world_, packages_, GetParam(), {2, 2, 2});
+  EXPECT_THAT(lane.common_, testing::Each(2U));
+  // Many at once, of both models and several sizes, so that they come in batches.
+  struct Asked {
+    Query query;
+    std::future<Outcome> outcome;
+    std::size_t model, first, count;
+  };
+  std::vector<Asked> asked;
+  for (std::size_t i = 0; i < 24; ++i) {
+    const std::size_t model = i % 2, first = 2 * i, count = 1 + i % 3;
+    Query query = lane.Ask(lane.infos_[model], images_, first, count);
+    auto outcome = lane.Send(query.Request(), lane.infos_[model]);
+    asked.push_back({std::move(query), std::move(outcome), model, first, count});
+  }
+  for (auto& one : asked)
+    EXPECT_EQ(lane.Open(one.query, one.outcome.get()), Plain(one.model, one.first, one.count));
+  // And one after the other.
+  for (std::size_t i = 0; i < 5; ++i) {
+    const Query query = lane.Ask(lane.infos_[0], images_, i, 1);
+    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).get()), Plain(0, i, 1));
+  }
+  lane.End();
+  for (const auto& server : lane.servers_) EXPECT_EQ(server.error, "");
+}
+INSTANTIATE_TEST_SUITE_P(Helpers, Lanes, testing::Values(0, 1, 2));
+
+using OneLane = Lanes;
+INSTANTIATE_TEST_SUITE_P(Helper, OneLane, testing::Values(0));
+
+TEST_P(OneLane, ServesWhatAllThreeHave) {
+  Lane lane(world_, packages_, GetParam(), {2, 1, 2});
+  EXPECT_THAT(lane.common_, testing::Each(1U));
+  const Query query = lane.Ask(lane.infos_[1], images_, 0, 1);
+  EXPECT_EQ(lane.Send(query.Request(), lane.infos_[1]).get().kind, Outcome::Kind::kUnavailable);
+}
+
+// E2's part is its own business: E1 cannot know whether it is right, and neither changes it.
+TEST_P(OneLane, E2RefusesWhatIsNotForItAndTheOthersOfTheBatchGoOn) {
+  Lane lane(world_, packages_, GetParam(), {1, 1, 1});
+  const auto& model = lane.infos_[0];
+  const Query good = lane.Ask(model, images_, 0, 2), bad = lane.Ask(model, images_, 2, 1),
+              swapped = lane.Ask(model, images_, 3, 1), again = lane.Ask(model, images_, 4, 1);
+  auto request = bad.Request();
+  request.e2 = request.e1;  // sealed to the wrong server
+  auto bad_outcome = lane.Send(request, model);
+  auto good_outcome = lane.Send(good.Request(), model);
+  request = swapped.Request();
+  request.e2 = good.Request().e2;  // another client's part
+  auto swapped_outcome = lane.Send(request, model);
+  const auto refused = bad_outcome.get();
+  EXPECT_EQ(refused.kind, Outcome::Kind::kRefused);
+  EXPECT_EQ(refused.refusal, Refusal::kSeal);
+  EXPECT_TRUE(refused.e1.empty());
+  EXPECT_EQ(swapped_outcome.get().refusal, Refusal::kSeal);
+  EXPECT_EQ(lane.Open(good, good_outcome.get()), Plain(0, 0, 2));
+  // A number twice: at E1, and where E1 has forgotten it at E2.
+  EXPECT_EQ(lane.Open(again, lane.Send(again.Request(), model).get()), Plain(0, 4, 1));
+  EXPECT_EQ(lane.Send(again.Request(), model).get().refusal, Refusal::kReplay);
+  lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].seen.clear();
+  EXPECT_EQ(lane.Send(again.Request(), model).get().refusal, Refusal::kReplay);
+}
+
+TEST_P(OneLane, WhoWaitsIsToldWhenAServerGoes) {
+  Lane lane(world_, packages_, GetParam(), {1, 1, 1});
+  lane.servers_[static_cast<std::size_t>(lane.roles_.helper)].session->Stop("gone");
+  for (auto& server : lane.servers_) server.thread.join();
+  EXPECT_THAT(lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].error,
+              testing::HasSubstr("gone"));
+  const Query query = lane.Ask(lane.infos_[0], images_, 0, 1);
+  auto outcome = lane.Send(query.Request(), lane.infos_[0]);
+  lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].queries.FailAll();
+  EXPECT_EQ(outcome.get().kind, Outcome::Kind::kUnavailable);
+}
+
+TEST(Waiting, BatchesAreOfOneModelAndAtMostSoManyImages) {
+  service::WaitingQueries queries(10);
+  std::vector<Outcome::Kind> told;
+  const auto put = [&](std::uint8_t model, std::uint32_t images) {
+    service::QueryHead head;
+    head.model[0] = model;
+    head.images = images;
+    return queries.Put({head, {}, {}, [&](Outcome outcome) { told.push_back(outcome.kind); }});
+  };
+  using std::chrono::microseconds, std::chrono::milliseconds;
+  EXPECT_TRUE(queries.Take(4, microseconds(0), milliseconds(1)).empty());
+  EXPECT_TRUE(put(1, 3));
+  EXPECT_TRUE(put(2, 1));
+  EXPECT_TRUE(put(1, 2));
+  EXPECT_TRUE(put(1, 1));
+  EXPECT_FALSE(put(1, 4));  // 7 wait, and 10 may
+  auto batch = queries.Take(4, microseconds(0), milliseconds(1));
+  ASSERT_EQ(batch.size(), 2U);
+  EXPECT_EQ(batch[0].head.images + batch[1].head.images, 4U);
+  batch = queries.Take(4, microseconds(0), milliseconds(1));
+  ASSERT_EQ(batch.size(), 1U);
+  EXPECT_EQ(batch[0].head.model[0], 2);
+  queries.Close();
+  EXPECT_FALSE(put(1, 1));
+  queries.FailAll();
+  EXPECT_EQ(told, (std::vector{Outcome::Kind::kUnavailable}));
+}
+
+}  // namespace
+}  // namespace tercet::client
