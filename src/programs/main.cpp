@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 
 #include "import/import_command.h"
+#include "predict/predict_command.h"
 #include "programs/commands.h"
 #include "programs/failure.h"
 #include "programs/options.h"
@@ -39,6 +40,8 @@ int Main(int argc, char** argv) {
   programs::AddSuitesCommand(cli, chosen);
   programs::AddDrawDigitsCommand(cli, chosen);
   programs::AddPublishCommand(cli, chosen);
+  tercet::client::AddPredictCommand(cli, chosen);
+  tercet::client::AddLoadCommand(cli, chosen);
   return programs::ParseAndRun(cli, argc, argv,
                                [&] { return chosen ? chosen() : programs::kExitOk; });
 }

@@ -21,6 +21,7 @@
 #include "programs/output.h"
 #include "programs/process.h"
 #include "programs/run_options.h"
+#include "serve/serve_command.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
@@ -395,6 +396,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
 }
 
 int Main(int argc, char** argv) {
+  if (argc > 1 && argv[1] == std::string_view("serve")) return serve::ServeMain(argc - 1, argv + 1);
+  if (argc > 1 && argv[1] == std::string_view("token")) return serve::TokenMain(argc - 1, argv + 1);
   // A thread of its own waits for the signals; all others leave them alone.
   const sigset_t signals = StopSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -402,7 +405,8 @@ int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app(
       "One party of secure inference, for testbeds of real hosts. See `tercet run` for three on "
-      "one machine.",
+      "one machine, `tercet-party serve --help` for a server of a prediction service, and "
+      "`tercet-party token --help` for its clients' tokens.",
       kProgram);
   app.set_version_flag("--version", "tercet-party " TERCET_VERSION);
   AddOptions(app, arguments);

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "predict/predict_command.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "predict/service.h"
+#include "programs/failure.h"
+#include "programs/inputs.h"
+#include "programs/options.h"
+#include "programs/output.h"
+#include "tercet/base/file_reader.h"
+#include "tercet/base/file_writer.h"
+
+namespace tercet::client {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr FileKind kTokenFile{"a token", 4096};
+constexpr std::size_t kMaxClients = 1024;
+constexpr double kMaxSeconds = 86'400;
+
+struct Asked {
+  std::filesystem::path deployment, images, token_file;
+  std::string model, version;
+  std::size_t limit = 0, batch = 1;
+
+  void AddTo(CLI::App& command) {
+    command.add_option("--deployment", deployment, "The servers (deployment.json)")->required();
+    command.add_option("--model", model, "The model's name")->required();
+    command.add_option("--model-version", version, "Its version (default: the last one)");
+    command.add_option("--images", images, "Images to ask about, which no server sees")->required();
+    command
+        .add_option("--token-file", token_file,
+                    "File with this client's token, which the servers know")
+        ->required();
+    programs::AddNumber(command, "--limit", limit, 1, programs::kMaxImages,
+                        "Use the first N images only");
+    programs::AddNumber(command, "--batch", batch, 1, programs::kMaxBatch, "Images a query");
+  }
+  std::string Token() const {
+    auto text = ReadPrivateFile(token_file, kTokenFile);
+    std::string token(text.begin(), text.end());
+    while (!token.empty() && (token.back() == '\n' || token.back() == '\r')) token.pop_back();
+    if (token.find_first_of("\r\n") != std::string::npos || token.empty())
+      throw ConfigError(token_file.string(), "holds no token of one line");
+    return token;
+  }
+};
+
+struct PredictArguments : Asked {
+  std::filesystem::path labels, json;
+  std::size_t tries = 8;
+};
+
+int Predict(const PredictArguments& a) {
+  if (!a.json.empty()) CheckWritable(a.json, "--json");
+  const auto deployment = service::LoadDeployment(a.deployment);
+  Service service(deployment, a.Token());
+  const auto info = service.Model(a.model, a.version);
+  const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
+  std::vector<std::uint8_t> labels;
+  if (!a.labels.empty()) labels = files::LoadLabels(a.labels, a.limit, info.classes);
+  if (!labels.empty() && labels.size() != images.count)
+    throw ConfigError("--labels", fmt::format("{} labels found, {} expected, one for each image",
+                                              labels.size(), images.count));
+  std::vector<std::int64_t> logits;
+  const auto start = Clock::now();
+  auto said = start;
+  for (std::size_t first = 0; first < images.count; first += a.batch) {
+    const auto part =
+        service.AskAgain(info, images, first, std::min(a.batch, images.count - first), a.tries);
+    logits.insert(logits.end(), part.begin(), part.end());
+    if (Clock::now() - said < std::chrono::seconds(1)) continue;
+    said = Clock::now();
+    programs::PrintProgress(
+        fmt::format("{} of {} images\n", std::min(first + a.batch, images.count), images.count));
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const auto predictions = nn::Predictions(logits, info.classes);
+  programs::Print("{} {}: {} images in {:.3f} s\n", info.name, info.version, images.count, seconds);
+  if (labels.empty()) {
+    programs::Print("predictions: {}\n", fmt::join(predictions, " "));
+  } else {
+    const auto correct = programs::CountCorrect(predictions, labels);
+    programs::Print("accuracy: {:.2f} % ({} of {} images)\n",
+                    100.0 * static_cast<double>(correct) / static_cast<double>(labels.size()),
+                    correct, labels.size());
+  }
+  programs::FlushOutput();
+  if (a.json.empty()) return programs::kExitOk;
+  nlohmann::json rows = nlohmann::json::array();
+  for (std::size_t i = 0; i < images.count; ++i)
+    rows.push_back(std::vector<std::int64_t>(
+        logits.begin() + static_cast<std::ptrdiff_t>(i * info.classes),
+        logits.begin() + static_cast<std::ptrdiff_t>((i + 1) * info.classes)));
+  const nlohmann::json document{{"model", info.name},         {"version", info.version},
+                                {"images", images.count},     {"seconds", seconds},
+                                {"predictions", predictions}, {"logits", std::move(rows)}};
+  WriteFile(a.json, document.dump() + "\n", FileRights::kOwner);
+  return programs::kExitOk;
+}
+
+struct LoadArguments : Asked {
+  std::size_t clients = 8;
+  double rate = 0, seconds = 10;
+  std::filesystem::path json;
+};
+
+// What one client, or all of them, have seen.
+struct Seen {
+  std::vector<double> seconds;  // of each query that was answered
+  std::map<std::string, std::size_t> errors;
+};
+
+int Load(const LoadArguments& a) {
+  if (!a.json.empty()) CheckWritable(a.json, "--json");
+  const auto deployment = service::LoadDeployment(a.deployment);
+  const std::string token = a.Token();
+  const auto info = Service(deployment, token).Model(a.model, a.version);
+  const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
+  if (images.count < a.batch)
+    throw ConfigError("--images",
+                      fmt::format("{} found, {} a query asked for", images.count, a.batch));
+  Seen all;
+  std::mutex mutex;
+  const auto start = Clock::now();
+  const auto end =
+      start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(a.seconds));
+  std::vector<std::thread> threads;
+  for (std::size_t client = 0; client < a.clients; ++client)
+    threads.emplace_back([&, client] {
+      Seen seen;
+      Service service(deployment, token);
+      // With a rate queries begin at fixed times, and wait where the one before is late: the time
+      // is counted from when one should have begun.
+      const auto gap =
+          a.rate > 0 ? std::chrono::duration_cast<Clock::duration>(
+                           std::chrono::duration<double>(static_cast<double>(a.clients) / a.rate))
+                     : Clock::duration::zero();
+      auto due = start + gap * static_cast<Clock::rep>(client) / static_cast<Clock::rep>(a.clients);
+      for (std::size_t q = client; (a.rate > 0 ? due : Clock::now()) < end; ++q, due += gap) {
+        if (a.rate > 0) std::this_thread::sleep_until(due);
+        const auto begin = a.rate > 0 ? due : Clock::now();
+        try {
+          service.Ask(info, images, q * a.batch % (images.count - a.batch + 1), a.batch);
+          seen.seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+        } catch (const ServiceError& e) {
+          ++seen.errors[std::to_string(e.Status())];
+        } catch (const NetworkError&) {
+          ++seen.errors["network"];
+        } catch (const std::exception&) {
+          ++seen.errors["answer"];
+        }
+      }
+      const std::lock_guard lock(mutex);
+      all.seconds.insert(all.seconds.end(), seen.seconds.begin(), seen.seconds.end());
+      for (const auto& [kind, count] : seen.errors) all.errors[kind] += count;
+    });
+  for (auto& thread : threads) thread.join();
+  const double taken = std::chrono::duration<double>(Clock::now() - start).count();
+  std::sort(all.seconds.begin(), all.seconds.end());
+  const auto at = [&](double part) {
+    if (all.seconds.empty()) return 0.0;
+    const auto index = static_cast<std::size_t>(part * static_cast<double>(all.seconds.size()));
+    return 1000 * all.seconds[std::min(index, all.seconds.size() - 1)];
+  };
+  const auto queries = static_cast<double>(all.seconds.size());
+  programs::Print(
+      "{} clients, {:.1f} s: {:.1f} queries/s, {:.1f} images/s\n"
+      "latency: 50 % under {:.2f} ms, 95 % under {:.2f} ms, 99 % under {:.2f} ms\n",
+      a.clients, taken, queries / taken, queries * static_cast<double>(a.batch) / taken, at(0.5),
+      at(0.95), at(0.99));
+  for (const auto& [kind, count] : all.errors) programs::Print("errors {}: {}\n", kind, count);
+  if (!a.json.empty())
+    WriteFile(a.json,
+              nlohmann::json{{"clients", a.clients},
+                             {"seconds", taken},
+                             {"queries", all.seconds.size()},
+                             {"images", all.seconds.size() * a.batch},
+                             {"queries_per_s", queries / taken},
+                             {"latency_ms", {{"50", at(0.5)}, {"95", at(0.95)}, {"99", at(0.99)}}},
+                             {"errors", all.errors}}
+                      .dump() +
+                  "\n");
+  return programs::kExitOk;
+}
+
+}  // namespace
+
+void AddPredictCommand(CLI::App& app, programs::Chosen& chosen) {
+  auto* command =
+      app.add_subcommand("predict", "Ask a prediction service about images that no server sees");
+  auto a = std::make_shared<PredictArguments>();
+  a->AddTo(*command);
+  command->add_option("--labels", a->labels, "Labels, for the accuracy");
+  programs::AddNumber(*command, "--tries", a->tries, 1, 1000,
+                      "How often one query is tried, each time as a new one");
+  command->add_option("--json", a->json, "Write predictions and logits");
+  command->footer(
+      "Example:\n"
+      "  tercet predict --deployment demo/deployment.json --model MnistNet3 --token-file "
+      "demo/client.token --images t10k-images-idx3-ubyte.gz --limit 10");
+  command->callback([a, &chosen] { chosen = [a] { return Predict(*a); }; });
+}
+
+void AddLoadCommand(CLI::App& app, programs::Chosen& chosen) {
+  auto* command = app.add_subcommand(
+      "load", "Ask a prediction service by many clients at once, and measure how long it takes");
+  auto a = std::make_shared<LoadArguments>();
+  a->AddTo(*command);
+  programs::AddNumber(*command, "--clients", a->clients, 1, kMaxClients, "Clients at once");
+  programs::AddReal(*command, "--rate", a->rate, 0, 1e6,
+                    "Queries a second of all clients together; 0: as fast as answers come");
+  programs::AddReal(*command, "--seconds", a->seconds, 0.1, kMaxSeconds, "How long");
+  command->add_option("--json", a->json, "Write the figures");
+  command->footer(
+      "Example:\n"
+      "  tercet load --deployment demo/deployment.json --model MnistNet3 --token-file "
+      "demo/client.token --images t10k-images-idx3-ubyte.gz --clients 64 --seconds 10");
+  command->callback([a, &chosen] { chosen = [a] { return Load(*a); }; });
+}
+
+}  // namespace tercet::client

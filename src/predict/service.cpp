@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "predict/service.h"
+
+#include <curl/curl.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/json.h"
+
+namespace tercet::client {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMaxAnswerBytes = std::size_t{64} << 20;
+constexpr std::chrono::milliseconds kFirstPause{50}, kLongestPause{2000};
+
+std::size_t TakeBody(char* data, std::size_t, std::size_t size, void* into) {
+  auto& body = static_cast<Service::Response*>(into)->body;
+  if (size > kMaxAnswerBytes - std::min(kMaxAnswerBytes, body.size())) return 0;
+  body.append(data, size);
+  return size;
+}
+
+std::size_t TakeHeader(char* data, std::size_t, std::size_t size, void* into) {
+  const std::string_view line(data, size);
+  const std::string_view name(service::kJsonLengthHeader);
+  if (line.size() > name.size() + 1 && line[name.size()] == ':' &&
+      std::equal(name.begin(), name.end(), line.begin(),
+                 [](char a, char b) { return std::tolower(a) == std::tolower(b); })) {
+    std::size_t length = 0;
+    for (const char c : line.substr(name.size() + 1))
+      if (c >= '0' && c <= '9' && length < kMaxAnswerBytes)
+        length = length * 10 + static_cast<std::size_t>(c - '0');
+    static_cast<Service::Response*>(into)->json_bytes = length;
+  }
+  return size;
+}
+
+void InitCurl() {
+  static const bool ready = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+  TERCET_CHECK(ready, "libcurl could not be initialised");
+}
+
+// What a problem document says.
+std::string DetailOf(const Service::Response& response) {
+  try {
+    const auto document = ReadJson(response.body, "answer", JsonLimits{});
+    return document.at("title").get<std::string>() + ": " +
+           document.at("detail").get<std::string>();
+  } catch (const std::exception&) {
+    return "no reason given";
+  }
+}
+
+}  // namespace
+
+struct Service::State {
+  const service::Deployment& deployment;
+  std::string token;
+  std::chrono::milliseconds timeout;
+  std::array<CURL*, 3> handles{};
+  ~State() {
+    for (auto* handle : handles) curl_easy_cleanup(handle);
+  }
+};
+
+Service::Service(const service::Deployment& deployment, std::string token,
+                 std::chrono::milliseconds timeout)
+    : state_(new State{deployment, std::move(token), timeout, {}}) {
+  InitCurl();
+  for (auto& handle : state_->handles) {
+    handle = curl_easy_init();
+    TERCET_CHECK(handle != nullptr, "libcurl has no handle");
+  }
+}
+
+Service::Service(Service&&) noexcept = default;
+Service& Service::operator=(Service&&) noexcept = default;
+Service::~Service() = default;
+
+Service::Response Service::Send(int server, const char* method, const std::string& path,
+                                ByteSpan body, const std::vector<std::string>& headers) {
+  const auto s = static_cast<std::size_t>(server);
+  const auto& to = state_->deployment.servers[s];
+  CURL* curl = state_->handles[s];
+  curl_easy_reset(curl);  // its connections stay
+  Response response;
+  std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> lines(nullptr, &curl_slist_free_all);
+  const auto add = [&](const std::string& line) {
+    lines.reset(curl_slist_append(lines.release(), line.c_str()));
+  };
+  for (const auto& line : headers) add(line);
+  if (!state_->token.empty()) add("Authorization: Bearer " + state_->token);
+  add("Expect:");
+  const std::string url = to.url + path;
+  std::array<char, CURL_ERROR_SIZE> problem{};
+  curl_easy_setopt(curl, CURLOPT_URL, url.c_str());
+  curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "https");
+  curl_easy_setopt(curl, CURLOPT_PROXY, "");
+  curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, problem.data());
+  curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, static_cast<long>(state_->timeout.count()));
+  curl_easy_setopt(curl, CURLOPT_TCP_NODELAY, 1L);
+  curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+  curl_easy_setopt(curl, CURLOPT_HTTPHEADER, lines.get());
+  if (!body.empty()) {
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
+    curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body.data());
+  }
+  curl_blob authority{const_cast<char*>(to.authority.data()), to.authority.size(),
+                      CURL_BLOB_NOCOPY};
+  if (!to.authority.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO_BLOB, &authority);
+  curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, &TakeBody);
+  curl_easy_setopt(curl, CURLOPT_WRITEDATA, &response);
+  curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, &TakeHeader);
+  curl_easy_setopt(curl, CURLOPT_HEADERDATA, &response);
+  const CURLcode code = curl_easy_perform(curl);
+  if (code != CURLE_OK)
+    throw NetworkError(fmt::format("server {} at {}: {}", server, to.url,
+                                   problem[0] != '\0' ? problem.data() : curl_easy_strerror(code)));
+  long status = 0;
+  curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+  response.status = static_cast<int>(status);
+  return response;
+}
+
+service::ModelInfo Service::Model(const std::string& name, const std::string& version, int server) {
+  std::string path = "/v2/models/" + name;
+  if (!version.empty()) path += "/versions/" + version;
+  const auto response = Send(server, "GET", path, {});
+  const std::string place = fmt::format("server {} {}", server, path);
+  if (response.status != 200)
+    throw ServiceError(response.status, place + ": " + DetailOf(response));
+  return service::ModelInfoFromJson(response.body, place);
+}
+
+std::vector<std::int64_t> Service::Ask(const service::ModelInfo& model, const files::Images& images,
+                                       std::size_t first, std::size_t count) {
+  const Query query(state_->deployment, model, images, first, count);
+  const auto message = RequestOf(query.Request());
+  const auto response =
+      Send(query.E1(), "POST",
+           fmt::format("/v2/models/{}/versions/{}/infer", model.name, model.version), message.body,
+           {"Content-Type: application/octet-stream",
+            fmt::format("{}: {}", service::kJsonLengthHeader, message.json_bytes)});
+  if (response.status != 200)
+    throw ServiceError(response.status,
+                       fmt::format("server {}: {}", query.E1(), DetailOf(response)));
+  try {
+    return query.Open(service::ParseResponse(
+        {reinterpret_cast<const std::uint8_t*>(response.body.data()), response.body.size()},
+        response.json_bytes));
+  } catch (const ConfigError& e) {
+    throw ProtocolError(fmt::format("server {} gave no answer: {}", query.E1(), e.what()));
+  }
+}
+
+std::vector<std::int64_t> Service::AskAgain(const service::ModelInfo& model,
+                                            const files::Images& images, std::size_t first,
+                                            std::size_t count, std::size_t tries) {
+  auto pause = kFirstPause;
+  while (true) {
+    try {
+      return Ask(model, images, first, count);
+    } catch (const ServiceError& e) {
+      if (--tries == 0 || !e.MayPass()) throw;
+    } catch (const NetworkError&) {
+      if (--tries == 0) throw;
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(2 * pause, kLongestPause);
+  }
+}
+
+}  // namespace tercet::client

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tercet/base/error.h"
+#include "tercet/client/query.h"
+
+namespace tercet::client {
+
+/// A server's answer that is no success.
+class ServiceError : public Error {
+ public:
+  ServiceError(int status, const std::string& text) : Error(text), status_(status) {}
+  int Status() const { return status_; }
+  /// Whether the same images may be answered a little later.
+  bool MayPass() const { return status_ == 429 || status_ == 503; }
+
+ private:
+  int status_;
+};
+
+/// The three servers over HTTPS. Connections are kept and used again; one object for each thread.
+class Service {
+ public:
+  /// `deployment` outlives it; `token` is the client's at all three servers.
+  Service(const service::Deployment& deployment, std::string token,
+          std::chrono::milliseconds timeout = std::chrono::seconds(60));
+  Service(Service&&) noexcept;
+  Service& operator=(Service&&) noexcept;
+  ~Service();
+
+  /// The model's document at a server; without a version of the last one.
+  service::ModelInfo Model(const std::string& name, const std::string& version, int server = 0);
+  /// Asks once. ServiceError, NetworkError where the server cannot be reached, ProtocolError for an
+  /// answer that is none.
+  std::vector<std::int64_t> Ask(const service::ModelInfo& model, const files::Images& images,
+                                std::size_t first, std::size_t count);
+  /// Asks up to `tries` times, each time with a new query: no server sees one twice.
+  std::vector<std::int64_t> AskAgain(const service::ModelInfo& model, const files::Images& images,
+                                     std::size_t first, std::size_t count, std::size_t tries);
+
+  struct Response {
+    int status = 0;
+    std::string body;
+    std::size_t json_bytes = 0;
+  };
+  /// Any request, for tests and operators. `headers` are whole lines.
+  Response Send(int server, const char* method, const std::string& path, ByteSpan body,
+                const std::vector<std::string>& headers = {});
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace tercet::client

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/lane_keeper.h"
+
+#include <chrono>
+#include <utility>
+
+#include "tercet/base/error.h"
+#include "tercet/net/tcp_link.h"
+
+namespace tercet::serve {
+namespace {
+
+constexpr std::chrono::seconds kConnect{30};
+// Whoever says nothing for so long is gone; heartbeats come more often.
+constexpr std::chrono::seconds kSilence{5};
+// An idle E1 says so all the time, so nobody who lives is silent for longer.
+constexpr std::chrono::seconds kStall{30};
+constexpr std::chrono::milliseconds kPause{100};  // before the next attempt
+constexpr std::size_t kBatchesWaiting = 64;
+
+}  // namespace
+
+LaneKeeper::LaneKeeper(const LaneContext& context, const service::LaneSettings& settings)
+    : context_(context),
+      settings_(settings),
+      queries_(kBatchesWaiting * settings.max_batch),
+      thread_([this] { Keep(); }) {}
+
+LaneKeeper::~LaneKeeper() { Drain(); }
+
+bool LaneKeeper::Serves(const crypto::Digest& model) const {
+  const std::lock_guard lock(mutex_);
+  return up_ && models_.contains(model);
+}
+
+void LaneKeeper::Renew() {
+  const std::lock_guard lock(mutex_);
+  ++renewals_;
+  if (session_) session_->Stop("its models have changed");
+}
+
+void LaneKeeper::Drain() {
+  stopping_ = true;
+  queries_.Close();
+  {
+    const std::lock_guard lock(mutex_);
+    if (session_) session_->Stop("the server stops");
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void LaneKeeper::Keep() {
+  while (!stopping_) {
+    try {
+      RunOnce();
+    } catch (const std::exception& e) {
+      if (!stopping_) context_.log(fmt::format("lane {}: {}", settings_.lane, ErrorText(e)));
+      queries_.FailAll();  // a session that was ended here leaves them to the next
+    }
+    up_ = false;
+    {
+      const std::lock_guard lock(mutex_);
+      session_.reset();
+      models_.clear();
+    }
+    if (!stopping_) std::this_thread::sleep_for(kPause);
+  }
+  queries_.FailAll();
+}
+
+void LaneKeeper::RunOnce() {
+  const auto& deployment = context_.deployment;
+  net::TcpOptions tcp;
+  tcp.party = settings_.id;
+  for (std::size_t p = 0; p < 3; ++p) {
+    tcp.endpoints[p] = deployment.servers[p].party;
+    tcp.endpoints[p].port = static_cast<std::uint16_t>(tcp.endpoints[p].port + settings_.lane);
+  }
+  tcp.listen = deployment.servers[static_cast<std::size_t>(settings_.id)].listen;
+  const std::string own = fmt::format("party{}", settings_.id);
+  tcp.tls = net::TlsFiles{"", context_.store / (own + ".pem"), context_.store / (own + "-key.pem"),
+                          deployment.pins};
+  tcp.connect_timeout = kConnect;
+  tcp.timeout = kSilence;
+  tcp.stall_timeout = kStall;
+  tcp.agreement = {{"service protocol version", "1"},
+                   {"deployment", crypto::HexText(deployment.Id())},
+                   {"lanes", std::to_string(deployment.lanes)},
+                   {"lane", std::to_string(settings_.lane)},
+                   {"max batch", std::to_string(settings_.max_batch)}};
+  tcp.interrupted = [this]() -> std::optional<std::string> {
+    if (!stopping_) return std::nullopt;
+    return "the server stops";
+  };
+  auto links = net::ConnectTcp(tcp);
+  std::shared_ptr<service::LaneSession> session;
+  while (!session) {
+    std::uint64_t renewals = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      renewals = renewals_;
+    }
+    auto next = std::make_shared<service::LaneSession>(settings_, context_.models(),
+                                                       context_.registry, context_.gate, queries_);
+    const std::lock_guard lock(mutex_);
+    if (renewals == renewals_) session_ = session = std::move(next);
+  }
+  if (stopping_) session->Stop("the server stops");
+  session->on_ready = [this](const std::vector<crypto::Digest>& models) {
+    const std::lock_guard lock(mutex_);
+    models_ = {models.begin(), models.end()};
+    up_ = true;
+    context_.log(fmt::format("lane {} is up with {} models", settings_.lane, models.size()));
+  };
+  session->on_batch = context_.on_batch;
+  session->Run(std::move(links));
+}
+
+}  // namespace tercet::serve

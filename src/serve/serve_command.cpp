@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/serve_command.h"
+
+#include <pthread.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <optional>
+
+#include "programs/failure.h"
+#include "programs/options.h"
+#include "programs/output.h"
+#include "programs/process.h"
+#include "serve/server.h"
+#include "serve/store.h"
+#include "tercet/base/file_reader.h"
+#include "tercet/base/file_writer.h"
+#include "tercet/infer/testbed.h"
+#include "tercet/mpc/builtin_protocols.h"
+
+namespace tercet::serve {
+namespace {
+
+namespace programs = tercet::programs;
+
+constexpr double kMaxWaitMs = 10'000;
+constexpr FileKind kTokenFile{"a token", 4096};
+constexpr std::size_t kLeastToken = 32;
+constexpr std::size_t kMaxTotal = 1'000'000'000'000;
+
+struct ServeArguments {
+  std::optional<int> id;
+  std::filesystem::path deployment, store;
+  std::size_t max_batch = 64, ahead = 2, connections = 4096;
+  double max_wait_ms = 0.5;
+};
+
+int Serve(const ServeArguments& arguments) {
+  // All threads leave the signals to this one.
+  const sigset_t signals = programs::StopSignals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  const int id = *arguments.id;
+  spdlog::set_default_logger(spdlog::stderr_color_mt("server"));
+  spdlog::set_pattern(fmt::format("%Y-%m-%dT%H:%M:%S.%e server {}: %v", id));
+  const auto registry = BuiltinProtocols();
+  auto deployment = service::LoadDeployment(arguments.deployment);
+  const std::string own = fmt::format("party{}", id);
+  infer::CheckOwnCertificate(
+      {"", arguments.store / (own + ".pem"), arguments.store / (own + "-key.pem"), deployment.pins},
+      id, std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now()));
+  ServerOptions options;
+  options.id = id;
+  options.store = arguments.store;
+  options.max_batch = arguments.max_batch;
+  options.max_wait =
+      std::chrono::microseconds(static_cast<std::int64_t>(arguments.max_wait_ms * 1000));
+  options.ahead = arguments.ahead;
+  options.connections = arguments.connections;
+  options.log = [](const std::string& line) { spdlog::info("{}", line); };
+  Server server(options, std::move(deployment), registry);
+  int number = 0;
+  ::sigwait(&signals, &number);
+  spdlog::info("{}: no new queries; those under way end", programs::SignalText(number));
+  server.Drain();
+  return programs::kExitOk;
+}
+
+struct TokenArguments {
+  std::filesystem::path store, token_file;
+  std::string add, remove;
+  double rate = 0;
+  std::size_t total = 0;
+  bool is_operator = false;
+};
+
+int Token(const TokenArguments& arguments) {
+  Store store(arguments.store);
+  if (!arguments.remove.empty()) {
+    if (!store.RemoveToken(arguments.remove))
+      throw ConfigError("--remove", fmt::format("no token of \"{}\" is there", arguments.remove));
+    return programs::kExitOk;
+  }
+  if (!arguments.add.empty()) {
+    Allowance allowance;
+    allowance.name = arguments.add;
+    if (arguments.rate > 0) allowance.rate = arguments.rate;
+    if (arguments.total > 0) allowance.total = arguments.total;
+    allowance.is_operator = arguments.is_operator;
+    // One token for all three servers, so the first makes it and the others take it.
+    std::string token;
+    if (std::filesystem::exists(arguments.token_file)) {
+      const auto text = ReadPrivateFile(arguments.token_file, kTokenFile);
+      token.assign(text.begin(), text.end());
+      while (!token.empty() && token.back() == '\n') token.pop_back();
+      if (token.size() < kLeastToken)
+        throw ConfigError(arguments.token_file.string(),
+                          fmt::format("holds no token of at least {} characters", kLeastToken));
+    } else {
+      token = Store::NewToken();
+      WriteFile(arguments.token_file, token + "\n", FileRights::kOwner);
+    }
+    store.AddToken(allowance, token);
+    return programs::kExitOk;
+  }
+  for (const auto& [allowance, used] : store.Tokens())
+    programs::Print("{}: {} images used{}{}{}\n", allowance.name, used,
+                    allowance.total ? fmt::format(" of {}", *allowance.total) : "",
+                    allowance.rate ? fmt::format(", {} a second", *allowance.rate) : "",
+                    allowance.is_operator ? ", operator" : "");
+  return programs::kExitOk;
+}
+
+}  // namespace
+
+int ServeMain(int argc, char** argv) {
+  ServeArguments a;
+  CLI::App app("One server of a prediction service: answers clients' queries with the two others.",
+               "tercet-party serve");
+  programs::AddParty(app, "--id", a.id, "This server's number")->required();
+  app.add_option("--deployment", a.deployment, "The three servers (deployment.json)")->required();
+  app.add_option("--store", a.store,
+                 "This server's directory: keys, packages, tokens; of no other process")
+      ->required();
+  programs::AddNumber(app, "--max-batch", a.max_batch, 1, infer::kMaxBatch,
+                      "Images a batch; the same at all servers, at least the deployment's "
+                      "max_images");
+  programs::AddReal(app, "--max-wait", a.max_wait_ms, 0, kMaxWaitMs,
+                    "Milliseconds that a query waits for others, where no batch is under way");
+  programs::AddNumber(app, "--ahead", a.ahead, 1, 64,
+                      "Batches of each size that occurs whose material is made ahead");
+  programs::AddNumber(app, "--connections", a.connections, 1, 1'000'000,
+                      "Connections of clients at once");
+  app.footer(
+      "Example:\n"
+      "  tercet keygen --servers demo\n"
+      "  tercet-party serve --id 0 --deployment demo/deployment.json --store demo/server0\n"
+      "SIGTERM and SIGINT drain it: no new query, those under way end. Tokens: tercet-party "
+      "token.\n"
+      "docs/service.md has the rest.");
+  return programs::ParseAndRun(app, argc, argv, [&] { return Serve(a); });
+}
+
+int TokenMain(int argc, char** argv) {
+  TokenArguments a;
+  CLI::App app("Clients' tokens in a server's store: lists them, makes or removes one.",
+               "tercet-party token");
+  app.add_option("--store", a.store, "The server's directory")->required();
+  auto* add = app.add_option("--add", a.add, "Add a token of this name");
+  auto* file = app.add_option("--token-file", a.token_file,
+                              "The token: taken from this file, or made and written to it where it "
+                              "is missing; the store keeps its hash")
+                   ->needs(add);
+  add->needs(file);
+  app.add_option("--remove", a.remove, "Remove the token of this name")->excludes(add);
+  programs::AddReal(app, "--rate", a.rate, 0, 1e9, "Images a second; 0: no limit")->needs(add);
+  programs::AddNumber(app, "--total", a.total, 0, kMaxTotal, "Images in all; 0: no limit")
+      ->needs(add);
+  app.add_flag("--operator", a.is_operator, "May put in and take out packages")->needs(add);
+  app.footer(
+      "Example:\n  tercet-party token --store demo/server0 --add alice --token-file alice.token "
+      "--rate 10 --total 10000\nThe same for the other servers' stores.");
+  return programs::ParseAndRun(app, argc, argv, [&] { return Token(a); });
+}
+
+}  // namespace tercet::serve

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "serve/server.h"
+
+#include <netinet/tcp.h>
+#include <restinio/all.hpp>
+#include <restinio/tls.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "serve/lane_keeper.h"
+#include "serve/models.h"
+#include "serve/store.h"
+#include "tercet/base/error.h"
+
+namespace tercet::serve {
+namespace {
+
+using nlohmann::json;
+using service::Outcome;
+using service::Refusal;
+
+constexpr std::size_t kHttpThreads = 2;
+constexpr const char* kRetryAfter = "1";
+// How long a connection that has sent nothing waits in the kernel.
+constexpr int kDeferSeconds = 10;
+
+struct Traits : restinio::tls_traits_t<restinio::asio_timer_manager_t, restinio::null_logger_t> {
+  static constexpr bool use_connection_count_limiter = true;
+};
+using Request = restinio::request_handle_t;
+
+// An answer that is no success, as RFC 9457 has it.
+struct Problem {
+  std::uint16_t status;
+  const char* title;
+  std::string detail;
+  std::string field;  // of the request, where one is wrong
+};
+
+restinio::http_status_line_t StatusLine(std::uint16_t status, const char* title) {
+  return {restinio::http_status_code_t{status}, title};
+}
+
+auto Begin(const Request& request, restinio::http_status_line_t line, const char* type) {
+  auto response = request->create_response(std::move(line));
+  response.append_header(restinio::http_field::content_type, type);
+  response.append_header("Cache-Control", "no-store");
+  response.append_header("X-Content-Type-Options", "nosniff");
+  return response;
+}
+
+void Send(const Request& request, const std::string& body, const char* type = "application/json",
+          std::uint16_t status = 200, const char* title = "OK") {
+  Begin(request, StatusLine(status, title), type).set_body(body).done();
+}
+
+void Send(const Request& request, const Problem& problem) {
+  json document{{"type", "about:blank"},
+                {"title", problem.title},
+                {"status", problem.status},
+                {"detail", problem.detail}};
+  if (!problem.field.empty()) document["field"] = problem.field;
+  auto response =
+      Begin(request, StatusLine(problem.status, problem.title), "application/problem+json");
+  if (problem.status == 401)
+    response.append_header(restinio::http_field::www_authenticate, "Bearer");
+  if (problem.status == 429 || problem.status == 503)
+    response.append_header(restinio::http_field::retry_after, kRetryAfter);
+  response.set_body(document.dump(-1, ' ', false, json::error_handler_t::replace)).done();
+}
+
+Problem ProblemOf(Refusal refusal) {
+  const std::string text = service::RefusalText(refusal);
+  switch (refusal) {
+    case Refusal::kReplay:
+      return {409, "Conflict", text, "body /id"};
+    case Refusal::kModel:
+      return {409, "Conflict", text, "body /parameters/model_digest"};
+    case Refusal::kStore:
+      return {503, "Service Unavailable", text, ""};
+    case Refusal::kLane:
+      return {421, "Misdirected Request", text, "body /parameters/lane"};
+    case Refusal::kImages:
+      return {400, "Bad Request", text, "body /parameters/images"};
+    case Refusal::kTime:
+      return {400, "Bad Request", text, "body /parameters/time_ms"};
+    case Refusal::kReply:
+      return {400, "Bad Request", text, "body /parameters/reply_key"};
+    default:
+      return {400, "Bad Request", text, "body /inputs"};
+  }
+}
+
+const Problem kNotFound{404, "Not Found", "there is no such thing here", ""};
+const Problem kUnavailable{503, "Service Unavailable",
+                           "the other servers are away, or the query was under way when one went; "
+                           "ask again with a new query",
+                           ""};
+
+// "/v2/models/a" in its steps, without the query string.
+std::vector<std::string> Steps(const std::string& target) {
+  const std::string path = target.substr(0, target.find('?'));
+  std::vector<std::string> steps;
+  for (std::size_t at = 1; at <= path.size();) {
+    const std::size_t end = std::min(path.find('/', at), path.size());
+    steps.push_back(path.substr(at, end - at));
+    at = end + 1;
+  }
+  return steps;
+}
+
+std::string TokenOf(const Request& request) {
+  const std::string value =
+      request->header().get_field_or(restinio::http_field::authorization, std::string());
+  constexpr std::string_view kScheme("Bearer ");
+  return value.starts_with(kScheme) ? value.substr(kScheme.size()) : std::string();
+}
+
+ByteSpan BodyOf(const Request& request) {
+  const std::string& body = request->body();
+  return {reinterpret_cast<const std::uint8_t*>(body.data()), body.size()};
+}
+
+std::uint16_t PortOf(const std::string& url) {
+  const std::size_t colon = url.rfind(':');
+  return colon > url.find("//") && url.find(']', colon) == std::string::npos
+             ? static_cast<std::uint16_t>(std::stoul(url.substr(colon + 1)))
+             : std::uint16_t{443};
+}
+
+restinio::asio_ns::ssl::context TlsContext(const std::filesystem::path& store) {
+  namespace ssl = restinio::asio_ns::ssl;
+  ssl::context context(ssl::context::tls_server);
+  const std::string name = service::kHttpsName;
+  try {
+    context.set_options(ssl::context::default_workarounds | ssl::context::no_tlsv1 |
+                        ssl::context::no_tlsv1_1);
+    context.use_certificate_chain_file((store / (name + ".pem")).string());
+    context.use_private_key_file((store / (name + "-key.pem")).string(), ssl::context::pem);
+  } catch (const std::exception& e) {
+    throw ConfigError((store / name).string(),
+                      fmt::format("no certificate and key for clients: {}", e.what()));
+  }
+  return context;
+}
+
+}  // namespace
+
+class Server::Implementation {
+ public:
+  Implementation(ServerOptions options, service::Deployment deployment,
+                 const mpc::Registry& registry)
+      : options_(std::move(options)),
+        deployment_(std::move(deployment)),
+        store_(options_.store),
+        key_(service::LoadSealingKey(options_.store, deployment_, options_.id)),
+        packages_(options_.store / "packages", deployment_, options_.id, key_, registry,
+                  options_.log),
+        gate_(deployment_, options_.id, crypto::SealingKey(key_.Secret()),
+              [this](const service::QueryId& id, std::uint64_t forget_ms) {
+                return store_.Remember(id, forget_ms, service::NowMs());
+              }) {
+    if (options_.max_batch < deployment_.max_images)
+      throw ConfigError("--max-batch", fmt::format("{} found, at least max_images of the "
+                                                   "deployment, {}, expected",
+                                                   options_.max_batch, deployment_.max_images));
+    const LaneContext context{
+        deployment_,  options_.store, registry, gate_, [this] { return packages_.All(); },
+        options_.log, nullptr};
+    for (std::size_t lane = 0; lane < deployment_.lanes; ++lane) {
+      service::LaneSettings settings;
+      settings.id = options_.id;
+      settings.lane = lane;
+      settings.max_batch = options_.max_batch;
+      settings.max_wait = options_.max_wait;
+      settings.ahead = options_.ahead;
+      lanes_.push_back(std::make_unique<LaneKeeper>(context, settings));
+    }
+    Listen();
+  }
+
+  ~Implementation() { Drain(); }
+
+  void Drain() {
+    if (draining_.exchange(true)) return;
+    std::vector<std::thread> threads;
+    for (auto& lane : lanes_) threads.emplace_back([&lane] { lane->Drain(); });
+    for (auto& thread : threads) thread.join();
+    if (!http_) return;
+    http_->stop();
+    http_->wait();
+    http_.reset();
+  }
+
+ private:
+  void Listen() {
+    const auto& server = deployment_.servers[static_cast<std::size_t>(options_.id)];
+    const std::string listen = server.listen.empty() ? server.party.host : server.listen;
+    const std::size_t part = 1 << 20;  // more than a query of many images
+    try {
+      http_ = restinio::run_async(
+          restinio::own_io_context(),
+          restinio::server_settings_t<Traits>{}
+              .address(listen == "localhost" ? "127.0.0.1" : listen)
+              .port(PortOf(server.url))
+              .tls_context(TlsContext(options_.store))
+              .acceptor_options_setter([](auto& acceptor) {
+                acceptor.set_option(restinio::asio_ns::socket_base::reuse_address(true));
+                // Who connects and says nothing does not take one of the connections.
+                acceptor.set_option(restinio::asio_ns::detail::socket_option::integer<
+                                    IPPROTO_TCP, TCP_DEFER_ACCEPT>(kDeferSeconds));
+              })
+              .max_parallel_connections(options_.connections)
+              .concurrent_accepts_count(8)
+              .max_pipelined_requests(4)
+              .incoming_http_msg_limits(restinio::incoming_http_msg_limits_t{}
+                                            .max_url_size(1024)
+                                            .max_field_name_size(256)
+                                            .max_field_value_size(4096)
+                                            .max_field_count(64)
+                                            .max_body_size(std::max(part, MaxBody())))
+              .read_next_http_message_timelimit(options_.request_time)
+              .write_http_response_timelimit(options_.request_time)
+              .handle_request_timeout(std::chrono::seconds(60))
+              .request_handler([this](const Request& request) {
+                Handle(request);
+                return restinio::request_accepted();
+              }),
+          kHttpThreads);
+    } catch (const ConfigError&) {
+      throw;
+    } catch (const std::exception& e) {
+      throw ConfigError(server.url, fmt::format("cannot be listened on: {}", e.what()));
+    }
+    options_.log(fmt::format("listens for clients at {}", server.url));
+  }
+
+  // Packages come in one body too, from operators.
+  static std::size_t MaxBody() { return std::size_t{64} << 20; }
+
+  void Handle(const Request& request) {
+    try {
+      Route(request);
+    } catch (const ConfigError& e) {
+      const std::string place = e.Place();
+      Send(request, Problem{400, "Bad Request", e.what(), place});
+    } catch (const UnsupportedError& e) {
+      Send(request, Problem{400, "Bad Request", e.what(), ""});
+    } catch (const std::exception& e) {
+      options_.log(fmt::format("a request failed: {}", ErrorText(e)));
+      Send(request, Problem{500, "Internal Server Error", "the server's log says why", ""});
+    }
+  }
+
+  void Route(const Request& request) {
+    const auto method = request->header().method();
+    const auto steps = Steps(std::string(request->header().request_target()));
+    const auto is = [&](std::initializer_list<const char*> expected) {
+      return std::equal(
+          steps.begin(), steps.end(), expected.begin(), expected.end(),
+          [](const std::string& step, const char* want) { return *want == '*' || step == want; });
+    };
+    const bool get = method == restinio::http_method_get();
+    if (is({"v2", "models", "*", "infer"}) || is({"v2", "models", "*", "versions", "*", "infer"})) {
+      if (method != restinio::http_method_post()) return NotAllowed(request, "POST");
+      return Infer(request, steps[2], steps.size() > 4 ? steps[4] : "");
+    }
+    if (is({"v2", "repository", "models", "*", "versions", "*"}))
+      return Change(request, steps[3], steps[5]);
+    const bool models = is({"v2", "models"}), model = is({"v2", "models", "*"}),
+               version = is({"v2", "models", "*", "versions", "*"}),
+               live = is({"v2", "health", "live"}), ready = is({"v2", "health", "ready"}),
+               deployment = is({"deployment.json"});
+    if (!models && !model && !version && !live && !ready && !deployment)
+      return Send(request, kNotFound);
+    if (!get) return NotAllowed(request, "GET");
+    if (live) return Send(request, "{\"live\":true}");
+    if (ready) return Ready(request);
+    if (deployment) return Send(request, deployment_.text);
+    if (models) {
+      json list = json::array();
+      for (const auto& info : packages_.Infos())
+        list.push_back({{"name", info.name},
+                        {"version", info.version},
+                        {"digest", crypto::HexText(info.digest)},
+                        {"ready", AllServe(info.digest)}});
+      return Send(request, json{{"models", std::move(list)}}.dump());
+    }
+    const auto served = packages_.Find(steps[2], version ? steps[4] : "");
+    if (!served) return Send(request, kNotFound);
+    Send(request, service::ModelInfoToJson(served->info));
+  }
+
+  static void NotAllowed(const Request& request, const char* allowed) {
+    Send(request,
+         Problem{405, "Method Not Allowed", fmt::format("{} is expected here", allowed), ""});
+  }
+
+  bool AllServe(const crypto::Digest& digest) const {
+    return std::all_of(lanes_.begin(), lanes_.end(),
+                       [&](const auto& lane) { return lane->Serves(digest); });
+  }
+
+  void Ready(const Request& request) {
+    const auto up = static_cast<std::size_t>(
+        std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->Up(); }));
+    const bool ready = up == lanes_.size() && !draining_;
+    const auto body = json{{"ready", ready}, {"lanes", lanes_.size()}, {"lanes_up", up}}.dump();
+    if (ready) return Send(request, body);
+    Send(request, Problem{503, "Service Unavailable",
+                          fmt::format("{} of {} lanes are up", up, lanes_.size()), ""});
+  }
+
+  void Change(const Request& request, const std::string& name, const std::string& version) {
+    const auto method = request->header().method();
+    const std::string token = TokenOf(request);
+    if (token.empty() || !store_.IsOperator(token))
+      return Send(request, Problem{401, "Unauthorized", "an operator's token is expected", ""});
+    if (method == restinio::http_method_put()) {
+      packages_.Put(name, version, BodyOf(request));
+    } else if (method == restinio::http_method_delete()) {
+      if (!packages_.Remove(name, version)) return Send(request, kNotFound);
+    } else {
+      return NotAllowed(request, "PUT or DELETE");
+    }
+    options_.log(fmt::format(
+        "{} {} {}", method == restinio::http_method_put() ? "took in" : "took out", name, version));
+    for (auto& lane : lanes_) lane->Renew();
+    Send(request, "{}");
+  }
+
+  void Infer(const Request& request, const std::string& name, const std::string& version) {
+    const std::string token = TokenOf(request);
+    if (token.empty())
+      return Send(request, Problem{401, "Unauthorized", "a bearer token is expected", ""});
+    const std::string length =
+        request->header().get_field_or(service::kJsonLengthHeader, std::string());
+    if (length.empty() || length.size() > 9 ||
+        length.find_first_not_of("0123456789") != std::string::npos)
+      return Send(request, Problem{400, "Bad Request", "the length of the body's JSON is expected",
+                                   service::kJsonLengthHeader});
+    auto query = service::ParseRequest(BodyOf(request), std::stoul(length));
+    const auto served = packages_.Find(name, version);
+    // Before anything else is told: only who has a token learns more.
+    switch (store_.Admit(token, served ? query.head.images : 0, service::NowMs())) {
+      case Store::Admission::kUnknown:
+        return Send(request, Problem{401, "Unauthorized", "the token is unknown", ""});
+      case Store::Admission::kTooFast:
+        return Send(request, Problem{429, "Too Many Requests", "the token's rate is used up", ""});
+      case Store::Admission::kSpent:
+        return Send(request, Problem{403, "Forbidden", "the token's total is used up", ""});
+      case Store::Admission::kAdmitted:
+        break;
+    }
+    if (!served) return Send(request, kNotFound);
+    if (query.head.model != served->info.digest) return Send(request, ProblemOf(Refusal::kModel));
+    if (query.head.lane >= lanes_.size() ||
+        service::RolesOf(query.head.lane).Evaluator1() != options_.id)
+      return Send(request, ProblemOf(Refusal::kLane));
+    auto& lane = *lanes_[query.head.lane];
+    if (draining_ || !lane.Serves(query.head.model)) return Send(request, kUnavailable);
+    Refusal why = Refusal::kNone;
+    auto share = gate_.Open(query.head, query.e1, served->info.input.shape.Size(),
+                            served->info.input_bits, service::NowMs(), why);
+    if (!share) return Send(request, ProblemOf(why));
+    const auto head = query.head;
+    const bool taken = lane.Queries().Put(
+        {head, std::move(*share), std::move(query.e2),
+         [request, head, info = served->info](Outcome outcome) {
+           if (outcome.kind == Outcome::Kind::kUnavailable) return Send(request, kUnavailable);
+           if (outcome.kind == Outcome::Kind::kRefused)
+             return Send(request, ProblemOf(outcome.refusal));
+           const auto message = service::ResponseOf(
+               {head, std::move(outcome.e1), std::move(outcome.e2)}, info.name, info.version);
+           auto response = Begin(request, restinio::status_ok(), "application/octet-stream");
+           response.append_header(service::kJsonLengthHeader, std::to_string(message.json_bytes));
+           response.set_body(std::string(message.body.begin(), message.body.end())).done();
+         }});
+    if (!taken)
+      Send(request,
+           Problem{503, "Service Unavailable", "too many queries wait; ask again later", ""});
+  }
+
+  const ServerOptions options_;
+  const service::Deployment deployment_;
+  Store store_;
+  const crypto::SealingKey key_;
+  Packages packages_;
+  const service::Gate gate_;
+  std::vector<std::unique_ptr<LaneKeeper>> lanes_;
+  std::atomic<bool> draining_ = false;
+  restinio::running_server_handle_t<Traits> http_;
+};
+
+Server::Server(ServerOptions options, service::Deployment deployment, const mpc::Registry& registry)
+    : implementation_(
+          std::make_unique<Implementation>(std::move(options), std::move(deployment), registry)) {}
+Server::~Server() = default;
+void Server::Drain() { implementation_->Drain(); }
+
+}  // namespace tercet::serve

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tercet/mpc/registry.h"
+#include "tercet/service/deployment.h"
+
+namespace tercet::serve {
+
+struct ServerOptions {
+  int id = 0;
+  std::filesystem::path store;
+  std::size_t max_batch = 64;
+  std::chrono::microseconds max_wait{500};
+  std::size_t ahead = 2;
+  std::size_t connections = 4096;               ///< of clients, at most
+  std::chrono::seconds request_time{10};        ///< for a client to send a request
+  std::function<void(const std::string&)> log;  ///< lines without secrets; from any thread
+};
+
+/// A running server: lanes, packages, and HTTPS for clients.
+class Server {
+ public:
+  /// Begins to serve. ConfigError for a store or deployment that does not fit, or a port that
+  /// cannot be had.
+  Server(ServerOptions options, service::Deployment deployment, const mpc::Registry& registry);
+  ~Server();
+  /// No new query; returns when those under way have ended.
+  void Drain();
+
+ private:
+  class Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace tercet::serve

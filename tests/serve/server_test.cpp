@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+// Three servers in this process, asked over HTTPS.
+
+#include "serve/server.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+#include <thread>
+
+#include "base/scratch.h"
+#include "predict/service.h"
+#include "serve/store.h"
+#include "service/small_service.h"
+#include "tercet/nn/run_plain.h"
+
+namespace tercet::serve {
+namespace {
+
+using client::Query;
+using client::Service;
+using client::ServiceError;
+using nlohmann::json;
+using testing::HasSubstr;
+
+sockaddr_in Loopback(std::uint16_t port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return address;
+}
+
+bool IsFree(std::uint16_t port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  const sockaddr_in address = Loopback(port);
+  const bool free = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  ::close(fd);
+  return free;
+}
+
+// Ports that nobody has now, for clients and three lanes of each server.
+service::Addresses FreeAddresses() {
+  std::mt19937 rng(static_cast<unsigned>(::getpid()));
+  while (true) {
+    const auto base = static_cast<int>(20'000 + rng() % 10'000);
+    const auto port = [base](int i) { return static_cast<std::uint16_t>(base + i); };
+    bool free = true;
+    for (int i = 0; i < 12; ++i) free = free && IsFree(port(i));
+    if (!free) continue;
+    service::Addresses addresses;
+    for (int i = 0; i < 3; ++i) {
+      addresses.urls[static_cast<std::size_t>(i)] = fmt::format("https://localhost:{}", port(i));
+      addresses.parties[static_cast<std::size_t>(i)] = {"127.0.0.1", port(3 + 3 * i)};
+    }
+    return addresses;
+  }
+}
+
+// One set of servers for all tests; each test asks with a token of its own.
+class World {
+ public:
+  World() {
+    service::MakeDeployment(root_, FreeAddresses(), 30, false);
+    deployment_ = service::LoadDeployment(root_ / "deployment.json");
+    package_ = service::SmallPackage(model_, deployment_);
+    operator_ = Store::NewToken();
+    for (int id = 0; id < 3; ++id)
+      Store(StoreOf(id)).AddToken({.name = "op", .is_operator = true}, operator_);
+    for (int id = 0; id < 3; ++id) Start(id);
+    AwaitReady();
+    Put();
+  }
+  std::filesystem::path StoreOf(int id) const { return root_ / fmt::format("server{}", id); }
+  void Start(int id) {
+    ServerOptions options;
+    options.id = id;
+    options.store = StoreOf(id);
+    options.request_time = std::chrono::seconds(5);
+    options.log = [](const std::string&) {};
+    servers_[static_cast<std::size_t>(id)] =
+        std::make_unique<Server>(options, deployment_, service::Protocols());
+  }
+  void Stop(int id) { servers_[static_cast<std::size_t>(id)].reset(); }
+  void Put() {
+    Service op(deployment_, operator_);
+    for (int id = 0; id < 3; ++id) EXPECT_EQ(op.Send(id, "PUT", kPackage, package_).status, 200);
+    AwaitModel();
+  }
+  bool Ready(int id) {
+    try {
+      return Service(deployment_, "").Send(id, "GET", "/v2/health/ready", {}).status == 200;
+    } catch (const NetworkError&) {
+      return false;
+    }
+  }
+  void AwaitReady() {
+    Await([&] { return Ready(0) && Ready(1) && Ready(2); });
+  }
+  void AwaitModel() {
+    Await([&] {
+      for (int id = 0; id < 3; ++id) {
+        const auto list =
+            json::parse(Service(deployment_, "").Send(id, "GET", "/v2/models", {}).body);
+        if (list.at("models").empty() || !list.at("models").at(0).at("ready")) return false;
+      }
+      return true;
+    });
+  }
+  static void Await(const std::function<bool()>& done) {
+    for (int i = 0; i < 2000 && !done(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    ASSERT_TRUE(done());
+  }
+
+  static constexpr const char* kPackage = "/v2/repository/models/small/versions/1";
+  ScratchDirectory scratch_;
+  std::filesystem::path root_ = scratch_.Path() / "demo";
+  service::Deployment deployment_;
+  nn::IntegerNetwork model_ = service::SmallModel();
+  Bytes package_;
+  std::string operator_;
+  std::array<std::unique_ptr<Server>, 3> servers_;
+};
+
+class Servers : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { world_ = std::make_unique<World>(); }
+  static void TearDownTestSuite() { world_.reset(); }
+
+  Servers() : service_(world_->deployment_, "") { Allow({}); }
+  // This test's token at all servers.
+  void Allow(Allowance allowance) {
+    static int number = 0;
+    allowance.name = fmt::format("client{}", ++number);
+    token_ = Store::NewToken();
+    for (int id = 0; id < 3; ++id) Store(world_->StoreOf(id)).AddToken(allowance, token_);
+    service_ = Service(world_->deployment_, token_);
+    info_ = service_.Model("small", "");
+  }
+  // Sends a query's message, changed or not.
+  Service::Response Post(const service::SealedPair& request, int server) {
+    const auto message = RequestOf(request);
+    return service_.Send(server, "POST", "/v2/models/small/infer", message.body,
+                         {fmt::format("{}: {}", service::kJsonLengthHeader, message.json_bytes)});
+  }
+  Query Ask() const { return {world_->deployment_, info_, images_, 0, 1}; }
+  Service::Response AskAt(int server) {
+    while (true) {
+      const Query query = Ask();
+      if (query.E1() == server) return Post(query.Request(), server);
+    }
+  }
+  std::vector<std::int64_t> Plain(std::size_t first, std::size_t count) const {
+    return nn::RunPlain(world_->model_, compile::Oracle(), images_, first, count);
+  }
+  static void ExpectProblem(const Service::Response& response, int status,
+                            const std::string& detail, const std::string& field) {
+    EXPECT_EQ(response.status, status) << response.body;
+    const auto problem = json::parse(response.body);
+    EXPECT_EQ(problem.at("status"), status);
+    EXPECT_THAT(problem.at("detail").get<std::string>(), HasSubstr(detail));
+    EXPECT_EQ(problem.value("field", ""), field);
+  }
+
+  static std::unique_ptr<World> world_;
+  std::string token_;
+  Service service_;
+  service::ModelInfo info_;
+  files::Images images_ = compile::RandomImages({1, 4, 4}, 60, 4);
+};
+std::unique_ptr<World> Servers::world_;
+
+TEST_F(Servers, AnswersEqualThePlainIntegers) {
+  const auto plain = Plain(0, 60);
+  std::vector<std::int64_t> logits;
+  for (std::size_t first = 0; first < 60; first += 4) {
+    const auto part = service_.Ask(info_, images_, first, 4);
+    logits.insert(logits.end(), part.begin(), part.end());
+  }
+  EXPECT_EQ(logits, plain);
+  std::vector<std::thread> threads;
+  for (std::size_t c = 0; c < 8; ++c)
+    threads.emplace_back([&, c] {
+      Service mine(world_->deployment_, token_);
+      for (std::size_t i = c; i < 60; i += 8) {
+        const auto answer = mine.Ask(info_, images_, i, 1);
+        EXPECT_TRUE(std::equal(answer.begin(), answer.end(),
+                               plain.begin() + static_cast<long>(i * info_.classes)));
+      }
+    });
+  for (auto& thread : threads) thread.join();
+}
+
+TEST_F(Servers, TellWhatEverybodyMayKnow) {
+  EXPECT_EQ(service_.Send(1, "GET", "/deployment.json", {}).body, world_->deployment_.text);
+  EXPECT_EQ(service_.Send(1, "GET", "/v2/health/live", {}).status, 200);
+  EXPECT_EQ(info_.input.shape, (mpc::Shape3{1, 4, 4}));
+  EXPECT_EQ(service_.Model("small", "1", 2), info_);
+  ExpectProblem(service_.Send(0, "GET", "/v2/models/none", {}), 404, "no such thing", "");
+  ExpectProblem(service_.Send(0, "GET", "/v2/models/small/versions/2", {}), 404, "no such", "");
+  ExpectProblem(service_.Send(0, "GET", "/", {}), 404, "no such thing", "");
+  ExpectProblem(service_.Send(0, "DELETE", "/v2/models", {}), 405, "GET", "");
+}
+
+TEST_F(Servers, WithoutATokenNobodyIsAnswered) {
+  for (const std::string& token : {std::string(), Store::NewToken()}) {
+    service_ = Service(world_->deployment_, token);
+    const Query query = Ask();
+    ExpectProblem(Post(query.Request(), query.E1()), 401, "token", "");
+  }
+}
+
+TEST_F(Servers, AQueryIsAnsweredOnce) {
+  const Query query = Ask();
+  EXPECT_EQ(Post(query.Request(), query.E1()).status, 200);
+  ExpectProblem(Post(query.Request(), query.E1()), 409, "has been here before", "body /id");
+}
+
+TEST_F(Servers, AnotherModelsDigestIsRefused) {
+  info_.digest[0] ^= 1;
+  const Query query = Ask();
+  ExpectProblem(Post(query.Request(), query.E1()), 409, "no model",
+                "body /parameters/model_digest");
+}
+
+TEST_F(Servers, APartForTheWrongServerIsRefused) {
+  const Query query = Ask(), other = Ask();
+  auto request = query.Request();
+  request.e1 = request.e2;
+  ExpectProblem(Post(request, query.E1()), 400, "not sealed to its server", "body /inputs");
+  request = other.Request();
+  request.e2 = request.e1;  // which E2 alone can see
+  ExpectProblem(Post(request, other.E1()), 400, "not sealed to its server", "body /inputs");
+  ExpectProblem(Post(query.Request(), (query.E1() + 1) % 3), 421, "lane", "body /parameters/lane");
+}
+
+TEST_F(Servers, ATotalIsHeldAcrossARestart) {
+  Allow({.total = 2});
+  EXPECT_EQ(AskAt(1).status, 200);
+  world_->Stop(1);
+  world_->Start(1);
+  world_->AwaitReady();
+  world_->AwaitModel();
+  EXPECT_EQ(AskAt(1).status, 200);
+  ExpectProblem(AskAt(1), 403, "total is used up", "");
+  EXPECT_EQ(AskAt(2).status, 200);  // each server counts by itself
+}
+
+TEST_F(Servers, ARateIsHeld) {
+  Allow({.rate = 0.001});
+  EXPECT_EQ(AskAt(0).status, 200);
+  ExpectProblem(AskAt(0), 429, "rate is used up", "");
+}
+
+TEST_F(Servers, WhatIsMissingIsSaidAndWhatComesBackIsServed) {
+  world_->Stop(2);
+  World::Await([&] { return !world_->Ready(0) && !world_->Ready(1); });
+  ExpectProblem(AskAt(0), 503, "away", "");
+  ExpectProblem(AskAt(1), 503, "away", "");
+  EXPECT_THROW(AskAt(2), NetworkError);
+  world_->Start(2);
+  EXPECT_EQ(service_.AskAgain(info_, images_, 5, 1, 200), Plain(5, 1));
+  world_->AwaitReady();
+}
+
+TEST_F(Servers, PackagesAreTheOperatorsBusiness) {
+  const auto put = [&](const Bytes& package, const std::string& path) {
+    return service_.Send(0, "PUT", path, package);
+  };
+  ExpectProblem(put(world_->package_, World::kPackage), 401, "operator", "");
+  service_ = Service(world_->deployment_, world_->operator_);
+  Bytes bad = world_->package_;
+  bad[bad.size() / 2] ^= 1;
+  EXPECT_EQ(put(bad, World::kPackage).status, 400);
+  bad = world_->package_;
+  bad.pop_back();
+  ExpectProblem(put(bad, World::kPackage), 400, "is cut short", "package");
+  ExpectProblem(put(world_->package_, "/v2/repository/models/other/versions/1"), 400,
+                "expected other 1", "package");
+  EXPECT_EQ(service_.Model("small", ""), info_);  // still there
+  EXPECT_EQ(service_.Send(0, "DELETE", World::kPackage, {}).status, 200);
+  EXPECT_EQ(service_.Send(0, "DELETE", World::kPackage, {}).status, 404);
+  EXPECT_EQ(service_.Send(0, "GET", "/v2/models/small", {}).status, 404);
+  world_->Put();
+  EXPECT_EQ(service_.AskAgain(info_, images_, 3, 1, 50), Plain(3, 1));
+}
+
+TEST_F(Servers, GarbageAndTooMuchAreRefused) {
+  const std::string path("/v2/models/small/infer");
+  ExpectProblem(service_.Send(0, "POST", path, Bytes(100, 'x')), 400, "length of the body's JSON",
+                service::kJsonLengthHeader);
+  const std::string header = std::string(service::kJsonLengthHeader) + ": 100";
+  EXPECT_EQ(service_.Send(0, "POST", path, Bytes(100, 'x'), {header}).status, 400);
+  EXPECT_THROW(service_.Send(0, "POST", path, Bytes(std::size_t{80} << 20, 'x'), {header}),
+               NetworkError);
+  EXPECT_EQ(service_.Ask(info_, images_, 1, 1), Plain(1, 1));
+}
+
+TEST_F(Servers, ConnectionsThatSayNothingAreNoBurden) {
+  const auto& url = world_->deployment_.servers[0].url;
+  const sockaddr_in address =
+      Loopback(static_cast<std::uint16_t>(std::stoul(url.substr(url.rfind(':') + 1))));
+  std::vector<int> silent;
+  for (int i = 0; i < 300; ++i) {
+    silent.push_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    ::connect(silent.back(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  }
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(AskAt(0).status, 200);
+  for (const int fd : silent) ::close(fd);
+}
+
+}  // namespace
+}  // namespace tercet::serve

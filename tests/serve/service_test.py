@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prediction service as an operator and a client use it: three servers as processes, one of which is killed.
+
+service_test.py --bin DIRECTORY
+"""
+import argparse
+import json
+import random
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_ports(count):
+    """`count` ports in a row that nobody has now."""
+    while True:
+        base = random.randrange(30_000, 32_000)
+        try:
+            for port in range(base, base + count):
+                with socket.socket() as s:
+                    s.bind(("127.0.0.1", port))
+            return base
+        except OSError:
+            continue
+
+
+class Service:
+    def __init__(self, binaries, directory):
+        self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
+        self.directory, self.root = directory, directory / "demo"
+        self.run("keygen", "--servers", self.root)
+        self.deployment = self.root / "deployment.json"
+        document = json.loads(self.deployment.read_text())
+        base = free_ports(12)
+        for i, server in enumerate(document["servers"]):
+            server["url"] = f"https://localhost:{base + i}"
+            server["port"] = base + 3 + 3 * i
+        self.urls = [server["url"] for server in document["servers"]]
+        self.deployment.write_text(json.dumps(document))
+        self.package = directory / "m.tercet"
+        self.run("publish", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
+                 "--deployment", self.deployment, "--out", self.package)
+        self.token, self.operator = directory / "alice", directory / "operator"
+        for i in range(3):
+            store = self.root / f"server{i}"
+            self.check([self.party, "token", "--store", store, "--add", "alice", "--token-file", self.token,
+                        "--total", "1000"])
+            self.check([self.party, "token", "--store", store, "--add", "op", "--operator", "--token-file",
+                        self.operator])
+        self.servers = [self.start(i) for i in range(3)]
+
+    @staticmethod
+    def check(command, code=0):
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, (command, done.returncode, done.stderr)
+        return done.stdout + done.stderr
+
+    def run(self, *arguments, code=0):
+        return self.check([self.tercet, *arguments], code)
+
+    def start(self, i):
+        with open(self.directory / f"log{i}", "a") as log:
+            return subprocess.Popen([self.party, "serve", "--id", str(i), "--deployment", str(self.deployment),
+                                     "--store", str(self.root / f"server{i}")], stderr=log)
+
+    def ask(self, i, path, method="GET", body=None, token=None):
+        """Status and JSON of a request to a server; None where it cannot be reached."""
+        headers = {"Authorization": "Bearer " + token.read_text().strip()} if token else {}
+        request = urllib.request.Request(self.urls[i] + path, data=body, method=method, headers=headers)
+        context = ssl.create_default_context(cafile=str(self.root / f"server{i}" / "https.pem"))
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as e:
+            return e.code, json.load(e)
+        except OSError:
+            return None, None
+
+    def wait(self, done, what, seconds=60):
+        end = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < end, what
+            time.sleep(0.05)
+
+    def serves(self, i):
+        status, models = self.ask(i, "/v2/models")
+        return status == 200 and models["models"] and models["models"][0]["ready"]
+
+    def logits(self, out, *more, code=0, token=None):
+        text = self.run("predict", "--deployment", self.deployment, "--model", "MnistNet3", "--token-file",
+                        token or self.token, "--images", self.directory / "images", "--json", out, *more, code=code)
+        return json.loads(out.read_text())["logits"] if code == 0 else text
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bin", type=Path, required=True)
+    binaries = parser.parse_args().bin
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        service = Service(binaries, directory)
+        try:
+            check(service, directory)
+        except BaseException:
+            for i in range(3):
+                print(f"--- server {i}\n{(directory / f'log{i}').read_text()[-3000:]}", file=sys.stderr)
+            raise
+        finally:
+            for server in service.servers:
+                server.kill()
+
+
+def check(service, directory):
+    images = directory / "images"
+    service.run("draw-digits", images, directory / "labels", "--count", "30")
+    service.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
+                "--images", images, "--json", directory / "plain.json")
+    plain = json.loads((directory / "plain.json").read_text())["logits"]
+    package = service.package.read_bytes()
+    path = "/v2/repository/models/MnistNet3/versions/1"
+    for i in range(3):
+        service.wait(lambda: service.ask(i, "/v2/health/live")[0] == 200, f"server {i} is not there")
+        assert service.ask(i, path, "PUT", package, service.token)[0] == 401
+        assert service.ask(i, path, "PUT", package, service.operator)[0] == 200
+    for i in range(3):
+        service.wait(lambda: service.serves(i), f"server {i} does not serve the model")
+
+    assert service.logits(directory / "a.json") == plain
+    assert service.logits(directory / "b.json", "--batch", "7") == plain
+    wrong = directory / "wrong"
+    wrong.write_text("0" * 32 + "\n")
+    wrong.chmod(0o600)
+    assert "Unauthorized" in service.logits(directory / "c.json", token=wrong, code=1)
+
+    # Killed in the middle of queries: whoever asks again gets right answers as soon as it is back.
+    asking = subprocess.Popen([service.tercet, "load", "--deployment", str(service.deployment), "--model",
+                               "MnistNet3", "--token-file", str(service.token), "--images", str(images),
+                               "--clients", "2", "--seconds", "1.5", "--rate", "40"], stdout=subprocess.DEVNULL)
+    time.sleep(0.5)
+    service.servers[1].send_signal(signal.SIGKILL)
+    service.servers[1].wait()
+    assert asking.wait(timeout=60) == 0
+    service.wait(lambda: service.ask(0, "/v2/health/ready")[0] == 503, "a server's end is not noticed")
+    assert "tercet: error" in service.logits(directory / "d.json", "--tries", "1", code=1)
+    before = service.check([service.party, "token", "--store", service.root / "server1"])
+    service.servers[1] = service.start(1)
+    assert service.logits(directory / "e.json", "--tries", "40") == plain
+    used = lambda text: int(text.split("alice: ")[1].split()[0])
+    assert used(before) > 0, before
+    assert used(service.check([service.party, "token", "--store", service.root / "server1"])) > used(before)
+
+    # Nothing secret in the logs, and all of them drain.
+    secret = service.token.read_text().strip()
+    for server in service.servers:
+        server.send_signal(signal.SIGTERM)
+    for i, server in enumerate(service.servers):
+        assert server.wait(timeout=30) == 0, f"server {i} ended with {server.returncode}"
+        assert secret not in (directory / f"log{i}").read_text()
+
+
+if __name__ == "__main__":
+    main()
