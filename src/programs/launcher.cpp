@@ -4,13 +4,16 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/read_until.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -34,26 +37,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long the other parties get to say their own reason, to stop when asked, and between looks at
-// processes that have closed their pipe.
+// How long the other parties get to say their own reason, and to stop when asked.
 constexpr auto kGrace = std::chrono::seconds(2);
 constexpr auto kStopTime = std::chrono::seconds(3);
-constexpr auto kReapInterval = std::chrono::milliseconds(5);
 // How long it may take to say that a signal ended the run, if nobody reads it.
 constexpr auto kEndTime = std::chrono::seconds(1);
-
-std::atomic<int> signal_pipe{-1};
-std::atomic<int> signal_caught{0};
-
-extern "C" void OnSignal(int number) {
-  const int saved = errno;
-  signal_caught = number;
-  const char byte = 0;
-  if (::write(signal_pipe, &byte, 1) < 0) {
-    // The pipe is full, so it is readable, which is all that matters.
-  }
-  errno = saved;
-}
 
 std::pair<OwnedFd, OwnedFd> MakePipe() {
   std::array<int, 2> ends{};
@@ -65,9 +53,9 @@ std::pair<OwnedFd, OwnedFd> MakePipe() {
 
 class Child {
  public:
-  Child(int id, const std::filesystem::path& program, std::vector<std::string> arguments,
-        const OwnedFd& listening, std::vector<int> inherited)
-      : id_(id) {
+  Child(asio::io_context& io, int id, const std::filesystem::path& program,
+        std::vector<std::string> arguments, const OwnedFd& listening, std::vector<int> inherited)
+      : id_(id), pipe_(io) {
     auto [read_end, write_end] = MakePipe();
     arguments.insert(arguments.begin(), {program.string(), "--id", std::to_string(id),
                                          "--report-fd", std::to_string(write_end.Get())});
@@ -97,7 +85,8 @@ class Child {
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
-    pipe_ = std::move(read_end);
+    pipe_.assign(read_end.Release());
+    Read();
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -108,7 +97,6 @@ class Child {
     }
   }
 
-  int PipeFd() const { return pipe_.Get(); }
   bool Reaped() const { return reaped_; }
   std::size_t Done() const { return progress_.done; }
   std::size_t Total() const { return progress_.total; }
@@ -121,24 +109,8 @@ class Child {
     ::kill(pid_, number);
   }
 
-  // Takes what is in the pipe; at its end, closes it.
-  void Read() {
-    std::array<char, 65536> buffer{};
-    const ssize_t count = ::read(pipe_.Get(), buffer.data(), buffer.size());
-    if (count < 0 && errno == EINTR) return;
-    if (count <= 0) {
-      pipe_.Reset();
-      return;
-    }
-    text_.append(buffer.data(), static_cast<std::size_t>(count));
-    for (auto end = text_.find('\n'); end != std::string::npos; end = text_.find('\n')) {
-      Take(EventFromLine(text_.substr(0, end), fmt::format("pipe of party {}", id_)));
-      text_.erase(0, end + 1);
-    }
-  }
-
   void TryReap() {
-    if (reaped_ || pipe_.Get() >= 0) return;
+    if (reaped_ || pipe_.is_open()) return;  // it may have said why it ended
     int status = 0;
     if (::waitpid(pid_, &status, WNOHANG) != pid_) return;
     reaped_ = true;
@@ -155,6 +127,19 @@ class Child {
   }
 
  private:
+  void Read() {
+    asio::async_read_until(
+        pipe_, asio::dynamic_buffer(text_), '\n', [this](std::error_code end, std::size_t size) {
+          if (end) {
+            pipe_.close();
+            return;
+          }
+          Take(EventFromLine(text_.substr(0, size - 1), fmt::format("pipe of party {}", id_)));
+          text_.erase(0, size);
+          Read();
+        });
+  }
+
   void Take(Event event) {
     if (const auto* progress = std::get_if<ProgressEvent>(&event)) {
       progress_ = *progress;
@@ -167,7 +152,7 @@ class Child {
 
   int id_;
   pid_t pid_ = -1;
-  OwnedFd pipe_;
+  asio::posix::stream_descriptor pipe_;
   std::string text_;
   bool reaped_ = false;
   bool stopped_by_launcher_ = false;
@@ -176,60 +161,131 @@ class Child {
   std::optional<Failure> failure_;
 };
 
-// By party number; null: not started.
-using Children = std::array<std::unique_ptr<Child>, 3>;
-
-// Decides when children must go: gently, then not.
-class Stopper {
+// The processes of one run, and what becomes of them.
+class Launch {
  public:
-  void Ask(Clock::time_point at) {
-    if (!ask_ || at < *ask_) ask_ = at;
-  }
-  void Act(const Children& children) {
-    const auto now = Clock::now();
-    if (ask_ && !asked_ && now >= *ask_) {
-      SignalAll(children, SIGTERM);
-      asked_ = true;
-      kill_ = now + kStopTime;
+  explicit Launch(LaunchSettings settings) : settings_(std::move(settings)) {
+    for (int id = 0; id < 3; ++id) {
+      const auto p = static_cast<std::size_t>(id);
+      if (id == settings_.absent) continue;
+      children_[p] =
+          std::make_unique<Child>(io_, id, settings_.program, std::move(settings_.arguments[p]),
+                                  settings_.listening[p], settings_.inherited[p]);
+      settings_.listening[p].Reset();
     }
-    if (kill_ && now >= *kill_) {
-      SignalAll(children, SIGKILL);
-      kill_.reset();
-    }
+    // Not before, so that no child has the handlers of its launcher.
+    const sigset_t watched = StopSignals();
+    for (const int number : kStopSignals)
+      if (sigismember(&watched, number) == 1) stop_signals_.add(number);
+    stop_signals_.async_wait([this](std::error_code, int number) {
+      caught_ = number;
+      StopWithin(Clock::duration::zero());
+    });
+    AwaitDeath();
   }
-  // Milliseconds until there is something to do.
-  int Timeout(int otherwise) const {
-    const auto next = asked_ ? kill_ : ask_;
-    if (!next) return otherwise;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now()).count();
-    return static_cast<int>(std::clamp<std::int64_t>(left, 0, otherwise));
+
+  std::array<infer::PartyReport, 3> Run() {
+    while (!AllReaped()) {
+      io_.run_one();
+      Look();
+    }
+    StopWatching();
+    if (caught_ != 0) {
+      const std::string reason = SignalText(caught_);
+      EndSoon(kEndTime, reason);
+      throw Error(reason);
+    }
+    if (cause_) ThrowFailure(cause_->second, fmt::format("party {}", cause_->first));
+    return Reports();
   }
 
  private:
-  static void SignalAll(const Children& children, int number) {
-    for (const auto& child : children)
+  void AwaitDeath() {
+    deaths_.async_wait([this](std::error_code error, int) {
+      if (!error) AwaitDeath();
+    });
+  }
+
+  // From here on a signal ends the process; one that came before is seen here, so none is lost.
+  void StopWatching() {
+    const sigset_t watched = StopSignals();
+    sigset_t before;
+    ::pthread_sigmask(SIG_BLOCK, &watched, &before);
+    io_.poll();
+    stop_signals_.clear();
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  bool AllReaped() const {
+    return std::all_of(children_.begin(), children_.end(),
+                       [](const auto& child) { return !child || child->Reaped(); });
+  }
+
+  void Look() {
+    std::size_t done = std::numeric_limits<std::size_t>::max(), total = 0;
+    for (int id = 0; id < 3; ++id) {
+      const auto p = static_cast<std::size_t>(id);
+      if (!children_[p]) continue;
+      auto& child = *children_[p];
+      done = std::min(done, child.Done());
+      total = std::max(total, child.Total());
+      child.TryReap();
+      if (child.Failed() && !std::exchange(considered_[p], true)) Consider(id, *child.Failed());
+    }
+    if (settings_.on_progress && done > shown_) settings_.on_progress(shown_ = done, total);
+  }
+
+  void Consider(int id, const Failure& failure) {
+    // Kinds are ordered by how likely they are the cause; the first of a kind counts.
+    if (!cause_ || failure.kind < cause_->second.kind) cause_ = {id, failure};
+    StopWithin(MayBeConsequence(failure.kind) ? kGrace : Clock::duration::zero());
+  }
+
+  // All children must go: gently, then not.
+  void StopWithin(Clock::duration time) {
+    const auto at = Clock::now() + time;
+    if (asked_ || at > ask_at_) return;
+    ask_at_ = at;
+    timer_.expires_at(at);
+    timer_.async_wait([this](std::error_code sooner) {
+      if (sooner || std::exchange(asked_, true)) return;
+      SignalAll(SIGTERM);
+      timer_.expires_after(kStopTime);
+      timer_.async_wait([this](std::error_code) { SignalAll(SIGKILL); });
+    });
+  }
+
+  void SignalAll(int number) {
+    for (const auto& child : children_)
       if (child) child->Signal(number);
   }
 
-  std::optional<Clock::time_point> ask_, kill_;
-  bool asked_ = false;
-};
-
-void ReadEvents(const Children& children, const SignalWatch& signals, bool watch_signals,
-                int timeout_ms) {
-  std::vector<pollfd> fds;
-  std::vector<Child*> readers;
-  for (const auto& child : children) {
-    if (child && child->PipeFd() >= 0) {
-      fds.push_back({child->PipeFd(), POLLIN, 0});
-      readers.push_back(child.get());
+  std::array<infer::PartyReport, 3> Reports() const {
+    std::array<infer::PartyReport, 3> reports;
+    for (std::size_t p = 0; p < 3; ++p) {
+      if (children_[p]) {
+        reports[p] = report::PartyReportFromJson(*children_[p]->Report(),
+                                                 fmt::format("report of party {}", p));
+      } else {
+        reports[p].party = static_cast<int>(p);
+        reports[p].presence = infer::kNotStarted;
+      }
     }
+    return reports;
   }
-  if (watch_signals) fds.push_back({signals.Fd(), POLLIN, 0});
-  if (::poll(fds.data(), fds.size(), timeout_ms) <= 0) return;
-  for (std::size_t i = 0; i < readers.size(); ++i)
-    if (fds[i].revents != 0) readers[i]->Read();
-}
+
+  LaunchSettings settings_;
+  asio::io_context io_{1};
+  std::array<std::unique_ptr<Child>, 3> children_;  // null: not started
+  asio::signal_set stop_signals_{io_}, deaths_{io_, SIGCHLD};
+  asio::steady_timer timer_{io_};
+  Clock::time_point ask_at_ = Clock::time_point::max();
+  bool asked_ = false;
+  int caught_ = 0;
+  std::optional<std::pair<int, Failure>> cause_;  // the best guess so far
+  std::array<bool, 3> considered_{};
+  std::size_t shown_ = 0;
+};
 
 }  // namespace
 
@@ -247,95 +303,8 @@ std::pair<OwnedFd, std::uint16_t> ListenOnLoopback() {
   return {std::move(fd), ntohs(address.sin_port)};
 }
 
-SignalWatch::SignalWatch() {
-  TERCET_CHECK(signal_pipe == -1, "signals are watched already");
-  std::tie(read_, write_) = MakePipe();
-  ::fcntl(write_.Get(), F_SETFL, O_NONBLOCK);
-  signal_caught = 0;
-  signal_pipe = write_.Get();
-  struct sigaction action {};
-  action.sa_handler = OnSignal;
-  const sigset_t watched = StopSignals();
-  for (std::size_t i = 0; i < kStopSignals.size(); ++i) {
-    ::sigaction(kStopSignals[i], nullptr, &before_[i]);
-    if (sigismember(&watched, kStopSignals[i]) == 1) ::sigaction(kStopSignals[i], &action, nullptr);
-  }
-}
-
-SignalWatch::~SignalWatch() {
-  for (std::size_t i = 0; i < kStopSignals.size(); ++i)
-    ::sigaction(kStopSignals[i], &before_[i], nullptr);
-  signal_pipe = -1;
-}
-
-int SignalWatch::Caught() const { return signal_caught; }
-
-void SignalWatch::ThrowIfCaught() const {
-  if (Caught() == 0) return;
-  const std::string reason = SignalText(Caught());
-  EndSoon(kEndTime, reason);
-  throw Error(reason);
-}
-
-std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings,
-                                                const SignalWatch& signals) {
-  signals.ThrowIfCaught();
-  Children children;
-  for (int id = 0; id < 3; ++id) {
-    const auto p = static_cast<std::size_t>(id);
-    if (id == settings.absent) continue;
-    children[p] = std::make_unique<Child>(id, settings.program, std::move(settings.arguments[p]),
-                                          settings.listening[p], settings.inherited[p]);
-    settings.listening[p].Reset();
-  }
-
-  Stopper stopper;
-  std::optional<std::pair<int, Failure>> cause;  // the best guess so far
-  auto consider = [&](int id, const Failure& failure) {
-    // Kinds are ordered by how likely they are the cause; the first of a kind counts.
-    if (!cause || failure.kind < cause->second.kind) cause = {id, failure};
-    const auto now = Clock::now();
-    stopper.Ask(MayBeConsequence(failure.kind) ? now + kGrace : now);
-  };
-  std::array<bool, 3> considered{};
-  std::size_t shown = 0;
-  bool stopped = false;
-  const auto all = [&](auto what) { return std::all_of(children.begin(), children.end(), what); };
-  while (!all([](const auto& child) { return !child || child->Reaped(); })) {
-    const bool closed = std::any_of(children.begin(), children.end(), [](const auto& child) {
-      return child && child->PipeFd() < 0 && !child->Reaped();
-    });
-    ReadEvents(children, signals, !stopped,
-               stopper.Timeout(closed ? static_cast<int>(kReapInterval.count()) : 1000));
-    std::size_t done = std::numeric_limits<std::size_t>::max(), total = 0;
-    for (int id = 0; id < 3; ++id) {
-      if (id == settings.absent) continue;
-      auto& child = *children[static_cast<std::size_t>(id)];
-      done = std::min(done, child.Done());
-      total = std::max(total, child.Total());
-      child.TryReap();
-      if (!child.Failed() || std::exchange(considered[static_cast<std::size_t>(id)], true))
-        continue;
-      consider(id, *child.Failed());
-    }
-    if (signals.Caught() != 0 && !std::exchange(stopped, true)) stopper.Ask(Clock::now());
-    stopper.Act(children);
-    if (settings.on_progress && done > shown) settings.on_progress(shown = done, total);
-  }
-  signals.ThrowIfCaught();
-  if (cause) ThrowFailure(cause->second, fmt::format("party {}", cause->first));
-
-  std::array<infer::PartyReport, 3> reports;
-  for (std::size_t p = 0; p < 3; ++p) {
-    if (!children[p]) {
-      reports[p].party = static_cast<int>(p);
-      reports[p].presence = infer::kNotStarted;
-      continue;
-    }
-    reports[p] =
-        report::PartyReportFromJson(*children[p]->Report(), fmt::format("report of party {}", p));
-  }
-  return reports;
+std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings) {
+  return Launch(std::move(settings)).Run();
 }
 
 std::filesystem::path SiblingProgram(const std::string& name) {

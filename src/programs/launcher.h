@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -22,26 +21,6 @@ namespace tercet::programs {
 /// none to be had.
 std::pair<OwnedFd, std::uint16_t> ListenOnLoopback();
 
-/// While it lives, the signals of StopSignals do not end the process but are told through a file
-/// descriptor, so that what was begun can be cleaned up. One at a time; main thread.
-class SignalWatch {
- public:
-  SignalWatch();
-  SignalWatch(const SignalWatch&) = delete;
-  SignalWatch& operator=(const SignalWatch&) = delete;
-  ~SignalWatch();
-  /// Readable once a signal came.
-  int Fd() const { return read_.Get(); }
-  /// The signal's number, or 0.
-  int Caught() const;
-  /// Throws Error "stopped by a signal" when one came; the process then ends soon, read or not.
-  void ThrowIfCaught() const;
-
- private:
-  OwnedFd read_, write_;
-  std::array<struct sigaction, kStopSignals.size()> before_{};
-};
-
 struct LaunchSettings {
   std::filesystem::path program;                      ///< tercet-party
   std::array<std::vector<std::string>, 3> arguments;  ///< without --id, --listen-fd and --report-fd
@@ -53,11 +32,11 @@ struct LaunchSettings {
 };
 
 /// Runs the party processes and waits for them; of one that is not started the report says just
-/// that. When one fails the others are stopped, and the
-/// failure that is most likely the cause is thrown, with the party's number. No child is left when
-/// this returns or throws.
-std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings,
-                                                const SignalWatch& signals);
+/// that. When one fails, or a signal of StopSignals comes, the others are stopped; then the failure
+/// that is most likely the cause is thrown, with the party's number, or Error "stopped by a
+/// signal", after which the process ends soon, read or not. No child is left when this returns or
+/// throws. One at a time; main thread.
+std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings);
 
 /// The program of that name beside the running one. ConfigError when it is not there.
 std::filesystem::path SiblingProgram(const std::string& name);

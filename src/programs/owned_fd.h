@@ -22,6 +22,7 @@ class OwnedFd {
   }
   ~OwnedFd() { Reset(); }
   int Get() const { return fd_; }
+  int Release() { return std::exchange(fd_, -1); }
   void Reset() {
     if (fd_ >= 0) ::close(fd_);
     fd_ = -1;

@@ -28,6 +28,10 @@ void PrepareProcess() {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   std::signal(SIGCHLD, SIG_DFL);
+  sigset_t of_children;
+  sigemptyset(&of_children);
+  sigaddset(&of_children, SIGCHLD);
+  ::pthread_sigmask(SIG_UNBLOCK, &of_children, nullptr);
 }
 
 sigset_t StopSignals() {

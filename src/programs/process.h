@@ -12,9 +12,8 @@ namespace tercet::programs {
 /// First thing in every program (GuardedMain does it). Opens descriptors 0 to 2 on /dev/null where
 /// they are closed, so that no file or socket gets their number and what is printed. A reader that
 /// goes away, or a file that reaches the limit of its size, becomes an error of that write instead
-/// of a death; children are waited for though the parent ignored its own. Core dumps are forbidden
-/// (core_dumps.h). Throws Error without
-/// /dev/null.
+/// of a death; children are waited for though the parent ignored or blocked the signal of its own.
+/// Core dumps are forbidden (core_dumps.h). Throws Error without /dev/null.
 void PrepareProcess();
 
 inline constexpr std::array<int, 3> kStopSignals{SIGINT, SIGTERM, SIGHUP};

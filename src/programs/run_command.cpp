@@ -146,7 +146,6 @@ AnonymousFile FileOf(const files::Images& images) {
 std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
                                                  const RunInput& input, ProgressLine& progress) {
   const auto program = SiblingProgram("tercet-party");
-  const SignalWatch signals;
   LaunchSettings launch;
   launch.program = program;
   launch.on_progress = [&](std::size_t done, std::size_t total) { progress.Show(done, total); };
@@ -190,7 +189,7 @@ std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
                            "--network", own.network.string(),
                            "--options", give(id, AnonymousFile(ToJson(own)))};
   }
-  return LaunchParties(std::move(launch), signals);
+  return LaunchParties(std::move(launch));
 }
 
 std::array<infer::PartyReport, 3> RunInThreads(const RunArguments& arguments, const RunInput& input,

@@ -193,11 +193,20 @@ TEST(Limits, OfAFilesSizeAreErrors) {
   EXPECT_FALSE(std::filesystem::exists(world.File("classes.idx")));
 }
 
-TEST(Signals, OfChildrenThatTheParentIgnoresAreSeen) {
+TEST(Signals, OfChildrenThatTheParentIgnoresOrBlocksAreSeen) {
   const World world;
-  const auto result = world.Run("dense", {}, [] { ::signal(SIGCHLD, SIG_IGN); }).Wait();
-  EXPECT_EQ(result.status, 0) << result.err;
-  world.ExpectClean();
+  const auto ignore = [] { ::signal(SIGCHLD, SIG_IGN); };
+  const auto block = [] {
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    ::sigaddset(&signals, SIGCHLD);
+    ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  };
+  for (const std::function<void()>& prepare : {std::function<void()>(ignore), {block}}) {
+    const auto result = world.Run("dense", {}, prepare).Wait();
+    EXPECT_EQ(result.status, 0) << result.err;
+    world.ExpectClean();
+  }
 }
 
 TEST(Signals, ThatNohupIgnoresStayIgnored) {
