@@ -137,6 +137,16 @@ service::ModelInfo Service::Model(const std::string& name, const std::string& ve
   return service::ModelInfoFromJson(response.body, place);
 }
 
+service::ModelInfo Service::Model(const std::string& name, const std::string& version) {
+  for (int server = 0;; ++server) {
+    try {
+      return Model(name, version, server);
+    } catch (const NetworkError&) {
+      if (server == 2) throw;
+    }
+  }
+}
+
 std::vector<std::int64_t> Service::Ask(const service::ModelInfo& model, const files::Images& images,
                                        std::size_t first, std::size_t count) {
   const Query query(state_->deployment, model, images, first, count);

@@ -36,7 +36,9 @@ class Service {
   ~Service();
 
   /// The model's document at a server; without a version of the last one.
-  service::ModelInfo Model(const std::string& name, const std::string& version, int server = 0);
+  service::ModelInfo Model(const std::string& name, const std::string& version, int server);
+  /// At the first server that can be reached.
+  service::ModelInfo Model(const std::string& name, const std::string& version);
   /// Asks once. ServiceError, NetworkError where the server cannot be reached, ProtocolError for an
   /// answer that is none.
   std::vector<std::int64_t> Ask(const service::ModelInfo& model, const files::Images& images,

@@ -32,7 +32,7 @@ constexpr std::size_t kMaxTotal = 1'000'000'000'000;
 
 struct ServeArguments {
   std::optional<int> id;
-  std::filesystem::path deployment, store;
+  std::filesystem::path deployment, store, web;
   std::size_t max_batch = 64, ahead = 2, connections = 4096;
   double max_wait_ms = 0.5;
 };
@@ -53,6 +53,7 @@ int Serve(const ServeArguments& arguments) {
   ServerOptions options;
   options.id = id;
   options.store = arguments.store;
+  options.web = arguments.web;
   options.max_batch = arguments.max_batch;
   options.max_wait =
       std::chrono::microseconds(static_cast<std::int64_t>(arguments.max_wait_ms * 1000));
@@ -123,6 +124,8 @@ int ServeMain(int argc, char** argv) {
   app.add_option("--store", a.store,
                  "This server's directory: keys, packages, tokens; of no other process")
       ->required();
+  app.add_option("--web", a.web,
+                 "Directory of a web page that clients get; index.html is /. Read once");
   programs::AddNumber(app, "--max-batch", a.max_batch, 1, infer::kMaxBatch,
                       "Images a batch; the same at all servers, at least the deployment's "
                       "max_images");

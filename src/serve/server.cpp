@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "serve/models.h"
 #include "serve/store.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 
 namespace tercet::serve {
 namespace {
@@ -114,6 +116,48 @@ std::vector<std::string> Steps(const std::string& target) {
   return steps;
 }
 
+// A file of the web page.
+struct Page {
+  std::string type, content;
+};
+
+constexpr FileKind kPageFile{"a file of the web page", 16 << 20};
+// A page loads nothing from elsewhere and talks to this server alone.
+constexpr const char* kPagePolicy =
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+std::string TypeOf(const std::filesystem::path& file) {
+  static const std::map<std::string, std::string> types{{".html", "text/html; charset=utf-8"},
+                                                        {".js", "text/javascript; charset=utf-8"},
+                                                        {".css", "text/css; charset=utf-8"},
+                                                        {".json", "application/json"},
+                                                        {".svg", "image/svg+xml"},
+                                                        {".png", "image/png"},
+                                                        {".ico", "image/x-icon"},
+                                                        {".wasm", "application/wasm"},
+                                                        {".woff2", "font/woff2"},
+                                                        {".txt", "text/plain; charset=utf-8"}};
+  const auto type = types.find(file.extension().string());
+  return type == types.end() ? "application/octet-stream" : type->second;
+}
+
+// All files below a directory, by the path that clients ask for; read once.
+std::map<std::string, Page> PagesOf(const std::filesystem::path& directory) {
+  namespace fs = std::filesystem;
+  std::map<std::string, Page> pages;
+  if (directory.empty()) return pages;
+  if (!fs::is_directory(directory))
+    throw ConfigError("--web", directory.string() + " is no directory");
+  for (const auto& entry : fs::recursive_directory_iterator(directory))
+    if (entry.is_regular_file())
+      pages["/" + entry.path().lexically_relative(directory).generic_string()] = {
+          TypeOf(entry.path()), ReadTextFile(entry.path(), kPageFile)};
+  if (const auto index = pages.find("/index.html"); index != pages.end())
+    pages["/"] = index->second;
+  return pages;
+}
+
 std::string TokenOf(const Request& request) {
   const std::string value =
       request->header().get_field_or(restinio::http_field::authorization, std::string());
@@ -157,6 +201,7 @@ class Server::Implementation {
                  const mpc::Registry& registry)
       : options_(std::move(options)),
         deployment_(std::move(deployment)),
+        pages_(PagesOf(options_.web)),
         store_(options_.store),
         key_(service::LoadSealingKey(options_.store, deployment_, options_.id)),
         packages_(options_.store / "packages", deployment_, options_.id, key_, registry,
@@ -276,9 +321,17 @@ class Server::Implementation {
                version = is({"v2", "models", "*", "versions", "*"}),
                live = is({"v2", "health", "live"}), ready = is({"v2", "health", "ready"}),
                deployment = is({"deployment.json"});
-    if (!models && !model && !version && !live && !ready && !deployment)
+    const std::string target(request->header().request_target());
+    const auto page = pages_.find(target.substr(0, target.find('?')));
+    if (!models && !model && !version && !live && !ready && !deployment && page == pages_.end())
       return Send(request, kNotFound);
     if (!get) return NotAllowed(request, "GET");
+    if (page != pages_.end()) {
+      auto response = Begin(request, restinio::status_ok(), page->second.type.c_str());
+      response.append_header("Content-Security-Policy", kPagePolicy);
+      response.set_body(page->second.content).done();
+      return;
+    }
     if (live) return Send(request, "{\"live\":true}");
     if (ready) return Ready(request);
     if (deployment) return Send(request, deployment_.text);
@@ -388,6 +441,7 @@ class Server::Implementation {
 
   const ServerOptions options_;
   const service::Deployment deployment_;
+  const std::map<std::string, Page> pages_;
   Store store_;
   const crypto::SealingKey key_;
   Packages packages_;

@@ -15,6 +15,7 @@ namespace tercet::serve {
 struct ServerOptions {
   int id = 0;
   std::filesystem::path store;
+  std::filesystem::path web;  ///< files of a web page that clients get; empty: none
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;

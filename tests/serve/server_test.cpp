@@ -66,6 +66,10 @@ service::Addresses FreeAddresses() {
 class World {
  public:
   World() {
+    std::filesystem::create_directories(scratch_.Path() / "web/js");
+    scratch_.Write("web/index.html", std::string("<p>page"));
+    scratch_.Write("web/js/app.js", std::string("draw()"));
+    scratch_.Write("outside", std::string("secret"));
     service::MakeDeployment(root_, FreeAddresses(), 30, false);
     deployment_ = service::LoadDeployment(root_ / "deployment.json");
     package_ = service::SmallPackage(model_, deployment_);
@@ -82,6 +86,7 @@ class World {
     options.id = id;
     options.store = StoreOf(id);
     options.request_time = std::chrono::seconds(5);
+    options.web = root_.parent_path() / "web";
     options.log = [](const std::string&) {};
     servers_[static_cast<std::size_t>(id)] =
         std::make_unique<Server>(options, deployment_, service::Protocols());
@@ -204,8 +209,17 @@ TEST_F(Servers, TellWhatEverybodyMayKnow) {
   EXPECT_EQ(service_.Model("small", "1", 2), info_);
   ExpectProblem(service_.Send(0, "GET", "/v2/models/none", {}), 404, "no such thing", "");
   ExpectProblem(service_.Send(0, "GET", "/v2/models/small/versions/2", {}), 404, "no such", "");
-  ExpectProblem(service_.Send(0, "GET", "/", {}), 404, "no such thing", "");
+  ExpectProblem(service_.Send(0, "GET", "/none", {}), 404, "no such thing", "");
   ExpectProblem(service_.Send(0, "DELETE", "/v2/models", {}), 405, "GET", "");
+}
+
+TEST_F(Servers, GiveThePageAndNothingBesideIt) {
+  EXPECT_EQ(service_.Send(0, "GET", "/", {}).body, "<p>page");
+  EXPECT_EQ(service_.Send(2, "GET", "/index.html", {}).body, "<p>page");
+  EXPECT_EQ(service_.Send(1, "GET", "/js/app.js?x=1", {}).body, "draw()");
+  for (const char* path : {"/js", "/js/", "/outside", "/../outside", "/js/../../outside",
+                           "/%2e%2e/outside", "//outside"})
+    EXPECT_EQ(service_.Send(0, "GET", path, {}).status, 404) << path;
 }
 
 TEST_F(Servers, WithoutATokenNobodyIsAnswered) {
