@@ -291,7 +291,7 @@ class Compiler {
   void CheckImages() {
     if (options_.calibration == nullptr) return;
     for (std::size_t l = 0; l < layers_.size(); ++l)
-      if (!float_seen_[l].Varies(layers_[l].activation) && complained_.insert(l).second)
+      if (!float_seen_[l].Varies(layers_[l].activation) && complained_of_images_.insert(l).second)
         Lose(" layer " + layers_[l].name,
              fmt::format("its output is the same for all {} calibration images, so they tell "
                          "nothing of its width",
@@ -485,7 +485,7 @@ class Compiler {
       const std::size_t channels = layers_[l].linear.out_channels;
       const bool little = quantised_[l].error > kMostError;
       if (lost.empty() && !little) continue;
-      if (!complained_.insert(l).second) continue;
+      if (!complained_of_weights_.insert(l).second) continue;
       Lose(" layer " + layers_[l].name,
            lost.size() == channels
                ? fmt::format("all weights round to zero with {} bits", widths_[l])
@@ -520,7 +520,7 @@ class Compiler {
       const ActivationKind activation = layers_[l].activation;
       if (seen[l].Varies(activation, quantised_[l].shift) || !float_seen_[l].Varies(activation))
         continue;
-      if (complained_.insert(l).second)
+      if (complained_of_weights_.insert(l).second)
         Lose(" layer " + layers_[l].name,
              fmt::format("with {} bits its output is the same for all {} images", widths_[l],
                          images_.count),
@@ -752,7 +752,8 @@ class Compiler {
   std::vector<QuantisedLayer> quantised_;
   std::vector<Agreement> chosen_agreement_;
   std::vector<std::string> warnings_;
-  std::set<std::size_t> complained_;  // layers that have their warning
+  // Layers that have their warning.
+  std::set<std::size_t> complained_of_images_, complained_of_weights_;
 };
 
 nn::IntegerNetwork Compile(const nn::FloatNetwork& network, const mpc::Oracle& oracle,

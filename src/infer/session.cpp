@@ -11,6 +11,7 @@
 #include "infer/query_runner.h"
 #include "infer/rotated_runner.h"
 #include "tercet/compile/announcement.h"
+#include "tercet/crypto/certificates.h"
 #include "tercet/infer/material.h"
 #include "tercet/infer/run_cost.h"
 #include "tercet/infer/secure_network.h"
@@ -30,7 +31,7 @@ constexpr std::uint32_t kSessionTag = 0xfffe'0003;
 constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
 constexpr std::size_t kMaxAnnouncementBytes = std::size_t{1} << 20;  // of 1000 layers
 constexpr std::size_t kSessionDigits = 32;
-constexpr const char* kProtocolVersion = "2";
+constexpr const char* kProtocolVersion = "3";
 
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -77,22 +78,32 @@ std::size_t ParseImageCount(const std::string& text, int from) {
   return count;
 }
 
+// Something that the parties must agree on, and who told this party; -1: it found out by itself.
+struct Told {
+  const char* what;
+  std::string value;  // without line breaks; compared as it is
+  int by = -1;
+};
+
 // What is computed: this party's own architecture with the widths that the model's owner announces,
 // and this party's own choice of suites, or where it leaves that the announced one.
-Plan ReceivePlan(net::Links& links, const SessionSettings& settings, const mpc::Registry& registry,
-                 std::size_t batch) {
+std::pair<Plan, Told> ReceivePlan(net::Links& links, const SessionSettings& settings,
+                                  const mpc::Registry& registry, std::size_t batch) {
   const int owner = settings.roles.model_owner;
   const auto plan_of = [&](const compile::Announcement& announced) {
     const auto network =
         compile::NetworkOf(settings.spec, announced, registry, settings.suite, "model");
     return MakePlan(network, registry, settings.suite, settings.roles, batch);
   };
+  const auto told = [&](const std::string& text) {
+    return Told{"widths of the model", crypto::Sha256Hex(text), owner};
+  };
   if (settings.model != nullptr) {
     const auto mine = compile::AnnouncementOf(settings.model->net, settings.spec, settings.suite);
     auto plan = plan_of(mine);  // whatever the others would refuse is refused here
-    Announce(links, owner, kNetworkTag, compile::AnnouncementToJson(mine), kMaxAnnouncementBytes,
-             "");
-    return plan;
+    const std::string text = compile::AnnouncementToJson(mine);
+    Announce(links, owner, kNetworkTag, text, kMaxAnnouncementBytes, "");
+    return {std::move(plan), told(text)};
   }
   const std::string text =
       Announce(links, owner, kNetworkTag, "", kMaxAnnouncementBytes, "the model's widths");
@@ -102,7 +113,7 @@ Plan ReceivePlan(net::Links& links, const SessionSettings& settings, const mpc::
         fmt::format("party {} announced a model that this party refuses: {}", owner, e.what()));
   };
   try {
-    return plan_of(compile::AnnouncementFromJson(text, "model"));
+    return {plan_of(compile::AnnouncementFromJson(text, "model")), told(text)};
   } catch (const ConfigError& e) {
     throw refusal(e);
   } catch (const UnsupportedError& e) {
@@ -110,9 +121,28 @@ Plan ReceivePlan(net::Links& links, const SessionSettings& settings, const mpc::
   }
 }
 
-void ComparePlans(net::Links& links, const std::string& digest) {
+std::string Difference(const Told& told, int self, int peer) {
+  if (told.by < 0)
+    return fmt::format("party {} made another plan than this party; do both run the same version?",
+                       peer);
+  if (told.by == peer)
+    return fmt::format("party {} uses {} other than it announced to this party", peer, told.what);
+  if (told.by == self)
+    return fmt::format("party {} says that it was told {} other than this party announced", peer,
+                       told.what);
+  return fmt::format(
+      "party {0} says that party {1} announced to it {2} other than to this party: either party "
+      "{1} "
+      "told them different things, or party {0} does not say what it was told",
+      peer, told.by, told.what);
+}
+
+// Ends the session where the others were told something else than this party was.
+void CompareWhatWasTold(net::Links& links, int self, const std::vector<Told>& all) {
+  std::string mine;
+  for (const auto& told : all) mine += told.value + '\n';
   for (auto& link : links)
-    if (link) link->Send({Phase::kSetup, kPlanTag, 1, Bytes(digest.begin(), digest.end())});
+    if (link) link->Send({Phase::kSetup, kPlanTag, 1, Bytes(mine.begin(), mine.end())});
   for (auto& link : links) {
     if (!link) continue;
     const auto message = link->Receive(Phase::kSetup);
@@ -120,11 +150,18 @@ void ComparePlans(net::Links& links, const std::string& digest) {
       throw ProtocolError(
           fmt::format("party {} sent tag {:#x} where its plan's digest was expected", link->Peer(),
                       message.tag));
-    if (!std::equal(message.payload.begin(), message.payload.end(), digest.begin(), digest.end()))
-      throw ProtocolError(
-          fmt::format("party {} made another plan than this party; do both run the same version, "
-                      "and were both told the same by the owners of model and images?",
-                      link->Peer()));
+    const std::string_view text(reinterpret_cast<const char*>(message.payload.data()),
+                                message.payload.size());
+    std::size_t at = 0;
+    for (const auto& told : all) {
+      const std::size_t end = text.find('\n', at);
+      if (end == std::string_view::npos || text.substr(at, end - at) != told.value)
+        throw ProtocolError(Difference(told, self, link->Peer()));
+      at = end + 1;
+    }
+    if (at != text.size())
+      throw ProtocolError(fmt::format("party {} sent {} bytes where its plan's digest was expected",
+                                      link->Peer(), text.size()));
   }
 }
 
@@ -407,12 +444,14 @@ Session::Task Session::Agree(net::Links& links) const {
   const auto* use = std::get_if<UseMaterial>(&settings_.schedule);
   const auto* make = std::get_if<MakeMaterial>(&settings_.schedule);
   Task task;
+  std::vector<Told> told;
   if (make == nullptr) {
     const int owner = settings_.roles.data_owner;
     const auto mine =
         settings_.images != nullptr ? std::to_string(settings_.images->count) : std::string();
     task.images = ParseImageCount(
         Announce(links, owner, kImagesTag, mine, 16, "the number of images"), owner);
+    told.push_back({"a number of images", std::to_string(task.images), owner});
     if (settings_.on_images) settings_.on_images(task.images);
   }
   std::size_t batch = settings_.batch;
@@ -421,7 +460,9 @@ Session::Task Session::Agree(net::Links& links) const {
     task.plan = use->file->MakePlan(settings_.spec, registry_);
   } else {
     if (make == nullptr) batch = std::min(batch, task.images);
-    task.plan = ReceivePlan(links, settings_, registry_, batch);
+    auto [plan, widths] = ReceivePlan(links, settings_, registry_, batch);
+    task.plan = std::move(plan);
+    told.push_back(std::move(widths));
   }
   task.queries = make != nullptr ? make->queries : (task.images + batch - 1) / batch;
   task.side_by_side =
@@ -436,8 +477,10 @@ Session::Task Session::Agree(net::Links& links) const {
     if (!IsSession(task.session))
       throw ProtocolError(
           fmt::format("party {} announced no session of {} hex digits", owner, kSessionDigits));
+    told.push_back({"a session's number", task.session, owner});
   }
-  ComparePlans(links, digest + " " + task.session);
+  told.push_back({"", std::move(digest)});
+  CompareWhatWasTold(links, settings_.id, told);
   if (use != nullptr) task.first = AgreeOnQueries(links, *use->file, task.queries);
   if (std::holds_alternative<HelperLeaves>(settings_.schedule)) RequireIdleHelper(task.plan);
   return task;

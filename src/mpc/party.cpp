@@ -17,8 +17,6 @@ std::uint32_t Tag(std::size_t layer, std::uint32_t step) {
 
 constexpr std::uint32_t kKeyTag = 0xffff'0000;
 constexpr std::uint32_t kMeetTag = 0xffff'0001;
-// Of a message; no query has a longer chain. Keeps what a peer says from wrapping around.
-constexpr std::uint32_t kMaxDepth = 1U << 24;
 // What a sender fills each part with but the last: whole groups of eight values of up to 64 bits.
 constexpr std::size_t kLeastPart = Context::kPartBytes - 64;
 
@@ -154,9 +152,10 @@ net::Message Context::ReceivePart(int from, std::uint32_t expected) {
     throw ProtocolError(fmt::format(
         "party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
         message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
-  if (message.depth > kMaxDepth)
-    throw ProtocolError(fmt::format("party {} sent a message of depth {}, expected at most {} ({})",
-                                    from, message.depth, kMaxDepth, Where()));
+  if (message.depth > hops_)
+    throw ProtocolError(
+        fmt::format("party {} sent a message that ends a chain of {} hops, expected at most {} ({})",
+                    from, message.depth, hops_, Where()));
   depth_ = std::max(depth_, message.depth);
   return message;
 }

@@ -68,6 +68,10 @@ void Connection::Start() {
   ScheduleTick();
 }
 
+void Connection::GiveUp(const Failure& failure) {
+  if (!closed_) Disown(failure, kLinger);
+}
+
 void Connection::Break(const std::string& reason) {
   if (closed_) return;
   Fail({Failure::Kind::kOther, fmt::format("the link to party {} broke: {}", peer_, reason)},
@@ -285,7 +289,7 @@ bool Connection::Deliver() {
           if (!drain) {
             end = {Failure::Kind::kAbort, fmt::format("party {} stopped: {}", peer_, text)};
           } else if (text.empty()) {
-            end = {Failure::Kind::kNetwork, fmt::format("party {} closed the link", peer_)};
+            end = {Failure::Kind::kNetwork, fmt::format("party {} closed the link", peer_), true};
           } else {
             end = {Failure::Kind::kNetwork, fmt::format("party {} left: {}", peer_, text)};
           }

@@ -60,6 +60,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Start();
   /// Ends the connection because of a fault in the network thread itself. Network thread.
   void Break(const std::string& reason);
+  /// Ends the connection because of what is wrong elsewhere; the peer is told. Network thread.
+  void GiveUp(const Failure& failure);
   /// As Abort, without waiting for the end. Any thread.
   void Dismiss(const std::string& reason) noexcept;
 

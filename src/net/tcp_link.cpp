@@ -106,6 +106,23 @@ class TcpLink final : public Link {
   std::shared_ptr<Connection> connection_;
 };
 
+/// The connections of a party that has met both others. Without one of them there is no result, so
+/// that a peer that fails ends the other connection, too: this party may be waiting for the other,
+/// which may be waiting for the one that has failed without a link on which it would hear of it.
+class Circle {
+ public:
+  void Join(const std::shared_ptr<Connection>& connection) { connections_.push_back(connection); }
+  /// On the network thread.
+  void OnFailure(const Failure& failure) const {
+    if (failure.is_goodbye) return;
+    for (const auto& weak : connections_)
+      if (const auto connection = weak.lock()) connection->GiveUp(failure);
+  }
+
+ private:
+  std::vector<std::weak_ptr<Connection>> connections_;  // filled before the network thread starts
+};
+
 /// Brings up the connections to both others. Runs on the thread that calls ConnectTcp; handlers
 /// that are left over end up on the network thread and do nothing.
 class Setup : public std::enable_shared_from_this<Setup> {
@@ -148,6 +165,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   const Failure& Result() const { return failure_; }
   bool Interrupted() const { return interrupted_; }
   std::shared_ptr<Connection> Take(int peer) { return std::move(peers_[Index(peer)].connection); }
+  const std::shared_ptr<Circle>& Others() const { return circle_; }
 
   /// Drops what is not a connection by now.
   void Finish() {
@@ -364,7 +382,8 @@ class Setup : public std::enable_shared_from_this<Setup> {
         OnConnected(outcome.peer, from, std::move(outcome.channel));
         return;
       case Kind::kDiffers:
-        GiveUp(outcome.peer, fmt::format("party {} differs in {}", outcome.peer, outcome.reason));
+        GiveUp(outcome.peer, {Failure::Kind::kNetwork,
+                              fmt::format("party {} differs in {}", outcome.peer, outcome.reason)});
         return;
       case Kind::kFailed:
       case Kind::kDefinite:
@@ -412,10 +431,12 @@ class Setup : public std::enable_shared_from_this<Setup> {
         OnConnected(peer, where, std::move(outcome.channel));
         return;
       case Kind::kDiffers:
-        GiveUp(peer, fmt::format("party {} differs in {}", peer, outcome.reason));
+        GiveUp(peer, {Failure::Kind::kNetwork,
+                      fmt::format("party {} differs in {}", peer, outcome.reason)});
         return;
       case Kind::kDefinite:
-        GiveUp(peer, fmt::format("party {} at {}: {}", peer, where, outcome.reason));
+        GiveUp(peer, {Failure::Kind::kNetwork,
+                      fmt::format("party {} at {}: {}", peer, where, outcome.reason)});
         return;
       case Kind::kFailed:
         Redial(peer, outcome.reason);
@@ -451,7 +472,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
                                        self->door_.Leave(ended.get());
                                        self->greetings_.erase(ended);
                                      }
-                                     if (!self->over_) done(std::move(outcome));
+                                     if (self->over_) return;
+                                     done(std::move(outcome));
+                                     if (!self->over_) self->CheckOver();
                                    });
     *slot = greeting;
     greetings_.insert(greeting);
@@ -472,8 +495,13 @@ class Setup : public std::enable_shared_from_this<Setup> {
     state.connection = std::make_shared<Connection>(
         io_, std::move(channel), peer, where,
         Connection::Limits{options_.timeout, options_.stall_timeout}, waits_,
-        [weak = weak_from_this(), peer](const Failure& failure) {
-          if (const auto self = weak.lock(); self && !self->over_) self->OnLost(peer, failure);
+        [weak = weak_from_this(), circle = circle_, peer](const Failure& failure) {
+          const auto self = weak.lock();
+          if (self && !self->over_) {
+            self->OnLost(peer, failure);
+          } else {
+            circle->OnFailure(failure);
+          }
         });
     state.connection->Start();
     CheckOver();
@@ -485,9 +513,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     PeerState& state = peers_[Index(peer)];
     state.connection = nullptr;
     if (failure.kind == Failure::Kind::kAbort) {
-      state.state = State::kFailed;
-      if (!failure_) failure_ = failure;
-      Finish();
+      GiveUp(peer, failure);
       return;
     }
     state.state = State::kPending;
@@ -498,20 +524,26 @@ class Setup : public std::enable_shared_from_this<Setup> {
 
   /// There is no hope for `peer`. The other one gets a moment to connect, so that it can be told
   /// why.
-  void GiveUp(int peer, const std::string& reason) {
+  void GiveUp(int peer, Failure failure) {
     peers_[Index(peer)].state = State::kFailed;
-    if (!failure_) failure_ = {Failure::Kind::kNetwork, reason};
+    if (!failure_) failure_ = std::move(failure);
+    BeginGrace();
+    CheckOver();
+  }
+
+  void BeginGrace() {
     grace_.expires_after(kGrace);
     grace_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
       if (!cancelled && !self->over_) self->Finish();
     });
-    CheckOver();
   }
 
+  /// A peer that is being greeted when this party ends may have said its part already and count on
+  /// the connection: it is greeted to the end and then told why.
   void CheckOver() {
     const bool pending = std::any_of(peers_.begin(), peers_.end(),
                                      [](const PeerState& p) { return p.state == State::kPending; });
-    if (!pending) Finish();
+    if (!pending || (interrupted_ && greetings_.empty())) Finish();
   }
 
   /// Whether somebody wants to end this.
@@ -519,7 +551,8 @@ class Setup : public std::enable_shared_from_this<Setup> {
     if (const auto reason = options_.interrupted ? options_.interrupted() : std::nullopt) {
       interrupted_ = true;
       failure_ = {Failure::Kind::kNetwork, *reason};
-      Finish();
+      BeginGrace();
+      CheckOver();
       return;
     }
     poll_.expires_after(kPoll);
@@ -590,6 +623,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   TcpOptions options_;
   std::shared_ptr<asio::ssl::context> tls_;
   const std::shared_ptr<WaitBoard> waits_;
+  const std::shared_ptr<Circle> circle_ = std::make_shared<Circle>();
   std::vector<std::shared_ptr<Acceptor>> acceptors_;
   std::string not_listening_;  ///< the own addresses that cannot be listened on, with reasons
   Door door_;
@@ -629,6 +663,8 @@ Links ConnectTcp(const TcpOptions& options) {
           std::make_unique<TcpLink>(network, std::move(connection));
     }
   }
+  if (!setup->Result())
+    for (const auto& connection : connections) setup->Others()->Join(connection);
   // The result is read before the thread starts to share what setup holds.
   const Failure failure = setup->Result();
   const bool interrupted = setup->Interrupted();

@@ -140,6 +140,30 @@ TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   return config;
 }
 
+void CheckInputsExist(const TrainConfig& config, const std::filesystem::path& file,
+                      const TrainOptions& used) {
+  using O = TrainOptions;
+  const auto check = [&](const std::string& pointer, std::filesystem::path O::*member) {
+    const std::filesystem::path& named = config.options.*member;
+    if (named.empty() || named != used.*member || std::filesystem::exists(named)) return;
+    const bool is_list = pointer.starts_with("/data/");
+    for (const auto& each : is_list ? files::ParseDataFiles(named.string()).files
+                                    : std::vector<std::filesystem::path>{named})
+      if (!std::filesystem::exists(each))
+        throw ConfigError(
+            fmt::format("{} {}", file.string(), pointer),
+            fmt::format("names {}, which does not exist; expected a file", each.string()));
+  };
+  check("/network", &O::network);
+  check("/data/train_images", &O::train_images);
+  check("/data/train_labels", &O::train_labels);
+  check("/data/test_images", &O::test_images);
+  check("/data/test_labels", &O::test_labels);
+  check("/teacher/network", &O::teacher);
+  check("/teacher/weights", &O::teacher_weights);
+  check("/initial", &O::initial);
+}
+
 nlohmann::ordered_json DescribeRun(const TrainOptions& o) {
   nlohmann::ordered_json run = {{"epochs", o.epochs},
                                 {"batch_size", o.batch},

@@ -20,6 +20,11 @@ struct TrainConfig {
 /// the chosen optimizer, schedule or augmentation does not use.
 TrainConfig LoadTrainConfig(const std::filesystem::path& file);
 
+/// ConfigError ("FILE POINTER") for an input that `config`, as it was read from `file`, names and
+/// `used`, after the command line, still uses, although there is no such file.
+void CheckInputsExist(const TrainConfig& config, const std::filesystem::path& file,
+                      const TrainOptions& used);
+
 /// All that decides what a run computes, but for the contents of files: for its log, and to tell
 /// whether a checkpoint belongs to it.
 nlohmann::ordered_json DescribeRun(const TrainOptions& options);

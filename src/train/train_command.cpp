@@ -106,13 +106,16 @@ ordered_json Describe(const std::vector<EpochRecord>& history) {
 
 int RunCommand(const Arguments& arguments) {
   TrainConfig config;
-  if (IsTrainConfig(arguments.file)) {
+  const bool is_config = IsTrainConfig(arguments.file);
+  if (is_config) {
     config = LoadTrainConfig(arguments.file);
   } else {
     config.options.network = arguments.file;
   }
+  const TrainConfig written = config;
   for (const auto& take_over : arguments.given) take_over(config);
   TrainOptions& options = config.options;
+  if (is_config) CheckInputsExist(written, arguments.file, options);
   if (arguments.no_augment) options.augmentation = Augmentation::kNone;
 
   const bool terminal = isatty(STDOUT_FILENO) != 0;

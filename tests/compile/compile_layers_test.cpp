@@ -558,9 +558,10 @@ TEST(CompileLayersTest, RefusesImagesThatAreAllAlike) {
               Contains(HasSubstr("the same for all 20 calibration images")));
 }
 
-// Most images are told by one bright pixel, so the margins of the others count as near ties: no
-// agreement shows that they are lost.
-TEST(CompileLayersTest, RefusesLossesAmongNearTies) {
+// Most images are told by a bright pixel, so the margins of the others count as near ties: no
+// agreement shows that they are lost. In 100 images `zeros` have the pixel of class 0 and `ones`
+// that of class 1.
+void ExpectLossAmongNearTies(std::size_t zeros, std::size_t ones, const std::string& message) {
   constexpr std::size_t kImages = 1000;
   const nn::NetworkSpec spec =
       Spec(R"("shape": [1, 4, 4], "scale": 255, "bits": 8)",
@@ -571,14 +572,18 @@ TEST(CompileLayersTest, RefusesLossesAmongNearTies) {
   for (float& w : rows) w = normal(rng);
   for (std::size_t k = 0; k < 2; ++k) {  // the other pixels are balanced
     float sum = 0;
-    for (std::size_t i = 1; i < 16; ++i) sum += rows[k * 16 + i];
-    for (std::size_t i = 1; i < 16; ++i) rows[k * 16 + i] -= sum / 15;
-    rows[k * 16] = k == 0 ? 200.0F : -200.0F;
+    for (std::size_t i = 2; i < 16; ++i) sum += rows[k * 16 + i];
+    for (std::size_t i = 2; i < 16; ++i) rows[k * 16 + i] -= sum / 14;
+    rows[k * 16 + k] = 200;
+    rows[k * 16 + 1 - k] = -200;
   }
   Weights weights(1);
   weights.Put("fc.weight", {2, 16}, rows);
   files::Images images = RandomImages({1, 4, 4}, kImages, 5);
-  for (std::size_t i = 0; i < kImages; ++i) images.pixels[i * 16] = i % 5 < 3 ? 255 : 0;
+  for (std::size_t i = 0; i < kImages; ++i) {
+    images.pixels[i * 16] = i % 100 < zeros ? 255 : 0;
+    images.pixels[i * 16 + 1] = i % 100 >= zeros && i % 100 < zeros + ones ? 255 : 0;
+  }
   const nn::FloatNetwork network = weights.Network(spec);
   const std::vector<float> logits = network.Run(images, 0, kImages);
   std::vector<std::uint8_t> labels(kImages);
@@ -586,8 +591,17 @@ TEST(CompileLayersTest, RefusesLossesAmongNearTies) {
   CompileOptions options;
   options.calibration = &images;
   options.labels = &labels;
-  ExpectConfigError([&] { Compile(network, Oracle(), options, nullptr); }, "network N",
-                    "predicts class 0 for all 1000 images");
+  ExpectConfigError([&] { Compile(network, Oracle(), options, nullptr); }, "network N", message);
+  options.accept_loss = true;
+  EXPECT_THAT(Compile(network, Oracle(), options, nullptr).warnings, Contains(HasSubstr(message)));
+}
+
+TEST(CompileLayersTest, RefusesOneClassForAll) {
+  ExpectLossAmongNearTies(60, 0, "predicts class 0 for all 1000 images");
+}
+
+TEST(CompileLayersTest, RefusesAccuracyLostAmongNearTies) {
+  ExpectLossAmongNearTies(40, 20, "points less accurate than the float network on 1000 images");
 }
 
 TEST(CompileLayersTest, ComparesOnlyAsManyClassesAsTheDefaultSuiteCan) {

@@ -36,6 +36,7 @@ using infer::SessionSettings;
 using net::Phase;
 using nlohmann::json;
 using testing::AllOf;
+using testing::AnyOf;
 using testing::HasSubstr;
 
 constexpr std::uint32_t kNetworkTag = 0xfffe'0000, kImagesTag = 0xfffe'0001, kPlanTag = 0xfffe'0002,
@@ -245,12 +246,41 @@ TEST_F(Liar, CannotTellTheOthersDifferentThings) {
     }
     links[1]->Receive(Phase::kSetup);
   });
-  // They cannot know which of the others it was.
+  // They cannot know which of the others it was, but that it may be the liar.
   for (const std::size_t p : {0U, 1U}) {
     EXPECT_EQ(programs::ExitCode(ends[p]->kind), programs::kExitFailed);
     EXPECT_THAT(ends[p]->text,
-                HasSubstr("were both told the same by the owners of model and images?"));
+                HasSubstr("says that party 2 announced to it widths of the model other than"));
   }
+}
+
+TEST_F(Liar, CannotTellTheOthersDifferentNumbersOfImages) {
+  const auto ends = Run(1, [&](net::Links& links) {
+    links[0]->Send(SetupMessage(kImagesTag, "3"));
+    links[2]->Send(SetupMessage(kImagesTag, "4"));
+    links[2]->Receive(Phase::kSetup);  // the announcement
+    for (const std::size_t p : {0U, 2U})
+      links[p]->Send(SetupMessage(kPlanTag, TextOf(links[p]->Receive(Phase::kSetup))));
+    links[0]->Receive(Phase::kSetup);
+  });
+  for (const std::size_t p : {0U, 2U})
+    EXPECT_THAT(ends[p]->text,
+                HasSubstr("says that party 1 announced to it a number of images other than"));
+}
+
+// Whoever announced it knows that the other does not use it.
+TEST_F(Liar, CannotUseOtherWidthsThanItWasTold) {
+  const auto ends = Run(0, [&](net::Links& links) {
+    const auto images = TextOf(links[1]->Receive(Phase::kSetup));
+    const auto plan = links[2]->Receive(Phase::kSetup);  // the announcement
+    for (const std::size_t p : {1U, 2U})
+      links[p]->Send(SetupMessage(kPlanTag, images + "\n" + TextOf(plan) + "\n\n"));
+    for (const std::size_t p : {1U, 2U}) links[p]->Receive(Phase::kSetup);
+  });
+  for (const std::size_t p : {1U, 2U})
+    EXPECT_THAT(ends[p]->text,
+                AnyOf(HasSubstr("party 0 says that party 2 announced to it widths"),
+                      HasSubstr("party 0 says that it was told widths of the model other than")));
 }
 
 // Files of two numbers would never fit together.
@@ -268,7 +298,7 @@ TEST_F(Liar, CannotNumberASessionTwice) {
     links[1]->Receive(Phase::kSetup);
   });
   for (const std::size_t p : {0U, 1U})
-    EXPECT_THAT(ends[p]->text, HasSubstr("made another plan than this party"));
+    EXPECT_THAT(ends[p]->text, HasSubstr("announced to it a session's number other than"));
   EXPECT_FALSE(std::filesystem::exists(material_ / "1"));
 }
 
@@ -449,7 +479,7 @@ TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
   EXPECT_EQ(run.status, 0) << run.err;
   const json report = json::parse(std::ifstream(world_.File("out.json")));
   for (const auto& logits : report.at("logits"))
-    EXPECT_THAT(logits.get<std::vector<int>>(), testing::Each(testing::AnyOf(0, 1)));
+    EXPECT_THAT(logits.get<std::vector<int>>(), testing::Each(AnyOf(0, 1)));
 
   json only_class = json::parse(std::ifstream(network));
   only_class["output"] = "class";

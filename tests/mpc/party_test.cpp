@@ -94,7 +94,23 @@ TEST(Context, RefusesADepthThatWrapsAround) {
     ctx.Enter(1, "conv1");
     if (party.Id() == 1) ctx.ReceiveBytes(0, 1);
   });
-  EXPECT_THAT(text, HasSubstr("party 0 sent a message of depth 4294967295"));
+  EXPECT_THAT(text, HasSubstr("party 0 sent a message that ends a chain of 4294967295 hops"));
+}
+
+TEST(Context, RefusesAChainThatIsLongerThanPlanned) {
+  const auto text = ErrorOf([](Party& party) {
+    if (party.Id() == 0)
+      for (const std::uint32_t depth : {2U, 3U})
+        party.LinkTo(1).Send({Phase::kOnline, 1U << 16 | (depth - 2), depth, Payload(1)});
+    Context ctx(party, Phase::kOnline, 2);
+    ctx.Enter(1, "conv1");
+    if (party.Id() != 1) return;
+    ctx.ReceiveBytes(0, 1);
+    EXPECT_EQ(ctx.Depth(), 2u);
+    ctx.ReceiveBytes(0, 1);
+  });
+  EXPECT_THAT(text, HasSubstr("party 0 sent a message that ends a chain of 3 hops, expected at "
+                              "most 2 (online phase, layer conv1)"));
 }
 
 TEST(Context, LongMessagesTravelInParts) {

@@ -133,13 +133,28 @@ class TcpLinkTest : public testing::Test {
     return socket;
   }
 
+  static Agreement WithTimeouts(const std::string& timeout_s = "20",
+                                const std::string& stall_s = "600") {
+    Agreement agreement = kAgreement;
+    agreement.emplace_back("timeout_s", timeout_s);
+    agreement.emplace_back("stall_timeout_s", stall_s);
+    return agreement;
+  }
+
+  static std::string Encoded(const Frame& frame) {
+    const auto header = EncodeFrameHeader(frame);
+    std::string text(header.begin(), header.end());
+    return text.append(frame.message.payload.begin(), frame.message.payload.end());
+  }
+  static std::string Ending(FrameKind kind, std::string_view reason) {
+    return Encoded({kind, {.payload = Bytes(reason.begin(), reason.end())}});
+  }
+
   /// A raw party without TLS that says hello and leaves the rest to the test.
   tcp::socket DialWithHello(int party, int self, const std::string& timeout_s = "20",
                             const std::string& stall_s = "600") {
     tcp::socket socket = Dial(party);
-    Agreement agreement = kAgreement;
-    agreement.emplace_back("timeout_s", timeout_s);
-    agreement.emplace_back("stall_timeout_s", stall_s);
+    const Agreement agreement = WithTimeouts(timeout_s, stall_s);
     asio::write(socket, asio::buffer(EncodeHello(self, agreement)));
     std::vector<char> hello(EncodeHello(party, agreement).size());
     asio::read(socket, asio::buffer(hello));
@@ -299,8 +314,8 @@ TEST_F(TcpLinkTest, AbortReasonArrives) {
   EXPECT_THAT([&] { own.get(); }, ThrowsMessage<NetworkError>(HasSubstr("closed here")));
   EXPECT_THAT([&] { links[2][0]->Receive(Phase::kOnline); },
               ThrowsMessage<AbortError>(HasSubstr("party 0 stopped: layer conv1")));
-  links[1][2]->Send(Make(Phase::kOnline, 3, 1));
-  EXPECT_EQ(links[2][1]->Receive(Phase::kOnline).tag, 3U);
+  EXPECT_THAT([&] { links[2][1]->Receive(Phase::kOnline); },
+              ThrowsMessage<AbortError>(HasSubstr("party 0 stopped: layer conv1")));
 }
 
 TEST_F(TcpLinkTest, WrongAuthority) {
@@ -878,11 +893,6 @@ class RawPeerTest : public TcpLinkTest {
       }
     });
   }
-  static std::string Encoded(const Frame& frame) {
-    const auto header = EncodeFrameHeader(frame);
-    std::string text(header.begin(), header.end());
-    return text.append(frame.message.payload.begin(), frame.message.payload.end());
-  }
   static std::string Heartbeat(std::uint8_t waits_for = 0) {
     return Encoded({FrameKind::kHeartbeat, {.payload = Bytes{waits_for}}});
   }
@@ -900,10 +910,89 @@ TEST_F(RawPeerTest, Vanishes) {
   EXPECT_EQ(links_[0][2]->Receive(Phase::kOnline).tag, 4U);
   EXPECT_THAT([&] { links_[0][2]->Receive(Phase::kOnline); },
               ThrowsMessage<NetworkError>(HasSubstr("party 2 closed the connection")));
-  // The owner of a link that failed can still tell the others.
-  links_[0][1]->Abort("party 2 is gone");
+}
+
+// Party 0 waits for party 1, which need not have a link on which it would hear of the end of 2.
+TEST_F(RawPeerTest, ItsEndEndsTheOtherLink) {
+  auto waits = std::async(std::launch::async, [&] { links_[0][1]->Receive(Phase::kOnline); });
+  raw_[0].close();
+  EXPECT_THAT([&] { waits.get(); },
+              ThrowsMessage<NetworkError>(HasSubstr("party 2 closed the connection without a")));
+  EXPECT_THAT([&] { links_[0][1]->Send(Make(Phase::kOnline, 1, 1)); },
+              ThrowsMessage<NetworkError>(HasSubstr("party 2 closed the connection without a")));
   EXPECT_THAT([&] { links_[1][0]->Receive(Phase::kOnline); },
-              ThrowsMessage<AbortError>("party 0 stopped: party 2 is gone"));
+              ThrowsMessage<AbortError>(
+                  HasSubstr("party 0 stopped: party 2 closed the connection without a goodbye")));
+}
+
+TEST_F(RawPeerTest, ThatIsAskedToStopEndsTheOtherLink) {
+  asio::write(raw_[0], asio::buffer(Ending(FrameKind::kGoodbye, "had enough")));
+  EXPECT_THAT([&] { links_[1][0]->Receive(Phase::kOnline); },
+              ThrowsMessage<AbortError>("party 0 stopped: party 2 left: had enough"));
+}
+
+// A party that has done its part, as a helper whose material has been sent, may go.
+TEST_F(RawPeerTest, ItsGoodbyeLeavesTheOtherLink) {
+  for (auto& raw : raw_) asio::write(raw, asio::buffer(Ending(FrameKind::kGoodbye, "")));
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_THAT([&] { links_[i][2]->Receive(Phase::kOnline); },
+                ThrowsMessage<NetworkError>("party 2 closed the link"));
+  links_[0][1]->Send(Make(Phase::kOnline, 9, 1));
+  EXPECT_EQ(links_[1][0]->Receive(Phase::kOnline).tag, 9U);
+}
+
+/// Party 1 without TLS, which meets party 2 first; both others are played by the test.
+class HalfGreetedTest : public TcpLinkTest {
+ protected:
+  // Party 1 ends while party 0, which it has told everything, has still to answer.
+  void Begin(TcpOptions options) {
+    listener_.emplace(io_);
+    options.endpoints[0].port = listener_->Port();
+    one_ = std::async(std::launch::async, [options] { return Connect(options); });
+    zero_ = listener_->acceptor.accept();
+    hello_.resize(EncodeHello(1, WithTimeouts()).size());
+    asio::read(zero_, asio::buffer(hello_));
+    two_ = DialWithHello(1, 2);
+  }
+  // All that party 0 hears after its answer.
+  std::string Answer() {
+    asio::write(zero_, asio::buffer(EncodeHello(0, WithTimeouts())));
+    std::string said;
+    std::error_code ec;
+    asio::read(zero_, asio::dynamic_buffer(said), ec);  // until it is closed
+    return said;
+  }
+
+  std::optional<Listener> listener_;
+  std::vector<char> hello_;
+  std::future<Result> one_;
+  tcp::socket zero_{io_}, two_{io_};
+};
+
+TEST_F(HalfGreetedTest, IsToldWhatAThirdPartySaid) {
+  Begin(Options(1, false));
+  asio::write(two_, asio::buffer(Ending(FrameKind::kAbort, "its disk is full")));
+  std::string rest;
+  std::error_code ec;
+  asio::read(two_, asio::dynamic_buffer(rest), ec);  // until party 1 has understood
+  EXPECT_THAT(Answer(), HasSubstr("party 2 stopped: its disk is full"));
+  EXPECT_EQ(ErrorOf(one_.get()), "party 2 stopped: its disk is full");
+}
+
+TEST_F(HalfGreetedTest, IsToldThatThePartyWasStopped) {
+  auto options = Options(1, false);
+  std::atomic<bool> stop{false};
+  std::promise<void> asked;
+  options.interrupted = [&]() -> std::optional<std::string> {
+    if (!stop) return std::nullopt;
+    asked.set_value();
+    return "stopped by hand";
+  };
+  Begin(options);
+  stop = true;
+  asked.get_future().wait();
+  EXPECT_THAT(Answer(), HasSubstr("stopped by hand"));
+  EXPECT_EQ(ErrorOf(one_.get()), "stopped by hand");
 }
 
 TEST_F(RawPeerTest, IsSilent) {
@@ -911,8 +1000,6 @@ TEST_F(RawPeerTest, IsSilent) {
               ThrowsMessage<NetworkError>(
                   AllOf(HasSubstr("party 2 at 127.0.0.1:"), HasSubstr("sent nothing for 2.0 s"))));
   EXPECT_THROW(links_[0][2]->Send(Make(Phase::kOnline, 1, 1)), NetworkError);
-  links_[0][1]->Send(Make(Phase::kOnline, 9, 1));
-  EXPECT_EQ(links_[1][0]->Receive(Phase::kOnline).tag, 9U);
 }
 
 /// The same with short timeouts.
@@ -921,6 +1008,11 @@ class StallTest : public RawPeerTest {
   StallTest() {
     timeout_ = 1s;
     stall_ = 2s;
+  }
+  // To party 1, party 2 has nothing to say.
+  void SetUp() override {
+    RawPeerTest::SetUp();
+    asio::write(raw_[1], asio::buffer(Ending(FrameKind::kGoodbye, "")));
   }
   // What party 0 says of party 2 while this goes on.
   void Expect(const std::string& bytes, bool slowly, const std::string& message) {
@@ -963,14 +1055,21 @@ class PatientStallTest : public StallTest {
   PatientStallTest() { timeout_ = stall_ = 4s; }
 };
 
-// Between its own verdict and its word to the third party it must not seem to wait for nobody.
-TEST_F(PatientStallTest, APeerThatHasJustGivenUpStillGetsMoreTime) {
+// Between the end of its wait and its word to the third party it must not seem to wait for nobody.
+TEST_F(PatientStallTest, APeerWhoseWaitHasJustFailedStillGetsMoreTime) {
   auto third = std::async(std::launch::async, [this] { links_[1][0]->Receive(Phase::kOnline); });
-  Expect(Heartbeat(), false, "no online data for 4.0 s");
-  asio::steady_timer timer(io_, 2500ms);
+  std::thread sender = Keep(Heartbeat(), false);
+  auto wait = std::async(std::launch::async, [this] { links_[0][2]->Receive(Phase::kOnline); });
+  asio::steady_timer timer(io_, 3s);
   timer.wait();
-  links_[0][1]->Abort("party 2 is stuck");
-  EXPECT_THAT([&] { third.get(); }, ThrowsMessage<AbortError>("party 0 stopped: party 2 is stuck"));
+  stop_ = true;
+  sender.join();
+  asio::write(raw_[0], asio::buffer(Ending(FrameKind::kGoodbye, "")));
+  EXPECT_THAT([&] { wait.get(); }, ThrowsMessage<NetworkError>("party 2 closed the link"));
+  timer.expires_after(3s);
+  timer.wait();
+  links_[0][1]->Abort("party 2 has left");
+  EXPECT_THAT([&] { third.get(); }, ThrowsMessage<AbortError>("party 0 stopped: party 2 has left"));
 }
 
 TEST_F(StallTest, ComputingForLongIsNoStall) {

@@ -580,6 +580,35 @@ TEST_F(TrainTest, RefusesAWrongConfiguration) {
   }
 }
 
+// An error names the configuration and the field, unless the command line has its say.
+TEST_F(TrainTest, AConfigurationsInputsMustExist) {
+  const fs::path file = folder_ / "config.json";
+  Write(file, kConfig);
+  const auto expect = [&](const char* pointer, const char* missing) {
+    const TrainConfig config = LoadTrainConfig(file);
+    try {
+      CheckInputsExist(config, file, config.options);
+      ADD_FAILURE() << "no error for " << pointer;
+    } catch (const ConfigError& error) {
+      EXPECT_EQ(error.Place(), file.string() + ' ' + pointer);
+      EXPECT_THAT(error.what(), HasSubstr((folder_ / missing).string() + ", which does not exist"));
+    }
+  };
+  expect("/teacher/network", "t.json");
+  for (const char* name : {"t.json", "t.safetensors"}) Write(folder_ / name, "");
+  expect("/initial", "start.safetensors");
+  nlohmann::json document = nlohmann::json::parse(kConfig);
+  document["data"]["train_images"] = "images,more@train:0.25:3";
+  Write(file, document.dump());
+  expect("/data/train_images", "more");
+
+  const TrainConfig config = LoadTrainConfig(file);
+  TrainOptions used = config.options;
+  used.train_images = folder_ / "images";
+  used.initial.clear();
+  CheckInputsExist(config, file, used);
+}
+
 TEST_F(TrainTest, OptionsOverrideTheConfiguration) {
   nlohmann::json document = nlohmann::json::parse(kConfig);
   for (const char* key : {"teacher", "initial", "checkpoint"}) document.erase(key);

@@ -93,7 +93,6 @@ class SecureNetwork {
   [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
   mpc::AnyMatrix RunLayers(mpc::Context& ctx, Query& query, const mpc::AnyMatrix& secret);
-  void CheckHops(const mpc::Context& ctx);
 
   mpc::Party& party_;
   Plan plan_;

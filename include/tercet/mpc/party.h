@@ -67,7 +67,12 @@ class Party {
 /// contexts of different phases of the same party may be used at once.
 class Context {
  public:
-  Context(Party& party, Phase phase) : party_(party), phase_(phase) {}
+  /// `hops`: how long a chain of messages the phase may have, as its plan says. A peer that says
+  /// that its message ends a longer one ends the query.
+  Context(Party& party, Phase phase, std::uint32_t hops = kMaxHops)
+      : party_(party), phase_(phase), hops_(hops) {}
+  /// No query has a longer chain. Keeps what a peer says from wrapping around.
+  static constexpr std::uint32_t kMaxHops = 1U << 24;
 
   int Id() const { return party_.Id(); }
   bool Is(int party) const { return party == party_.Id(); }
@@ -137,6 +142,7 @@ class Context {
 
   Party& party_;
   Phase phase_;
+  std::uint32_t hops_;
   std::uint32_t depth_ = 0;
   std::size_t layer_ = 0;
   std::string layer_name_ = "setup";

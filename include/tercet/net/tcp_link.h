@@ -70,14 +70,16 @@ struct TcpOptions {
   /// Called with what probably is a mistake, such as listening where the peers cannot reach.
   std::function<void(const std::string&)> on_warning;
   /// Asked several times a second while waiting; a reason ends the attempt with a NetworkError, and
-  /// the parties that are connected by then are told.
+  /// the parties that are connected by then, or that are just being greeted, are told.
   std::function<std::optional<std::string>()> interrupted;
 };
 
 /// Connects to the other parties and compares the agreements. A party that leaves or is lost while
 /// another one is still waited for may come again until the deadline; when two processes come as
-/// the same party, the later one counts. The links share one network thread
-/// that encrypts, sends heartbeats and watches the peers. Throws NetworkError (peer, what was
+/// the same party, the later one counts. The links share one network thread that encrypts, sends
+/// heartbeats and watches the peers. From then on both stand and fall together: a peer that ends
+/// other than by a goodbye without a reason (Link::Close) ends the other link, too, whose peer is
+/// told. Throws NetworkError (peer, what was
 /// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA or
 /// not pinned, garbage instead of a handshake, half a handshake, agreement differs) or ConfigError
 /// (unreadable key file, port in use). Stops within connect_timeout.
