@@ -69,7 +69,7 @@ void Connection::Start() {
 }
 
 void Connection::GiveUp(const Failure& failure) {
-  if (!closed_) Disown(failure, kLinger);
+  if (!closed_ && !peer_sent_data_) Disown(failure, kLinger);
 }
 
 void Connection::Break(const std::string& reason) {
@@ -274,6 +274,7 @@ bool Connection::Deliver() {
           break;
         case FrameKind::kData: {
           const auto phase = static_cast<std::size_t>(frame.message.phase);
+          peer_sent_data_ = true;
           unread_bytes_ += QueueLimit::Size(frame.message);
           lanes_[phase].messages.push_back(std::move(frame.message));
           lanes_[phase].count.fetch_add(1, std::memory_order_relaxed);

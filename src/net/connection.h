@@ -60,7 +60,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Start();
   /// Ends the connection because of a fault in the network thread itself. Network thread.
   void Break(const std::string& reason);
-  /// Ends the connection because of what is wrong elsewhere; the peer is told. Network thread.
+  /// Ends the connection because the link to the third party has failed, and tells the peer, unless
+  /// that has sent data: then it has met the third party itself and will see for itself whether it
+  /// needs that one any more. Network thread.
   void GiveUp(const Failure& failure);
   /// As Abort, without waiting for the end. Any thread.
   void Dismiss(const std::string& reason) noexcept;
@@ -153,6 +155,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool closed_ = false;
   bool abandon_ = false;     ///< the rest of large_ is of no use to anyone
   bool half_close_ = false;  ///< stop sending once the queue is empty
+  bool peer_sent_data_ = false;
   bool sent_end_ = false;
   std::uint8_t peer_waits_ = 0;  ///< the mask in its last heartbeat
   Clock::time_point last_heard_, last_written_, next_tick_;

@@ -106,9 +106,9 @@ class TcpLink final : public Link {
   std::shared_ptr<Connection> connection_;
 };
 
-/// The connections of a party that has met both others. Without one of them there is no result, so
-/// that a peer that fails ends the other connection, too: this party may be waiting for the other,
-/// which may be waiting for the one that has failed without a link on which it would hear of it.
+/// The connections of a party that has met both others, which may not have met each other yet. When
+/// one of them fails, this party may be waiting for the other, which waits for the one that has
+/// failed without a link on which it would hear of it: it is told.
 class Circle {
  public:
   void Join(const std::shared_ptr<Connection>& connection) { connections_.push_back(connection); }

@@ -925,6 +925,18 @@ TEST_F(RawPeerTest, ItsEndEndsTheOtherLink) {
                   HasSubstr("party 0 stopped: party 2 closed the connection without a goodbye")));
 }
 
+// Party 1 has met party 2 by now, and knows whether it needs it any more.
+TEST_F(RawPeerTest, ItsEndLeavesALinkThatIsInUse) {
+  for (std::size_t i = 0; i < 2; ++i) links_[i][1 - i]->Send(Make(Phase::kOnline, 1, 1));
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(links_[i][1 - i]->Receive(Phase::kOnline).tag, 1U);
+  for (auto& raw : raw_) asio::write(raw, asio::buffer(Ending(FrameKind::kAbort, "enough")));
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_THAT([&] { links_[i][2]->Receive(Phase::kOnline); },
+                ThrowsMessage<AbortError>("party 2 stopped: enough"));
+  links_[0][1]->Send(Make(Phase::kOnline, 9, 1));
+  EXPECT_EQ(links_[1][0]->Receive(Phase::kOnline).tag, 9U);
+}
+
 TEST_F(RawPeerTest, ThatIsAskedToStopEndsTheOtherLink) {
   asio::write(raw_[0], asio::buffer(Ending(FrameKind::kGoodbye, "had enough")));
   EXPECT_THAT([&] { links_[1][0]->Receive(Phase::kOnline); },

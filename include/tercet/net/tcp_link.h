@@ -77,9 +77,9 @@ struct TcpOptions {
 /// Connects to the other parties and compares the agreements. A party that leaves or is lost while
 /// another one is still waited for may come again until the deadline; when two processes come as
 /// the same party, the later one counts. The links share one network thread that encrypts, sends
-/// heartbeats and watches the peers. From then on both stand and fall together: a peer that ends
-/// other than by a goodbye without a reason (Link::Close) ends the other link, too, whose peer is
-/// told. Throws NetworkError (peer, what was
+/// heartbeats and watches the peers. A peer that ends other than by a goodbye without a reason
+/// (Link::Close) ends the link to one that has sent nothing yet, too, since that one may be waiting
+/// for it without a link of its own. Throws NetworkError (peer, what was
 /// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA or
 /// not pinned, garbage instead of a handshake, half a handshake, agreement differs) or ConfigError
 /// (unreadable key file, port in use). Stops within connect_timeout.
