@@ -158,8 +158,20 @@ void SetWidths(nn::PublicNetwork& network, const Announcement& announcement,
                       logits ? ", all that the logits of this architecture can need" : ""));
     const bool divides =
         layer.activation == ActivationKind::kRelu || layer.activation == ActivationKind::kSquare;
+    const unsigned index = layer.Activation(1).TableBits();
+    if (layer.activation == ActivationKind::kTable &&
+        (announced.value_bits < index || announced.shift != announced.value_bits - index))
+      throw ConfigError(LayerPlace(place, l, "shift"),
+                        fmt::format("found {} for {} bits, expected the table of layer {} to be "
+                                    "left with {} bits",
+                                    announced.shift, announced.value_bits, layer.name, index));
+    if (layer.activation == ActivationKind::kTable && !announced.proven)
+      throw ConfigError(LayerPlace(place, l, "proven"),
+                        fmt::format("found false, expected true: what enters the table of layer {} "
+                                    "must be in it",
+                                    layer.name));
     const unsigned largest = divides ? announced.value_bits - 1 : 0;
-    if (announced.shift > largest)
+    if (layer.activation != ActivationKind::kTable && announced.shift > largest)
       throw ConfigError(LayerPlace(place, l, "shift"),
                         fmt::format("found {}, expected at most {}, as layer {} has {} bits and "
                                     "activation {}",

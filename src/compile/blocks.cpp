@@ -23,9 +23,10 @@ using mpc::ActivationKind;
 
 constexpr char kSupported[] =
     "it supports layers of conv2d, linear, batch_norm and avg_pool2d in any order (those with "
-    "nothing between are multiplied out), perhaps an add, then sign, relu or square with one "
+    "nothing between are multiplied out), perhaps an add, then sign, relu, square or table with "
+    "one "
     "max_pool2d (before or after sign or relu) and one avg_pool2d, and at the end a linear map, "
-    "perhaps with relu or square";
+    "perhaps with relu, square or table";
 
 /// Outputs that may be classes.
 constexpr std::size_t kMostOutputs = 256;
@@ -52,6 +53,7 @@ struct Value {
 
 ActivationKind KindOf(nn::LayerType type) {
   if (type == nn::LayerType::kSign) return ActivationKind::kSign;
+  if (type == nn::LayerType::kTable) return ActivationKind::kTable;
   return type == nn::LayerType::kRelu ? ActivationKind::kRelu : ActivationKind::kSquare;
 }
 
@@ -65,7 +67,7 @@ OffsetKind OffsetKindOf(const nn::NetworkSpec& spec, const std::vector<Block>& b
                         std::size_t source) {
   if (source == 0) return {spec.input.mean == 0, false};
   const nn::PublicLayer& layer = blocks[source - 1].layer;
-  if (layer.activation != ActivationKind::kSign) return {};
+  if (blocks[source - 1].low == 0) return {};
   return {false, layer.sum_pool && layer.sum_pool->padding > 0};
 }
 
@@ -75,8 +77,8 @@ Offset OffsetOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks, s
   if (source == 0)
     return {std::vector<double>(spec.input.shape.Size(), -spec.input.mean / spec.input.std), false};
   const nn::PublicLayer& layer = blocks[source - 1].layer;
-  // -1 and +1 as 0 and 1.
-  if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), -1), false};
+  const double low = blocks[source - 1].low;
+  if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), low), false};
   nn::PublicLayer before = layer;
   before.sum_pool.reset();
   const mpc::Shape3 in = before.Out();
@@ -84,7 +86,7 @@ Offset OffsetOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks, s
   Offset offset{std::vector<double>(layer.Out().Size()), kind.uneven};
   nn::SumWindows(in, *layer.sum_pool, ones.data(), 1, offset.beta.data());
   const auto area = static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
-  for (double& value : offset.beta) value /= -area;
+  for (double& value : offset.beta) value = value * low / area;
   return offset;
 }
 
@@ -156,6 +158,7 @@ class BlockMaker {
       case nn::LayerType::kSign:
       case nn::LayerType::kRelu:
       case nn::LayerType::kSquare:
+      case nn::LayerType::kTable:
         Activate(layer);
         return;
       case nn::LayerType::kMaxPool2d:
@@ -235,9 +238,10 @@ class BlockMaker {
   }
 
   void Activate(const nn::LayerSpec& layer) {
-    if (value_.pool != nullptr && layer.type == nn::LayerType::kSquare)
-      Refuse(layer, fmt::format("after {}, as the largest square is not that of the largest value",
-                                value_.pool->name));
+    const bool monotone = layer.type == nn::LayerType::kSign || layer.type == nn::LayerType::kRelu;
+    if (value_.pool != nullptr && !monotone)
+      Refuse(layer, fmt::format("after {}, as the largest {} is not that of the largest value",
+                                value_.pool->name, nn::LayerTypeName(layer.type)));
     if (value_.Untouched() && value_.terms[0].source == blocks_.size() && !blocks_.empty() &&
         !blocks_.back().layer.sum_pool)
       Refuse(layer, fmt::format("directly after that of {}", blocks_.back().layer.name));
@@ -246,11 +250,27 @@ class BlockMaker {
     Block& block = blocks_.back();
     AppendType(block.layer.type, layer);
     SetSuite(block, layer);
+    if (layer.type == nn::LayerType::kSign) block.low = -1, block.unit = 2;
+    if (layer.type == nn::LayerType::kTable) SetTable(block, layer);
     if (pool != nullptr) {
       // Sign and ReLU are monotone: the largest value's is the largest.
       block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride};
       SetSuite(block, *pool);
     }
+  }
+
+  /// Entries that are 0 or more.
+  static void SetTable(Block& block, const nn::LayerSpec& layer) {
+    if (block.layer.shortcut && !block.layer.shortcut->linear)
+      Refuse(layer,
+             "on a sum of what left an earlier activation as it is, whose scale would have "
+             "to be the table's");
+    const std::int64_t least = *std::min_element(layer.values.begin(), layer.values.end());
+    block.layer.table = layer.values;
+    for (std::int64_t& value : block.layer.table) value -= least;
+    block.low = layer.output_scale * static_cast<double>(least);
+    block.unit = layer.output_scale;
+    block.input_scale = layer.input_scale;
   }
 
   /// After a dense product only the order of the values is left of the JSON's shape.
@@ -278,6 +298,7 @@ class BlockMaker {
     nn::PublicLayer& last = blocks_.back().layer;
     if (last.pool || last.sum_pool) Refuse(layer, "after another pool");
     if (last.activation == ActivationKind::kSquare) Refuse(layer, "after square");
+    if (last.activation == ActivationKind::kTable) Refuse(layer, "after table");
     last.pool = mpc::PoolShape{layer.kernel, layer.stride};
     SetSuite(blocks_.back(), layer);
     AppendType(last.type, layer);

@@ -29,6 +29,9 @@ struct Block {
   std::vector<Step> shortcut_steps;
   /// The layer of the JSON whose output are the layer's values.
   std::size_t value_layer = 0;
+  /// The real number that 0 stands for, of what leaves a sign or a table, and what 1 adds to it.
+  double low = 0, unit = 1;
+  double input_scale = 1;  ///< of a table: what one step of its index stands for
   /// Layers that were multiplied out to one map, more than one; and their work one by one.
   std::vector<std::string> multiplied;
   std::size_t macs_before = 0;

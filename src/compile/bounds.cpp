@@ -81,6 +81,8 @@ Int128 OutputMax(const nn::PublicLayer& layer, const Interval& values, const std
     const Int128 low = divided(values.low), high = divided(values.high);
     max = std::max(Product(low, low, where), Product(high, high, where));
   }
+  if (layer.activation == mpc::ActivationKind::kTable)
+    max = *std::max_element(layer.table.begin(), layer.table.end());
   if (layer.sum_pool) {
     const Int128 kernel = layer.sum_pool->kernel;
     max = Product(max, kernel * kernel, where);

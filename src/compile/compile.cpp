@@ -213,7 +213,8 @@ class Compiler {
   bool GivesFixedPoint(std::size_t output) const {
     if (output == 0) return false;
     const ActivationKind kind = layers_[output - 1].activation;
-    return kind == ActivationKind::kRelu || kind == ActivationKind::kSquare;
+    return kind == ActivationKind::kRelu || kind == ActivationKind::kSquare ||
+           kind == ActivationKind::kTable;
   }
   /// See CompileOptions.
   bool IsFixedPoint(std::size_t l) const {
@@ -224,7 +225,10 @@ class Compiler {
       if (IsFixedPoint(l)) return true;
     return false;
   }
-  bool IsMeasured(std::size_t l) const { return options_.measured && IsFixedPoint(l); }
+  /// What is looked up must be in the table.
+  bool IsMeasured(std::size_t l) const {
+    return options_.measured && IsFixedPoint(l) && layers_[l].activation != ActivationKind::kTable;
+  }
   /// Whether no image is asked what width a layer needs.
   bool WidthsGiven() const {
     return options_.calibration == nullptr &&
@@ -323,8 +327,8 @@ class Compiler {
     nn::PublicLayer layer = layers_[output - 1];
     const QuantisedLayer& quantised = network[output - 1];
     layer.shift = quantised.shift;
-    double alpha = 2;  // Sign: 0 and 1 for -1 and +1
-    if (GivesFixedPoint(output)) {
+    double alpha = blocks_[output - 1].unit;
+    if (layer.activation == ActivationKind::kRelu || layer.activation == ActivationKind::kSquare) {
       alpha = std::ldexp(1 / quantised.scale, static_cast<int>(quantised.shift));
       if (layer.activation == ActivationKind::kSquare) alpha *= alpha;
     }
@@ -374,6 +378,8 @@ class Compiler {
     FixedPointTarget target;
     target.activation = layers_[l].activation;
     target.activation_bits = activation_bits_;
+    target.table_bits = layers_[l].Activation(1).TableBits();
+    target.input_scale = blocks_[l].input_scale;
     if (!float_seen_.empty()) target.seen = {float_seen_[l].low, float_seen_[l].high};
     target.proven = !IsMeasured(l);
     target.head_room = options_.head_room;
@@ -503,6 +509,15 @@ class Compiler {
                                "instead of proving them (--widths measured)";
   }
   [[noreturn]] void Refuse(std::size_t l, const std::string& what) const {
+    if (layers_[l].activation == ActivationKind::kTable) {
+      const double half = static_cast<double>(layers_[l].table.size()) / 2;
+      throw ConfigError(
+          fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),
+          fmt::format("found values that may lie outside of its table, which holds {:.4g} to "
+                      "{:.4g}; expected a larger input_scale, more values or smaller weights",
+                      (-half - 0.5) * blocks_[l].input_scale,
+                      (half - 0.5) * blocks_[l].input_scale));
+    }
     throw ConfigError(
         fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),
         fmt::format("found values of so large a bound that {} is left with {} bits; {}", what,

@@ -45,6 +45,11 @@ std::string LayerText(const nn::LayerSpec& layer) {
     case nn::LayerType::kBatchNorm:
       if (layer.eps != nn::LayerSpec{}.eps) add("eps", Number(layer.eps));
       break;
+    case nn::LayerType::kTable:
+      add("input_scale", Number(layer.input_scale));
+      add("output_scale", Number(layer.output_scale));
+      add("values", fmt::format("[{}]", fmt::join(layer.values, ", ")));
+      break;
     case nn::LayerType::kMaxPool2d:
     case nn::LayerType::kAvgPool2d:
       add("kernel", layer.kernel);
@@ -249,6 +254,9 @@ NetworkCounts CountNetwork(const nn::NetworkSpec& network) {
         break;
       case nn::LayerType::kSquare:
         counts.squares += out;
+        break;
+      case nn::LayerType::kTable:
+        counts.tables += out;
         break;
       case nn::LayerType::kMaxPool2d:
       case nn::LayerType::kAvgPool2d:

@@ -53,6 +53,13 @@ class FastLayer {
         case ActivationKind::kSign:
           v = v >= 0 ? T{1} : T{0};
           break;
+        case ActivationKind::kTable: {
+          const auto index = static_cast<std::int64_t>(std::floor(v * divisor_));
+          v = static_cast<T>(
+              layer_.table[(static_cast<std::size_t>(index) + layer_.table.size() / 2) %
+                           layer_.table.size()]);
+          break;
+        }
         case ActivationKind::kRelu:
           v = std::floor(std::max(v, T{0}) * divisor_);
           break;

@@ -392,6 +392,7 @@ double SquaredDistance(const std::vector<double>& x, const std::vector<double>& 
 
 /// The shift that leaves as many bits of the largest value as the target says.
 unsigned ShiftFor(const FixedPointTarget& target, double low, double high, unsigned bits) {
+  if (target.activation == mpc::ActivationKind::kTable) return bits - target.table_bits;
   const bool squares = target.activation == mpc::ActivationKind::kSquare;
   if (!squares && target.activation != mpc::ActivationKind::kRelu) return 0;
   const double largest = squares ? std::max(high, -low) : high;
@@ -556,6 +557,13 @@ std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigne
                                                  const FixedPointTarget& target) {
   CheckWidth(bits);
   TERCET_CHECK(target.proven || target.seen, "values that are not proven must have been seen");
+  if (target.activation == mpc::ActivationKind::kTable) {
+    if (bits < target.table_bits) return std::nullopt;
+    const double scale =
+        std::ldexp(1 / target.input_scale, static_cast<int>(bits - target.table_bits));
+    auto found = WithScale(layer, scale, bits, target);
+    return found && Fits(found->values, bits) ? found : std::nullopt;
+  }
   double range = 0;
   if (target.proven) {
     range = ValuesOf(layer).Size();

@@ -48,7 +48,7 @@ struct RealRange {
 struct QuantisedLayer {
   nn::LayerWeights weights;
   double scale = 1;         ///< integers per real unit; not of layers quantised for Sign
-  unsigned shift = 0;       ///< of ReLU and square
+  unsigned shift = 0;       ///< of ReLU, square and table
   Interval values;          ///< proven
   unsigned exact_bits = 0;  ///< hold every partial sum and whatever else is computed with them
   /// What rounding adds to the sums, as a part of their size: root mean squares over inputs that
@@ -73,6 +73,9 @@ QuantisedLayer QuantiseForSign(const RealLayer& layer, unsigned bits);
 struct FixedPointTarget {
   mpc::ActivationKind activation = mpc::ActivationKind::kNone;
   unsigned activation_bits = 8;
+  /// Of a table: bits of its index, and the real number that one step of it stands for.
+  unsigned table_bits = 0;
+  double input_scale = 1;
   std::optional<RealRange> seen;
   /// Whether all values must fit; otherwise those seen, with head_room bits to spare.
   bool proven = true;
@@ -87,7 +90,8 @@ struct FixedPointTarget {
 /// ReLU and square end with a division by 2^shift. The shift leaves `activation_bits` bits of the
 /// largest value seen (else proven) of a ReLU, and before squaring 3/4 of them, so that the square
 /// has 1.5 times as many; half of the divisor is added to the bias, so that the division rounds to
-/// nearest.
+/// nearest. A table gives the scale: all bits beyond those of its index are divided away. Nothing
+/// where values may lie beyond the table.
 std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigned bits,
                                                  const FixedPointTarget& target);
 

@@ -37,6 +37,10 @@ Int128 Activated(const PublicLayer& layer, Int128 off) {
       return quotient;
     case mpc::ActivationKind::kSquare:
       return quotient * ((Int128{1} << (layer.value_bits - layer.shift)) + quotient);
+    case mpc::ActivationKind::kTable: {
+      const auto [least, most] = std::minmax_element(layer.table.begin(), layer.table.end());
+      return off == 0 ? 0 : Int128{*most - *least};
+    }
     case mpc::ActivationKind::kNone:
       break;
   }

@@ -30,6 +30,8 @@ const char* ActivationName(ActivationKind kind) {
       return "relu";
     case ActivationKind::kSquare:
       return "square";
+    case ActivationKind::kTable:
+      return "table";
     default:
       return "none";
   }

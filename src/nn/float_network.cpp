@@ -235,6 +235,15 @@ std::vector<float> FloatNetwork::State::Run(const files::Images& images, std::si
         case LayerType::kSquare:
           for (float& v : x) v *= v;
           break;
+        case LayerType::kTable:
+          for (float& v : x) {
+            const auto half = static_cast<double>(layer.values.size() / 2);
+            const double index = std::floor(v / layer.input_scale + 0.5);
+            v = static_cast<float>(layer.output_scale *
+                                   static_cast<double>(layer.values[static_cast<std::size_t>(
+                                       std::clamp(index, -half, half - 1) + half)]));
+          }
+          break;
         case LayerType::kMaxPool2d:
           x = Pool(layer.in, pool, x, batch, [](float a, float b) { return std::max(a, b); });
           break;

@@ -56,7 +56,8 @@ mpc::ActivationSpec PublicLayer::Activation(std::size_t batch) const {
           .value_bits = value_bits,
           .ring_bits = value_bits,
           .out_bits = value_bits,
-          .batch = batch};
+          .batch = batch,
+          .table = table};
 }
 
 Shape3 PublicLayer::Out() const {
@@ -87,6 +88,7 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
                     {"suite", layer.suite}};
     // Only where they are used, so that the form stays one for each network.
     if (layer.shift != 0) written["shift"] = layer.shift;
+    if (!layer.table.empty()) written["table"] = layer.table;
     if (!layer.proven) written["proven"] = false;
     if (layer.compared_classes != 0) written["compared_classes"] = layer.compared_classes;
     if (layer.shortcut) {

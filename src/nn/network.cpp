@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -32,9 +33,9 @@ constexpr std::size_t kMaxElements = std::size_t{1} << 31;
 /// What "from" calls the network's input.
 constexpr char kInputName[] = "input";
 
-constexpr std::array<const char*, 10> kTypeNames = {"conv2d",  "linear", "batch_norm", "sign",
-                                                    "relu",    "square", "max_pool2d", "avg_pool2d",
-                                                    "flatten", "add"};
+constexpr std::array<const char*, 11> kTypeNames = {
+    "conv2d", "linear",     "batch_norm", "sign",    "relu", "square",
+    "table",  "max_pool2d", "avg_pool2d", "flatten", "add"};
 
 LayerType TypeByName(const std::string& name) {
   for (std::size_t i = 0; i < kTypeNames.size(); ++i)
@@ -148,6 +149,9 @@ LayerSpec ReadLayer(const json& value) {
   layer.groups = value.value("groups", layer.groups);
   layer.bias = value.value("bias", layer.bias);
   layer.eps = value.value("eps", layer.eps);
+  layer.values = value.value("values", layer.values);
+  layer.input_scale = value.value("input_scale", layer.input_scale);
+  layer.output_scale = value.value("output_scale", layer.output_scale);
   layer.from = value.value("from", layer.from);
   layer.suite = value.value("suite", layer.suite);
   return layer;
@@ -186,6 +190,11 @@ class ShapeWalk {
       case LayerType::kSign:
       case LayerType::kRelu:
       case LayerType::kSquare:
+      case LayerType::kTable:
+        if (layer.type == LayerType::kTable && !std::has_single_bit(layer.values.size())) {
+          Fail("/values", fmt::format("found {} values, expected a power of two from 4 to 256",
+                                      layer.values.size()));
+        }
         if (!computes_) {
           Fail("/type", fmt::format("found {} with nothing before it that computes, expected an "
                                     "earlier conv2d, linear, batch_norm, pool or add",
@@ -335,6 +344,11 @@ std::string NetworkSpec::Digest() const {
                                    {"eps", layer.eps + 0.0},
                                    {"from", layer.from},
                                    {"suite", layer.suite}});
+    if (layer.type != LayerType::kTable) continue;
+    json& written = canonical["layers"].back();
+    written["values"] = layer.values;
+    written["input_scale"] = layer.input_scale;
+    written["output_scale"] = layer.output_scale;
   }
   return crypto::Sha256Hex(canonical.dump(-1, ' ', true, json::error_handler_t::replace));
 }
@@ -352,7 +366,8 @@ std::vector<std::string> Remarks(const NetworkSpec& spec) {
         pairs.push_back(fmt::format("{} and {}", before->name, layer.name));
       before = &layer;
     } else if (layer.type == LayerType::kSign || layer.type == LayerType::kRelu ||
-               layer.type == LayerType::kSquare || layer.type == LayerType::kMaxPool2d) {
+               layer.type == LayerType::kSquare || layer.type == LayerType::kTable ||
+               layer.type == LayerType::kMaxPool2d) {
       before = nullptr;
     }
   }

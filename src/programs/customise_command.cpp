@@ -77,6 +77,7 @@ int CustomiseNetwork(const CustomiseArguments& arguments) {
   count("sign", [](const NetworkCounts& c) { return c.signs; });
   count("relu", [](const NetworkCounts& c) { return c.relus; });
   count("square", [](const NetworkCounts& c) { return c.squares; });
+  if (before.counts.tables > 0) count("table", [](const NetworkCounts& c) { return c.tables; });
   count("pooled", [](const NetworkCounts& c) { return c.pooled; });
   count("multiply-accumulate", [](const NetworkCounts& c) { return c.macs; });
   table.AddRule();

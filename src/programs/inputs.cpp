@@ -106,6 +106,11 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits)
     const unsigned kept = relu ? most : most * 3 / 4;
     if (relu || layer.activation == mpc::ActivationKind::kSquare)
       layer.shift = bits - 1 - std::min(kept, bits - 1);
+    if (layer.activation == mpc::ActivationKind::kTable) {
+      const unsigned index = layer.Activation(1).TableBits();
+      layer.value_bits = std::max(bits, index);
+      layer.shift = layer.value_bits - index;
+    }
   }
   return network;
 }

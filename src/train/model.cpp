@@ -248,6 +248,9 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
       return torch::relu(x);
     case LayerType::kSquare:
       return torch::square(x);
+    case LayerType::kTable:
+      throw UnsupportedError("layer " + layer.name + ": a table has no gradient to train with; " +
+                             "train with the function that it stands for");
     case LayerType::kMaxPool2d:
       return torch::max_pool2d(x, kernel, stride, padding);
     case LayerType::kAvgPool2d:

@@ -166,6 +166,19 @@ TEST(AnnouncementTest, RefusesWhatDoesNotFitTheArchitecture) {
       relu, [](Announcement& a) { a.layers[0].shift = 14; }, " /layers/0/shift", "at most 13");
   ExpectRefused(
       relu, [](Announcement& a) { a.layers[1].shift = 1; }, " /layers/1/shift", "at most 0");
+  const std::string table = kConv + R"({"name": "t1", "type": "table", "input_scale": 1,
+      "output_scale": 1, "values": [0, 1, 2, 3, 4, 5, 6, 9]},)" +
+                            kLast;
+  ExpectRefused(
+      table, [](Announcement& a) { a.layers[0].shift = 10; }, " /layers/0/shift",
+      "expected the table of layer c1 to be left with 3 bits");
+  ExpectRefused(
+      table,
+      [](Announcement& a) {
+        a.layers[0].shift = 11;
+        a.layers[0].proven = false;
+      },
+      " /layers/0/proven", "must be in it");
   ExpectRefused(
       relu, [](Announcement& a) { a.layers[0].suite = "cbnn"; }, " /layers/0/suite",
       "found cbnn for layer c1, expected none");

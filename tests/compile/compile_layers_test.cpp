@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <string>
 
@@ -409,6 +410,56 @@ TEST(CompileLayersTest, ComparesSumsToo) {
   const files::Images images = RandomImages({2, 8, 8}, 100, 9);
   EXPECT_EQ(nn::Predictions(nn::RunPlain(compared.integers, Oracle(), images, 0, 100), 5),
             nn::Predictions(nn::RunPlain(logits.integers, Oracle(), images, 0, 100), 5));
+}
+
+std::string Table(double input_scale, const std::vector<int>& values) {
+  return fmt::format(
+      R"({{"name": "t1", "type": "table", "input_scale": {}, "output_scale": 0.25, "values": [{}]}},)",
+      input_scale, fmt::join(values, ", "));
+}
+
+// Of whole inputs every index, and so every entry, is that of the float network.
+TEST(CompileLayersTest, TablesAreThoseOfTheFloatNetwork) {
+  std::vector<int> values;
+  for (int i = 0; i < 256; ++i) values.push_back(i * i % 61 - 30);
+  for (const std::string& after : {std::string(), kAverage}) {
+    const nn::NetworkSpec spec =
+        Spec(R"("shape": [1, 4, 4], "scale": 85, "bits": 2)",
+             R"({"name": "c1", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1},)" +
+                 Table(1, values) + after + kLast);
+    CompileReport report;
+    nn::FloatNetwork network = Weights(3).Fill(spec).Network(spec);
+    nn::IntegerNetwork integers = Compile(network, Oracle(), {}, &report);
+    const nn::PublicLayer& layer = integers.net.layers[0];
+    EXPECT_EQ(layer.value_bits - layer.shift, 8U);
+    EXPECT_TRUE(layer.proven);
+    EXPECT_EQ(*std::min_element(layer.table.begin(), layer.table.end()), 0);
+    EXPECT_LT(Error({std::move(network), std::move(integers), std::move(report)}), 1e-6);
+  }
+}
+
+TEST(CompileLayersTest, WhatEntersATableIsProvenToBeInIt) {
+  std::vector<int> values(64);
+  std::iota(values.begin(), values.end(), -9);
+  Make(kConv + Table(1, values) + kLast);
+  const auto error = [&](const std::string& layers, CompileOptions options = {}) -> std::string {
+    try {
+      Make(layers, options);
+    } catch (const tercet::Error& e) {
+      return e.what();
+    }
+    return "accepted";
+  };
+  EXPECT_THAT(error(kConv + Table(0.1, values) + kLast),
+              HasSubstr("layer c1: found values that may lie outside of its table, which holds "
+                        "-3.25 to 3.15"));
+  EXPECT_THAT(error(kConv + kPool + Table(1, values) + kLast), HasSubstr("the largest table"));
+  EXPECT_THAT(error(kConv + Table(1, values) + kPool + kLast), HasSubstr("after table"));
+  EXPECT_THAT(error(kConv + kRelu +
+                    R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 1},
+                       {"name": "add", "type": "add", "from": "r1"},)" +
+                    Table(50, values) + kLast),
+              HasSubstr("layer t1: the compile step does not support table on a sum"));
 }
 
 class CalibratedLayersTest : public testing::Test {

@@ -172,6 +172,14 @@ TEST(NetworkText, ParsesToAnEqualNetwork) {
                {"name": "s", "type": "add", "from": "c"},
                {"name": "r", "type": "relu", "suite": "fss"})");
   EXPECT_EQ(nn::ParseNetwork(NetworkText(residual), "n").Digest(), residual.Digest());
+  const nn::NetworkSpec table = nn::ParseNetwork(
+      R"({"name": "N", "input": {"shape": [1, 4, 4]}, "output": "logits", "layers": [
+          {"name": "fc", "type": "linear", "out_features": 4},
+          {"name": "t", "type": "table", "input_scale": 0.1, "output_scale": 3,
+           "values": [1, -2, 3, 4]}]})",
+      "n");
+  EXPECT_EQ(nn::ParseNetwork(NetworkText(table), "n").Digest(), table.Digest());
+  EXPECT_EQ(CountNetwork(table).tables, 4U);
 }
 
 }  // namespace

@@ -173,6 +173,30 @@ TEST_P(FunctionTest, TruncationOfTheWidestValues) {
       }
 }
 
+// Any function of up to 8 bits of what is left, into narrower and wider rings.
+TEST_P(FunctionTest, TableOverTheWholeRing) {
+  for (unsigned index : {2u, 3u, 5u, 8u})
+    for (unsigned shift : {0u, 1u, 4u})
+      for (unsigned out_bits : {1u, 8u, 23u, 64u})
+        CheckFixedPoint(GetParam(), ActivationKind::kTable, index + shift, shift, out_bits,
+                        (shift + out_bits) % 2 == 0, WholeRing(index + shift));
+}
+
+TEST_P(FunctionTest, TableOfTheHighestBitsOfWideValues) {
+  for (unsigned shift : {9u, 16u, 25u, 31u, 56u})
+    for (bool dealt : {true, false})
+      CheckFixedPoint(GetParam(), ActivationKind::kTable, shift + 8, shift, 16, dealt,
+                      BordersAndRandom(shift + 8, shift));
+}
+
+// More entries than go in one message, and more indices than are exchanged in one.
+TEST_P(FunctionTest, LargeTablesGoInPieces) {
+  auto spec = Spec(ActivationKind::kTable, {1501, 1, 1}, 9, 8, 100, true);
+  spec.shift = 5;
+  if (const auto layer = MakeLayer(GetParam(), spec))
+    CheckAgainstOracle(*layer, Repeat(WholeRing(9), spec.Elements()), 9);
+}
+
 TEST_P(FunctionTest, ReluWithMaxPool) {
   struct Case {
     Shape3 in;
@@ -200,7 +224,8 @@ TEST_P(FunctionTest, ReluWithMaxPool) {
 // Material may wait in a file between the phases.
 TEST_P(FunctionTest, CorrelationsPassThroughAnArchive) {
   std::size_t done = 0;
-  for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare})
+  for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare,
+                    ActivationKind::kTable})
     for (bool pooled : {false, true})
       for (unsigned shift : {0u, 3u})
         for (bool dealt : {true, false}) {

@@ -91,6 +91,11 @@ mpc::Roles RolesWith(int helper) {
 }
 
 std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec) {
+  if (spec.kind == ActivationKind::kTable) {
+    std::mt19937_64 rng(spec.value_bits);
+    spec.table.resize(std::size_t{1} << (spec.value_bits - spec.shift));
+    for (auto& entry : spec.table) entry = static_cast<std::int64_t>(rng() >> 40);
+  }
   const auto choice = mpc::ParseSuiteChoice(subject.choice, "conformance test");
   const auto& suite = FindSuite(choice.name);
   const auto roles = RolesWith(subject.helper);

@@ -55,7 +55,7 @@ struct Layer {
 };
 
 /// The layer with the suite's ring for its values; nothing when the suite refuses it. A refusal
-/// must be an UnsupportedError that names the layer (checked).
+/// must be an UnsupportedError that names the layer (checked). A table gets random entries.
 std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec);
 
 /// Additive shares of `values` (rows x cols), drawn with `seed`. Bits above the ring's width are

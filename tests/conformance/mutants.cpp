@@ -30,7 +30,7 @@ struct Layer {
 };
 
 /// What is drawn, in this order from each key for each query of a layer.
-enum Step : std::size_t { kOpenMask, kFlagsMask, kTables };
+enum Step : std::size_t { kOpenMask, kFlagsMask, kTables, kCoefficients, kIndexMask };
 
 struct Place {
   const Layer& layer;
@@ -150,6 +150,15 @@ Change BareBits(Party& /*party*/, const Layer& /*layer*/) {
   };
 }
 
+Change BareIndex(Party& /*party*/, const Layer& /*layer*/) {
+  return [](const Place& place, std::span<std::uint8_t> drawn) {
+    if (place.layer.spec.kind != mpc::ActivationKind::kTable || !IsWithE1(place, kIndexMask))
+      return;
+    ExpectBytes(place, drawn.size(), place.layer.spec.Elements());
+    Zero(drawn);
+  };
+}
+
 Change MaskTwice(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (!IsWithE1(place, kTables)) return;
@@ -191,11 +200,12 @@ struct Mutant {
   MakeChange make;
   ChangeKnown change_known;
 };
-constexpr std::array<Mutant, 5> kMutants{{{"own_key", OwnKey, nullptr},
+constexpr std::array<Mutant, 6> kMutants{{{"own_key", OwnKey, nullptr},
                                           {"bare_bits", BareBits, nullptr},
                                           {"bare_share", Nothing, BareShare},
                                           {"mask_twice", MaskTwice, nullptr},
-                                          {"bare_top", BareTop, nullptr}}};
+                                          {"bare_top", BareTop, nullptr},
+                                          {"bare_index", BareIndex, nullptr}}};
 
 }  // namespace
 

@@ -17,6 +17,7 @@ namespace tercet::conformance {
 ///     bare_share   x_{D+1} = 0 in reshare_evaluators
 ///     mask_twice   one mask for two rows of a table
 ///     bare_top     E1's mask in open_masked lacks its top bit
+///     bare_index   E1's mask of a table's opened index is 0
 std::vector<std::string> MutantNames();
 void RegisterMutants(mpc::Registry& registry, const mpc::Suite& lut);
 

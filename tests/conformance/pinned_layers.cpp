@@ -64,6 +64,7 @@ void PrintTo(const LayerCase& c, std::ostream* out) {
 
 constexpr auto kRelu = ActivationKind::kRelu;
 constexpr auto kSquare = ActivationKind::kSquare;
+constexpr auto kTable = ActivationKind::kTable;
 
 std::vector<LayerCase> LayerCases() {
   return {
@@ -83,6 +84,11 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "lut", .kind = kRelu, .pool = 2, .value_bits = 3},
       {.choice = "lut", .kind = kSquare, .out_bits = 8},
       {.choice = "lut", .kind = kSquare, .shift = 2},
+      {.choice = "lut", .kind = kTable, .value_bits = 3},
+      {.choice = "lut", .kind = kTable, .value_bits = 2, .dealt = false},
+      {.choice = "lut", .kind = kTable, .shift = 2},
+      {.choice = "lut:chunks=2", .kind = kTable, .shift = 3, .dealt = false},
+      {.choice = "lut:form=bit", .kind = kTable, .shift = 2, .value_bits = 4},
       {.choice = "fss"},  // no tree, a leaf alone
       {.choice = "fss", .value_bits = 8, .batch = 4},
       {.choice = "fss", .dealt = false},
@@ -95,6 +101,9 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "fss:form=bit", .kind = kRelu, .pool = 2, .value_bits = 3},
       {.choice = "fss", .kind = kSquare, .value_bits = 4},
       {.choice = "fss", .kind = kSquare, .shift = 2},
+      {.choice = "fss", .kind = kTable, .value_bits = 3},
+      {.choice = "fss", .kind = kTable, .shift = 3},
+      {.choice = "fss:form=bit", .kind = kTable, .shift = 2, .dealt = false},
       {.choice = "aby3"},
       {.choice = "aby3", .value_bits = 2},
       {.choice = "aby3", .value_bits = 10},

@@ -11,6 +11,7 @@ namespace {
 
 constexpr auto kRelu = ActivationKind::kRelu;
 constexpr auto kSquare = ActivationKind::kSquare;
+constexpr auto kTable = ActivationKind::kTable;
 
 class PinnedLayers : public testing::TestWithParam<LayerCase> {};
 INSTANTIATE_TEST_SUITE_P(Suites, PinnedLayers, testing::ValuesIn(LayerCases()));
@@ -21,18 +22,22 @@ TEST_P(PinnedLayers, ViewsAreUniform) {
 
 /// What must be caught: suites that leak, and those whose masks are wrong.
 class Leaks : public testing::TestWithParam<LayerCase> {};
-INSTANTIATE_TEST_SUITE_P(Suites, Leaks,
-                         testing::Values(LayerCase{.choice = "insecure_open"},
-                                         LayerCase{.choice = "cbnn", .out_bits = 8},
-                                         LayerCase{.choice = "own_key:chunks=2"},
-                                         LayerCase{.choice = "bare_bits:chunks=2"},
-                                         LayerCase{.choice = "bare_share:chunks=2"},
-                                         LayerCase{.choice = "mask_twice:chunks=2"},
-                                         LayerCase{.choice = "bare_top:chunks=2"},
-                                         LayerCase{.choice = "own_key", .kind = kRelu},
-                                         LayerCase{.choice = "bare_bits", .pool = 2},
-                                         LayerCase{.choice = "bare_share", .dealt = false},
-                                         LayerCase{.choice = "bare_top", .kind = kSquare}));
+INSTANTIATE_TEST_SUITE_P(
+    Suites, Leaks,
+    testing::Values(
+        LayerCase{.choice = "insecure_open"}, LayerCase{.choice = "cbnn", .out_bits = 8},
+        LayerCase{.choice = "own_key:chunks=2"}, LayerCase{.choice = "bare_bits:chunks=2"},
+        LayerCase{.choice = "bare_share:chunks=2"}, LayerCase{.choice = "mask_twice:chunks=2"},
+        LayerCase{.choice = "bare_top:chunks=2"}, LayerCase{.choice = "own_key", .kind = kRelu},
+        LayerCase{.choice = "bare_bits", .pool = 2},
+        LayerCase{.choice = "bare_share", .dealt = false},
+        LayerCase{.choice = "bare_top", .kind = kSquare},
+        LayerCase{.choice = "own_key", .kind = kTable, .shift = 2},
+        // its first draw after that of open_masked: the table's
+        LayerCase{.choice = "bare_bits", .kind = kTable, .value_bits = 3},
+        LayerCase{.choice = "bare_index", .kind = kTable, .shift = 2},
+        LayerCase{.choice = "bare_share", .kind = kTable, .value_bits = 3},
+        LayerCase{.choice = "bare_top", .kind = kTable, .value_bits = 3}));
 
 TEST_P(Leaks, AreFound) {
   for (const int helper : {0, 1, 2})

@@ -29,7 +29,8 @@ class PrivacyTest : public testing::TestWithParam<Subject> {
                             std::size_t batch) const {
     std::vector<Layer> layers;
     for (bool dealt : {true, false})
-      for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare})
+      for (auto kind : {ActivationKind::kSign, ActivationKind::kRelu, ActivationKind::kSquare,
+                        ActivationKind::kTable})
         for (const auto& [pooled, shift] : Variants(kind)) {
           ActivationSpec spec{.layer = "act1",
                               .kind = kind,
@@ -57,6 +58,7 @@ class PrivacyTest : public testing::TestWithParam<Subject> {
   static std::vector<std::pair<bool, unsigned>> Variants(ActivationKind kind) {
     if (kind == ActivationKind::kSign) return {{false, 0}, {true, 0}};
     if (kind == ActivationKind::kSquare) return {{false, 0}, {false, 5}};
+    if (kind == ActivationKind::kTable) return {{false, 0}, {false, 5}};
     return {{false, 0}, {false, 5}, {true, 0}, {true, 5}};
   }
 };

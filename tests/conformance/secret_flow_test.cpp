@@ -98,9 +98,11 @@ TEST_P(SecretFlowTest, NothingDependsOnSecrets) {
       Spec(ActivationKind::kSign, 0, true),   Spec(ActivationKind::kSign, 0, false),
       Spec(ActivationKind::kRelu, 0, true),   Spec(ActivationKind::kRelu, 4, true),
       Spec(ActivationKind::kSquare, 4, true), Spec(ActivationKind::kSign, 0, true),
-      Spec(ActivationKind::kSign, 0, true)};
+      Spec(ActivationKind::kSign, 0, true),   Spec(ActivationKind::kTable, 4, true),
+      Spec(ActivationKind::kTable, 0, true)};
   specs[5].pool = {2, 2};
   specs[6].pool = {3, 2};
+  specs[8].value_bits = 8;
   int done = 0;
   for (const auto& spec : specs) {
     const auto layer = MakeLayer(GetParam(), spec);

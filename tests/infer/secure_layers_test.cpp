@@ -25,6 +25,29 @@ struct LayersCase {
 };
 void PrintTo(const LayersCase& c, std::ostream* out) { *out << c.what; }
 
+std::string Table(const char* name) {
+  return fmt::format(R"({{"name": "{}", "type": "table", "input_scale": 4, "output_scale": 0.1,
+      "values": [0, 0, -1, 0, -1, -3, -9, -7, 0, 17, 39, 58, 80, 99, 120, 141]}},)",
+                     name);
+}
+std::vector<LayersCase> TableCases() {
+  const std::string conv =
+      R"({"name": "c1", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1},)";
+  const std::string next =
+      R"({"name": "c2", "type": "conv2d", "out_channels": 2, "kernel": 1, "padding": 1},)";
+  const std::string scale = R"({"name": "wide", "type": "table", "input_scale": 100,
+      "output_scale": 0.5, "values": [1, 2, 5, 7]},)";
+  const std::string average =
+      R"({"name": "a1", "type": "avg_pool2d", "kernel": 3, "stride": 2, "padding": 1},)";
+  const std::string last = R"({"name": "fc", "type": "linear", "out_features": 5})";
+  return {{"table", conv + Table("t1") + last},
+          {"averaged table", conv + Table("t1") + average + last},
+          {"tables and sign", conv + Table("t1") + next + R"({"name": "s1", "type": "sign"},)" +
+                                  R"({"name": "p1", "type": "max_pool2d", "kernel": 2},)" + last},
+          {"table after relu", conv + R"({"name": "r1", "type": "relu"},)" + next + scale + last},
+          {"the class of a table", conv + Table("t1") + last, true}};
+}
+
 std::vector<LayersCase> LayersCases() {
   const std::string conv =
       R"({"name": "c1", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1},)";
@@ -100,6 +123,10 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
 INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
                          testing::Combine(testing::ValuesIn(LayersCases()),
                                           testing::Values("lut", "fss", "aby3")));
+
+INSTANTIATE_TEST_SUITE_P(Tables, SecureLayers,
+                         testing::Combine(testing::ValuesIn(TableCases()),
+                                          testing::Values("lut", "lut:form=bit", "fss")));
 
 // A linear protocol that sends something: the local products, randomised anew by masks that go
 // around.

@@ -94,6 +94,24 @@ TEST(Network, FillsInDefaults) {
   EXPECT_TRUE(network.layers[0].bias);
 }
 
+TEST(Network, TablesAreOfTheArchitecture) {
+  const auto of = [](const char* scales, const char* values) {
+    return ParseLayers(
+        std::string(kConv) +
+        fmt::format(R"(, {{"name": "t", "type": "table", {}, "values": [{}]}})", scales, values));
+  };
+  constexpr const char* kScales = R"("input_scale": 0.5, "output_scale": 2)";
+  const NetworkSpec network = of(kScales, "-3, 1, 4, 1");
+  EXPECT_EQ(network.layers[1].values, (std::vector<std::int64_t>{-3, 1, 4, 1}));
+  EXPECT_EQ(network.layers[1].input_scale, 0.5);
+  EXPECT_EQ(network.layers[1].output_scale, 2);
+  EXPECT_NE(of(kScales, "-3, 1, 4, 2").Digest(), network.Digest());
+  EXPECT_NE(of(R"("input_scale": 0.5, "output_scale": 3)", "-3, 1, 4, 1").Digest(),
+            network.Digest());
+  EXPECT_NE(of(R"("input_scale": 0.25, "output_scale": 2)", "-3, 1, 4, 1").Digest(),
+            network.Digest());
+}
+
 TEST(Network, LinearFlattensAMap) {
   const NetworkSpec network = ParseLayers(R"({"name": "fc", "type": "linear", "out_features": 3})");
   EXPECT_EQ(network.layers[0].in, (Shape3{2, 8, 8}));
@@ -326,6 +344,22 @@ TEST(Network, RefusesABadLayer) {
       {R"({"name": "f", "type": "flatten"},)" + layer(R"("type": "relu")"), "a.json /layers/1/type",
        "found relu with nothing before it"},
       {layer(R"("type": "square")"), "a.json /layers/0/type", "found square"},
+      {conv + "," +
+           layer(R"("type": "table", "input_scale": 1, "output_scale": 1, "values": [1, 2, 3])"),
+       "a.json /layers/1/values", "expected an array of 4, 8"},
+      {conv + "," +
+           layer(
+               R"("type": "table", "input_scale": 1, "output_scale": 1, "values": [1, 2, 3, 4, 5])"),
+       "a.json /layers/1/values", "found 5 values, expected a power of two from 4 to 256"},
+      {conv + "," +
+           layer(
+               R"("type": "table", "input_scale": 1, "output_scale": 1, "values": [1, 2, 3, 0.5])"),
+       "a.json /layers/1/values/3", "found 0.5, expected an integer"},
+      {conv + "," +
+           layer(R"("type": "table", "input_scale": 0, "output_scale": 1, "values": [1, 2, 3, 4])"),
+       "a.json /layers/1/input_scale", "found 0, expected a number"},
+      {conv + "," + layer(R"("type": "table", "values": [1, 2, 3, 4])"), "a.json /layers/1",
+       "missing key 'input_scale'"},
       {conv + "," + layer(R"("type": "add", "from": "x")"), "a.json /layers/1/from",
        "found 'x', expected the name of an earlier layer"},
       {layer(R"("type": "conv2d", "out_channels": 1, "kernel": 1, "from": "y")"),

@@ -23,7 +23,7 @@ struct Announcement {
     /// Of the layer's values: they depend on the weights, and where they are measured on the
     /// calibration images.
     unsigned value_bits = 0;
-    unsigned shift = 0;  ///< of relu and square; as the width
+    unsigned shift = 0;  ///< of relu, square and table; as the width
     bool proven = true;  ///< how the width was found
     std::string suite;   ///< for a layer that leaves the choice, else empty
     bool operator==(const Layer&) const = default;
@@ -57,7 +57,8 @@ unsigned MostLogitBits(const nn::PublicNetwork& network);
 /// The network that `announcement` makes of a party's own architecture. Nothing but widths, shifts
 /// and whether they are proven is taken from it, and within bounds: as many layers, widths of 2 to
 /// kMaxLayerBits bits (kComparisonBits more where classes are compared; the logits' at most
-/// MostLogitBits), shifts smaller than the width and only before relu and square. The class alone
+/// MostLogitBits), shifts smaller than the width and only before relu and square, before a table
+/// that which leaves the bits of its index. The class alone
 /// may leave where the JSON says logits, since it tells the receiver less, but no logits where it
 /// says class. ConfigError with `place` and JSON pointer says what differs, also for an
 /// announcement that names a suite.

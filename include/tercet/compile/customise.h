@@ -17,15 +17,16 @@ namespace tercet::compile {
 struct NetworkCounts {
   std::uint64_t weights = 0;
   std::uint64_t biases = 0;
-  std::uint64_t norm_channels = 0;                  ///< channels of all batch normalisations
-  std::uint64_t signs = 0, relus = 0, squares = 0;  ///< elements that go through each activation
-  std::uint64_t pooled = 0;                         ///< values that leave pools
-  std::uint64_t macs = 0;                           ///< multiply-accumulate operations
+  std::uint64_t norm_channels = 0;  ///< channels of all batch normalisations
+  /// Elements that go through each activation.
+  std::uint64_t signs = 0, relus = 0, squares = 0, tables = 0;
+  std::uint64_t pooled = 0;  ///< values that leave pools
+  std::uint64_t macs = 0;    ///< multiply-accumulate operations
 
   /// Weights, biases and four values a channel of batch normalisation (gamma, beta, mean,
   /// variance), as Keras counts.
   std::uint64_t Parameters() const { return weights + biases + 4 * norm_channels; }
-  std::uint64_t Activations() const { return signs + relus + squares; }
+  std::uint64_t Activations() const { return signs + relus + squares + tables; }
 };
 NetworkCounts CountNetwork(const nn::NetworkSpec& network);
 

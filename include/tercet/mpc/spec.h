@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 /// Shapes of layers, public to all parties.
 namespace tercet::mpc {
@@ -44,9 +47,12 @@ struct LinearShape {
 };
 
 /// Functions of one value z. In fixed point ReLU and square end with a division by 2^shift, rounded
-/// down, which is exact: sign gives [z >= 0], relu max(z, 0) >> shift, square (z >> shift)^2.
-enum class ActivationKind : std::uint8_t { kNone, kSign, kRelu, kSquare };
-const char* ActivationName(ActivationKind kind);  ///< "none", "sign", "relu", "square"
+/// down, which is exact: sign gives [z >= 0], relu max(z, 0) >> shift, square (z >> shift)^2. A
+/// table gives its entry for z >> shift, whatever function that is.
+enum class ActivationKind : std::uint8_t { kNone, kSign, kRelu, kSquare, kTable };
+const char* ActivationName(ActivationKind kind);  ///< "none", "sign", "relu", "square", "table"
+/// The widest index of a table: z >> shift has 2 to as many bits.
+inline constexpr unsigned kMaxTableBits = 8;
 
 /// Max-pool over kernel x kernel windows.
 struct PoolShape {
@@ -58,7 +64,7 @@ struct PoolShape {
 struct ActivationSpec {
   std::string layer;  ///< unique name of the layer within the network, e.g. "act1"
   ActivationKind kind = ActivationKind::kSign;
-  unsigned shift = 0;             ///< of relu and square, less than value_bits
+  unsigned shift = 0;             ///< of all but sign, less than value_bits
   Shape3 in;                      ///< shape of what enters the activation
   std::optional<PoolShape> pool;  ///< max-pool of the activation's output
   unsigned value_bits = 0;  ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
@@ -67,6 +73,19 @@ struct ActivationSpec {
   bool dealt =
       true;  ///< the helper knows its share of z offline (all shares it holds are drawn from keys)
   std::size_t batch = 1;
+  /// Of a table, 2^(value_bits - shift) entries of 0 or more: that for z >> shift =
+  /// -2^(value_bits-shift-1) first. Public, as all of this is.
+  std::vector<std::int64_t> table{};
+
+  /// Bits of a table's index.
+  unsigned TableBits() const {
+    return table.empty() ? 0 : static_cast<unsigned>(std::bit_width(table.size())) - 1;
+  }
+  /// The table's entry for a value; bits above the index do not count.
+  std::int64_t Entry(std::int64_t z) const {
+    const auto index = static_cast<std::uint64_t>(z >> shift) + table.size() / 2;
+    return table[index % table.size()];
+  }
 
   Shape3 Out() const {
     if (!pool) return in;
@@ -82,6 +101,10 @@ struct ActivationSpec {
         return value_bits - shift;
       case ActivationKind::kSquare:
         return 2 * (value_bits - shift);
+      case ActivationKind::kTable:
+        return static_cast<unsigned>(std::bit_width(
+                   static_cast<std::uint64_t>(*std::max_element(table.begin(), table.end())))) +
+               1;
       case ActivationKind::kNone:
         break;
     }

@@ -43,7 +43,8 @@ struct PublicLayer {
   mpc::LinearShape linear;
   std::optional<Shortcut> shortcut;
   mpc::ActivationKind activation = mpc::ActivationKind::kNone;
-  unsigned shift = 0;  ///< of relu and square, see mpc::ActivationKind
+  unsigned shift = 0;               ///< see mpc::ActivationKind
+  std::vector<std::int64_t> table;  ///< see mpc::ActivationSpec
   std::optional<mpc::PoolShape> pool;
   std::optional<SumPool> sum_pool;
   /// For every input, -2^(value_bits-1) <= W x + b + shortcut < 2^(value_bits-1): proven, or where

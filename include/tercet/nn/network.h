@@ -22,6 +22,7 @@ enum class LayerType : std::uint8_t {
   kSign,
   kRelu,
   kSquare,
+  kTable,
   kMaxPool2d,
   kAvgPool2d,
   kFlatten,
@@ -54,10 +55,14 @@ struct LayerSpec {
   std::size_t kernel = 1, stride = 1, padding = 0, groups = 1;
   bool bias = true;   ///< conv2d, linear
   double eps = 1e-5;  ///< batch_norm
+  /// table: x becomes output_scale * values[i], where i counts from the x that is nearest to
+  /// -values.size() / 2 * input_scale, in steps of input_scale.
+  std::vector<std::int64_t> values;
+  double input_scale = 1, output_scale = 1;
   /// add: name of the earlier layer whose output is added. conv2d: name of the earlier layer whose
   /// output is its input, or "input" for the network's; empty for the layer before.
   std::string from;
-  std::string suite;  ///< sign, relu, square, max_pool2d: overrides the run's suite when not empty
+  std::string suite;  ///< activations, max_pool2d: overrides the run's suite when not empty
   Shape3 in;          ///< filled in by the loader; of a linear layer the map before it is flattened
   Shape3 out;         ///< filled in by the loader
 };

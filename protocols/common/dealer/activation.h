@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -12,12 +14,17 @@
 
 namespace tercet::protocols::dealer {
 
+/// The ring of what a layer's formula gives: of a table the index, else the output.
+inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
+  return spec.kind == mpc::ActivationKind::kTable ? spec.TableBits() : spec.out_bits;
+}
+
 /// An activation with a dealer but for the comparison, which is what such suites differ in:
 ///
 ///   1. open_masked: z = a + b, a at D, b at E1 and E2;
 ///   2. Comparison: shares of the formula's bits, or at once of D's elements;
 ///   3. selection of D's elements by the opened bits, or max-pool by OR steps;
-///   4. the formula, and reshare_evaluators.
+///   4. the formula, of a table the lookup of what it gives, and reshare_evaluators.
 ///
 /// A Comparison has
 ///
@@ -39,9 +46,11 @@ namespace tercet::protocols::dealer {
 template <class Comparison>
 class Activation final : public mpc::DealerActivation {
  public:
-  /// `suite` names the streams, "<layer>/<suite>".
-  Activation(mpc::Party& party, const mpc::ActivationSpec& spec, Comparison comparison,
-             const std::string& suite, const mpc::Roles& roles)
+  /// `suite` names the streams, "<layer>/<suite>". A table that divides nothing needs no
+  /// comparison.
+  Activation(mpc::Party& party, const mpc::ActivationSpec& spec,
+             std::optional<Comparison> comparison, const std::string& suite,
+             const mpc::Roles& roles)
       : spec_(spec),
         formula_(spec),
         comparison_(std::move(comparison)),
@@ -57,16 +66,22 @@ class Activation final : public mpc::DealerActivation {
       ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
         const auto masked = DealMasked<W>(ends_, spec_, batch, z, material->open_mask);
         const std::span<const W> a(masked.data(), masked.size());
-        const Bits offsets = comparison_.template Deal<W>(ctx, ends_, a);
-        if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, offsets, spec_.out_bits);
-        DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch);
+        if (comparison_) {
+          const Bits offsets = comparison_->template Deal<W>(ctx, ends_, a);
+          if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_));
+          DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch);
+        }
+        if (IsTable()) DealTable<W>(ctx, ends_, spec_, a);
       });
     } else {
       material->open_mask = DrawOpenMask(ends_, spec_, batch);
-      material->comparison = comparison_.Take(ctx, ends_, count);
-      if (Selects())
-        material->selection = TakeSelection(ctx, ends_, formula_, count, spec_.out_bits);
-      material->pool = TakeOrSteps(ctx, ends_, pool_, spec_, batch);
+      if (comparison_) {
+        material->comparison = comparison_->Take(ctx, ends_, count);
+        if (Selects())
+          material->selection = TakeSelection(ctx, ends_, formula_, count, FormulaBits(spec_));
+        material->lookups = TakeOrSteps(ctx, ends_, pool_, spec_, batch);
+      }
+      if (IsTable()) material->lookups.push_back(TakeTable(ctx, ends_, spec_, count));
     }
     material->known = DrawOutput(ends_, spec_, batch);
     return material;
@@ -96,18 +111,33 @@ class Activation final : public mpc::DealerActivation {
     AnyMatrix open_mask;  // at D, where its share is not known offline: the share to be
     typename Comparison::Material comparison;
     Selection selection;
-    std::vector<OrMaterial> pool;
+    std::vector<LookupMaterial> lookups;  // OR steps, or that of a table
     const AnyShare& Known() const override { return known; }
     void Visit(mpc::Archive& archive) override {
-      archive(known)(open_mask)(comparison)(selection)(pool);
+      archive(known)(open_mask)(comparison)(selection)(lookups);
     }
   };
 
-  bool Selects() const { return !spec_.pool && !comparison_.GivesElements(); }
+  bool IsTable() const { return spec_.kind == mpc::ActivationKind::kTable; }
+  bool Selects() const { return !spec_.pool && !comparison_->GivesElements(); }
+
+  // Steps 2 to 4 at an evaluator, without max-pool: its additive shares of the formula.
+  template <ring::Word W, ring::Word V>
+  void Evaluate(Context& ctx, const Material& material, std::span<const W> b,
+                std::span<V> out) const {
+    Buffer<V> elements;
+    if (comparison_->GivesElements()) {
+      elements = comparison_->template CompareElements<W, V>(ctx, ends_, material.comparison, b);
+    } else {
+      Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
+      elements = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
+                                 FormulaBits(spec_));  // 1 hop, 1 or 2 bits
+    }
+    formula_.Finish<W, V>(ends_.IsE1(), b, elements, out);
+  }
 
   template <ring::Word W, ring::Word V>
   AnyShare RunEvaluator(Context& ctx, Material& material, const Matrix<W>& z) const {
-    const bool one = ends_.IsE1();
     const std::size_t batch = z.shape()[1];
 
     // Step 1, open_masked: z = a + b.
@@ -115,25 +145,29 @@ class Activation final : public mpc::DealerActivation {
     OpenMasked<W>(ctx, ends_, spec_, masked, z);  // 1 hop, n bits
     const std::span<const W> b(masked.data(), masked.size());
 
-    // Steps 2 and 3.
     Matrix<V> out;
     if (spec_.pool) {
-      Bits bits = comparison_.template CompareBits<W>(ctx, ends_, material.comparison, b);
-      for (std::size_t i = 0; one && i < bits.size(); ++i) bits[i] ^= formula_.SignFlip(b[i]);
-      out = RunOrSteps<V>(ctx, ends_, pool_, material.pool, std::move(bits), spec_,
+      Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
+      for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i)
+        bits[i] ^= formula_.SignFlip(b[i]);
+      out = RunOrSteps<V>(ctx, ends_, pool_, material.lookups, std::move(bits), spec_,
                           batch);  // 1 hop a step
     } else {
-      Buffer<V> elements;
-      if (comparison_.GivesElements()) {
-        elements = comparison_.template CompareElements<W, V>(ctx, ends_, material.comparison, b);
-      } else {
-        Bits bits = comparison_.template CompareBits<W>(ctx, ends_, material.comparison, b);
-        elements = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
-                                   spec_.out_bits);  // 1 hop, 1 or 2 bits
-      }
-      // Step 4: from b and shares of D's elements.
       out = ring::MakeMatrix<V>(z.shape()[0], batch);
-      formula_.Finish<W, V>(one, b, elements, std::span<V>(out.data(), out.size()));
+      const std::span<V> values(out.data(), out.size());
+      if (IsTable()) {
+        Bits index(b.size());
+        if (comparison_)
+          Evaluate<W, std::uint8_t>(ctx, material, b, index);
+        else
+          std::transform(b.begin(), b.end(), index.begin(),
+                         [](W opened) { return static_cast<std::uint8_t>(opened); });
+        CheckSize("lookups", material.lookups.size(), 1);
+        RunTable<V>(ctx, ends_, spec_, material.lookups[0], std::move(index),
+                    values);  // 1 hop where it divides
+      } else {
+        Evaluate<W, V>(ctx, material, b, values);
+      }
     }
     return ReshareEvaluators<V>(ctx, ends_, std::move(material.known), std::move(out),
                                 spec_.out_bits);  // 1 hop, l' bits
@@ -141,7 +175,7 @@ class Activation final : public mpc::DealerActivation {
 
   mpc::ActivationSpec spec_;
   Formula formula_;
-  Comparison comparison_;
+  std::optional<Comparison> comparison_;
   std::vector<OrStep> pool_;
   Ends ends_;
 };
@@ -154,15 +188,21 @@ void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
                                        const mpc::OptionValues& options,
                                        const mpc::Roles& roles) -> mpc::ActivationPlan {
     CheckSpec(spec, name, Comparison::kMaxCompared);
-    const Comparison comparison(spec, options);
+    mpc::ActivationSpec compared = spec;
+    compared.out_bits = FormulaBits(spec);
+    std::optional<Comparison> comparison;
     mpc::Cost cost;
     AddOpenMasked(cost, spec, roles);
-    comparison.AddCost(cost, spec, roles);
-    if (spec.pool) {
-      AddOrSteps(cost, PoolSteps(spec), spec, roles);
-    } else if (!comparison.GivesElements()) {
-      AddSelection(cost, Formula(spec), spec, roles);
+    if (Formula(spec).ComparedBits() > 0) {
+      comparison.emplace(compared, options);
+      comparison->AddCost(cost, compared, roles);
+      if (spec.pool) {
+        AddOrSteps(cost, PoolSteps(spec), spec, roles);
+      } else if (!comparison->GivesElements()) {
+        AddSelection(cost, Formula(spec), compared, roles);
+      }
     }
+    if (spec.kind == mpc::ActivationKind::kTable) AddTable(cost, spec, roles);
     AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
     return {std::move(cost), [=](mpc::Party& party) {
               return std::make_unique<Activation<Comparison>>(party, spec, comparison, name, roles);

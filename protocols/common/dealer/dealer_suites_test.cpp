@@ -21,6 +21,7 @@ mpc::ActivationSpec Spec(ActivationKind kind, unsigned value_bits, unsigned shif
   spec.value_bits = spec.ring_bits = value_bits;
   spec.out_bits = 16;
   spec.batch = 64;
+  if (kind == ActivationKind::kTable) spec.table.resize(std::size_t{1} << (value_bits - shift));
   return spec;
 }
 
@@ -54,27 +55,32 @@ TEST_P(DealerSuiteCost, IsWhatTheReadmeSays) {
 }
 
 constexpr auto kSign = ActivationKind::kSign, kRelu = ActivationKind::kRelu,
-               kSquare = ActivationKind::kSquare;
+               kSquare = ActivationKind::kSquare, kTable = ActivationKind::kTable;
 
 // Where an OR lookup ends the layer, its last entry follows from the public sum of the others and
 // is not sent.
 INSTANTIATE_TEST_SUITE_P(
     Lut, DealerSuiteCost,
-    testing::Values(CostRow{"lut:chunks=2", kSign, 10, 0, false, 3, 126, 58},
-                    CostRow{"lut:chunks=2", kSign, 12, 0, false, 3, 174, 62},
-                    CostRow{"lut:chunks=3", kSign, 15, 0, false, 3, 253, 72},
-                    CostRow{"lut:chunks=3,form=bit", kSign, 10, 0, false, 4, 40, 62},
-                    CostRow{"lut:chunks=3,form=bit", kSign, 12, 0, false, 4, 56, 66},
-                    CostRow{"lut:form=bit", kSign, 12, 0, false, 4, 50, 70},
-                    CostRow{"lut:form=bit", kSign, 15, 0, false, 4, 70, 76},
-                    CostRow{"lut", kSign, 12, 0, true, 4, 34 + 60, 46},
-                    CostRow{"lut:chunks=1", kSign, 9, 0, false, 3, 272, 52},
-                    CostRow{"lut", kRelu, 12, 0, false, 3, 63 + 31 + 15 * 16, 62},
-                    CostRow{"lut:chunks=2", kRelu, 12, 4, false, 3, 128 + 15 + 17 * 16, 62},
-                    CostRow{"lut:chunks=2", kRelu, 16, 8, false, 3, 128 + 256 + 17 * 16, 70},
-                    CostRow{"lut:form=bit", kRelu, 16, 8, false, 4, 15 + 7 + 15 + 15 + 10 + 9 * 16,
-                            80},
-                    CostRow{"lut:chunks=2", kSquare, 16, 8, false, 3, 256 + 256 + 11 * 16, 70}));
+    testing::Values(
+        CostRow{"lut:chunks=2", kSign, 10, 0, false, 3, 126, 58},
+        CostRow{"lut:chunks=2", kSign, 12, 0, false, 3, 174, 62},
+        CostRow{"lut:chunks=3", kSign, 15, 0, false, 3, 253, 72},
+        CostRow{"lut:chunks=3,form=bit", kSign, 10, 0, false, 4, 40, 62},
+        CostRow{"lut:chunks=3,form=bit", kSign, 12, 0, false, 4, 56, 66},
+        CostRow{"lut:form=bit", kSign, 12, 0, false, 4, 50, 70},
+        CostRow{"lut:form=bit", kSign, 15, 0, false, 4, 70, 76},
+        CostRow{"lut", kSign, 12, 0, true, 4, 34 + 60, 46},
+        CostRow{"lut:chunks=1", kSign, 9, 0, false, 3, 272, 52},
+        CostRow{"lut", kRelu, 12, 0, false, 3, 63 + 31 + 15 * 16, 62},
+        CostRow{"lut:chunks=2", kRelu, 12, 4, false, 3, 128 + 15 + 17 * 16, 62},
+        CostRow{"lut:chunks=2", kRelu, 16, 8, false, 3, 128 + 256 + 17 * 16, 70},
+        CostRow{"lut:form=bit", kRelu, 16, 8, false, 4, 15 + 7 + 15 + 15 + 10 + 9 * 16, 80},
+        CostRow{"lut:chunks=2", kSquare, 16, 8, false, 3, 256 + 256 + 11 * 16, 70},
+        CostRow{"lut", kTable, 8, 0, false, 2, 255 * 16, 16 + 32},
+        // the carry of 4 bits in the index's ring, of 4 bits as well
+        CostRow{"lut:chunks=1", kTable, 8, 4, false, 4, 15 + 2 * 4 + 15 * 16, 16 + 2 + 8 + 32},
+        CostRow{"lut:chunks=1,form=bit", kTable, 8, 4, false, 4, 15 + 2 * 4 + 15 * 16,
+                16 + 2 + 8 + 32}));
 
 // ReLU gives vectors of 3 ring elements, square of 2; with truncation two comparisons give bits.
 INSTANTIATE_TEST_SUITE_P(
@@ -91,7 +97,8 @@ INSTANTIATE_TEST_SUITE_P(
         CostRow{"fss", kRelu, 12, 4, false, 3, (4 + 3) * 129 + 2 * 128 + 16 + 9 * 16, 24 + 4 + 32},
         CostRow{"fss", kSquare, 12, 0, false, 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
         CostRow{"fss", kSquare, 12, 4, false, 3, (5 + 4) * 129 + 2 * 128 + 16 + 7 * 16,
-                24 + 4 + 32}));
+                24 + 4 + 32},
+        CostRow{"fss", kTable, 8, 4, false, 3, 2 * 64 + 15 * 16, 16 + 8 + 32}));
 
 struct RefusalRow {
   mpc::ActivationSpec spec;
@@ -117,27 +124,33 @@ mpc::ActivationSpec WideWindow() {
 
 INSTANTIATE_TEST_SUITE_P(
     All, DealerSuiteRefusal,
-    testing::Values(RefusalRow{Spec(kSquare, 12, 0, true), "lut",
-                               "layer act: suite lut has no square with max_pool2d"},
-                    RefusalRow{Spec(kSquare, 12, 0, true), "fss",
-                               "layer act: suite fss has no square with max_pool2d"},
-                    RefusalRow{Spec(kSquare, 33, 0, false), "lut", "2..32 bits in square, not 33"},
-                    RefusalRow{Spec(kSquare, 64, 0, false), "fss", "2..63 bits in square, not 64"},
-                    RefusalRow{Spec(kSign, 34, 0, false), "lut", "2..33 bits in sign, not 34"},
-                    RefusalRow{Spec(kSign, 1, 0, false), "fss", "2..64 bits in sign, not 1"},
-                    RefusalRow{Spec(kRelu, 33, 33, false), "lut", "by 2^0..2^32, not 2^33"},
-                    RefusalRow{Spec(kRelu, 64, 64, false), "fss", "by 2^0..2^63, not 2^64"},
-                    RefusalRow{WideWindow(), "lut", "up to 8 x 8, not 9"},
-                    RefusalRow{WideWindow(), "fss", "up to 8 x 8, not 9"},
-                    RefusalRow{Spec(kSign, 12, 0, false), "lut:chunks=6",
-                               "chunks=6 found, one of auto, 1, 2, 3, 4, 5 expected"},
-                    RefusalRow{
-                        Spec(kSign, 12, 0, false), "lut:chunks=1",
-                        "11 compared bits of values of 12 bits cannot be cut into 1 chunks of 1..8 "
-                        "bits"},
-                    RefusalRow{Spec(kSign, 12, 0, false), "lut:size=1", "size=1 found"},
-                    RefusalRow{Spec(kSign, 12, 0, false), "fss:form=table", "form=table found"},
-                    RefusalRow{Spec(kSign, 12, 0, false), "fss:chunks=2", "chunks=2 found"}));
+    testing::Values(
+        RefusalRow{Spec(kSquare, 12, 0, true), "lut",
+                   "layer act: suite lut has no square with max_pool2d"},
+        RefusalRow{Spec(kSquare, 12, 0, true), "fss",
+                   "layer act: suite fss has no square with max_pool2d"},
+        RefusalRow{Spec(kSquare, 33, 0, false), "lut", "2..32 bits in square, not 33"},
+        RefusalRow{Spec(kSquare, 64, 0, false), "fss", "2..63 bits in square, not 64"},
+        RefusalRow{Spec(kSign, 34, 0, false), "lut", "2..33 bits in sign, not 34"},
+        RefusalRow{Spec(kSign, 1, 0, false), "fss", "2..64 bits in sign, not 1"},
+        RefusalRow{Spec(kRelu, 33, 33, false), "lut", "by 2^0..2^32, not 2^33"},
+        RefusalRow{Spec(kRelu, 64, 64, false), "fss", "by 2^0..2^63, not 2^64"},
+        RefusalRow{Spec(kTable, 9, 0, false), "lut",
+                   "layer act: suite lut looks up values of 2..8"},
+        RefusalRow{Spec(kTable, 12, 4, true), "fss", "suite fss has no table with truncation"},
+        RefusalRow{Spec(kTable, 42, 34, false), "lut", "2..40 bits in table, not 42"},
+        RefusalRow{Spec(kTable, 12, 4, false), "aby3", "layer act: suite aby3 has no table"},
+        RefusalRow{Spec(kTable, 12, 4, false), "cbnn", "layer act: suite cbnn needs"},
+        RefusalRow{WideWindow(), "lut", "up to 8 x 8, not 9"},
+        RefusalRow{WideWindow(), "fss", "up to 8 x 8, not 9"},
+        RefusalRow{Spec(kSign, 12, 0, false), "lut:chunks=6",
+                   "chunks=6 found, one of auto, 1, 2, 3, 4, 5 expected"},
+        RefusalRow{Spec(kSign, 12, 0, false), "lut:chunks=1",
+                   "11 compared bits of values of 12 bits cannot be cut into 1 chunks of 1..8 "
+                   "bits"},
+        RefusalRow{Spec(kSign, 12, 0, false), "lut:size=1", "size=1 found"},
+        RefusalRow{Spec(kSign, 12, 0, false), "fss:form=table", "form=table found"},
+        RefusalRow{Spec(kSign, 12, 0, false), "fss:chunks=2", "chunks=2 found"}));
 
 }  // namespace
 }  // namespace tercet::protocols::dealer

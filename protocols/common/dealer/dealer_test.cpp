@@ -50,8 +50,8 @@ TEST(OrRowsTest, IsFalseOnlyWhereTheMaskedIndexIsTheMask) {
 }
 
 // Entry 0 of an OR is not sent; both evaluators still find their shares of it.
-TEST(OrTableTest, SharesOfEveryEntryAddUp) {
-  const OrTable table{5, 2, 11};
+TEST(EntryTableTest, SharesOfEveryEntryAddUp) {
+  const EntryTable table{5, 2, 11};
   EXPECT_EQ(table.Dealt(), 3u);
   const std::vector<std::uint8_t> zero_at{0, 1, 2, 3, 3};
   std::mt19937_64 rng(7);
@@ -81,6 +81,19 @@ TEST(SelectEntryTest, FindsEveryEntry) {
     for (std::size_t i = 0; i < size; ++i) e[i] = static_cast<std::uint8_t>(size - 1 - i);
     SelectEntry<std::uint32_t>(k, rows, e, out);
     for (std::size_t i = 0; i < size; ++i) EXPECT_EQ(out[i], rows[i * size + e[i]]) << k;
+  }
+}
+
+TEST(RotatedEntriesTest, TurnByTheOffset) {
+  for (unsigned k = 2; k <= 8; ++k) {
+    const std::size_t size = std::size_t{1} << k;
+    std::vector<std::uint16_t> f(size), out(size - 1);
+    for (std::size_t v = 0; v < size; ++v) f[v] = static_cast<std::uint16_t>(v * 77 + 1);
+    for (std::size_t offset = 0; offset < 256; ++offset) {
+      RotatedEntries<std::uint16_t>(f, static_cast<std::uint8_t>(offset), out.data());
+      for (std::size_t v = 1; v < size; ++v)
+        ASSERT_EQ(out[v - 1], f[(v + offset) % size]) << k << " " << offset;
+    }
   }
 }
 

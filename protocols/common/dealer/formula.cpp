@@ -22,10 +22,12 @@ bool Formula::Uses(std::size_t j, std::size_t k) const {
   constexpr std::array<std::uint8_t, 1> kSign{0b0010};
   constexpr std::array<std::uint8_t, 3> kRelu{0b0010, 0b1010, 0b1111};
   constexpr std::array<std::uint8_t, 2> kSquare{0b0111, 0b1111};
+  constexpr std::array<std::uint8_t, 1> kTable{0b0011};
   const std::uint8_t used = kind_ == ActivationKind::kRelu     ? kRelu[j]
                             : kind_ == ActivationKind::kSquare ? kSquare[j]
+                            : kind_ == ActivationKind::kTable  ? kTable[j]
                                                                : kSign[j];
-  return (used >> k & 1) != 0 && (shift_ > 0 || k < 2);
+  return (used >> k & 1) != 0 && (CarryBits() > 0 || k < 2);
 }
 
 template <ring::Word W, ring::Word V>
@@ -65,6 +67,8 @@ void Formula::Factors(std::span<const W> a, V* out) const {
     }
   } else {
     fill(0, 1, V{1});
+    for (std::size_t i = 0; kind_ == ActivationKind::kTable && i < n; ++i)
+      at(0, 0)[i] = static_cast<V>(ring::Reduce(a[i], bits_) >> shift_);
   }
 }
 
@@ -112,6 +116,12 @@ void Formula::Finish(bool one, std::span<const W> b, std::span<const V> elements
       const V own = static_cast<V>(static_cast<V>(moved >> shift_) - half);
       const V square = one ? Times(own, own) : V{0};
       out[i] = static_cast<V>(square + Times(static_cast<V>(own + own), e[i]) + e[n + i]);
+    }
+  } else if (kind_ == ActivationKind::kTable) {
+    // (a >> f) + (b >> f) + s.
+    for (std::size_t i = 0; i < n; ++i) {
+      const V own = static_cast<V>(ring::Reduce(b[i], bits_) >> shift_);
+      out[i] = static_cast<V>(e[i] + (one ? own : V{0}));
     }
   } else {
     // Where b's top bit is set the sign flips: s becomes 1 - s.

@@ -15,23 +15,27 @@ namespace tercet::protocols::dealer {
 /// every output ring. Stateless but for the layer's widths; thread safe.
 ///
 ///     s for sign and relu: 1 ^ a_top ^ [a_low + b_low >= 2^(n-1)], so [z >= 0] = s ^ b_top;
-///     s for square: [a + b' >= 2^n], with b' = b + 2^(n-1).
+///     s for square: [a + b' >= 2^n], with b' = b + 2^(n-1);
+///     s for a table: the carry of the lowest `shift` bits; the formula gives the index, in a ring
+///     of its bits.
 class Formula {
  public:
   explicit Formula(const mpc::ActivationSpec& spec)
       : kind_(spec.kind), bits_(spec.value_bits), shift_(spec.shift) {}
 
-  /// Low bits of a, and of b or b', whose sum decides s: n - 1, of square n.
+  /// Low bits of a, and of b or b', whose sum decides s: n - 1, of square n, of a table `shift`.
   unsigned ComparedBits() const {
-    return kind_ == mpc::ActivationKind::kSquare ? bits_ : bits_ - 1;
+    return kind_ == mpc::ActivationKind::kTable    ? shift_
+           : kind_ == mpc::ActivationKind::kSquare ? bits_
+                                                   : bits_ - 1;
   }
   /// Bits of the second carry, 0 where there is none.
-  unsigned CarryBits() const { return shift_; }
+  unsigned CarryBits() const { return kind_ == mpc::ActivationKind::kTable ? 0 : shift_; }
   /// Bits that are shared of each element before D's elements are looked up: s, then carry.
-  unsigned SharedBits() const { return shift_ > 0 ? 2 : 1; }
+  unsigned SharedBits() const { return CarryBits() > 0 ? 2 : 1; }
   /// Ring elements that D gives for one value of s and carry.
   std::size_t Elements() const {
-    return kind_ == mpc::ActivationKind::kSign ? 1 : kind_ == mpc::ActivationKind::kRelu ? 3 : 2;
+    return kind_ == mpc::ActivationKind::kRelu ? 3 : kind_ == mpc::ActivationKind::kSquare ? 2 : 1;
   }
   /// D's elements are sums of these functions of s and carry, with factors that depend on a: 1, s,
   /// carry, s * carry.
@@ -39,7 +43,7 @@ class Formula {
   /// Whether element j has basis function k.
   bool Uses(std::size_t j, std::size_t k) const;
   /// Whether element 0 is s itself.
-  bool FirstIsS() const { return kind_ != mpc::ActivationKind::kSquare; }
+  bool FirstIsS() const { return HasTop(); }
 
   /// a carry is [a > b ^ Complement()] in the bits that are added: the complement of b, or of b'.
   template <ring::Word W>
@@ -50,14 +54,12 @@ class Formula {
   /// At D: s ^ [a_compared > complement of b_compared].
   template <ring::Word W>
   std::uint8_t Flip(W a) const {
-    return kind_ == mpc::ActivationKind::kSquare
-               ? 0
-               : static_cast<std::uint8_t>(~(a >> (bits_ - 1)) & 1);
+    return HasTop() ? static_cast<std::uint8_t>(~(a >> (bits_ - 1)) & 1) : 0;
   }
   /// At D: what to set in a number that is not a, so that its Flip is 0 and its compared bits stay.
   template <ring::Word W>
   W TopWithoutFlip() const {
-    return kind_ == mpc::ActivationKind::kSquare ? W{0} : Top<W>();
+    return HasTop() ? Top<W>() : W{0};
   }
   /// At E1 and E2: [z >= 0] ^ s, for sign.
   template <ring::Word W>
@@ -78,6 +80,10 @@ class Formula {
   void Finish(bool one, std::span<const W> b, std::span<const V> elements, std::span<V> out) const;
 
  private:
+  /// Whether s has the top bits of a and b in it: it is the sign then.
+  bool HasTop() const {
+    return kind_ == mpc::ActivationKind::kSign || kind_ == mpc::ActivationKind::kRelu;
+  }
   template <ring::Word W>
   W Top() const {
     return static_cast<W>(W{1} << (bits_ - 1));

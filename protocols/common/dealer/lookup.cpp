@@ -2,6 +2,7 @@
 #include "common/dealer/lookup.h"
 
 #include <algorithm>
+#include <array>
 
 #include "tercet/ring/kernels.h"
 
@@ -11,20 +12,30 @@ void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsign
   const auto refuse = [&](const std::string& problem) { throw mpc::Refusal(spec, suite, problem); };
   using mpc::ActivationKind;
   const bool sign = spec.kind == ActivationKind::kSign,
-             square = spec.kind == ActivationKind::kSquare;
-  if ((!sign && !square && spec.kind != ActivationKind::kRelu) || (spec.pool && !sign) ||
-      (sign && spec.shift > 0))
-    refuse(fmt::format(
-        "has no {}{}{}; it has sign, sign with max_pool2d, and relu and square with any truncation",
-        mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
-        spec.pool ? " with max_pool2d" : ""));
-  const unsigned most = square ? max_compared : max_compared + 1;
+             square = spec.kind == ActivationKind::kSquare,
+             table = spec.kind == ActivationKind::kTable;
+  if (spec.kind == ActivationKind::kNone || (spec.pool && !sign) || (sign && spec.shift > 0))
+    refuse(
+        fmt::format("has no {}{}{}; it has sign, sign with max_pool2d, and relu, square and table "
+                    "with any truncation",
+                    mpc::ActivationName(spec.kind), spec.shift > 0 ? " with truncation" : "",
+                    spec.pool ? " with max_pool2d" : ""));
+  const unsigned most = table    ? std::min(max_compared + mpc::kMaxTableBits, ring::kMaxBits)
+                        : square ? max_compared
+                                 : max_compared + 1;
   if (spec.value_bits < 2 || spec.value_bits > most)
     refuse(fmt::format("takes values of 2..{} bits in {}, not {}", most,
                        mpc::ActivationName(spec.kind), spec.value_bits));
   if (spec.shift >= spec.value_bits)
     refuse(fmt::format("divides values of {} bits by 2^0..2^{}, not 2^{}", spec.value_bits,
                        spec.value_bits - 1, spec.shift));
+  if (table && (spec.table.size() != std::size_t{1} << spec.TableBits() ||
+                spec.TableBits() != spec.value_bits - spec.shift || spec.TableBits() < 2 ||
+                spec.TableBits() > mpc::kMaxTableBits || spec.shift > max_compared))
+    refuse(fmt::format(
+        "looks up values of 2..{} bits, divided by up to 2^{}, in tables of as many entries as "
+        "they may be, not values of {} bits divided by 2^{} in {} entries",
+        mpc::kMaxTableBits, max_compared, spec.value_bits, spec.shift, spec.table.size()));
   if (spec.pool && spec.pool->kernel > kMaxWindow)
     refuse(fmt::format("takes pools of up to {} x {}, not {}", kMaxWindow, kMaxWindow,
                        spec.pool->kernel));
@@ -88,7 +99,7 @@ Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch) {
 }
 
 template <ring::Word V>
-void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& e, V total,
+void SelectEntries(const EntryTable& table, std::span<const V> shares, const Bits& e, V total,
                    std::span<V> out) {
   const std::size_t dealt = table.Dealt();
   const V* row = shares.data();
@@ -103,6 +114,22 @@ void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& 
     const V first = static_cast<V>(V{0} - static_cast<V>(e[i] == 0));
     out[i] = static_cast<V>(chosen | (static_cast<V>(total - sum) & first));
   }
+}
+
+// Bit by bit of the offset, the row turns by a power of two or not.
+template <ring::Word V>
+void RotatedEntries(std::span<const V> f, std::uint8_t offset, V* out) {
+  std::array<V, std::size_t{1} << mpc::kMaxTableBits> row, turned;
+  const std::size_t size = f.size();
+  std::copy(f.begin(), f.end(), row.begin());
+  for (unsigned bit = 0; std::size_t{1} << bit < size; ++bit) {
+    const std::size_t by = std::size_t{1} << bit;
+    const V turn = static_cast<V>(V{0} - static_cast<V>(offset >> bit & 1));
+    std::rotate_copy(row.begin(), row.begin() + by, row.begin() + size, turned.begin());
+    for (std::size_t v = 0; v < size; ++v)
+      row[v] = static_cast<V>(row[v] ^ ((row[v] ^ turned[v]) & turn));
+  }
+  std::copy(row.begin() + 1, row.begin() + size, out);
 }
 
 // Rows are halved until one entry is left: the bits of e say which halves stay.
@@ -122,9 +149,10 @@ void SelectEntry(unsigned k, std::span<const V> rows, const Bits& e, std::span<V
   }
 }
 
-#define TERCET_DEALER_SELECT(V)                                                      \
-  template void SelectEntries<V>(const OrTable&, std::span<const V>, const Bits&, V, \
-                                 std::span<V>);                                      \
+#define TERCET_DEALER_SELECT(V)                                                         \
+  template void SelectEntries<V>(const EntryTable&, std::span<const V>, const Bits&, V, \
+                                 std::span<V>);                                         \
+  template void RotatedEntries<V>(std::span<const V>, std::uint8_t, V*);                \
   template void SelectEntry<V>(unsigned, std::span<const V>, const Bits&, std::span<V>);
 TERCET_DEALER_SELECT(std::uint8_t)
 TERCET_DEALER_SELECT(std::uint16_t)

@@ -47,9 +47,9 @@ Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_
 /// The widest window that one lookup takes.
 inline constexpr unsigned kMaxWindow = 8;
 
-/// What suites with a dealer have: sign with or without max-pool, relu and square with truncation,
-/// of values of two bits or more, where at most `max_compared` bits are to be compared. Throws
-/// UnsupportedError naming layer and suite otherwise.
+/// What suites with a dealer have: sign with or without max-pool, relu, square and tables with
+/// truncation, of values of two bits or more, where at most `max_compared` bits are to be compared.
+/// Throws UnsupportedError naming layer and suite otherwise.
 void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned max_compared);
 
 /// One lookup that takes the OR of `width` bits: row o of its output is the OR of the rows
@@ -71,23 +71,26 @@ Bytes OrRows(unsigned width, std::span<const std::uint8_t> rho);
 /// At E1 and E2: the bits of each window of `step` side by side.
 Bits GatherWindows(const OrStep& step, const Bits& bits, std::size_t batch);
 
-/// Tables of OR: for each of `count` windows of `width` opened bits the entries 1..2^width - 1,
-/// ring elements. Entry 0 is what remains of the public sum of all, 2^width - 1, and is not sent.
-struct OrTable {
+/// Tables of ring elements: for each of `count` opened numbers of `width` bits the entries
+/// 1..2^width - 1. Entry 0 is what remains of the public sum of all, and is not sent.
+struct EntryTable {
   std::size_t count = 0;
   unsigned width = 1;
   unsigned out_bits = 0;
-  /// Ring elements dealt for one window.
+  /// Ring elements dealt for one number.
   std::size_t Dealt() const { return (std::size_t{1} << width) - 1; }
-  /// Windows whose entries go in one message.
-  std::size_t PieceWindows() const { return PieceElements(Dealt() * out_bits); }
 };
 /// At an evaluator: its shares of entry e of each window, of shares of those that were dealt; they
 /// and the other evaluator's of all entries add up to `total` and its total. No branch or address
 /// depends on e, whose masks D knows.
 template <ring::Word V>
-void SelectEntries(const OrTable& table, std::span<const V> shares, const Bits& e, V total,
+void SelectEntries(const EntryTable& table, std::span<const V> shares, const Bits& e, V total,
                    std::span<V> out);
+
+/// At D: entries 1..2^k - 1 of a row whose entry v is f(v + offset mod 2^k), f given as all its 2^k
+/// values. No branch or address depends on the offset.
+template <ring::Word V>
+void RotatedEntries(std::span<const V> f, std::uint8_t offset, V* out);
 
 /// Entry e of each row of 2^k entries, row after row. No branch or address depends on e.
 template <ring::Word V>

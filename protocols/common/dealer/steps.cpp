@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/dealer/steps.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "tercet/mpc/registry.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
@@ -99,7 +102,7 @@ void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
       return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
     };
     if (step.last) {
-      const OrTable table{outputs, step.width, spec.out_bits};
+      const EntryTable table{outputs, step.width, spec.out_bits};
       ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
         DealElements<V>(ctx, ends, outputs, table.Dealt(), spec.out_bits,
                         [&](std::size_t begin, std::size_t n, V* values) {
@@ -123,16 +126,16 @@ void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
   }
 }
 
-std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
-                                    const mpc::ActivationSpec& spec, std::size_t batch) {
-  std::vector<OrMaterial> all;
+std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+                                        const mpc::ActivationSpec& spec, std::size_t batch) {
+  std::vector<LookupMaterial> all;
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
     const std::size_t piece = PieceElements(std::size_t{1} << step.width);
-    OrMaterial taken;
+    LookupMaterial taken;
     taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
     if (step.last) {
-      const OrTable table{outputs, step.width, spec.out_bits};
+      const EntryTable table{outputs, step.width, spec.out_bits};
       taken.entries = TakeElements(ctx, ends, outputs, table.Dealt(), spec.out_bits);
     } else if (ends.IsE1()) {
       taken.bits.resize(TableBytes(outputs, step.width));
@@ -151,7 +154,7 @@ std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<
 
 template <ring::Word V>
 Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
-                     const std::vector<OrMaterial>& material, Bits bits,
+                     const std::vector<LookupMaterial>& material, Bits bits,
                      const mpc::ActivationSpec& spec, std::size_t batch) {
   TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
                "{} OR steps, material of {}", steps.size(), material.size());
@@ -161,7 +164,7 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
                                  step.width);  // 1 hop
     if (step.last) {
       auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
-      const OrTable table{window.size(), step.width, spec.out_bits};
+      const EntryTable table{window.size(), step.width, spec.out_bits};
       const auto& entries = material[k].entries.As<V>();
       CheckSize("a table's entries", entries.size(), table.count * table.Dealt());
       SelectEntries<V>(table, {entries.data(), entries.size()}, window,
@@ -178,13 +181,75 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
 
 #define TERCET_DEALER_OR(V)                                                           \
   template Matrix<V> RunOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
-                                   const std::vector<OrMaterial>&, Bits,              \
+                                   const std::vector<LookupMaterial>&, Bits,          \
                                    const mpc::ActivationSpec&, std::size_t);
 TERCET_DEALER_OR(std::uint8_t)
 TERCET_DEALER_OR(std::uint16_t)
 TERCET_DEALER_OR(std::uint32_t)
 TERCET_DEALER_OR(std::uint64_t)
 #undef TERCET_DEALER_OR
+
+template <ring::Word W>
+void DealTable(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec, std::span<const W> a) {
+  const EntryTable table{a.size(), spec.TableBits(), spec.out_bits};
+  Bits offsets(a.size());
+  if (spec.shift == 0) {
+    std::transform(a.begin(), a.end(), offsets.begin(),
+                   [](W own) { return static_cast<std::uint8_t>(own); });
+  } else {
+    const Bits mask1 = DrawBits(ends.WithE1(), a.size(), table.width),
+               mask2 = DrawBits(ends.WithE2(), a.size(), table.width);
+    for (std::size_t i = 0; i < a.size(); ++i)
+      offsets[i] = static_cast<std::uint8_t>(0 - mask1[i] - mask2[i]);
+  }
+  ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+    Buffer<V> function(spec.table.size());
+    for (std::size_t v = 0; v < function.size(); ++v)
+      function[v] = static_cast<V>(spec.table[(v + function.size() / 2) % function.size()]);
+    DealElements<V>(ctx, ends, table.count, table.Dealt(), spec.out_bits,
+                    [&](std::size_t begin, std::size_t n, V* values) {
+                      for (std::size_t i = 0; i < n; ++i, values += table.Dealt())
+                        RotatedEntries<V>(function, offsets[begin + i], values);
+                    });
+  });
+}
+
+LookupMaterial TakeTable(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec,
+                         std::size_t count) {
+  const EntryTable table{count, spec.TableBits(), spec.out_bits};
+  LookupMaterial material;
+  if (spec.shift > 0) material.mask = DrawBits(ends.WithDealer(), count, table.width);
+  material.entries = TakeElements(ctx, ends, count, table.Dealt(), spec.out_bits);
+  return material;
+}
+
+template <ring::Word V>
+void RunTable(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+              const LookupMaterial& material, Bits index, std::span<V> out) {
+  const EntryTable table{index.size(), spec.TableBits(), spec.out_bits};
+  if (spec.shift > 0) {
+    CheckSize("a mask", material.mask.size(), index.size());
+    for (std::size_t i = 0; i < index.size(); ++i)
+      index[i] = static_cast<std::uint8_t>(index[i] + material.mask[i]);
+    ExchangeAdd(ctx, ends, std::span<std::uint8_t>(index), table.width);  // 1 hop, m bits
+  }
+  for (auto& e : index) e &= ring::LowMask<std::uint8_t>(table.width);
+  const auto& entries = material.entries.As<V>();
+  CheckSize("a table's entries", entries.size(), table.count * table.Dealt());
+  const auto sum = std::accumulate(spec.table.begin(), spec.table.end(), std::int64_t{0});
+  SelectEntries<V>(table, {entries.data(), entries.size()}, index,
+                   ends.IsE2() ? static_cast<V>(sum) : V{0}, out);
+}
+
+#define TERCET_DEALER_TABLE(V)                                                                 \
+  template void DealTable<V>(Context&, Ends&, const mpc::ActivationSpec&, std::span<const V>); \
+  template void RunTable<V>(Context&, const Ends&, const mpc::ActivationSpec&,                 \
+                            const LookupMaterial&, Bits, std::span<V>);
+TERCET_DEALER_TABLE(std::uint8_t)
+TERCET_DEALER_TABLE(std::uint16_t)
+TERCET_DEALER_TABLE(std::uint32_t)
+TERCET_DEALER_TABLE(std::uint64_t)
+#undef TERCET_DEALER_TABLE
 
 AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
   return ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
@@ -216,12 +281,18 @@ void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::Ac
                 const mpc::Roles& roles) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
-    const OrTable table{outputs, step.width, spec.out_bits};
+    const EntryTable table{outputs, step.width, spec.out_bits};
     AddDealt(cost, roles,
              step.last ? ring::PackedBytes(outputs * table.Dealt(), spec.out_bits)
                        : TableBytes(outputs, step.width));
     AddExchange(cost, roles, outputs, step.width);
   }
+}
+
+void AddTable(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
+  const EntryTable table{spec.Elements(), spec.TableBits(), spec.out_bits};
+  AddDealt(cost, roles, ring::PackedBytes(table.count * table.Dealt(), spec.out_bits));
+  if (spec.shift > 0) AddExchange(cost, roles, table.count, table.width);
 }
 
 void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes) {

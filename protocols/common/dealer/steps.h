@@ -173,28 +173,45 @@ void DealElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt
 AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt,
                        unsigned bits);
 
+/// What an evaluator keeps of one lookup.
+struct LookupMaterial {
+  Bits mask;          ///< of what is opened
+  Bytes bits;         ///< its share of tables of bits: OR steps before the last
+  AnyMatrix entries;  ///< its share of tables of ring elements: all others
+  void Visit(mpc::Archive& archive) { archive(mask)(bits)(entries); }
+};
+
 // ------------------------------------------------------------------------------------------------
 // OR steps: XOR-shared bits become additive shares of the OR of each window. 1 hop a step, 2 *
 // width bits for each output.
-/// What an evaluator keeps of one step.
-struct OrMaterial {
-  Bits mask;          ///< of the window's bits
-  Bytes bits;         ///< its share of the bit tables (steps before the last)
-  AnyMatrix entries;  ///< its share of the last step's tables
-  void Visit(mpc::Archive& archive) { archive(mask)(bits)(entries); }
-};
 /// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
 /// the evaluators share.
 void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
                  const mpc::ActivationSpec& spec, std::size_t batch);
 /// At an evaluator, offline.
-std::vector<OrMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
-                                    const mpc::ActivationSpec& spec, std::size_t batch);
+std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
+                                        const mpc::ActivationSpec& spec, std::size_t batch);
 /// At E1 and E2, online: `bits` are XOR shares, rows x batch.
 template <ring::Word V>
 Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
-                     const std::vector<OrMaterial>& material, Bits bits,
+                     const std::vector<LookupMaterial>& material, Bits bits,
                      const mpc::ActivationSpec& spec, std::size_t batch);
+
+// ------------------------------------------------------------------------------------------------
+// table: the index z >> shift = d + e, d known to D, e to E1 and E2; D deals the entries f(d + e)
+// for every e. No hop where nothing is divided: a and b are d and e. Else one hop, 2m bits, opens
+// e for an index of m bits, of which the evaluators have additive shares.
+/// At D, offline, for its part a of each value.
+template <ring::Word W>
+void DealTable(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec, std::span<const W> a);
+/// At an evaluator, offline.
+LookupMaterial TakeTable(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec,
+                         std::size_t count);
+/// At E1 and E2, online: `index` are additive shares of the index, or e itself where nothing is
+/// divided; additive shares of the entries.
+template <ring::Word V>
+void RunTable(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+              const LookupMaterial& material, Bits index, std::span<V> out);
 
 // ------------------------------------------------------------------------------------------------
 // reshare_evaluators: x_{D+2} = (s_1 - x_{D+1}) + (s_2 - x_D). 1 hop, 2l' bits.
@@ -217,6 +234,7 @@ void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, un
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
                 const mpc::Roles& roles);
+void AddTable(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 /// D sends `bytes` to E2 offline.
 void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes);
 

@@ -68,6 +68,8 @@ std::int64_t ActivateOne(const ActivationSpec& spec, std::int64_t z) {
       const auto root = static_cast<std::uint64_t>(z >> spec.shift);
       return static_cast<std::int64_t>(root * root);
     }
+    case ActivationKind::kTable:
+      return spec.Entry(z);
     case ActivationKind::kNone:
       break;
   }

@@ -28,7 +28,7 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& opti
   Layout layout;
   const dealer::Formula formula(spec);
   // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
-  layout.arithmetic = options.at("form") != "bit" && !spec.pool && spec.shift == 0 &&
+  layout.arithmetic = options.at("form") != "bit" && !spec.pool && formula.CarryBits() == 0 &&
                       (formula.Elements() == 1 || spec.out_bits > 1);
   if (layout.arithmetic) {
     const auto elements = static_cast<unsigned>(formula.Elements());

@@ -148,7 +148,7 @@ Layout MakeLayout(const ActivationSpec& spec, const mpc::OptionValues& options) 
         "layer {}: {} compared bits of values of {} bits cannot be cut into {} chunks of 1..{} "
         "bits{}",
         spec.layer, formula.ComparedBits(), spec.value_bits, chunks, kMaxChunkWidth,
-        spec.shift > 0 ? fmt::format(", one of which ends at bit {}", spec.shift) : ""));
+        formula.CarryBits() > 0 ? fmt::format(", one of which ends at bit {}", spec.shift) : ""));
 
   // Bytes of kBlock elements, in this step alone.
   const auto bytes = [&](const Layout& cut) {
