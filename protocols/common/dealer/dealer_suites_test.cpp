@@ -98,7 +98,7 @@ INSTANTIATE_TEST_SUITE_P(
         CostRow{"fss", kSquare, 12, 0, false, 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
         CostRow{"fss", kSquare, 12, 4, false, 3, (5 + 4) * 129 + 2 * 128 + 16 + 7 * 16,
                 24 + 4 + 32},
-        CostRow{"fss", kTable, 8, 4, false, 3, 2 * 64 + 15 * 16, 16 + 8 + 32}));
+        CostRow{"fss", kTable, 8, 4, false, 3, 64 + 15 * 16, 16 + 8 + 32}));
 
 struct RefusalRow {
   mpc::ActivationSpec spec;
