@@ -511,12 +511,14 @@ class Compiler {
   [[noreturn]] void Refuse(std::size_t l, const std::string& what) const {
     if (layers_[l].activation == ActivationKind::kTable) {
       const double half = static_cast<double>(layers_[l].table.size()) / 2;
+      const double step = blocks_[l].input_scale;
+      const RealRange values = ProvenRange(Real(quantised_, l));
       throw ConfigError(
           fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),
-          fmt::format("found values that may lie outside of its table, which holds {:.4g} to "
-                      "{:.4g}; expected a larger input_scale, more values or smaller weights",
-                      (-half - 0.5) * blocks_[l].input_scale,
-                      (half - 0.5) * blocks_[l].input_scale));
+          fmt::format("found values from {:.4g} to {:.4g} over all images, which its table of "
+                      "{:.4g} to {:.4g} does not hold; expected a larger input_scale, more values "
+                      "or smaller weights, or a table before it that saturates earlier",
+                      values.low, values.high, (-half - 0.5) * step, (half - 0.5) * step));
     }
     throw ConfigError(
         fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),

@@ -521,6 +521,11 @@ std::optional<QuantisedLayer> OnGrid(const RealLayer& layer, double most, unsign
 
 }  // namespace
 
+RealRange ProvenRange(const RealLayer& layer) {
+  const RealInterval values = ValuesOf(layer);
+  return {values.low, values.high};
+}
+
 QuantisedLayer QuantiseForSign(const RealLayer& layer, unsigned bits) {
   CheckWidth(bits);
   TERCET_CHECK(!layer.summand, "a sum has one scale for all channels");

@@ -45,6 +45,9 @@ struct RealRange {
   double low = 0, high = 0;
 };
 
+/// The smallest and the largest value of the layer over all inputs.
+RealRange ProvenRange(const RealLayer& layer);
+
 struct QuantisedLayer {
   nn::LayerWeights weights;
   double scale = 1;         ///< integers per real unit; not of layers quantised for Sign
