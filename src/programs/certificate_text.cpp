@@ -17,8 +17,10 @@ std::chrono::sys_seconds Now() {
 std::string Grouped(const crypto::Fingerprint& fingerprint) {
   const std::string text = fingerprint.Text();
   std::string grouped;
-  for (std::size_t at = text.find(':') + 1; at < text.size(); at += kGroupDigits)
-    grouped += (grouped.empty() ? "" : " ") + text.substr(at, kGroupDigits);
+  for (std::size_t at = text.find(':') + 1; at < text.size(); at += kGroupDigits) {
+    if (!grouped.empty()) grouped += ' ';
+    grouped.append(text, at, kGroupDigits);
+  }
   return grouped;
 }
 
