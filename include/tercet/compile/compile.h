@@ -17,9 +17,9 @@
 
 namespace tercet::compile {
 
-/// A *fixed-point* layer is one before ReLU or square, one that
-/// takes what leaves such a layer, or one with a residual; all others are before Sign or last, on
-/// bits or pixels.
+/// A *fixed-point* layer is one before ReLU, square or a table, one that takes what leaves such a
+/// layer, or one with a residual; all others are before Sign or last, on bits or pixels. What
+/// enters a table is always proven to be in it.
 ///
 /// How near the integer network is to the float network is measured on the calibration images or,
 /// without any, on synthetic ones (noise and smooth random maps): how many predictions are the

@@ -98,7 +98,7 @@ struct ComputeModel {
 /// without the share of the linear layers.
 struct ComputeFigures {
   ComputeModel sign;
-  ComputeModel fixed_point;  ///< of ReLU and square
+  ComputeModel fixed_point;  ///< of all others
 };
 
 /// A choice of options that conformance tests try; suite `auto` tries those with figures.
