@@ -115,6 +115,41 @@ std::function<bool(const Received&)> Result(const QueryCase& c, int receiver) {
       [output = c.layers.size() + 2](const Received& message) { return message.Layer() == output; };
 }
 
+// Of clients outside: the evaluators' shares of a query, of which the receiver's does not depend on
+// the input.
+std::array<mpc::AnyMatrix, 3> SharesOf(const infer::Plan& plan,
+                                       const std::vector<std::int64_t>& pixels, int receiver) {
+  std::array<mpc::AnyMatrix, 3> shares;
+  const std::size_t rows = plan.network.input.shape.Size(), cols = pixels.size() / rows;
+  const int fixed = receiver == plan.roles.helper ? plan.roles.Evaluator1() : receiver;
+  const int other = 3 - plan.roles.helper - fixed;
+  ring::DispatchWord(plan.input_bits, [&]<ring::Word W>(W) {
+    auto drawn = ring::MakeMatrix<W>(rows, cols), rest = ring::MakeMatrix<W>(rows, cols);
+    FillFrom(5, {reinterpret_cast<std::uint8_t*>(drawn.data()), drawn.size() * sizeof(W)});
+    for (std::size_t i = 0; i < pixels.size(); ++i)
+      rest.data()[i] = static_cast<W>(static_cast<W>(pixels[i]) - drawn.data()[i]);
+    shares[static_cast<std::size_t>(fixed)] = {std::move(drawn), plan.input_bits};
+    shares[static_cast<std::size_t>(other)] = {std::move(rest), plan.input_bits};
+  });
+  return shares;
+}
+
+// What the client adds up: logits, image after image.
+std::vector<std::int64_t> Sum(const infer::Plan& plan,
+                              const std::array<mpc::AnyMatrix, 3>& results) {
+  const auto& e1 = results[static_cast<std::size_t>(plan.roles.Evaluator1())];
+  const auto& e2 = results[static_cast<std::size_t>(plan.roles.Evaluator2())];
+  return ring::DispatchWord(plan.output_bits, [&]<ring::Word W>(W) {
+    std::vector<std::int64_t> sums;
+    for (std::size_t b = 0; b < e1.Cols(); ++b)
+      for (std::size_t c = 0; c < e1.Rows(); ++c) {
+        const W sum = static_cast<W>(e1.As<W>()(c, b) + e2.As<W>()(c, b));
+        sums.push_back(ring::Decode(ring::Reduce(sum, plan.output_bits), plan.output_bits));
+      }
+    return sums;
+  });
+}
+
 mpc::SuiteChoice Choice(const QueryCase& c) { return mpc::ParseSuiteChoice(c.suite, "test"); }
 
 }  // namespace
@@ -137,8 +172,14 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
       Pair{Secrets(c, receiver, 0, count), Secrets(c, receiver, 1, count)});
   auto plan = std::make_shared<const infer::Plan>(
       infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch));
-  const auto run = [c, secrets, plan](PinnedSession& session, int input) {
+  const auto run = [c, secrets, plan, receiver](PinnedSession& session, int input) {
     const Secrets& secret = (*secrets)[static_cast<std::size_t>(input)];
+    const bool for_clients = c.roles.AreForClients();
+    std::vector<std::array<mpc::AnyMatrix, 3>> shares(c.queries), results(c.queries);
+    for (std::size_t q = 0; for_clients && q < c.queries; ++q)
+      shares[q] = SharesOf(
+          *plan, nn::QuantiseInput(plan->network.input, secret.images, q * c.batch, c.batch),
+          receiver);
     mpc::RunParties(
         [&](mpc::Party& party) {
           infer::SecureNetwork net(party, *plan, Mutants());
@@ -147,6 +188,11 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
           for (std::size_t q = 0; q < c.queries; ++q) prepared.push_back(net.Prepare(c.batch));
           std::vector<std::int64_t> logits;
           for (std::size_t q = 0; q < c.queries; ++q) {
+            const auto id = static_cast<std::size_t>(party.Id());
+            if (for_clients) {
+              results[q][id] = net.RunForClients(std::move(prepared[q]), std::move(shares[q][id]));
+              continue;
+            }
             const auto pixels =
                 nn::QuantiseInput(plan->network.input, secret.images, q * c.batch, c.batch);
             const auto part = net.Run(std::move(prepared[q]),
@@ -157,6 +203,13 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
             TERCET_CHECK(logits == secret.expected, "the result is wrong");
         },
         session.Options(plan->layers.size()));
+    std::vector<std::int64_t> sums;
+    for (const auto& result : results) {
+      if (!for_clients) break;
+      const auto part = Sum(*plan, result);
+      sums.insert(sums.end(), part.begin(), part.end());
+    }
+    TERCET_CHECK(!for_clients || sums == secret.expected, "the result is wrong");
   };
   return {run, Result(c, receiver)};
 }

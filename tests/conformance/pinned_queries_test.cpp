@@ -38,7 +38,11 @@ INSTANTIATE_TEST_SUITE_P(
         QueryCase{.layers = {{kRelu, "lut:chunks=2", 0, 2}, {kSquare, "lut:form=bit", 0, 2}}},
         QueryCase{.roles = {1, 2, 0, 2}, .shortcut = true},
         QueryCase{.layers = {}, .roles = {0, 0, 1, 0}},
-        QueryCase{.roles = {2, 0, 1, 0}, .ends = QueryCase::Ends::kClass}));
+        QueryCase{.roles = {2, 0, 1, 0}, .ends = QueryCase::Ends::kClass},
+        // Of clients outside, with each server as the helper.
+        QueryCase{.roles = {0, mpc::kClients, 0, mpc::kClients}, .queries = 2},
+        QueryCase{.suite = "fss", .roles = {1, mpc::kClients, 0, mpc::kClients}, .batch = 2},
+        QueryCase{.suite = "aby3", .roles = {2, mpc::kClients, 1, mpc::kClients}}));
 
 TEST_P(PinnedQueries, ViewsAreUniform) {
   EXPECT_THAT(FindingsOfAll([](int receiver) { return QueryScenario(GetParam(), receiver); }),
