@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tercet/base/error.h"
+#include "tercet/nn/run_plain.h"
 
 namespace tercet::compile {
 namespace {
@@ -60,20 +61,10 @@ void AppendSmooth(std::size_t height, std::size_t width, std::mt19937_64& rng,
 
 }  // namespace
 
-std::vector<std::uint8_t> Largest(const std::vector<double>& logits, std::size_t classes) {
-  std::vector<std::uint8_t> predictions(logits.size() / classes);
-  for (std::size_t i = 0; i < predictions.size(); ++i) {
-    const auto first = logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
-    predictions[i] = static_cast<std::uint8_t>(
-        std::max_element(first, first + static_cast<std::ptrdiff_t>(classes)) - first);
-  }
-  return predictions;
-}
-
 Reference::Reference(const std::vector<float>& logits, std::size_t classes)
     : classes_(classes),
       logits_(logits.begin(), logits.end()),
-      predictions_(Largest(logits_, classes)),
+      predictions_(nn::Predictions(logits_, classes)),
       seconds_(predictions_.size()),
       margins_(predictions_.size()) {
   TERCET_CHECK(!predictions_.empty(), "no images to compare on");
@@ -97,7 +88,7 @@ Agreement Reference::Compare(const std::vector<double>& logits) const {
   const std::size_t images = predictions_.size();
   TERCET_CHECK(logits.size() == logits_.size(), "{} logits, expected {}", logits.size(),
                logits_.size());
-  const std::vector<std::uint8_t> found = Largest(logits, classes_);
+  const std::vector<std::uint8_t> found = nn::Predictions(logits, classes_);
   std::vector<double> errors(images);
   std::size_t same = 0, apart = 0;
   for (std::size_t i = 0; i < images; ++i) {

@@ -42,9 +42,6 @@ class Reference {
   double typical_ = 0, mean_ = 0;
 };
 
-/// Index of the largest logit of each image, the first where several are equal.
-std::vector<std::uint8_t> Largest(const std::vector<double>& logits, std::size_t classes);
-
 /// `count` of the images, drawn at random with a fixed seed, in their order; all where there are
 /// no more. Their indices.
 std::vector<std::size_t> Draw(std::size_t images, std::size_t count);

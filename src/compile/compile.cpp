@@ -27,6 +27,7 @@
 #include "tercet/base/file_reader.h"
 #include "tercet/compile/announcement.h"
 #include "tercet/compile/architecture.h"
+#include "tercet/nn/run_plain.h"
 
 namespace tercet::compile {
 namespace {
@@ -547,8 +548,9 @@ class Compiler {
     report_.agreement = found.same;
     report_.noise = found.noise;
     const char* what = options_.calibration != nullptr ? "calibration" : "synthetic";
+    const auto predictions = nn::Predictions(logits, network_.Spec().Classes());
     if (!labels_.empty()) {
-      report_.integer_accuracy = Percent(Largest(logits, network_.Spec().Classes()), labels_);
+      report_.integer_accuracy = Percent(predictions, labels_);
       Report(
           fmt::format("accuracy on the {} calibration images: float network {:.2f} %, integer "
                       "network {:.2f} %",
@@ -557,7 +559,7 @@ class Compiler {
     Report(fmt::format("integer and float network on {} {} images: {}", images_.count, what,
                        AgreementText(found)));
     const double most = std::max(100 - options_.min_agreement, options_.max_loss);
-    CheckPredictions(Largest(logits, network_.Spec().Classes()), found, most);
+    CheckPredictions(predictions, found, most);
     if (found.apart <= most) return;
     const std::size_t worst = static_cast<std::size_t>(
         std::max_element(quantised_.begin(), quantised_.end(),
@@ -748,7 +750,7 @@ class Compiler {
     const files::Images part = Chosen(images_, first);
     const std::size_t classes = network_.Spec().Classes();
     const Evaluator evaluator(layers_, network_.Spec().input, part);
-    TERCET_CHECK(Largest(evaluator.Logits(quantised_, evaluator.Input()), classes) ==
+    TERCET_CHECK(nn::Predictions(evaluator.Logits(quantised_, evaluator.Input()), classes) ==
                      nn::Predictions(nn::RunPlain(result, oracle_, part, 0, part.count), classes),
                  "calibration and oracle do not agree on {} images", part.count);
   }

@@ -64,16 +64,6 @@ std::string LayerText(const nn::LayerSpec& layer) {
   return text + "}";
 }
 
-mpc::LinearShape ConvolutionOf(const nn::LayerSpec& layer) {
-  return {.in = layer.in,
-          .out_channels = layer.out_channels,
-          .kernel_h = layer.kernel,
-          .kernel_w = layer.kernel,
-          .stride = layer.stride,
-          .padding = layer.padding,
-          .groups = layer.groups};
-}
-
 class Rewriter {
  public:
   Rewriter(const nn::NetworkSpec& network, const CustomiseOptions& options)
@@ -232,7 +222,7 @@ NetworkCounts CountNetwork(const nn::NetworkSpec& network) {
     const std::uint64_t out = layer.out.Size();
     switch (layer.type) {
       case nn::LayerType::kConv2d: {
-        const mpc::LinearShape shape = ConvolutionOf(layer);
+        const mpc::LinearShape shape = nn::LinearShapeOf(layer);
         counts.weights += shape.WeightCount();
         counts.macs += shape.Macs();
         if (layer.bias) counts.biases += layer.out_channels;

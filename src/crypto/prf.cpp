@@ -9,6 +9,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/endian.h"
 #include "crypto/openssl_handles.h"
 #include "tercet/base/party_id.h"
 
@@ -30,9 +31,7 @@ std::uint64_t NonceOf(std::string_view purpose) {
   crypto_generichash(digest.data(), digest.size(),
                      reinterpret_cast<const std::uint8_t*>(purpose.data()), purpose.size(), nullptr,
                      0);
-  std::uint64_t nonce = 0;
-  for (int i = 0; i < 8; ++i) nonce = nonce << 8 | digest[static_cast<std::size_t>(i)];
-  return nonce;
+  return FromBigEndian(std::span(digest).first(8));
 }
 
 }  // namespace
@@ -112,10 +111,8 @@ void PrfStream::Fill(std::span<std::uint8_t> out) {
                "the PRF stream {} is used up", s.purpose);
 
   std::array<std::uint8_t, kBlock> iv{};
-  for (unsigned i = 0; i < 8; ++i) {
-    iv[i] = static_cast<std::uint8_t>(s.nonce >> (56 - 8 * i));
-    iv[8 + i] = static_cast<std::uint8_t>(s.next_block >> (56 - 8 * i));
-  }
+  ToBigEndian(s.nonce, std::span(iv).first(8));
+  ToBigEndian(s.next_block, std::span(iv).last(8));
   TERCET_CHECK(EVP_EncryptInit_ex(s.cipher.get(), nullptr, nullptr, nullptr, iv.data()) == 1,
                "OpenSSL refused a counter");
   const std::uint64_t first_block = s.next_block;

@@ -14,6 +14,7 @@
 #include <random>
 #include <string_view>
 
+#include "base/endian.h"
 #include "base/json.h"
 #include "files/byte_reader.h"
 #include "tercet/base/error.h"
@@ -29,18 +30,6 @@ constexpr std::uint64_t kMaxChannels = 65536, kMaxSide = 4096;
 constexpr std::uint32_t kImagesMagic = 0x00000803, kLabelsMagic = 0x00000801;
 constexpr mpc::Shape3 kCifarShape{3, 32, 32};
 constexpr std::string_view kNpyMagic = "\x93NUMPY";
-
-std::uint32_t BigEndian32(const std::vector<std::uint8_t>& bytes, std::size_t offset) {
-  std::uint32_t value = 0;
-  for (std::size_t i = 0; i < 4; ++i) value = value << 8 | bytes[offset + i];
-  return value;
-}
-
-std::uint64_t LittleEndian(const std::uint8_t* bytes, std::size_t count) {
-  std::uint64_t value = 0;
-  for (std::size_t i = count; i-- > 0;) value = value << 8 | bytes[i];
-  return value;
-}
 
 struct NpyHeader {
   std::string descr;
@@ -168,7 +157,7 @@ NpyHeader ReadNpyHeader(ByteReader& reader) {
     reader.Fail(fmt::format("found .npy version {}.{}, expected 1.0 or 2.0", major, minor));
   const std::size_t length_bytes = major == 1 ? 2 : 4;
   const std::uint64_t length =
-      LittleEndian(reader.ReadAll(length_bytes, "the .npy header's length").data(), length_bytes);
+      FromLittleEndian(reader.ReadAll(length_bytes, "the .npy header's length"));
   if (length > kMaxNpyHeaderBytes) {
     reader.Fail(fmt::format("the .npy header is {} bytes long, expected at most {}", length,
                             kMaxNpyHeaderBytes));
@@ -212,7 +201,7 @@ Format ReadFormat(ByteReader& reader, const std::vector<std::uint8_t>& bytes,
   if (std::equal(begin.begin(), begin.end(), kNpyMagic.begin(),
                  [](std::uint8_t a, char b) { return a == static_cast<std::uint8_t>(b); }))
     return Format::kNpy;
-  const std::uint32_t found = BigEndian32(begin, 0);
+  const std::uint64_t found = FromBigEndian(begin);
   if (found == magic) return Format::kIdx;
   const char* kind = found == kImagesMagic ? " (images)" : found == kLabelsMagic ? " (labels)" : "";
   reader.Fail(
@@ -241,7 +230,7 @@ std::vector<std::uint8_t> CheckedLabels(const ByteReader& reader,
   std::vector<std::uint8_t> labels(packed.size() / label_bytes);
   for (std::size_t i = 0; i < labels.size(); ++i) {
     // A negative label reads as a huge one, which the bound refuses too.
-    const std::uint64_t label = LittleEndian(packed.data() + i * label_bytes, label_bytes);
+    const std::uint64_t label = FromLittleEndian({packed.data() + i * label_bytes, label_bytes});
     if (label >= bound) {
       const auto found = label_bytes == 4 ? std::int64_t{static_cast<std::int32_t>(label)}
                                           : static_cast<std::int64_t>(label);
@@ -385,8 +374,9 @@ Part ReadImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
     }
     case Format::kIdx: {
       const std::vector<std::uint8_t> header = reader.ReadAll(12, "the IDX header");
-      count = BigEndian32(header, 0);
-      sizes = {1, BigEndian32(header, 4), BigEndian32(header, 8)};
+      count = FromBigEndian(std::span(header).first(4));
+      sizes = {1, FromBigEndian(std::span(header).subspan(4, 4)),
+               FromBigEndian(std::span(header).subspan(8, 4))};
       break;
     }
     case Format::kNpy: {
@@ -448,7 +438,7 @@ Part ReadLabels(const std::vector<std::uint8_t>& bytes, const std::string& name,
       return part;
     }
     case Format::kIdx:
-      count = BigEndian32(reader.ReadAll(4, "the IDX header"), 0);
+      count = FromBigEndian(reader.ReadAll(4, "the IDX header"));
       break;
     case Format::kNpy: {
       const NpyHeader header = ReadNpyHeader(reader);

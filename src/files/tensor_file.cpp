@@ -15,6 +15,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/bfloat16.h"
 #include "base/json.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
@@ -114,8 +115,6 @@ std::vector<std::uint8_t> NarrowedBytes(const std::vector<std::int64_t>& values)
   }
   return BytesOf(narrow);
 }
-
-float FromBfloat16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 
 /// IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits.
 float FromHalf(std::uint16_t bits) {

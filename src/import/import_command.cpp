@@ -49,9 +49,8 @@ int RunImport(Arguments arguments) {
                            Output{arguments.out, network.architecture}};
   WriteFiles(outputs);
   const auto spec = nn::ParseNetwork(network.architecture, arguments.out.string());
-  programs::Print("{}: {} layers, input {} x {} x {}, {} classes; weights in {}\n",
-                  arguments.out.string(), spec.layers.size(), spec.input.shape.channels,
-                  spec.input.shape.height, spec.input.shape.width, spec.Classes(),
+  programs::Print("{}: {} layers, input {}, {} classes; weights in {}\n", arguments.out.string(),
+                  spec.layers.size(), mpc::ShapeText(spec.input.shape), spec.Classes(),
                   arguments.weights.string());
   for (const std::string& note : network.notes) programs::Print("note: {}\n", note);
   for (const std::string& remark : nn::Remarks(spec)) programs::PrintWarning(remark);

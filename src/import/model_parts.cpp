@@ -17,8 +17,6 @@ namespace tercet::importer {
 
 static_assert(std::endian::native == std::endian::little, "raw_data is little endian");
 
-std::string SizesText(const Sizes& sizes) { return fmt::format("[{}]", fmt::join(sizes, ", ")); }
-
 Constant::Constant(const onnx::TensorProto& tensor, const std::string& name,
                    const std::string& file)
     : tensor_(tensor),

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "base/sizes_text.h"
+
 namespace onnx {
 class AttributeProto;
 class NodeProto;
@@ -19,7 +21,6 @@ class TensorProto;
 namespace tercet::importer {
 
 using Sizes = std::vector<std::int64_t>;
-std::string SizesText(const Sizes& sizes);  ///< "[1, 28, 28]"
 inline std::int64_t ToSigned(std::size_t value) { return static_cast<std::int64_t>(value); }
 inline std::size_t ToSize(std::int64_t value) { return static_cast<std::size_t>(value); }
 

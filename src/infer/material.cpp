@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "base/endian.h"
 #include "base/json.h"
 #include "files/disk.h"
 #include "files/schema_check.h"
@@ -70,7 +71,7 @@ ByteSpan Raw(std::string_view text) {
 
 std::array<std::uint8_t, 8> Encode(std::uint64_t value) {
   std::array<std::uint8_t, 8> bytes{};
-  for (std::size_t i = 0; i < 8; ++i) bytes[i] = static_cast<std::uint8_t>(value >> 8 * i);
+  ToLittleEndian(value, bytes);
   return bytes;
 }
 
@@ -239,9 +240,7 @@ void MaterialFile::Get(std::uint64_t at, std::span<std::uint8_t> bytes) const {
 std::uint64_t MaterialFile::GetNumber(std::uint64_t at) const {
   std::array<std::uint8_t, 8> bytes{};
   Get(at, bytes);
-  std::uint64_t value = 0;
-  for (std::size_t i = 0; i < 8; ++i) value |= std::uint64_t{bytes[i]} << 8 * i;
-  return value;
+  return FromLittleEndian(bytes);
 }
 
 std::string MaterialFile::GetDigest(const Part& part) const {

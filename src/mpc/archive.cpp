@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/endian.h"
+
 namespace tercet::mpc {
 
 Archive::Archive(ByteSpan data, std::string place)
@@ -43,11 +45,9 @@ void Archive::Fail(const std::string& problem) const {
 
 void Archive::Number(std::uint64_t& value) {
   std::array<std::uint8_t, 8> bytes{};
-  if (!reading_)
-    for (std::size_t i = 0; i < 8; ++i) bytes[i] = static_cast<std::uint8_t>(value >> 8 * i);
+  if (!reading_) ToLittleEndian(value, bytes);
   Raw(bytes);
-  value = 0;
-  for (std::size_t i = 0; i < 8; ++i) value |= std::uint64_t{bytes[i]} << 8 * i;
+  value = FromLittleEndian(bytes);
 }
 
 void Archive::Raw(std::span<std::uint8_t> bytes) {

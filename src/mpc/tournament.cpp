@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tercet/mpc/dealer.h"
+#include "tercet/mpc/windows.h"
 
 namespace tercet::mpc {
 namespace {
@@ -43,20 +44,14 @@ Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output) {
 }
 
 AnyMatrix GatherMembers(const ActivationSpec& spec, const AnyMatrix& z) {
-  const Shape3 in = spec.in, out = spec.Out();
-  const std::size_t kernel = spec.pool->kernel, stride = spec.pool->stride, batch = z.Cols();
+  const std::size_t kernel = spec.pool->kernel, outputs = spec.Out().Size(), batch = z.Cols();
   return ring::DispatchWord(z.Bits(), [&]<Word W>(W) {
     const W* from = z.As<W>().data();
-    auto members = ring::MakeMatrix<W>(kernel * kernel * out.Size(), batch);
-    W* to = members.data();
-    for (std::size_t dy = 0; dy < kernel; ++dy)
-      for (std::size_t dx = 0; dx < kernel; ++dx)
-        for (std::size_t c = 0; c < out.channels; ++c)
-          for (std::size_t y = 0; y < out.height; ++y)
-            for (std::size_t x = 0; x < out.width; ++x, to += batch)
-              std::copy_n(
-                  from + ((c * in.height + y * stride + dy) * in.width + x * stride + dx) * batch,
-                  batch, to);
+    auto members = ring::MakeMatrix<W>(kernel * kernel * outputs, batch);
+    PoolWindows(spec).ForEach([&](std::size_t output, std::size_t member, std::size_t input) {
+      std::copy_n(from + input * batch, batch,
+                  members.data() + (member * outputs + output) * batch);
+    });
     return AnyMatrix(std::move(members), z.Bits());
   });
 }

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/clock.h"
 #include "crypto/certificates_internal.h"
 #include "net/failure.h"
 #include "tercet/base/error.h"
@@ -150,9 +151,8 @@ int VerifyPinned(X509_STORE_CTX* store, void* pins) {
       static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
   auto* refusal = static_cast<std::string*>(SSL_get_ex_data(ssl, RefusalIndex()));
   try {
-    auto [error, text] = CheckPinned(
-        crypto::Describe(X509_STORE_CTX_get0_cert(store)), *static_cast<const Pins*>(pins),
-        std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now()));
+    auto [error, text] = CheckPinned(crypto::Describe(X509_STORE_CTX_get0_cert(store)),
+                                     *static_cast<const Pins*>(pins), Now());
     X509_STORE_CTX_set_error(store, error);
     *refusal = std::move(text);
     return error == X509_V_OK ? 1 : 0;

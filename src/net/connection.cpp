@@ -19,15 +19,13 @@ constexpr QueueLimit kUnreadLimit{std::size_t{512} << 20,
 constexpr std::size_t kRecord = std::size_t{16} << 10;    // the most that one TLS record carries
 constexpr std::size_t kSlice = std::size_t{1}
                                << 20;  // of a large payload per write, so that progress shows
-constexpr Connection::Clock::duration kLinger = std::chrono::seconds(2);
+constexpr Clock::duration kLinger = std::chrono::seconds(2);
 // For a peer that is silent or sends rubbish: it hardly listens.
-constexpr Connection::Clock::duration kShortLinger = std::chrono::milliseconds(300);
+constexpr Clock::duration kShortLinger = std::chrono::milliseconds(300);
 // Address translators on the way forget links that are idle for longer than a minute or so.
-constexpr Connection::Clock::duration kMaxHeartbeat = std::chrono::seconds(15);
-constexpr Connection::Clock::duration kMaxTick = std::chrono::seconds(1);
+constexpr Clock::duration kMaxHeartbeat = std::chrono::seconds(15);
+constexpr Clock::duration kMaxTick = std::chrono::seconds(1);
 constexpr auto kSpin = std::chrono::microseconds(30);
-
-double Seconds(Connection::Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
 // What a frame counts in the queue: bookkeeping until it is begun, its bytes until they are
 // written.

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "net/channel.h"
 #include "net/failure.h"
 #include "net/frame.h"
@@ -44,8 +45,6 @@ class WaitBoard {
 /// not be called on it.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  using Clock = std::chrono::steady_clock;
-
   struct Limits {
     std::chrono::milliseconds timeout;  ///< without a sign of life
     std::chrono::milliseconds stall;    ///< without data that something waits for

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/endian.h"
 #include "net/failure.h"
 #include "tercet/base/error.h"
 
@@ -21,14 +22,10 @@ constexpr std::string_view kNothing = "nothing";  // shown for an item that a si
 constexpr std::uint8_t kRefusal = 255;
 constexpr std::size_t kShownBytes = 80;  // of a peer's name or value in a message
 
-void PutU32(std::uint8_t* out, std::uint32_t value) {
-  for (unsigned i = 0; i < 4; ++i) out[i] = static_cast<std::uint8_t>(value >> (8 * i));
-}
+void PutU32(std::uint8_t* out, std::uint32_t value) { ToLittleEndian(value, {out, 4}); }
 
 std::uint32_t GetU32(const std::uint8_t* in) {
-  std::uint32_t value = 0;
-  for (unsigned i = 0; i < 4; ++i) value |= std::uint32_t{in[i]} << (8 * i);
-  return value;
+  return static_cast<std::uint32_t>(FromLittleEndian({in, 4}));
 }
 
 std::size_t LengthLimit(FrameKind kind) {

@@ -25,8 +25,7 @@ std::string Names(const std::array<bool, 3>& expected) {
 }  // namespace
 
 Greeting::Greeting(asio::io_context& io, std::unique_ptr<Channel> channel, bool client, int self,
-                   Expected expected, const Agreement& agreement,
-                   std::chrono::steady_clock::duration limit, Done done)
+                   Expected expected, const Agreement& agreement, Clock::duration limit, Done done)
     : channel_(std::move(channel)),
       client_(client),
       self_(self),
@@ -40,9 +39,8 @@ void Greeting::Start() {
   timer_.expires_after(limit_);
   timer_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
     if (cancelled) return;
-    self->Fail(Outcome::Kind::kFailed,
-               fmt::format("did not finish the {} within {:.1f} s", self->stage_,
-                           std::chrono::duration<double>(self->limit_).count()));
+    self->Fail(Outcome::Kind::kFailed, fmt::format("did not finish the {} within {:.1f} s",
+                                                   self->stage_, Seconds(self->limit_)));
   });
   channel_->Handshake(client_, [self = shared_from_this()](const std::error_code& error) {
     if (self->done_) self->OnHandshake(error);

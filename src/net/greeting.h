@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "base/clock.h"
 #include "net/channel.h"
 #include "net/frame.h"
 
@@ -29,18 +30,19 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
       kDiffers,   ///< the real peer, but it does not agree
     };
     Kind kind = Kind::kFailed;
-    int peer = -1;       ///< who it is, -1 if that was not learnt
-    std::string reason;  ///< to follow the peer's name, as in "closed the connection"; for kDiffers
-                         ///< the differences
-    std::unique_ptr<Channel> channel;  ///< for kAgreed
+    /// Who it is, -1 if that was not learnt.
+    int peer = -1;
+    /// To follow the peer's name, as in "closed the connection"; for kDiffers the differences.
+    std::string reason;
+    /// For kAgreed.
+    std::unique_ptr<Channel> channel;
   };
   using Done = std::function<void(Outcome)>;
   /// Which parties may be at the other end, by number.
   using Expected = std::function<std::array<bool, 3>()>;
 
   Greeting(asio::io_context& io, std::unique_ptr<Channel> channel, bool client, int self,
-           Expected expected, const Agreement& agreement, std::chrono::steady_clock::duration limit,
-           Done done);
+           Expected expected, const Agreement& agreement, Clock::duration limit, Done done);
 
   /// Calls `done` once, later, at the latest after the limit, unless cancelled.
   void Start();
@@ -69,7 +71,7 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
   const int self_;
   const Expected expected_;
   const Agreement& agreement_;
-  const std::chrono::steady_clock::duration limit_;
+  const Clock::duration limit_;
   Done done_;
   asio::steady_timer timer_;
   const char* stage_ = "TLS handshake";

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 
+#include "base/clock.h"
 #include "net/failure.h"
 #include "net/frame.h"
 #include "tercet/base/error.h"
@@ -61,8 +62,7 @@ class MemoryLink final : public Link {
     ThrowIfEnded();
     if (!room)
       throw NetworkError(fmt::format("party {} took no {} message for {:.1f} s", peer_,
-                                     PhaseName(message.phase),
-                                     std::chrono::duration<double>(timeout_).count()));
+                                     PhaseName(message.phase), Seconds(timeout_)));
     lane.bytes += QueueLimit::Size(message);
     lane.messages.push_back(std::move(message));
     lane.arrived.notify_one();
@@ -79,8 +79,7 @@ class MemoryLink final : public Link {
     if (!readable || (woken && lane.messages.empty())) ThrowIfEnded();
     if (!woken) {
       throw NetworkError(fmt::format("party {} sent no {} message for {:.1f} s", peer_,
-                                     PhaseName(phase),
-                                     std::chrono::duration<double>(timeout_).count()));
+                                     PhaseName(phase), Seconds(timeout_)));
     }
     Message message = std::move(lane.messages.front());
     lane.messages.pop_front();

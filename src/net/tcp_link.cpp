@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "net/channel.h"
 #include "net/connection.h"
 #include "net/dialler.h"
@@ -28,7 +29,6 @@ namespace tercet::net {
 namespace {
 
 using asio::ip::tcp;
-using Clock = std::chrono::steady_clock;
 
 constexpr auto kRetry = std::chrono::milliseconds(100);
 constexpr auto kGreetingLimit = std::chrono::seconds(10);
@@ -39,8 +39,6 @@ constexpr int kMaxRefusalLines = 32;
 constexpr Clock::duration kFirstPause = std::chrono::seconds(2),
                           kLongestPause = std::chrono::seconds(30);
 
-double Seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
-
 std::string Name(const Endpoint& e) {
   const bool is_v6 = e.host.find(':') != std::string::npos;
   return is_v6 ? fmt::format("[{}]:{}", e.host, e.port) : fmt::format("{}:{}", e.host, e.port);
@@ -48,9 +46,7 @@ std::string Name(const Endpoint& e) {
 
 std::string Name(const tcp::endpoint& e) { return Name({e.address().to_string(), e.port()}); }
 
-std::string SecondsText(std::chrono::milliseconds d) {
-  return fmt::format("{}", std::chrono::duration<double>(d).count());
-}
+std::string SecondsText(std::chrono::milliseconds d) { return fmt::format("{}", Seconds(d)); }
 
 /// The network thread of a party, shared by its links; the last one ends it.
 class Network {

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "tercet/mpc/spec.h"
+#include "tercet/mpc/windows.h"
 
 /// Layers in the clear, on activations features x batch, row-major. Sizes are the caller's
 /// responsibility; all functions are thread safe.
@@ -117,25 +117,13 @@ std::vector<T> Convolve(const mpc::LinearShape& shape, const std::vector<T>& wei
 template <class T, class F>
 std::vector<T> Pool(const mpc::Shape3& in, const mpc::PoolShape& pool, const std::vector<T>& x,
                     std::size_t batch, F combine) {
-  const std::size_t height = (in.height - pool.kernel) / pool.stride + 1;
-  const std::size_t width = (in.width - pool.kernel) / pool.stride + 1;
-  std::vector<T> y(in.channels * height * width * batch);
-  T* to = y.data();
-  for (std::size_t c = 0; c < in.channels; ++c) {
-    for (std::size_t row = 0; row < height; ++row) {
-      for (std::size_t column = 0; column < width; ++column, to += batch) {
-        for (std::size_t ky = 0; ky < pool.kernel; ++ky) {
-          for (std::size_t kx = 0; kx < pool.kernel; ++kx) {
-            const T* from = x.data() + ((c * in.height + row * pool.stride + ky) * in.width +
-                                        column * pool.stride + kx) *
-                                           batch;
-            for (std::size_t b = 0; b < batch; ++b)
-              to[b] = ky + kx == 0 ? from[b] : combine(to[b], from[b]);
-          }
-        }
-      }
-    }
-  }
+  const mpc::Windows windows{in, pool.kernel, pool.stride};
+  std::vector<T> y(windows.Out().Size() * batch);
+  windows.ForEach([&](std::size_t output, std::size_t member, std::size_t input) {
+    T* to = y.data() + output * batch;
+    const T* from = x.data() + input * batch;
+    for (std::size_t b = 0; b < batch; ++b) to[b] = member == 0 ? from[b] : combine(to[b], from[b]);
+  });
   return y;
 }
 

@@ -2,7 +2,6 @@
 #include "nn/float_network_state.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/sizes_text.h"
 #include "compile/bounds.h"
 #include "nn/convolve.h"
 #include "nn/sum_windows.h"
@@ -24,10 +24,6 @@ namespace {
 constexpr std::size_t kBatch = 32;
 
 constexpr std::size_t kMaxListed = 20;  // tensors that one message names
-
-std::string SizesText(const std::vector<std::size_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
 
 /// What every tensor's name begins with, module by module ("module.model."), because the network
 /// was part of a larger module when it was saved; empty when a layer's name begins like that too.
@@ -164,18 +160,6 @@ void BatchNorm(const LayerSpec& layer, const FloatLayer& weights, std::vector<fl
 }
 
 }  // namespace
-
-mpc::LinearShape LinearShapeOf(const LayerSpec& layer) {
-  if (layer.type == LayerType::kLinear)
-    return {.in = {layer.in.Size(), 1, 1}, .out_channels = layer.out_channels};
-  return {.in = layer.in,
-          .out_channels = layer.out_channels,
-          .kernel_h = layer.kernel,
-          .kernel_w = layer.kernel,
-          .stride = layer.stride,
-          .padding = layer.padding,
-          .groups = layer.groups};
-}
 
 FloatNetwork::FloatNetwork(NetworkSpec spec, const files::TensorFile& tensors, std::string file) {
   auto state = std::make_shared<State>();

@@ -27,7 +27,4 @@ struct FloatNetwork::State {
                          const Observer& observer) const;
 };
 
-/// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened.
-mpc::LinearShape LinearShapeOf(const LayerSpec& layer);
-
 }  // namespace tercet::nn

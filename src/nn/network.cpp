@@ -18,6 +18,7 @@
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/crypto/certificates.h"
+#include "tercet/mpc/windows.h"
 
 namespace tercet::nn {
 namespace {
@@ -209,9 +210,7 @@ class ShapeWalk {
           Fail("/padding", fmt::format("found {}, expected at most half the kernel, {}",
                                        layer.padding, layer.kernel / 2));
         }
-        layer.out = {layer.in.channels,
-                     (layer.in.height + 2 * layer.padding - layer.kernel) / layer.stride + 1,
-                     (layer.in.width + 2 * layer.padding - layer.kernel) / layer.stride + 1};
+        layer.out = mpc::Windows{layer.in, layer.kernel, layer.stride, layer.padding}.Out();
         computes_ = true;
         break;
       case LayerType::kFlatten:
@@ -269,13 +268,7 @@ class ShapeWalk {
                                   "the {} output channels",
                                   layer.groups, layer.in.channels, layer.out_channels));
     }
-    const mpc::LinearShape shape{.in = layer.in,
-                                 .out_channels = layer.out_channels,
-                                 .kernel_h = layer.kernel,
-                                 .kernel_w = layer.kernel,
-                                 .stride = layer.stride,
-                                 .padding = layer.padding,
-                                 .groups = layer.groups};
+    const mpc::LinearShape shape = LinearShapeOf(layer);
     const Shape3 out = shape.Out();
     CheckSize("outputs", out.channels, out.height * out.width);
     // A flattened map has up to 2^31 channels, and a kernel 2^12 positions: below 2^43 in all, and
@@ -351,6 +344,18 @@ std::string NetworkSpec::Digest() const {
     written["output_scale"] = layer.output_scale;
   }
   return crypto::Sha256Hex(canonical.dump(-1, ' ', true, json::error_handler_t::replace));
+}
+
+mpc::LinearShape LinearShapeOf(const LayerSpec& layer) {
+  if (layer.type == LayerType::kLinear)
+    return {.in = {layer.in.Size(), 1, 1}, .out_channels = layer.out_channels};
+  return {.in = layer.in,
+          .out_channels = layer.out_channels,
+          .kernel_h = layer.kernel,
+          .kernel_w = layer.kernel,
+          .stride = layer.stride,
+          .padding = layer.padding,
+          .groups = layer.groups};
 }
 
 std::vector<std::string> Remarks(const NetworkSpec& spec) {

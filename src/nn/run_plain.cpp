@@ -113,18 +113,20 @@ std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Ora
   return logits;
 }
 
-std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>& logits,
-                                      std::size_t classes) {
+template <class T>
+std::vector<std::uint8_t> Predictions(const std::vector<T>& logits, std::size_t classes) {
   TERCET_CHECK(classes > 0 && classes <= kMaxClasses && logits.size() % classes == 0,
                "{} logits of {} classes; expected up to {} classes and all of each image",
                logits.size(), classes, kMaxClasses);
-  std::vector<std::uint8_t> predictions(logits.size() / classes);
-  for (std::size_t i = 0; i < predictions.size(); ++i) {
-    const auto first = logits.begin() + static_cast<std::ptrdiff_t>(i * classes);
-    predictions[i] = static_cast<std::uint8_t>(
-        std::max_element(first, first + static_cast<std::ptrdiff_t>(classes)) - first);
-  }
+  std::vector<std::uint8_t> predictions;
+  predictions.reserve(logits.size() / classes);
+  const T* row = logits.data();
+  for (; row != logits.data() + logits.size(); row += classes)
+    predictions.push_back(static_cast<std::uint8_t>(std::max_element(row, row + classes) - row));
   return predictions;
 }
+template std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>&, std::size_t);
+template std::vector<std::uint8_t> Predictions(const std::vector<float>&, std::size_t);
+template std::vector<std::uint8_t> Predictions(const std::vector<double>&, std::size_t);
 
 }  // namespace tercet::nn

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "tercet/mpc/windows.h"
 #include "tercet/nn/integer_network.h"
 
 namespace tercet::nn {
@@ -12,23 +13,13 @@ namespace tercet::nn {
 /// of `batch`, `y` takes pool.Out(in).Size() rows. Thread safe.
 template <class T>
 void SumWindows(const mpc::Shape3& in, const SumPool& pool, const T* x, std::size_t batch, T* y) {
-  const mpc::Shape3 out = pool.Out(in);
-  for (std::size_t c = 0; c < out.channels; ++c)
-    for (std::size_t oy = 0; oy < out.height; ++oy)
-      for (std::size_t ox = 0; ox < out.width; ++ox, y += batch) {
-        std::fill_n(y, batch, T{0});
-        for (std::size_t ky = 0; ky < pool.kernel; ++ky)
-          for (std::size_t kx = 0; kx < pool.kernel; ++kx) {
-            // Counted with the padding.
-            const std::size_t row = oy * pool.stride + ky, col = ox * pool.stride + kx;
-            if (row < pool.padding || row >= in.height + pool.padding || col < pool.padding ||
-                col >= in.width + pool.padding)
-              continue;
-            const T* from =
-                x + ((c * in.height + row - pool.padding) * in.width + col - pool.padding) * batch;
-            for (std::size_t b = 0; b < batch; ++b) y[b] = static_cast<T>(y[b] + from[b]);
-          }
-      }
+  std::fill_n(y, pool.Out(in).Size() * batch, T{0});
+  mpc::Windows{in, pool.kernel, pool.stride, pool.padding}.ForEach(
+      [&](std::size_t output, std::size_t, std::size_t input) {
+        T* to = y + output * batch;
+        const T* from = x + input * batch;
+        for (std::size_t b = 0; b < batch; ++b) to[b] = static_cast<T>(to[b] + from[b]);
+      });
 }
 
 }  // namespace tercet::nn

@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
-#include <chrono>
 
+#include "base/clock.h"
 #include "programs/certificate_text.h"
 
 namespace tercet::programs {
 namespace {
 
 constexpr std::size_t kGroupDigits = 4;
-
-std::chrono::sys_seconds Now() {
-  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
-}
 
 // The digits of a fingerprint in groups, to be read to somebody.
 std::string Grouped(const crypto::Fingerprint& fingerprint) {

@@ -16,8 +16,8 @@ struct LayerDifference {
   bool compared = false;  ///< the reference has this layer; else the rest is 0
   double largest = 0;     ///< absolute difference
   double relative = 0;    ///< that, as a part of the reference's largest value in this layer
-  std::size_t values = 0, beyond = 0;  ///< how many, and those that differ by more than the
-                                       ///< tolerance times that largest value
+  /// How many, and those that differ by more than the tolerance times that largest value.
+  std::size_t values = 0, beyond = 0;
 };
 
 /// Runs the network on all images and compares each layer that `reference` has: a tensor with the

@@ -12,6 +12,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include "base/clock.h"
 #include "programs/auto_suite.h"
 #include "programs/cost_table.h"
 #include "programs/events.h"
@@ -91,10 +92,6 @@ class Process {
   bool done_ = false;
   bool asked_ = false;  // of the thread that waits for signals
 };
-
-std::chrono::sys_seconds Now() {
-  return std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
-}
 
 void CheckOwner(bool given, bool owner, const char* option, int id, const char* what) {
   if (owner && !given)
@@ -301,7 +298,7 @@ class PartyRun {
       launcher_->Send(ProgressEvent{done, total});
       return;
     }
-    const auto now = std::chrono::steady_clock::now();
+    const auto now = Clock::now();
     if (now - last_progress_ < std::chrono::seconds(1)) return;
     last_progress_ = now;
     spdlog::info("{} of {} images done", done, total);
@@ -342,7 +339,7 @@ class PartyRun {
   LabelledImages data_;
   infer::SessionSettings settings_;
   bool warned_of_plan_ = false;
-  std::chrono::steady_clock::time_point last_progress_ = std::chrono::steady_clock::now();
+  Clock::time_point last_progress_ = Clock::now();
 };
 
 void AddOptions(CLI::App& app, Arguments& a) {

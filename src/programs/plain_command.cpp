@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <optional>
 
+#include "base/clock.h"
 #include "programs/check_layers.h"
 #include "programs/commands.h"
 #include "programs/failure.h"
@@ -36,10 +36,8 @@ std::vector<std::uint8_t> FloatPredictions(const nn::FloatNetwork& network,
   const std::size_t classes = network.Spec().Classes();
   for (std::size_t first = 0; first < images.count; first += kFloatBatch) {
     const auto logits = network.Run(images, first, std::min(kFloatBatch, images.count - first));
-    for (auto row = logits.begin(); row != logits.end();
-         row += static_cast<std::ptrdiff_t>(classes))
-      predictions.push_back(static_cast<std::uint8_t>(
-          std::max_element(row, row + static_cast<std::ptrdiff_t>(classes)) - row));
+    const auto part = nn::Predictions(logits, classes);
+    predictions.insert(predictions.end(), part.begin(), part.end());
   }
   return predictions;
 }
@@ -85,14 +83,14 @@ int RunPlainNetwork(const PlainArguments& arguments) {
     if (!layer.proven) report.warnings.push_back(infer::NotProvenText(layer));
   for (const auto& warning : report.warnings) PrintWarning(warning);
 
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<nn::ValueRange> ranges;
   std::optional<ProgressLine> progress(std::in_place);
   report.logits =
       PlainLogits(model, registry.PlainOracle(), data.images, &ranges,
                   [&](std::size_t done, std::size_t total) { progress->Show(done, total); });
   progress.reset();
-  report.total_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.total_s = SecondsSince(start);
   report.predictions = nn::Predictions(report.logits, report.classes);
   for (std::size_t l = 0; l < ranges.size(); ++l) {
     const auto& layer = model.net.layers[l];

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "base/clock.h"
 #include "programs/output.h"
 
 namespace tercet::programs {
@@ -20,8 +21,8 @@ class ProgressLine {
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
   void Show(std::size_t done, std::size_t total) {
-    const auto now = std::chrono::steady_clock::now();
-    const double passed = std::chrono::duration<double>(now - start_).count();
+    const auto now = Clock::now();
+    const double passed = Seconds(now - start_);
     const auto wait = terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000);
     if (passed < 1 || (shown_ && done < total && now - last_ < wait)) return;
     PrintProgress(fmt::format("{}{} of {} {}, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done,
@@ -37,8 +38,8 @@ class ProgressLine {
  private:
   std::string what_;
   const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point last_;
+  const Clock::time_point start_ = Clock::now();
+  Clock::time_point last_;
   bool shown_ = false;
 };
 

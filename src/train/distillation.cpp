@@ -28,9 +28,8 @@ Teacher::Teacher(const std::filesystem::path& network, const std::filesystem::pa
   if (own != other) {
     throw ConfigError(
         network.string(),
-        fmt::format("the teacher {} takes images of {} x {} x {}, expected {} x {} x {} as {} does",
-                    spec_.name, own.channels, own.height, own.width, other.channels, other.height,
-                    other.width, student.name));
+        fmt::format("the teacher {} takes images of {}, expected {} as {} does", spec_.name,
+                    mpc::ShapeText(own), mpc::ShapeText(other), student.name));
   }
   if (spec_.Classes() != student.Classes()) {
     throw ConfigError(network.string(),

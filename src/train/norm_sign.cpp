@@ -4,10 +4,11 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <vector>
+
+#include "base/bfloat16.h"
 
 // One function for each level of vector instructions, chosen when the program starts.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -25,16 +26,11 @@ using torch::Tensor;
 // Rows (a row holds the channels of one pixel) that are summed in float before double takes over.
 constexpr std::int64_t kBlock = 2048;
 
-// bfloat16 is the upper half of a float.
-using Half = std::uint16_t;
+using Half = std::uint16_t;  // a bfloat16
 inline float Read(float x) { return x; }
-inline float Read(Half x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16); }
+inline float Read(Half x) { return FromBfloat16(x); }
 inline void Write(float& to, float x) { to = x; }
-inline void Write(Half& to, float x) {
-  const auto bits = std::bit_cast<std::uint32_t>(x);
-  to = static_cast<Half>((bits + 0x7fff + ((bits >> 16) & 1)) >>
-                         16);  // to the nearest, ties to even
-}
+inline void Write(Half& to, float x) { to = ToBfloat16(x); }
 
 // What batch_norm does to a channel: x_hat = x rstd + offset, output = weight x_hat + bias
 // = x slope + shift.

@@ -12,6 +12,7 @@
 #include <random>
 #include <utility>
 
+#include "base/clock.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/files/tensor_file.h"
@@ -26,7 +27,6 @@ namespace tercet::train {
 namespace {
 
 using torch::Tensor;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::int64_t kEvaluationBatch = 500;
 constexpr std::size_t kStepsPerReport = 20;
@@ -39,10 +39,6 @@ constexpr double kMaxAugment = 100;
 // With --width-bits, rounding starts so many bits finer and gets to the wanted width half way
 // through the run.
 constexpr double kExtraBitsAtStart = 5;
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void Require(bool good, const char* option, const std::string& problem) {
   if (!good) throw ConfigError(option, problem);

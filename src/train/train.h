@@ -62,8 +62,8 @@ struct TrainOptions {
   /// then changes nothing. Of a separable convolution the product of both parts is what is rounded,
   /// and in training only: the file holds the parts, compiling multiplies them out and rounds.
   unsigned width_bits = 10;
-  std::size_t validation =
-      5000;  ///< last images of the training set, held out to choose the epoch to keep
+  /// Last images of the training set, held out to choose the epoch to keep.
+  std::size_t validation = 5000;
 
   /// Knowledge distillation: with a teacher, the loss is that of DistillationLoss.
   std::filesystem::path teacher;          ///< architecture, JSON; empty: no teacher

@@ -468,12 +468,7 @@ class CalibratedLayersTest : public testing::Test {
   Compiled MakeCalibrated(const std::string& layers, CompileOptions options) {
     const nn::NetworkSpec spec = Spec(kInput, layers);
     const nn::FloatNetwork network = Weights(1).FillReal(spec).Network(spec);
-    const auto logits = network.Run(images_, 0, images_.count);
-    labels_.clear();
-    for (std::size_t i = 0; i < images_.count; ++i) {
-      const auto first = logits.begin() + static_cast<std::ptrdiff_t>(5 * i);
-      labels_.push_back(static_cast<std::uint8_t>(std::max_element(first, first + 5) - first));
-    }
+    labels_ = nn::Predictions(network.Run(images_, 0, images_.count), 5);
     options.calibration = &images_;
     options.labels = &labels_;
     return Make(layers, options);

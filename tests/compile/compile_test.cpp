@@ -264,14 +264,11 @@ TEST(CompileTest, WithoutImagesWidthsAreWhatSumsNeed) {
   EXPECT_LT(compiled.net.layers[1].value_bits, 18U) << "bits need less";
   EXPECT_THAT(compiled.warnings, IsEmpty());
   const files::Images images = RandomImages({1, 20, 20}, 200, 5);
-  const std::vector<float> expected = network.Run(images, 0, images.count);
+  const auto expected = nn::Predictions(network.Run(images, 0, images.count), 10);
   const auto found = nn::RunPlain(compiled, Oracle(), images, 0, images.count);
   const auto predicted = nn::Predictions(found, 10);
   std::size_t same = 0;
-  for (std::size_t i = 0; i < images.count; ++i) {
-    const auto first = expected.begin() + static_cast<std::ptrdiff_t>(10 * i);
-    same += predicted[i] == std::max_element(first, first + 10) - first ? 1 : 0;
-  }
+  for (std::size_t i = 0; i < images.count; ++i) same += predicted[i] == expected[i] ? 1 : 0;
   EXPECT_GE(same, 198U);
 }
 
@@ -662,11 +659,7 @@ TEST_F(FloatNetworkTest, RunsAnyRangeOfImages) {
 class CalibrationTest : public testing::Test {
  protected:
   CalibrationTest() {
-    const std::vector<float> logits = network_.Run(images_, 0, images_.count);
-    for (std::size_t i = 0; i < images_.count; ++i) {
-      const auto first = logits.begin() + static_cast<std::ptrdiff_t>(5 * i);
-      labels_.push_back(static_cast<std::uint8_t>(std::max_element(first, first + 5) - first));
-    }
+    labels_ = nn::Predictions(network_.Run(images_, 0, images_.count), 5);
     options_.calibration = &images_;
     options_.labels = &labels_;
   }
@@ -808,10 +801,11 @@ TEST_F(CalibrationTest, RefusesWhatDoesNotFit) {
 }
 
 TEST(PredictionsTest, FirstOfTheLargest) {
-  EXPECT_THAT(nn::Predictions({-3, -1, -1, 0, 0, 0, 1, 2, 9}, 3), ElementsAre(1, 0, 2));
-  EXPECT_THAT(nn::Predictions({}, 3), IsEmpty());
-  EXPECT_THROW(nn::Predictions({1, 2}, 3), InternalError);
-  EXPECT_THROW(nn::Predictions({1, 2}, 0), InternalError);
+  EXPECT_THAT(nn::Predictions<std::int64_t>({-3, -1, -1, 0, 0, 0, 1, 2, 9}, 3),
+              ElementsAre(1, 0, 2));
+  EXPECT_THAT(nn::Predictions<std::int64_t>({}, 3), IsEmpty());
+  EXPECT_THROW(nn::Predictions<float>({1, 2}, 3), InternalError);
+  EXPECT_THROW(nn::Predictions<double>({1, 2}, 0), InternalError);
 }
 
 TEST(RunPlainTest, AnyRangeOfImages) {

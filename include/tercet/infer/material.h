@@ -98,9 +98,11 @@ class MaterialWriter {
 
 /// Where a file is used.
 enum class MaterialPlace {
-  kWhereMade,  ///< where it was made, or was bound to last
-  kMoved       ///< somewhere else: bound to here from now on, on the caller's word that no copy of
-               ///< it has been used or will be
+  /// Where it was made, or was bound to last.
+  kWhereMade,
+  /// Somewhere else: bound to here from now on, on the caller's word that no copy of it has been
+  /// used or will be.
+  kMoved
 };
 
 /// A file that is being used up, by one process at a time. Not thread safe.

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tercet/files/images.h"
-#include "tercet/mpc/spec.h"
+#include "tercet/mpc/windows.h"
 #include "tercet/nn/network.h"
 
 /// The network that is computed, in the clear and securely alike: integers only, with a proven
@@ -20,8 +20,7 @@ namespace tercet::nn {
 struct SumPool {
   std::size_t kernel = 2, stride = 2, padding = 0;
   mpc::Shape3 Out(const mpc::Shape3& in) const {
-    return {in.channels, (in.height + 2 * padding - kernel) / stride + 1,
-            (in.width + 2 * padding - kernel) / stride + 1};
+    return mpc::Windows{in, kernel, stride, padding}.Out();
   }
   bool operator==(const SumPool&) const = default;
 };
@@ -29,22 +28,27 @@ struct SumPool {
 /// A second summand of a layer's values (residual): what left an earlier layer, times one factor or
 /// through a linear map of its own. Factor and map are weights, and as secret.
 struct Shortcut {
-  std::size_t from = 0;  ///< 0 for the network's input, k for the output of the k-th layer
-  std::optional<mpc::LinearShape> linear;  ///< without bias, which is in the layer's own
+  /// 0 for the network's input, k for the output of the k-th layer.
+  std::size_t from = 0;
+  /// Without bias, which is in the layer's own.
+  std::optional<mpc::LinearShape> linear;
   bool operator==(const Shortcut&) const = default;
 };
 
 /// A linear map, an activation and perhaps a max-pool: what leaves is
 /// sum_pool(max_pool(activation(W x + b + shortcut))). Public; the weights are apart.
 struct PublicLayer {
-  std::string name;  ///< of the linear layer in the JSON, e.g. "conv1"
-  std::string
-      type;  ///< the JSON layers that it stands for, e.g. "conv2d+batch_norm+sign+max_pool2d"
+  /// Of the linear layer in the JSON, e.g. "conv1".
+  std::string name;
+  /// The JSON layers that it stands for, e.g. "conv2d+batch_norm+sign+max_pool2d".
+  std::string type;
   mpc::LinearShape linear;
   std::optional<Shortcut> shortcut;
   mpc::ActivationKind activation = mpc::ActivationKind::kNone;
-  unsigned shift = 0;               ///< see mpc::ActivationKind
-  std::vector<std::int64_t> table;  ///< see mpc::ActivationSpec
+  /// See mpc::ActivationKind.
+  unsigned shift = 0;
+  /// See mpc::ActivationSpec.
+  std::vector<std::int64_t> table;
   std::optional<mpc::PoolShape> pool;
   std::optional<SumPool> sum_pool;
   /// For every input, -2^(value_bits-1) <= W x + b + shortcut < 2^(value_bits-1): proven, or where
@@ -63,7 +67,8 @@ struct PublicLayer {
   mpc::Shape3 Out() const;
   /// The activation with its max-pool, of `batch` images; rings are those of the values.
   mpc::ActivationSpec Activation(std::size_t batch) const;
-  std::string suite;  ///< the JSON's choice for this layer, or empty
+  /// The JSON's choice for this layer, or empty.
+  std::string suite;
   bool operator==(const PublicLayer&) const = default;
 };
 
@@ -75,7 +80,8 @@ struct PublicNetwork {
   /// The last has no activation, its values are the logits; or it compares them and 1 is left of
   /// the largest logit's class, 0 of the others (`compared_classes`).
   std::vector<PublicLayer> layers;
-  std::string spec_digest;  ///< NetworkSpec::Digest() of the JSON it was compiled from
+  /// NetworkSpec::Digest() of the JSON it was compiled from.
+  std::string spec_digest;
 
   std::size_t Classes() const { return layers.back().Out().Size(); }
   /// Whether only the class leaves the computation, not the logits.
@@ -101,7 +107,8 @@ struct LayerWeights {
 
 struct IntegerNetwork {
   PublicNetwork net;
-  std::vector<LayerWeights> weights;  ///< one per layer
+  /// One per layer.
+  std::vector<LayerWeights> weights;
   /// What was lost when it was compiled, and other remarks for whoever uses it. For the model's
   /// owner: they depend on weights and are in its file, but in no message.
   std::vector<std::string> warnings;

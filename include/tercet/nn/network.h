@@ -67,6 +67,9 @@ struct LayerSpec {
   Shape3 out;         ///< filled in by the loader
 };
 
+/// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened.
+mpc::LinearShape LinearShapeOf(const LayerSpec& layer);
+
 struct NetworkSpec {
   std::string name;
   InputSpec input;

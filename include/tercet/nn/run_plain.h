@@ -28,7 +28,9 @@ std::vector<std::int64_t> RunPlain(const IntegerNetwork& network, const mpc::Ora
                                    const files::Images& images, std::size_t first,
                                    std::size_t count, std::vector<ValueRange>* ranges = nullptr);
 
-/// Index of the largest logit of each image, the first where several are equal.
-std::vector<std::uint8_t> Predictions(const std::vector<std::int64_t>& logits, std::size_t classes);
+/// Index of the largest logit of each image, the first where several are equal. T: std::int64_t,
+/// float, double. Up to kMaxClasses. Thread safe.
+template <class T>
+std::vector<std::uint8_t> Predictions(const std::vector<T>& logits, std::size_t classes);
 
 }  // namespace tercet::nn

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 
+#include "tercet/mpc/windows.h"
 #include "tercet/ring/kernels.h"
 
 namespace tercet::protocols::dealer {
@@ -62,14 +63,9 @@ std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec) {
   const bool at_once = kernel <= 2;
   first.width = static_cast<unsigned>(at_once ? kernel * kernel : kernel);
   first.last = at_once;
-  for (std::size_t c = 0; c < out.channels; ++c)
-    for (std::size_t oy = 0; oy < out.height; ++oy)
-      for (std::size_t ox = 0; ox < out.width; ++ox)
-        for (std::size_t dy = 0; dy < kernel; ++dy)
-          for (std::size_t dx = 0; dx < kernel; ++dx)
-            first.rows.push_back(static_cast<std::uint32_t>(
-                (c * spec.in.height + oy * spec.pool->stride + dy) * spec.in.width +
-                ox * spec.pool->stride + dx));
+  mpc::PoolWindows(spec).ForEach([&](std::size_t, std::size_t, std::size_t input) {
+    first.rows.push_back(static_cast<std::uint32_t>(input));
+  });
   if (at_once) return {first};
   OrStep second;
   second.width = static_cast<unsigned>(kernel);

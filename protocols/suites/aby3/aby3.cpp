@@ -4,6 +4,7 @@
 #include "common/ot3/bit_times.h"
 #include "suites/aby3/products.h"
 #include "tercet/mpc/registry.h"
+#include "tercet/mpc/windows.h"
 
 // Activations by bit decomposition; the message flow, the symbols and who learns what are in
 // README.md.
@@ -21,25 +22,15 @@ AnyShare ToAny(ArithShare<W> x) {
 /// The bits of each window's members: plane k holds member k of every output. Rows of elements are
 /// channel, height, width.
 Planes GatherWindows(const ActivationSpec& spec, const Planes& plane, std::size_t batch) {
-  const mpc::Shape3 out = spec.Out();
-  const std::size_t kernel = spec.pool->kernel, stride = spec.pool->stride;
+  const std::size_t outputs = spec.Out().Size() * batch;
+  const std::size_t count = spec.pool->kernel * spec.pool->kernel;
   const Buffer<std::uint8_t> bits = ToBytes(plane);
-  Planes members(kernel * kernel, out.Size() * batch);
-  Buffer<std::uint8_t> member(out.Size() * batch);
-  for (std::size_t k = 0; k < kernel * kernel; ++k) {
-    std::uint8_t* to = member.data();
-    for (std::size_t c = 0; c < out.channels; ++c)
-      for (std::size_t row = 0; row < out.height; ++row)
-        for (std::size_t col = 0; col < out.width; ++col, to += batch) {
-          const std::size_t in_row = row * stride + k / kernel, in_col = col * stride + k % kernel;
-          std::copy_n(
-              bits.data() + ((c * spec.in.height + in_row) * spec.in.width + in_col) * batch, batch,
-              to);
-        }
-    const Planes packed = mpc::FromBytes(member);
-    std::copy_n(packed[0], packed.Words(), members[k]);
-  }
-  return members;
+  Buffer<std::uint8_t> gathered(count * outputs);
+  mpc::PoolWindows(spec).ForEach([&](std::size_t output, std::size_t member, std::size_t input) {
+    std::copy_n(bits.data() + input * batch, batch,
+                gathered.data() + member * outputs + output * batch);
+  });
+  return mpc::FromBytes(gathered, count);
 }
 
 /// For one query: a random bit per output and carry, r and q, unknown to every party.

@@ -5,6 +5,7 @@
 
 #include "suites/cbnn/msb.h"
 #include "tercet/mpc/registry.h"
+#include "tercet/mpc/windows.h"
 
 namespace tercet::protocols::cbnn {
 
@@ -49,19 +50,13 @@ AnyShare ToAny(ArithShare<W> x) {
 /// The sum of each window, rows being channel, height, width.
 template <Word W>
 Matrix<W> SumWindows(const ActivationSpec& spec, const Matrix<W>& x) {
-  const mpc::Shape3 out = spec.Out();
-  const std::size_t batch = x.shape()[1], kernel = spec.pool->kernel, stride = spec.pool->stride;
-  Matrix<W> sums = xt::zeros<W>({out.Size(), batch});
-  W* to = sums.data();
-  for (std::size_t c = 0; c < out.channels; ++c)
-    for (std::size_t row = 0; row < out.height; ++row)
-      for (std::size_t col = 0; col < out.width; ++col, to += batch)
-        for (std::size_t k = 0; k < kernel * kernel; ++k) {
-          const std::size_t in_row = row * stride + k / kernel, in_col = col * stride + k % kernel;
-          const W* from =
-              x.data() + ((c * spec.in.height + in_row) * spec.in.width + in_col) * batch;
-          for (std::size_t i = 0; i < batch; ++i) to[i] += from[i];
-        }
+  const std::size_t batch = x.shape()[1];
+  Matrix<W> sums = xt::zeros<W>({spec.Out().Size(), batch});
+  mpc::PoolWindows(spec).ForEach([&](std::size_t output, std::size_t, std::size_t input) {
+    W* to = sums.data() + output * batch;
+    const W* from = x.data() + input * batch;
+    for (std::size_t i = 0; i < batch; ++i) to[i] += from[i];
+  });
   return sums;
 }
 
