@@ -14,13 +14,13 @@
 #include <sys/prctl.h>
 #endif
 
+#include "base/clock.h"
 #include "net/failure.h"
 #include "tercet/base/error.h"
 
 namespace tercet::net {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr std::string_view kRtt = "rtt_ms=";
 constexpr std::string_view kRate = "mbit=";
 constexpr double kMaxRttMs = 60'000;
@@ -57,28 +57,11 @@ void SetPreciseTimers() {
 #endif
 }
 
-/// Passes everything on; wrappers override what they change.
-class Wrapper : public Link {
- public:
-  explicit Wrapper(std::unique_ptr<Link> inner) : inner_(std::move(inner)) {
-    TERCET_CHECK(inner_ != nullptr, "a wrapper needs a link");
-  }
-  void Send(Message message) override { inner_->Send(std::move(message)); }
-  Message Receive(Phase phase) override { return inner_->Receive(phase); }
-  void Flush() override { inner_->Flush(); }
-  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-  void Close() noexcept override { inner_->Close(); }
-  int Peer() const override { return inner_->Peer(); }
-
- protected:
-  std::unique_ptr<Link> inner_;
-};
-
 /// A queue with the times at which its messages are due, and a thread that hands them over then.
-class ShapedLink final : public Wrapper {
+class ShapedLink final : public LinkWrapper {
  public:
   ShapedLink(std::unique_ptr<Link> inner, const LinkProfile& profile)
-      : Wrapper(std::move(inner)),
+      : LinkWrapper(std::move(inner)),
         delay_(std::chrono::duration_cast<Clock::duration>(
             std::chrono::duration<double, std::milli>(profile.rtt_ms / 2))),
         us_per_byte_(profile.mbit > 0 ? 8 / profile.mbit : 0),
@@ -207,24 +190,10 @@ class ShapedLink final : public Wrapper {
   std::thread thread_;
 };
 
-class SharedLink final : public Link {
- public:
-  explicit SharedLink(std::shared_ptr<Link> inner) : inner_(std::move(inner)) {}
-  void Send(Message message) override { inner_->Send(std::move(message)); }
-  Message Receive(Phase phase) override { return inner_->Receive(phase); }
-  void Flush() override { inner_->Flush(); }
-  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-  void Close() noexcept override { inner_->Close(); }
-  int Peer() const override { return inner_->Peer(); }
-
- private:
-  std::shared_ptr<Link> inner_;
-};
-
-class RecordingLink final : public Wrapper {
+class RecordingLink final : public LinkWrapper {
  public:
   RecordingLink(std::unique_ptr<Link> inner, std::shared_ptr<Recorder> recorder)
-      : Wrapper(std::move(inner)), recorder_(std::move(recorder)) {
+      : LinkWrapper(std::move(inner)), recorder_(std::move(recorder)) {
     TERCET_CHECK(recorder_ != nullptr, "a recording link needs a recorder");
   }
 
@@ -244,10 +213,10 @@ class RecordingLink final : public Wrapper {
   std::shared_ptr<Recorder> recorder_;
 };
 
-class FaultyLink final : public Wrapper {
+class FaultyLink final : public LinkWrapper {
  public:
   FaultyLink(std::unique_ptr<Link> inner, std::function<bool(Message&)> change)
-      : Wrapper(std::move(inner)), change_(std::move(change)) {}
+      : LinkWrapper(std::move(inner)), change_(std::move(change)) {}
 
   void Send(Message message) override {
     if (change_(message)) inner_->Send(std::move(message));
@@ -282,7 +251,11 @@ LinkProfile ParseLinkProfile(std::string_view text) {
 }
 
 std::unique_ptr<Link> MakeSharedLink(std::shared_ptr<Link> inner) {
-  return std::make_unique<SharedLink>(std::move(inner));
+  return std::make_unique<LinkWrapper>(std::move(inner));
+}
+
+LinkWrapper::LinkWrapper(std::shared_ptr<Link> inner) : inner_(std::move(inner)) {
+  TERCET_CHECK(inner_ != nullptr, "a wrapper needs a link");
 }
 
 std::unique_ptr<Link> MakeShapedLink(std::unique_ptr<Link> inner, const LinkProfile& profile) {

@@ -27,7 +27,7 @@
 #include <iterator>
 #include <thread>
 
-#include "base/temp_directory.h"
+#include "base/scratch.h"
 #include "tercet/base/error.h"
 
 namespace tercet {
@@ -37,12 +37,6 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-std::string Read(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  EXPECT_TRUE(stream) << file;
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
 
 struct ::stat Status(const fs::path& file) {
   struct ::stat status {};
@@ -79,7 +73,7 @@ class FileWriterTest : public testing::Test {
     EXPECT_EQ(Entries(), entries);
   }
 
-  TempDirectory temp_;
+  ScratchDirectory temp_;
 
  private:
   ::mode_t umask_;
@@ -88,16 +82,16 @@ class FileWriterTest : public testing::Test {
 TEST_F(FileWriterTest, NewFilesHaveTheRightsThatAreAskedFor) {
   WriteFile(In("usual"), "a");
   WriteFile(In("owner"), "b", FileRights::kOwner);
-  EXPECT_EQ(Read(In("usual")), "a");
+  EXPECT_EQ(ReadAll(In("usual")), "a");
   EXPECT_EQ(Mode(In("usual")), 0644U);
-  EXPECT_EQ(Read(In("owner")), "b");
+  EXPECT_EQ(ReadAll(In("owner")), "b");
   EXPECT_EQ(Mode(In("owner")), 0600U);
   ::umask(077);
   WriteFile(In("hidden"), "c");
   EXPECT_EQ(Mode(In("hidden")), 0600U);
   const std::string longest(255, 'n');
   WriteFile(In(longest), "");
-  EXPECT_EQ(Read(In(longest)), "");
+  EXPECT_EQ(ReadAll(In(longest)), "");
   EXPECT_EQ(Entries(), 4);
 }
 
@@ -106,7 +100,7 @@ TEST_F(FileWriterTest, AFileThatIsReplacedNeverGainsReaders) {
   ::chmod(In("a").c_str(), 0640);
   const auto old = Status(In("a"));
   WriteFile(In("a"), "new");
-  EXPECT_EQ(Read(In("a")), "new");
+  EXPECT_EQ(ReadAll(In("a")), "new");
   EXPECT_EQ(Mode(In("a")), 0640U);
   EXPECT_NE(Status(In("a")).st_ino, old.st_ino) << "whoever reads the old one has it whole";
   WriteFile(In("a"), "newer", FileRights::kOwner);
@@ -123,14 +117,14 @@ TEST_F(FileWriterTest, FollowsLinksAndLeavesThem) {
   fs::create_symlink("d/target", In("first"));
   fs::create_symlink(In("first"), In("second"));
   WriteFile(In("second"), "new");
-  EXPECT_EQ(Read(In("d/target")), "new");
+  EXPECT_EQ(ReadAll(In("d/target")), "new");
   EXPECT_TRUE(fs::is_symlink(In("first")));
   EXPECT_TRUE(fs::is_symlink(In("second")));
   fs::create_symlink("d/none", In("dangling"));
   CheckWritable(In("dangling"), "--json");
   WriteFile(In("dangling"), "made");
   EXPECT_TRUE(fs::is_symlink(In("dangling")));
-  EXPECT_EQ(Read(In("d/none")), "made");
+  EXPECT_EQ(ReadAll(In("d/none")), "made");
   fs::create_symlink("loop", In("loop"));
   ExpectRefused(In("loop"), "Too many levels");
 }
@@ -138,7 +132,7 @@ TEST_F(FileWriterTest, FollowsLinksAndLeavesThem) {
 TEST_F(FileWriterTest, AFifoIsWrittenAndStays) {
   ASSERT_EQ(::mkfifo(In("fifo").c_str(), 0600), 0);
   CheckWritable(In("fifo"), "--json");
-  auto reader = std::async(std::launch::async, [&] { return Read(In("fifo")); });
+  auto reader = std::async(std::launch::async, [&] { return ReadAll(In("fifo")); });
   WriteFile(In("fifo"), "through");
   EXPECT_EQ(reader.get(), "through");
   EXPECT_TRUE(fs::is_fifo(In("fifo")));
@@ -216,7 +210,7 @@ TEST_F(FileWriterTest, AnOpenDescriptorIsContinued) {
   WriteFile(own, "continued");
   WriteFile(In("link"), ", ended");
   ::close(fd);
-  EXPECT_EQ(Read(In("log")), "begun, continued, ended");
+  EXPECT_EQ(ReadAll(In("log")), "begun, continued, ended");
   EXPECT_EQ(Status(In("log")).st_ino, before.st_ino);
 
   const int closed = fd;
@@ -249,7 +243,7 @@ TEST_F(FileWriterTest, KeepsWhatMustNotBeReplaced) {
                          Output{In("a"), "second", FileRights::kUsual, false}};
   EXPECT_THAT([&] { WriteFiles(again); },
               ThrowsMessage<ConfigError>(HasSubstr("a: exists already and is not overwritten")));
-  EXPECT_EQ(Read(In("a")), "first");
+  EXPECT_EQ(ReadAll(In("a")), "first");
   EXPECT_EQ(Entries(), 1);
 }
 
@@ -260,12 +254,12 @@ TEST_F(FileWriterTest, WritesAllOrNone) {
   EXPECT_THROW(WriteFiles(bad), ConfigError);
   const std::array same{Output{In("old"), "1"}, Output{In(".") / "old", "2"}};
   EXPECT_THAT([&] { WriteFiles(same); }, ThrowsMessage<ConfigError>(HasSubstr("two outputs")));
-  EXPECT_EQ(Read(In("old")), "old");
+  EXPECT_EQ(ReadAll(In("old")), "old");
   EXPECT_EQ(Entries(), 1);
   const std::array good{Output{In("old"), "new"}, Output{In("first"), "1"}};
   WriteFiles(good);
-  EXPECT_EQ(Read(In("old")), "new");
-  EXPECT_EQ(Read(In("first")), "1");
+  EXPECT_EQ(ReadAll(In("old")), "new");
+  EXPECT_EQ(ReadAll(In("first")), "1");
 }
 
 // The exit status of `body` in a process that may write files of at most a kilobyte, as wait()
@@ -299,7 +293,7 @@ TEST_F(FileWriterTest, ALimitIsAnErrorThatNamesIt) {
     return 1;
   });
   EXPECT_EQ(status, 0);
-  EXPECT_EQ(Read(In("a")), "old");
+  EXPECT_EQ(ReadAll(In("a")), "old");
   EXPECT_EQ(Entries(), 1);
 }
 
@@ -329,13 +323,13 @@ TEST_F(FileWriterTest, DoesTheSameWithNamedTemporaries) {
     const std::array outputs{Output{In("old"), "new"},
                              Output{In("new"), "made", FileRights::kOwner, false}};
     WriteFiles(outputs);
-    EXPECT_EQ(Read(In("old")), "new");
-    EXPECT_EQ(Read(In("new")), "made");
+    EXPECT_EQ(ReadAll(In("old")), "new");
+    EXPECT_EQ(ReadAll(In("new")), "made");
     EXPECT_EQ(Mode(In("new")), 0600U);
     EXPECT_THROW(WriteFiles(outputs), ConfigError) << "new is there already";
     const std::array bad{Output{In("old"), "newer"}, Output{In("none") / "a", ""}};
     EXPECT_THROW(WriteFiles(bad), ConfigError);
-    EXPECT_EQ(Read(In("old")), "new");
+    EXPECT_EQ(ReadAll(In("old")), "new");
     EXPECT_EQ(Entries(), 2);
     ::_exit(HasFailure() ? 1 : 0);
   }

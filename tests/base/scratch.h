@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,13 @@ class ScratchDirectory {
  private:
   std::filesystem::path path_;
 };
+
+/// All that a file holds.
+inline std::string ReadAll(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  EXPECT_TRUE(stream) << "cannot read " << file;
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
 
 /// Expects a ConfigError at exactly `place` whose message holds `text`.
 inline void ExpectConfigError(const std::function<void()>& action, const std::string& place,

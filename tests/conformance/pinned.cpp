@@ -12,6 +12,8 @@
 #include <optional>
 #include <random>
 
+#include "tercet/net/wrappers.h"
+
 namespace tercet {
 
 crypto::DrawObserver* TestAccess::Observe(crypto::KeyRing& keys, crypto::DrawObserver* observer) {
@@ -105,25 +107,19 @@ class PinnedSession::Observer final : public crypto::DrawObserver {
   std::size_t group_;
 };
 
-class PinnedSession::RecordingLink final : public net::Link {
+class PinnedSession::RecordingLink final : public net::LinkWrapper {
  public:
   RecordingLink(std::unique_ptr<net::Link> inner, PinnedSession& session, std::size_t group)
-      : inner_(std::move(inner)), session_(session), group_(group) {}
+      : LinkWrapper(std::move(inner)), session_(session), group_(group) {}
 
-  void Send(net::Message message) override { inner_->Send(std::move(message)); }
   net::Message Receive(net::Phase phase) override {
     net::Message message = inner_->Receive(phase);
     const std::lock_guard lock(session_.mutex_);
     session_.view_.push_back({group_, message.phase, inner_->Peer(), message.tag, message.payload});
     return message;
   }
-  void Flush() override { inner_->Flush(); }
-  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-  void Close() noexcept override { inner_->Close(); }
-  int Peer() const override { return inner_->Peer(); }
 
  private:
-  std::unique_ptr<net::Link> inner_;
   PinnedSession& session_;
   std::size_t group_;
 };

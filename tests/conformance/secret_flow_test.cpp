@@ -13,6 +13,7 @@
 #include "conformance/harness.h"
 #include "tercet/compile/compile.h"
 #include "tercet/infer/secure_network.h"
+#include "tercet/net/wrappers.h"
 #include "tercet/nn/run_plain.h"
 
 namespace tercet::conformance {
@@ -35,22 +36,14 @@ void Mark(AnyMatrix& matrix, bool secret) {
   });
 }
 
-class SecretLink final : public net::Link {
+class SecretLink final : public net::LinkWrapper {
  public:
-  explicit SecretLink(std::unique_ptr<net::Link> inner) : inner_(std::move(inner)) {}
-  void Send(net::Message message) override { inner_->Send(std::move(message)); }
+  using LinkWrapper::LinkWrapper;
   net::Message Receive(Phase phase) override {
     net::Message message = inner_->Receive(phase);
     MarkSecret(message.payload.data(), message.payload.size());
     return message;
   }
-  void Flush() override { inner_->Flush(); }
-  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-  void Close() noexcept override { inner_->Close(); }
-  int Peer() const override { return inner_->Peer(); }
-
- private:
-  std::unique_ptr<net::Link> inner_;
 };
 
 /// Errors that memcheck reports meanwhile.

@@ -10,7 +10,7 @@
 #include <iterator>
 #include <string>
 
-#include "base/temp_directory.h"
+#include "base/scratch.h"
 #include "crypto/certificates_internal.h"
 #include "crypto/openssl_handles.h"
 #include "tercet/base/error.h"
@@ -49,11 +49,6 @@ UjGyPdaPr6HF
 constexpr const char* kKnownFingerprint =
     "sha256:a73fa90319fc82590a18811485ea03f8000f0ea727976e2f66e80150846d76f6";
 
-std::string Text(const fs::path& path) {
-  std::ifstream stream(path);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 int Mode(const fs::path& path) {
   struct ::stat info {};
   EXPECT_EQ(::stat(path.c_str(), &info), 0) << path;
@@ -61,7 +56,7 @@ int Mode(const fs::path& path) {
 }
 
 TEST(CertificatesTest, MakesAnAuthorityAndThreeParties) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   const fs::path dir = temp.Path() / "new" / "certificates";
   MakeCertificates(dir, 30, false);
   EXPECT_EQ(Mode(dir), 0700);
@@ -86,7 +81,7 @@ TEST(CertificatesTest, MakesAnAuthorityAndThreeParties) {
 }
 
 TEST(CertificatesTest, HandsOverPairsWithoutTheAuthoritysKey) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   std::vector<std::optional<int>> order;
   MakeCertificates(
       30, [&](std::optional<int> party, std::string_view certificate, std::string_view key) {
@@ -108,7 +103,7 @@ TEST(CertificatesTest, HandsOverPairsWithoutTheAuthoritysKey) {
 }
 
 TEST(CertificatesTest, OverwritesOnlyWhenTold) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   std::ofstream(temp.Path() / "party1.pem") << "mine";
   EXPECT_THAT(
       [&] { MakeCertificates(temp.Path(), 30, false); },
@@ -119,7 +114,7 @@ TEST(CertificatesTest, OverwritesOnlyWhenTold) {
 }
 
 TEST(CertificatesTest, RemovesWhatWasBegun) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   fs::create_directories(temp.Path() / "party2-key.pem" / "in the way");
   EXPECT_THROW(MakeCertificates(temp.Path(), 30, true), ConfigError);
   EXPECT_EQ(std::distance(fs::directory_iterator(temp.Path()), fs::directory_iterator()), 1);
@@ -130,7 +125,7 @@ TEST(CertificatesTest, RemovesWhatWasBegun) {
 
 // Whoever may write to the directory could put keys of their own there.
 TEST(CertificatesTest, MakesNoKeysWhereOthersMayWrite) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   fs::permissions(temp.Path(), fs::perms::all);
   const auto refused = ThrowsMessage<ConfigError>(
       HasSubstr(temp.Path().string() + ": has mode 777, so others than its owner may replace"));
@@ -144,7 +139,7 @@ TEST(CertificatesTest, MakesNoKeysWhereOthersMayWrite) {
 }
 
 TEST(CertificatesTest, ChecksDays) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   for (const int days : {0, -1, 3'651}) {
     EXPECT_THAT([&] { MakeCertificates(temp.Path() / "x", days, false); },
                 ThrowsMessage<ConfigError>(HasSubstr("1 to 3650 days")));
@@ -153,14 +148,14 @@ TEST(CertificatesTest, ChecksDays) {
 }
 
 TEST(CertificatesTest, MakesExpiredOnesForTests) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   MakeCertificatesValid(temp.Path(), {-3, -2}, false);
   EXPECT_EQ(X509_cmp_current_time(X509_get0_notAfter(Load(temp.Path() / "party0.pem").get())), -1);
   EXPECT_EQ(X509_cmp_current_time(X509_get0_notAfter(Load(temp.Path() / "ca.pem").get())), 1);
 }
 
 TEST(PartyCertificateTest, OnePartysKeyAndNothingElse) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   const fs::path dir = temp.Path() / "keys";
   const auto made = MakePartyCertificate(dir, 2, 30, false);
   EXPECT_EQ(Mode(dir), 0700);
@@ -182,13 +177,13 @@ TEST(PartyCertificateTest, OnePartysKeyAndNothingElse) {
 }
 
 TEST(PartyCertificateTest, IsRenewedWithTheSameKey) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   const auto old = MakePartyCertificateValid(temp.Path(), 1, {-9, -2}, false);
-  const auto key = Text(temp.Path() / "party1-key.pem");
+  const auto key = ReadAll(temp.Path() / "party1-key.pem");
   const auto renewed = RenewPartyCertificate(temp.Path(), 1, 40);
   EXPECT_EQ(renewed.fingerprint, old.fingerprint);
   EXPECT_GT(renewed.not_after, old.not_after + std::chrono::days(39));
-  EXPECT_EQ(Text(temp.Path() / "party1-key.pem"), key);
+  EXPECT_EQ(ReadAll(temp.Path() / "party1-key.pem"), key);
   EXPECT_EQ(ReadCertificate(temp.Path() / "party1.pem").not_after, renewed.not_after);
   EXPECT_THAT([&] { RenewPartyCertificate(temp.Path(), 2, 40); }, Throws<ConfigError>());
   EXPECT_THAT([&] { RenewPartyCertificate(temp.Path(), 1, 0); }, Throws<ConfigError>());
@@ -204,7 +199,7 @@ TEST(PartyCertificateTest, IsRenewedWithTheSameKey) {
 }
 
 TEST(PartyCertificateTest, WarnsFromFourteenDaysBeforeTheEnd) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   const auto made = MakePartyCertificate(temp.Path(), 0, 100, false);
   EXPECT_FALSE(ExpiryWarning(made, made.not_after - std::chrono::days(15)));
   EXPECT_FALSE(
@@ -218,7 +213,7 @@ TEST(PartyCertificateTest, WarnsFromFourteenDaysBeforeTheEnd) {
 
 TEST(FingerprintTest, IsThatOfThePublicKeyAsOpensslPrintsIt) {
   // openssl x509 -in FILE -pubkey -noout | openssl pkey -pubin -outform DER | sha256sum
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   std::ofstream(temp.Path() / "c.pem") << kKnownCertificate;
   const auto read = ReadCertificate(temp.Path() / "c.pem");
   EXPECT_EQ(read.fingerprint.Text(), kKnownFingerprint);
@@ -239,7 +234,7 @@ TEST(FingerprintTest, ParsesOneFormOnly) {
 }
 
 TEST(CertificateFileTest, NamesWhatIsWrong) {
-  const TempDirectory temp;
+  const ScratchDirectory temp;
   EXPECT_THAT([&] { ReadCertificate(temp.Path() / "none.pem"); },
               ThrowsMessage<ConfigError>(HasSubstr("none.pem: ")));
   MakePartyCertificate(temp.Path(), 1, 30, false);

@@ -12,7 +12,7 @@
 #include <functional>
 #include <map>
 
-#include "base/temp_directory.h"
+#include "base/scratch.h"
 #include "import/import_command.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
@@ -876,7 +876,7 @@ class ImportCommandTest : public OperatorTest {
     return files;
   }
 
-  TempDirectory directory_;
+  ScratchDirectory directory_;
 };
 
 TEST_F(ImportCommandTest, WritesNetworkAndWeights) {

@@ -60,11 +60,7 @@ class Material : public testing::Test {
     writer.Finish();
     writer.Keep();
   }
-  static std::string Content(const fs::path& file) {
-    std::ifstream stream(file, std::ios::binary);
-    return {std::istreambuf_iterator<char>(stream), {}};
-  }
-  std::string Content() const { return Content(file_); }
+  std::string Content() const { return ReadAll(file_); }
   // In place: the file stays the one it was.
   void Replace(const std::string& content) const {
     std::ofstream(file_, std::ios::binary | std::ios::trunc) << content;
@@ -299,7 +295,7 @@ TEST_F(Material, IsBoundToWhereItWasMoved) {
   // And what was used is not to be had again by moving it.
   MaterialFile last(kept, MaterialPlace::kMoved);
   EXPECT_EQ(last.Next(), 2u);
-  EXPECT_THAT(Content(kept), testing::Not(testing::HasSubstr("secret material of query 1")));
+  EXPECT_THAT(ReadAll(kept), testing::Not(testing::HasSubstr("secret material of query 1")));
 }
 
 // From a backup, say, onto itself.
@@ -339,7 +335,7 @@ TEST_F(Material, IsNotReplacedByOtherParts) {
 TEST_F(Material, ADamagedRecordIsNamed) {
   Write();
   const auto record = Record();
-  const std::string whole = Content(record);
+  const std::string whole = ReadAll(record);
   for (const std::string& text :
        {std::string("rubbish"), whole.substr(0, 20), std::string(R"({"next": 1})"),
         std::string(R"({"file": "x", "content": "y", "path": "", "next": -1})")}) {
@@ -412,7 +408,7 @@ TEST_F(Material, IsRefusedWhereverItIsCutOff) {
 
 TEST_F(Material, IsRefusedWhereverABitIsFlipped) {
   Write();
-  const std::string whole = Content(), record = Content(Record());
+  const std::string whole = Content(), record = ReadAll(Record());
   for (std::size_t at = 0; at < whole.size(); ++at) {
     std::string damaged = whole;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x10);

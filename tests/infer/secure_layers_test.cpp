@@ -11,8 +11,8 @@
 #include <tuple>
 
 #include "compile/float_weights.h"
+#include "infer/run_securely.h"
 #include "tercet/compile/compile.h"
-#include "tercet/infer/secure_network.h"
 #include "tercet/mpc/local.h"
 
 namespace tercet::infer {
@@ -98,24 +98,8 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
     const mpc::Roles roles{helper, (helper + 1) % 3, (helper + 2) % 3, (helper + 1) % 3};
     const auto plan =
         MakePlan(network.net, registry, mpc::ParseSuiteChoice(suite, "test"), roles, 3);
-    mpc::LocalOptions local;
-    local.layers = plan.layers.size();
-    std::mutex mutex;
-    std::vector<std::int64_t> logits;
     std::uint32_t hops = 0;
-    mpc::RunParties(
-        [&](mpc::Party& party) {
-          SecureNetwork net(party, plan, registry);
-          net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
-          auto query = net.Prepare(3);
-          const auto input = nn::QuantiseInput(network.net.input, images, 0, 3);
-          const auto result =
-              net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
-          const std::lock_guard lock(mutex);
-          if (party.Id() == plan.roles.receiver) logits = result;
-          hops = std::max(hops, net.OnlineHops());
-        },
-        local);
+    const auto logits = RunSecurely(network, plan, registry, images, &hops);
     EXPECT_EQ(logits, plain) << "helper " << helper;
     EXPECT_EQ(hops, plan.Total().OnlineHops()) << "helper " << helper;
   }

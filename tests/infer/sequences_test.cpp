@@ -11,9 +11,8 @@
 #include <vector>
 
 #include "compile/float_weights.h"
+#include "infer/run_securely.h"
 #include "tercet/base/error.h"
-#include "tercet/infer/secure_network.h"
-#include "tercet/mpc/local.h"
 
 namespace tercet::infer {
 namespace {
@@ -87,21 +86,8 @@ class SequencesTest : public testing::Test {
     Plan plan;
     ASSERT_NO_THROW(plan = MakePlan(network.net, registry_, mpc::ParseSuiteChoice("lut", "test"),
                                     {}, images.count));
-    std::vector<std::int64_t> logits;
-    mpc::LocalOptions local;
-    local.layers = plan.layers.size();
-    mpc::RunParties(
-        [&](mpc::Party& party) {
-          SecureNetwork net(party, plan, registry_);
-          net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
-          auto query = net.Prepare(images.count);
-          const auto input = nn::QuantiseInput(network.net.input, images, 0, images.count);
-          auto result =
-              net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
-          if (party.Id() == plan.roles.receiver) logits = std::move(result);
-        },
-        local);
-    EXPECT_EQ(logits, nn::RunPlain(network, compile::Oracle(), images, 0, images.count));
+    EXPECT_EQ(RunSecurely(network, plan, registry_, images),
+              nn::RunPlain(network, compile::Oracle(), images, 0, images.count));
   }
 
   const mpc::Registry registry_ = BuiltinProtocols();

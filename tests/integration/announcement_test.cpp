@@ -477,11 +477,10 @@ TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
                                 world_.File("images.idx"), "--json", world_.File("out.json")})
                        .Wait();
   EXPECT_EQ(run.status, 0) << run.err;
-  const json report = json::parse(std::ifstream(world_.File("out.json")));
-  for (const auto& logits : report.at("logits"))
+  for (const auto& logits : ReadJson(world_.File("out.json")).at("logits"))
     EXPECT_THAT(logits.get<std::vector<int>>(), testing::Each(AnyOf(0, 1)));
 
-  json only_class = json::parse(std::ifstream(network));
+  json only_class = ReadJson(network);
   only_class["output"] = "class";
   world_.Write("class.json", only_class.dump());
   const auto refused = compile(world_.File("class.json"), "logits");

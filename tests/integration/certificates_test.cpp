@@ -284,7 +284,7 @@ TEST_F(Organisations, AreWarnedBeforeACertificateExpires) {
                 AllOf(HasSubstr("WARNING: the certificate of \"tercet party 1\" expires on "),
                       HasSubstr("tercet keygen --party 1 --renew"),
                       Not(HasSubstr("\"tercet party 2\" expires"))));
-    const json report = json::parse(std::ifstream(Home(p) / "report.json"));
+    const json report = ReadJson(Home(p) / "report.json");
     ASSERT_EQ(report.at("warnings").size(), 1u);
     EXPECT_THAT(report.at("warnings")[0].get<std::string>(), HasSubstr("expires on "));
   }

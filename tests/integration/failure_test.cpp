@@ -99,8 +99,7 @@ TEST(WrongInput, NamesTheFileAndWhatIsWrong) {
   ExpectRefused(run("dense.json", "missing.safetensors", "images.idx"), "missing.safetensors");
   ExpectRefused(run("dense.json", "dense.safetensors", "missing.idx"), "missing.idx");
 
-  std::ifstream stream(world.File("dense.json"));
-  std::string text{std::istreambuf_iterator<char>(stream), {}};
+  const std::string text = ReadAll(world.File("dense.json"));
   std::string unknown = text;
   unknown.replace(unknown.find("\"out_features\": 12"), 0, "\"strides\": 2, ");
   world.Write("unknown.json", unknown);

@@ -32,16 +32,9 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-json ReadJson(const std::string& file) { return json::parse(std::ifstream(file)); }
-
-std::string Content(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 // The secret parts of a file, shares of the model first.
 std::vector<std::string> SecretParts(const fs::path& file) {
-  const std::string content = Content(file);
+  const std::string content = ReadAll(file);
   const auto number = [&](std::size_t at) {
     std::size_t value = 0;
     for (std::size_t i = 0; i < 8; ++i)
@@ -211,7 +204,7 @@ TEST_F(MaterialDirectory, ACopyIsRefusedUntilItIsTheOnlyOne) {
 TEST_F(MaterialDirectory, RolesOutOfRangeAreRefused) {
   ASSERT_EQ(Make().status, 0);
   const auto file = world_.File("material/party1.material");
-  std::string content = Content(file);
+  std::string content = ReadAll(file);
   const auto at = content.find("\"roles\":[0,1,2,1]");
   ASSERT_NE(at, std::string::npos);
   content[at + 9] = '9';
@@ -652,9 +645,7 @@ TEST_F(Dealer, IsNeededWhereItTakesPartOnline) {
                 "--dealer-leaves: party 0, the helper, has a part in the online phase of fc1 "
                 "(aby3), fc2 (aby3)");
   auto parties = StartSlowly({"--ahead", "100", "--suite", "aby3"});
-  ASSERT_TRUE(Eventually([&] {
-    return parties[1].ErrSoFar().find("images done") != std::string::npos;
-  })) << parties[1].ErrSoFar();
+  ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[1]));
   ::kill(parties[0].Pid(), SIGKILL);
   for (const std::size_t p : {1, 2}) {
     const auto result = parties[p].Wait();
@@ -667,9 +658,7 @@ TEST_F(Dealer, IsNeededWhereItTakesPartOnline) {
 // It dies while it still has to deal.
 TEST_F(Dealer, IsNeededUntilEverythingIsDelivered) {
   auto parties = StartSlowly({"--ahead", "1"});
-  ASSERT_TRUE(Eventually([&] {
-    return parties[1].ErrSoFar().find("images done") != std::string::npos;
-  })) << parties[1].ErrSoFar();
+  ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[1]));
   ::kill(parties[0].Pid(), SIGKILL);
   for (const std::size_t p : {1, 2}) {
     const auto result = parties[p].Wait();

@@ -135,7 +135,7 @@ TEST(Results, GoDownAPipeThatIsNamed) {
   const World world;
   ASSERT_EQ(::mkfifo(world.File("fifo").c_str(), 0600), 0);
   auto process = world.Tercet({"plan", world.File("dense.json"), "--json", world.File("fifo")});
-  const auto plans = nlohmann::json::parse(std::ifstream(world.File("fifo")));
+  const auto plans = ReadJson(world.File("fifo"));
   EXPECT_FALSE(plans.at("plans").empty());
   EXPECT_EQ(process.Wait().status, 0);
   EXPECT_TRUE(std::filesystem::is_fifo(world.File("fifo")));

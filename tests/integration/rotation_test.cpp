@@ -24,8 +24,6 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 
-json ReadJson(const std::string& file) { return json::parse(std::ifstream(file)); }
-
 using Bytes = std::array<std::uint64_t, 3>;
 Bytes BytesOf(const json& report, const char* phase) {
   return report.at("bytes").at(phase).get<Bytes>();
@@ -197,9 +195,7 @@ TEST_F(RotatedTestbed, RefusesAPartyThatDoesNotRotate) {
 TEST_F(RotatedTestbed, NamesThePartyThatDies) {
   const std::vector<std::string> more{"--rotate-dealer", "--batch", "3", "--link", "rtt_ms=200"};
   auto parties = StartAll({"dense", "dense", "dense"}, {more, more, more});
-  ASSERT_TRUE(Eventually([&] {
-    return parties[0].ErrSoFar().find("of 10 images done") != std::string::npos;
-  })) << parties[0].ErrSoFar();
+  ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[0]));
   ::kill(parties[2].Pid(), SIGKILL);
   EXPECT_EQ(parties[2].Wait().status, 128 + SIGKILL);
   for (std::size_t p = 0; p < 2; ++p) {

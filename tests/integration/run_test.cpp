@@ -25,8 +25,6 @@ using nlohmann::json;
 using testing::HasSubstr;
 using testing::Not;
 
-json ReadJson(const std::string& file) { return json::parse(std::ifstream(file)); }
-
 using Case = std::tuple<const char*, const char*, int>;
 class EveryRun : public testing::TestWithParam<Case> {};
 

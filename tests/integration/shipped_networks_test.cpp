@@ -7,13 +7,11 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <mutex>
 
+#include "infer/run_securely.h"
 #include "programs/inputs.h"
 #include "tercet/compile/customise.h"
-#include "tercet/infer/secure_network.h"
 #include "tercet/mpc/builtin_protocols.h"
-#include "tercet/mpc/local.h"
 
 namespace tercet {
 namespace {
@@ -55,25 +53,6 @@ INSTANTIATE_TEST_SUITE_P(Networks, ShippedNetwork, testing::ValuesIn(ShippedNetw
                            return name;
                          });
 
-std::vector<std::int64_t> RunSecurely(const nn::IntegerNetwork& network, const infer::Plan& plan,
-                                      const files::Images& images) {
-  std::vector<std::int64_t> logits;
-  mpc::LocalOptions options;
-  options.layers = plan.layers.size();
-  mpc::RunParties(
-      [&](mpc::Party& party) {
-        infer::SecureNetwork net(party, plan, Protocols());
-        net.ShareModel(party.Id() == plan.roles.model_owner ? &network : nullptr);
-        auto query = net.Prepare(images.count);
-        const auto input = nn::QuantiseInput(plan.network.input, images, 0, images.count);
-        auto result =
-            net.Run(std::move(query), party.Id() == plan.roles.data_owner ? &input : nullptr);
-        if (party.Id() == plan.roles.receiver) logits = std::move(result);
-      },
-      options);
-  return logits;
-}
-
 TEST_P(ShippedNetwork, SecureEqualsPlain) {
   const auto spec =
       nn::LoadNetwork(std::string(TERCET_SOURCE_DIR) + "/nets/" + GetParam() + ".json");
@@ -94,7 +73,7 @@ TEST_P(ShippedNetwork, SecureEqualsPlain) {
   const auto network = compile::Compile(floats, oracle, options, nullptr);
   const auto plan = infer::MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice("lut", "test"),
                                     {}, images.count);
-  EXPECT_EQ(RunSecurely(network, plan, images),
+  EXPECT_EQ(infer::RunSecurely(network, plan, Protocols(), images),
             nn::RunPlain(network, oracle, images, 0, images.count));
 }
 

@@ -24,6 +24,7 @@
 #include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::integration {
 namespace {
@@ -93,10 +94,10 @@ struct Stage {
   }
 };
 
-class StagedLink final : public net::Link {
+class StagedLink final : public net::LinkWrapper {
  public:
   StagedLink(std::unique_ptr<net::Link> inner, Stage& stage)
-      : inner_(std::move(inner)), stage_(stage) {}
+      : LinkWrapper(std::move(inner)), stage_(stage) {}
 
   void Send(Message message) override {
     Count();
@@ -114,10 +115,6 @@ class StagedLink final : public net::Link {
     Count();
     return inner_->Receive(phase);
   }
-  void Flush() override { inner_->Flush(); }
-  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-  void Close() noexcept override { inner_->Close(); }
-  int Peer() const override { return inner_->Peer(); }
 
  private:
   void Count() {
@@ -164,7 +161,6 @@ class StagedLink final : public net::Link {
     inner_->Send(std::move(message));
   }
 
-  std::unique_ptr<net::Link> inner_;
   Stage& stage_;
   std::optional<Message> held_;
 };

@@ -62,6 +62,13 @@ class Testbed : public testing::Test {
     return StartBare(id, network, more, prepare);
   }
 
+  /// Waits until the party says that it has done some images.
+  static void AwaitImages(const Process& party) {
+    ASSERT_TRUE(Eventually([&] {
+      return party.ErrSoFar().find("images done") != std::string::npos;
+    })) << party.ErrSoFar();
+  }
+
   /// Each ends by itself with an error; at least one names the thing.
   static void ExpectAllFail(std::vector<Process> parties, const std::string& text) {
     std::string all;

@@ -60,7 +60,7 @@ TEST_F(Testbed, ThreePartiesAgreeAndReport) {
     EXPECT_THAT(
         result.out,
         HasSubstr("10 images in batches of 4; helper 0, data owner 1, model owner 2, receiver 1"));
-    const json report = json::parse(std::ifstream(world_.File(fmt::format("p{}.json", p))));
+    const json report = ReadJson(world_.File(fmt::format("p{}.json", p)));
     EXPECT_EQ(report.at("party"), p);
     for (std::size_t begin = 0; begin < result.err.size(); begin = result.err.find('\n', begin) + 1)
       EXPECT_EQ(result.err.find("tercet-party: ", begin), begin) << result.err;
@@ -204,9 +204,7 @@ TEST_F(Testbed, StopsWhileItWaitsForOthers) {
 TEST_F(Testbed, ASignalledPartyTellsTheOthers) {
   const std::vector<std::string> slow{"--link", "rtt_ms=100", "--batch", "1"};
   auto parties = StartAll({"dense", "dense", "dense"}, {slow, slow, slow});
-  ASSERT_TRUE(Eventually([&] {
-    return parties[1].ErrSoFar().find("images done") != std::string::npos;
-  })) << parties[1].ErrSoFar();
+  ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[1]));
   ::kill(parties[0].Pid(), SIGINT);
   for (std::size_t p = 0; p < 3; ++p) {
     const auto result = parties[p].Wait();
@@ -224,9 +222,7 @@ TEST_F(Testbed, ASignalledPartyTellsTheOthers) {
 TEST_F(Testbed, AStoppedPartyIsNamedToAll) {
   const std::vector<std::string> slow{"--link", "rtt_ms=100", "--batch", "1"};
   auto parties = StartAll({"dense", "dense", "dense"}, {slow, slow, slow});
-  ASSERT_TRUE(Eventually([&] {
-    return parties[1].ErrSoFar().find("images done") != std::string::npos;
-  })) << parties[1].ErrSoFar();
+  ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[1]));
   ::kill(parties[2].Pid(), SIGSTOP);
   for (std::size_t p = 0; p < 2; ++p) {
     const auto result = parties[p].Wait();

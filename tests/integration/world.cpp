@@ -55,18 +55,21 @@ constexpr const char* kConv = R"({
   "output": "logits"
 })";
 
-std::string ReadAll(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 std::string BigEndian(std::uint32_t value) {
   std::string text;
   for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift & 0xff);
   return text;
 }
 
+// What is there of a file that may not be there yet, or not any more.
+std::string ReadSoFar(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
 }  // namespace
+
+nlohmann::json ReadJson(const fs::path& file) { return nlohmann::json::parse(ReadAll(file)); }
 
 Process::Process(const fs::path& scratch, const std::vector<std::string>& command,
                  const std::vector<int>& fds, const std::function<void()>& prepare) {
@@ -122,14 +125,14 @@ Result Process::Wait(std::chrono::milliseconds limit) {
     result.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   pid_ = -1;
-  result.out = ReadAll(out_);
-  result.err = ReadAll(err_);
+  result.out = ReadSoFar(out_);
+  result.err = ReadSoFar(err_);
   return result;
 }
 
-std::string Process::OutSoFar() const { return ReadAll(out_); }
+std::string Process::OutSoFar() const { return ReadSoFar(out_); }
 
-std::string Process::ErrSoFar() const { return ReadAll(err_); }
+std::string Process::ErrSoFar() const { return ReadSoFar(err_); }
 
 bool Eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit) {
   const auto deadline = std::chrono::steady_clock::now() + limit;
@@ -146,7 +149,7 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
   for (const auto& entry : fs::directory_iterator("/proc", error)) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::string command = ReadAll(entry.path() / "cmdline");
+    std::string command = ReadSoFar(entry.path() / "cmdline");
     for (char& c : command)
       if (c == '\0') c = ' ';
     if (command.find(text) != std::string::npos)

@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "base/scratch.h"
 #include "tercet/files/images.h"
 
 /// What the tests of whole processes share: a scratch directory with small networks, weights and
@@ -20,8 +22,9 @@ namespace tercet::integration {
 
 /// How a process ended.
 struct Result {
-  int status = -1;  ///< exit status; 128 + signal where it was killed; -1 when it outlived the
-                    ///< deadline and was killed here
+  /// Exit status; 128 + signal where it was killed; -1 when it outlived the deadline and was killed
+  /// here.
+  int status = -1;
   std::string out, err;
 };
 
@@ -86,6 +89,8 @@ class World {
  private:
   std::filesystem::path path_;
 };
+
+nlohmann::json ReadJson(const std::filesystem::path& file);
 
 /// An IDX file of pixels from a fixed seed.
 std::string IdxImages(std::size_t count, std::size_t height, std::size_t width);

@@ -187,23 +187,17 @@ TEST(Meet, ReturnsWhenAllAreThereAndCountsNothing) {
 TEST(Meet, NobodyLeavesBeforeAllHaveHeardFromAll) {
   std::latch others(2);
   std::array<std::atomic<int>, 3> heard{};  // of meeting messages that each has received
-  class HearingLink final : public net::Link {
+  class HearingLink final : public net::LinkWrapper {
    public:
     HearingLink(std::unique_ptr<net::Link> inner, std::atomic<int>& heard)
-        : inner_(std::move(inner)), heard_(heard) {}
-    void Send(net::Message message) override { inner_->Send(std::move(message)); }
+        : LinkWrapper(std::move(inner)), heard_(heard) {}
     net::Message Receive(Phase phase) override {
       auto message = inner_->Receive(phase);
       if (message.payload.empty()) ++heard_;  // keys are not empty
       return message;
     }
-    void Flush() override { inner_->Flush(); }
-    void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
-    void Close() noexcept override { inner_->Close(); }
-    int Peer() const override { return inner_->Peer(); }
 
    private:
-    std::unique_ptr<net::Link> inner_;
     std::atomic<int>& heard_;
   };
   RunParties(

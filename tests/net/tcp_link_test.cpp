@@ -19,7 +19,7 @@
 #include <thread>
 #include <variant>
 
-#include "base/temp_directory.h"
+#include "base/scratch.h"
 #include "crypto/certificates_internal.h"
 #include "net/dialler.h"
 #include "net/door.h"
@@ -63,7 +63,7 @@ class TcpLinkTest : public testing::Test {
     directory_ = nullptr;
   }
 
-  struct Directory : TempDirectory {
+  struct Directory : ScratchDirectory {
     std::filesystem::path operator/(const char* name) const { return Path() / name; }
   };
 

@@ -13,6 +13,7 @@
 #include <random>
 #include <sstream>
 
+#include "base/scratch.h"
 #include "programs/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/files/tensor_file.h"
@@ -41,13 +42,6 @@ constexpr const char* kNetwork = R"({
   ],
   "output": "logits"
 })";
-
-std::string Bytes(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  return text.str();
-}
 
 void Write(const fs::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
@@ -139,12 +133,12 @@ TEST_F(TrainTest, LearnsAndSaves) {
 TEST_F(TrainTest, RepeatsWithTheSameSeedOnly) {
   options_.augment = 0.5;
   Train(options_);
-  const std::string first = Bytes(options_.out);
+  const std::string first = ReadAll(options_.out);
   Train(options_);
-  EXPECT_EQ(Bytes(options_.out), first);
+  EXPECT_EQ(ReadAll(options_.out), first);
   options_.seed = 2;
   Train(options_);
-  EXPECT_NE(Bytes(options_.out), first);
+  EXPECT_NE(ReadAll(options_.out), first);
 }
 
 TEST_F(TrainTest, LearnsWithRoundedWeights) {
@@ -178,10 +172,10 @@ TEST_F(TrainTest, RejectsInitialWeightsOfAnotherShape) {
 
 TEST_F(TrainTest, StopsWhenTheLossDivergesAndKeepsTheLastGoodFile) {
   Train(options_);
-  const std::string good = Bytes(options_.out);
+  const std::string good = ReadAll(options_.out);
   options_.lr = 1e30;
   EXPECT_THAT(Failure(), AllOf(HasSubstr("--lr"), HasSubstr("epoch 1"), HasSubstr("1e+30")));
-  EXPECT_EQ(Bytes(options_.out), good);
+  EXPECT_EQ(ReadAll(options_.out), good);
 }
 
 struct Interruption {};
@@ -208,11 +202,11 @@ TEST_F(TrainTest, ResumesExactly) {
       options_.schedule = schedule;
       options_.step_epochs = 1.5;
       const TrainResult whole = Train(options_);
-      const std::string weights = Bytes(options_.out);
+      const std::string weights = ReadAll(options_.out);
       EXPECT_FALSE(fs::exists(CheckpointFile(options_)));
       fs::remove(options_.out);
       const TrainResult parts = TrainInTwoParts(options_, 2);
-      EXPECT_EQ(Bytes(options_.out), weights);
+      EXPECT_EQ(ReadAll(options_.out), weights);
       ASSERT_EQ(parts.epochs.size(), 4u);
       for (std::size_t i = 0; i < 4; ++i) {
         EXPECT_EQ(parts.epochs[i].loss, whole.epochs[i].loss);
@@ -236,7 +230,7 @@ TEST_F(TrainTest, ResumesNothingElse) {
                Interruption);
   options_.resume = true;
   const fs::path file = CheckpointFile(options_);
-  const std::string whole = Bytes(file);
+  const std::string whole = ReadAll(file);
   options_.lr = 0.02;
   EXPECT_THAT(Failure(), AllOf(HasSubstr("checkpoint: "), HasSubstr("with lr = 0.01"),
                                HasSubstr("expected 0.02")));
@@ -258,7 +252,8 @@ TEST_F(TrainTest, DivergingLosesNothingOfTheLastCheckpoint) {
   std::string message;
   try {
     Train(options_, [&](const TrainProgress& progress) {
-      if (progress.epoch_done && progress.epoch == 2) checkpoint = Bytes(CheckpointFile(options_));
+      if (progress.epoch_done && progress.epoch == 2)
+        checkpoint = ReadAll(CheckpointFile(options_));
     });
   } catch (const ConfigError& error) {
     message = error.what();
@@ -266,7 +261,7 @@ TEST_F(TrainTest, DivergingLosesNothingOfTheLastCheckpoint) {
   EXPECT_THAT(message, AllOf(HasSubstr("infinite or NaN in epoch 3"),
                              HasSubstr("model.safetensors.checkpoint epoch 2")));
   EXPECT_FALSE(checkpoint.empty());
-  EXPECT_EQ(Bytes(CheckpointFile(options_)), checkpoint);
+  EXPECT_EQ(ReadAll(CheckpointFile(options_)), checkpoint);
 }
 
 constexpr const char* kTeacherNetwork = R"({
@@ -292,24 +287,24 @@ TEST_F(TrainTest, LearnsFromATeacher) {
   options_.augment = 0.2;
   EXPECT_GT(Train(options_).validation_accuracy, 0.9);
   // The same with an interruption.
-  const std::string weights = Bytes(options_.out);
+  const std::string weights = ReadAll(options_.out);
   TrainInTwoParts(options_, 2);
-  EXPECT_EQ(Bytes(options_.out), weights);
+  EXPECT_EQ(ReadAll(options_.out), weights);
 
   // Logits that are kept from the first epoch on.
   options_.teacher_images = TeacherImages::kOriginal;
   EXPECT_GT(Train(options_).validation_accuracy, 0.9);
-  const std::string kept = Bytes(options_.out);
+  const std::string kept = ReadAll(options_.out);
   EXPECT_NE(kept, weights);
   TrainInTwoParts(options_, 2);
-  EXPECT_EQ(Bytes(options_.out), kept);
+  EXPECT_EQ(ReadAll(options_.out), kept);
   // Without augmentation both kinds of images are the same.
   options_.augment = 0;
   Train(options_);
-  const std::string original = Bytes(options_.out);
+  const std::string original = ReadAll(options_.out);
   options_.teacher_images = TeacherImages::kAugmented;
   Train(options_);
-  EXPECT_EQ(Bytes(options_.out), original);
+  EXPECT_EQ(ReadAll(options_.out), original);
 }
 
 TEST_F(TrainTest, RefusesATeacherThatDoesNotFit) {
@@ -417,7 +412,7 @@ TEST_F(TrainTest, RejectsALayerThatDoesNotFit) {
 }
 
 TEST_F(TrainTest, RejectsDataThatAreCutShort) {
-  const std::string images = Bytes(options_.train_images);
+  const std::string images = ReadAll(options_.train_images);
   Write(options_.train_images, images.substr(0, images.size() - 1));
   EXPECT_THAT(Failure(), AllOf(HasSubstr("images: truncated"), HasSubstr("480 times 64")));
 }
@@ -447,7 +442,7 @@ TEST_F(TrainTest, CommandTrainsAndLogs) {
                   options_.test_labels.string(), options_.out.string(), log.string()));
   const std::string printed = testing::internal::GetCapturedStdout();
   EXPECT_THAT(printed, AllOf(HasSubstr("epoch 1/2"), HasSubstr("epoch 2/2"), HasSubstr(", test ")));
-  const nlohmann::json written = nlohmann::json::parse(Bytes(log));
+  const nlohmann::json written = nlohmann::json::parse(ReadAll(log));
   EXPECT_EQ(written.at("epochs").size(), 2u);
   EXPECT_EQ(written.at("options").at("seed"), 3);
   EXPECT_EQ(written.at("options").at("augmentation"), "none");
@@ -620,7 +615,7 @@ TEST_F(TrainTest, OptionsOverrideTheConfiguration) {
                          (folder_ / "config.json").string(), options_.out.string()));
   testing::internal::GetCapturedStdout();
   EXPECT_TRUE(fs::exists(options_.out));
-  const nlohmann::json written = nlohmann::json::parse(Bytes(folder_ / "log.json"));
+  const nlohmann::json written = nlohmann::json::parse(ReadAll(folder_ / "log.json"));
   EXPECT_EQ(written.at("epochs").size(), 3u);
   EXPECT_EQ(written.at("options").at("augmentation"), "none");
   EXPECT_EQ(written.at("options").at("lr"), 0.05);

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tercet/net/link.h"
@@ -23,6 +24,22 @@ struct LinkProfile {
 /// "none", "lan" (0.2 ms, 5000 Mbit/s), "wan" (80 ms, 320 Mbit/s) or "rtt_ms=10,mbit=100" (either
 /// part may be missing). Throws ConfigError that says what is allowed.
 LinkProfile ParseLinkProfile(std::string_view text);
+
+/// Passes everything on to another link; a wrapper overrides what it changes.
+class LinkWrapper : public Link {
+ public:
+  /// InternalError without a link.
+  explicit LinkWrapper(std::shared_ptr<Link> inner);
+  void Send(Message message) override { inner_->Send(std::move(message)); }
+  Message Receive(Phase phase) override { return inner_->Receive(phase); }
+  void Flush() override { inner_->Flush(); }
+  void Abort(const std::string& reason) noexcept override { inner_->Abort(reason); }
+  void Close() noexcept override { inner_->Close(); }
+  int Peer() const override { return inner_->Peer(); }
+
+ protected:
+  const std::shared_ptr<Link> inner_;
+};
 
 /// Delays what is sent through `inner`: a message of B bytes sent at t leaves at max(t, free),
 /// keeps the link busy for 8 B / rate and is handed over rtt/2 after that. Needs no privileges;
