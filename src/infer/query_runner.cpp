@@ -2,7 +2,6 @@
 #include "infer/query_runner.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -10,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "tercet/base/error.h"
 #include "tercet/compile/announcement.h"
 #include "tercet/infer/material.h"
@@ -17,7 +17,6 @@
 namespace tercet::infer {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using net::Phase;
 using Query = SecureNetwork::Query;
 
@@ -26,10 +25,6 @@ using Query = SecureNetwork::Query;
 constexpr std::uint32_t kFinishedTag = 0xfffe'1000;   // another query has been run
 constexpr std::uint32_t kDeliveredTag = 0xfffe'1001;  // the material of all queries is here
 constexpr std::uint32_t kEndTag = 0xfffe'1002;        // all queries have been run
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 MaterialFile* FileOf(const Schedule& schedule) {
   const auto* use = std::get_if<UseMaterial>(&schedule);

@@ -2,26 +2,18 @@
 #include "infer/rotated_runner.h"
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "infer/rotation.h"
 #include "tercet/net/split_link.h"
 
 namespace tercet::infer {
-namespace {
 
-using Clock = std::chrono::steady_clock;
 static_assert(kGroups <= net::kMaxLinkParts);
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-}  // namespace
 
 RotatedRunner::Group::Group(const Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
                             const SessionSettings& settings, const mpc::Registry& registry)

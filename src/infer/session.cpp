@@ -4,10 +4,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <thread>
 
+#include "base/clock.h"
 #include "infer/query_runner.h"
 #include "infer/rotated_runner.h"
 #include "tercet/compile/announcement.h"
@@ -20,7 +20,6 @@
 namespace tercet::infer {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using net::Phase;
 
 // Steps of the setup before there are keys; apart from the tags of mpc.
@@ -32,10 +31,6 @@ constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
 constexpr std::size_t kMaxAnnouncementBytes = std::size_t{1} << 20;  // of 1000 layers
 constexpr std::size_t kSessionDigits = 32;
 constexpr const char* kProtocolVersion = "3";
-
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 double PeakMemoryMb() {
   rusage usage{};

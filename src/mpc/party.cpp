@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "tercet/mpc/spec.h"
 
 namespace tercet::mpc {
@@ -98,12 +99,11 @@ void Context::Enter(std::size_t layer, std::string name) {
   party_.EnterLayer(phase_, layer_name_);
   depth_at_enter_ = depth_;
   sent_ = received_ = {};
-  entered_ = std::chrono::steady_clock::now();
+  entered_ = Clock::now();
 }
 
 void Context::Leave() {
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - entered_;
-  party_.Meter().AddLayer(phase_, layer_, depth_ - depth_at_enter_, taken.count());
+  party_.Meter().AddLayer(phase_, layer_, depth_ - depth_at_enter_, SecondsSince(entered_));
 }
 
 // The reason may come from a party that has named a place already, or through one.
