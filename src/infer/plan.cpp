@@ -39,18 +39,19 @@ mpc::Cost Plan::Total() const {
   return total;
 }
 
-std::vector<std::uint32_t> Plan::OnlineHops() const {
+std::vector<PlanStep> Plan::Steps() const {
+  std::vector<PlanStep> steps{{"input", "input", nullptr, &input, network.input.shape, 0}};
+  for (const auto& planned : layers)
+    steps.push_back({planned.layer.name, planned.layer.type, &planned, &planned.cost,
+                     planned.activation.Out(), 0});
+  steps.push_back({"output", "output", nullptr, &output, {network.Classes(), 1, 1}, 0});
   mpc::HopCounter counter;
-  std::vector<std::uint32_t> hops;
-  const auto add = [&](const mpc::Cost& cost) {
+  for (auto& step : steps) {
     const std::uint32_t before = counter.Hops();
-    for (const auto& round : cost.Rounds(mpc::Phase::kOnline)) counter.Add(round);
-    hops.push_back(counter.Hops() - before);
-  };
-  add(input);
-  for (const auto& layer : layers) add(layer.cost);
-  add(output);
-  return hops;
+    for (const auto& round : step.cost->Rounds(mpc::Phase::kOnline)) counter.Add(round);
+    step.hops = counter.Hops() - before;
+  }
+  return steps;
 }
 
 std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {

@@ -39,7 +39,7 @@ class QueryRunner {
  private:
   class Handover;
 
-  std::size_t Queries() const { return (images_ + plan_.batch - 1) / plan_.batch; }
+  std::size_t Queries() const { return plan_.Queries(images_); }
   std::size_t ImagesOf(std::size_t query) const;
   bool IsHelper() const { return party_.Id() == plan_.roles.helper; }
   void RunInTurn();

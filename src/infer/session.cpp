@@ -240,16 +240,14 @@ std::uint64_t Sent(const net::Meter::Cell& cell) {
 std::vector<PartyLayer> MeasuredLayers(const Plan& plan, const net::Meter& meter) {
   const auto offline = meter.Layers(Phase::kOffline), online = meter.Layers(Phase::kOnline);
   std::vector<PartyLayer> layers;
-  for (std::size_t k = 0; k < online.size(); ++k) {
+  for (const auto& step : plan.Steps()) {
+    const std::size_t k = layers.size();
     PartyLayer layer;
-    if (k == 0 || k + 1 == online.size()) {
-      layer.name = layer.type = k == 0 ? "input" : "output";
-    } else {
-      const auto& planned = plan.layers[k - 1];
-      layer.name = planned.layer.name;
-      layer.type = planned.layer.type;
-      layer.suite = planned.suite.Text();
-      layer.width = planned.layer.value_bits;
+    layer.name = step.name;
+    layer.type = step.type;
+    if (step.layer) {
+      layer.suite = step.layer->suite.Text();
+      layer.width = step.layer->layer.value_bits;
     }
     layer.offline_hops = offline[k].hops;
     layer.online_hops = online[k].hops;
@@ -459,7 +457,7 @@ Session::Task Session::Agree(net::Links& links) const {
     task.plan = std::move(plan);
     told.push_back(std::move(widths));
   }
-  task.queries = make != nullptr ? make->queries : (task.images + batch - 1) / batch;
+  task.queries = make != nullptr ? make->queries : task.plan.Queries(task.images);
   task.side_by_side =
       PlansOf(task.plan, registry_, settings_.suite, task.plan.batch, settings_.schedule);
   auto digest = fmt::format("{} {} {} {}", task.plan.Digest(), batch, task.images, task.queries);

@@ -21,21 +21,32 @@ std::string ShortShape(const mpc::Shape3& shape) {
   return fmt::format("{}x{}x{}", shape.channels, shape.height, shape.width);
 }
 
-nlohmann::ordered_json CostToJson(const mpc::Cost& cost, std::uint32_t hops) {
-  return {
-      {"hops", hops}, {"offline_bytes", cost.OfflineTotal()}, {"online_bytes", cost.OnlineTotal()}};
+// A step, or the whole plan: a line in each of the formats.
+struct Row {
+  infer::PlanStep step;
+  infer::PredictedTime time;  // that it adds
+
+  std::string Width() const {
+    return step.layer != nullptr ? std::to_string(step.layer->layer.value_bits) : "";
+  }
+  std::string Suite() const { return step.layer != nullptr ? step.layer->suite.Text() : ""; }
+};
+
+std::vector<Row> StepRows(const infer::Plan& plan, const Prediction* prediction) {
+  std::vector<Row> rows;
+  infer::PredictedTime before;
+  for (auto& step : plan.Steps()) {
+    const auto after = prediction ? prediction->steps[rows.size()] : before;
+    rows.push_back({std::move(step),
+                    {after.offline_ns - before.offline_ns, after.online_ns - before.online_ns}});
+    before = after;
+  }
+  return rows;
 }
 
-double Seconds(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
-
-// What step `k` adds.
-infer::PredictedTime Growth(const Prediction& prediction, std::size_t k) {
-  infer::PredictedTime time = prediction.steps[k];
-  if (k > 0) {
-    time.offline_ns -= prediction.steps[k - 1].offline_ns;
-    time.online_ns -= prediction.steps[k - 1].online_ns;
-  }
-  return time;
+Row TotalRow(const mpc::Cost& total, const Prediction* prediction) {
+  return {{"total", "", nullptr, &total, {}, total.OnlineHops()},
+          prediction ? prediction->steps.back() : infer::PredictedTime{}};
 }
 
 // Reports say the logits of every image.
@@ -113,46 +124,40 @@ std::string DescribePlan(const infer::Plan& plan, const Prediction* prediction, 
     columns.push_back({"online time", Align::kRight});
   }
   report::Table table(columns);
-  const auto add_row = [&](std::vector<std::string> cells, const infer::PredictedTime* time) {
+  const auto add = [&](const Row& row, const std::string& output, std::uint64_t macs) {
+    const auto& [step, time] = row;
+    std::vector<std::string> cells{step.name,
+                                   step.type,
+                                   output,
+                                   macs > 0 ? report::FormatCount(macs) : "",
+                                   row.Width(),
+                                   row.Suite(),
+                                   step.hops > 0 ? std::to_string(step.hops) : "",
+                                   report::FormatBytes(step.cost->OfflineTotal()),
+                                   report::FormatBytes(step.cost->OnlineTotal())};
     if (prediction != nullptr) {
-      cells.push_back(time == nullptr ? "" : report::FormatSeconds(Seconds(time->offline_ns)));
-      cells.push_back(time == nullptr ? "" : report::FormatSeconds(Seconds(time->online_ns)));
+      cells.push_back(report::FormatSeconds(time.OfflineSeconds()));
+      cells.push_back(report::FormatSeconds(time.OnlineSeconds()));
     }
     table.AddRow(std::move(cells));
   };
-  std::size_t row = 0;
-  auto add = [&](std::string name, std::string type, std::string output, std::string macs,
-                 std::string bits, std::string suite, const mpc::Cost& cost, std::uint32_t hops) {
-    infer::PredictedTime time;
-    if (prediction != nullptr)
-      time = row < prediction->steps.size() ? Growth(*prediction, row) : prediction->steps.back();
-    ++row;
-    add_row({std::move(name), std::move(type), std::move(output), std::move(macs), std::move(bits),
-             std::move(suite), hops > 0 ? std::to_string(hops) : "",
-             report::FormatBytes(cost.OfflineTotal()), report::FormatBytes(cost.OnlineTotal())},
-            &time);
-  };
-  const auto hops = plan.OnlineHops();
-  add("input", "input", ShortShape(plan.network.input.shape), "", "", "", plan.input, hops[0]);
   std::uint64_t macs = 0;
-  std::size_t step = 0;
-  for (const auto& planned : plan.layers) {
-    const auto& layer = planned.layer;
-    macs += layer.linear.Macs();
-    add(layer.name, layer.type, ShortShape(planned.activation.Out()),
-        report::FormatCount(layer.linear.Macs()), std::to_string(layer.value_bits),
-        planned.suite.Text(), planned.cost, hops[++step]);
+  for (const auto& row : StepRows(plan, prediction)) {
+    const auto* layer = row.step.layer;
+    const std::uint64_t own = layer != nullptr ? layer->layer.linear.Macs() : 0;
+    macs += own;
+    add(row, ShortShape(row.step.out), own);
   }
-  add("output", "output", ShortShape({plan.network.Classes(), 1, 1}), "", "", "", plan.output,
-      hops[step + 1]);
   table.AddRule();
   const auto total = plan.Total();
-  for (std::size_t p = 0; p < 3; ++p)
-    add_row(
-        {fmt::format("sent by party {}", p), "", "", "", "", "", "",
-         report::FormatBytes(total.OfflineBytes()[p]), report::FormatBytes(total.OnlineBytes()[p])},
-        nullptr);
-  add("total", "", "", report::FormatCount(macs), "", "", total, total.OnlineHops());
+  for (std::size_t p = 0; p < 3; ++p) {
+    std::vector<std::string> cells(columns.size());
+    cells[0] = fmt::format("sent by party {}", p);
+    cells[7] = report::FormatBytes(total.OfflineBytes()[p]);
+    cells[8] = report::FormatBytes(total.OnlineBytes()[p]);
+    table.AddRow(std::move(cells));
+  }
+  add(TotalRow(total, prediction), "", macs);
   const auto memory = infer::EstimateMemory(plan, 1, plan.batch);
   return table.Render(utf8) +
          fmt::format(
@@ -171,27 +176,21 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
                        const Prediction& prediction, const std::vector<std::string>& warnings) {
   using nlohmann::ordered_json;
   ordered_json layers = ordered_json::array();
-  const auto hops = plan.OnlineHops();
-  auto add = [&](const std::string& name, const std::string& type, const mpc::Cost& cost,
-                 const ordered_json& more) {
-    ordered_json layer{{"name", name}, {"type", type}};
-    layer.update(more);
-    layer.update(CostToJson(cost, hops[layers.size()]));
-    const auto time = Growth(prediction, layers.size());
-    layer["offline_s"] = Seconds(time.offline_ns);
-    layer["online_s"] = Seconds(time.online_ns);
+  for (const auto& [step, time] : StepRows(plan, &prediction)) {
+    ordered_json layer{{"name", step.name}, {"type", step.type}};
+    if (const auto* planned = step.layer) {
+      layer.update({{"output", {step.out.channels, step.out.height, step.out.width}},
+                    {"macs", planned->layer.linear.Macs()},
+                    {"width", planned->layer.value_bits},
+                    {"suite", planned->suite.Text()}});
+    }
+    layer.update({{"hops", step.hops},
+                  {"offline_bytes", step.cost->OfflineTotal()},
+                  {"online_bytes", step.cost->OnlineTotal()},
+                  {"offline_s", time.OfflineSeconds()},
+                  {"online_s", time.OnlineSeconds()}});
     layers.push_back(std::move(layer));
-  };
-  add("input", "input", plan.input, ordered_json::object());
-  for (const auto& planned : plan.layers) {
-    const auto out = planned.activation.Out();
-    add(planned.layer.name, planned.layer.type, planned.cost,
-        {{"output", {out.channels, out.height, out.width}},
-         {"macs", planned.layer.linear.Macs()},
-         {"width", planned.layer.value_bits},
-         {"suite", planned.suite.Text()}});
   }
-  add("output", "output", plan.output, ordered_json::object());
   const auto total = plan.Total();
   const ordered_json document{
       {"network", plan.network.name},
@@ -205,8 +204,8 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
         {"rtt_ms", prediction.link.rtt_ms},
         {"mbit", prediction.link.mbit}}},
       {"predicted",
-       {{"offline_s", Seconds(prediction.steps.back().offline_ns)},
-        {"online_s", Seconds(prediction.steps.back().online_ns)},
+       {{"offline_s", prediction.steps.back().OfflineSeconds()},
+        {"online_s", prediction.steps.back().OnlineSeconds()},
         {"computation", prediction.measured ? "measured" : "by the built-in model"}}},
       {"layers", std::move(layers)},
       {"warnings", warnings}};
@@ -220,27 +219,18 @@ std::string PlanCsvHead() {
 
 std::string PlanToCsv(const infer::Plan& plan, const mpc::SuiteChoice& suite,
                       const Prediction& prediction) {
+  const auto total = plan.Total();
+  auto rows = StepRows(plan, &prediction);
+  rows.push_back(TotalRow(total, &prediction));
   std::string text;
-  const auto add = [&](const std::string& layer, const std::string& width,
-                       const std::string& choice, const mpc::Cost& cost, std::uint32_t hops,
-                       const infer::PredictedTime& time) {
+  for (const auto& row : rows) {
+    const auto& [step, time] = row;
     // Options of a suite hold commas.
     text += fmt::format("\"{}\",\"{}\",{},\"{}\",\"{}\",{},\"{}\",{},{},{},{:.9f},{:.9f}\n",
-                        plan.network.name, suite.Text(), plan.batch, prediction.link.name, layer,
-                        width, choice, hops, cost.OfflineTotal(), cost.OnlineTotal(),
-                        Seconds(time.offline_ns), Seconds(time.online_ns));
-  };
-  const auto hops = plan.OnlineHops();
-  std::size_t step = 0;
-  add("input", "", "", plan.input, hops[0], Growth(prediction, 0));
-  for (const auto& planned : plan.layers) {
-    ++step;
-    add(planned.layer.name, std::to_string(planned.layer.value_bits), planned.suite.Text(),
-        planned.cost, hops[step], Growth(prediction, step));
+                        plan.network.name, suite.Text(), plan.batch, prediction.link.name,
+                        step.name, row.Width(), row.Suite(), step.hops, step.cost->OfflineTotal(),
+                        step.cost->OnlineTotal(), time.OfflineSeconds(), time.OnlineSeconds());
   }
-  add("output", "", "", plan.output, hops[step + 1], Growth(prediction, step + 1));
-  const auto total = plan.Total();
-  add("total", "", "", total, total.OnlineHops(), prediction.steps.back());
   return text;
 }
 

@@ -62,12 +62,11 @@ class PlanOutput {
           DescribePlan(plan, &prediction, report::Utf8Locale()));
     const auto total = plan.Total();
     const auto& time = prediction.steps.back();
-    comparison_.AddRow({suite.Text(), std::to_string(total.OnlineHops()),
-                        report::FormatBytes(total.OfflineTotal()),
-                        report::FormatBytes(total.OnlineTotal()),
-                        report::FormatSeconds(static_cast<double>(time.offline_ns) / 1e9),
-                        report::FormatSeconds(static_cast<double>(time.online_ns) / 1e9),
-                        prediction.measured ? "measured" : "model"});
+    comparison_.AddRow(
+        {suite.Text(), std::to_string(total.OnlineHops()),
+         report::FormatBytes(total.OfflineTotal()), report::FormatBytes(total.OnlineTotal()),
+         report::FormatSeconds(time.OfflineSeconds()), report::FormatSeconds(time.OnlineSeconds()),
+         prediction.measured ? "measured" : "model"});
     csv_ += PlanToCsv(plan, suite, prediction);
     plans_ += (plans_.empty() ? "" : ",\n") + PlanToJson(plan, suite, prediction, warnings);
   }

@@ -253,7 +253,7 @@ std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const
                                             const infer::Plan& plan) {
   const auto schedule = arguments.Schedule();
   const std::size_t images = input.data.images.count;
-  const std::size_t held = infer::QueriesHeld(schedule, (images + plan.batch - 1) / plan.batch);
+  const std::size_t held = infer::QueriesHeld(schedule, plan.Queries(images));
   const auto needed = infer::RunMemory(
       infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule), held, images);
   return infer::CheckMemory(needed[0] + needed[1] + needed[2], plan.batch, held);

@@ -122,16 +122,13 @@ std::uint64_t Sent(const net::Meter::Cell& cell) {
 // Bytes of every party and layer, and hops, of one query.
 void ExpectCosts(const Plan& plan, const Outcome& outcome) {
   for (std::size_t p = 0; p < 3; ++p) {
-    const auto check = [&](std::size_t k, const mpc::Cost& cost, const std::string& name) {
-      EXPECT_EQ(Sent(outcome.offline[p][k]), cost.OfflineBytes()[p])
-          << "party " << p << ", offline, " << name;
-      EXPECT_EQ(Sent(outcome.online[p][k]), cost.OnlineBytes()[p])
-          << "party " << p << ", online, " << name;
-    };
-    check(0, plan.input, "input");
-    for (std::size_t k = 0; k < plan.layers.size(); ++k)
-      check(k + 1, plan.layers[k].cost, plan.layers[k].layer.name);
-    check(plan.layers.size() + 1, plan.output, "output");
+    std::size_t k = 0;
+    for (const auto& step : plan.Steps()) {
+      EXPECT_EQ(Sent(outcome.offline[p][k]), step.cost->OfflineBytes()[p])
+          << "party " << p << ", offline, " << step.name;
+      EXPECT_EQ(Sent(outcome.online[p][k++]), step.cost->OnlineBytes()[p])
+          << "party " << p << ", online, " << step.name;
+    }
   }
   EXPECT_EQ(outcome.hops, plan.Total().OnlineHops());
 }
@@ -259,7 +256,7 @@ TEST(Plan, HopsOfTheMnistNets) {
                                mpc::ParseSuiteChoice("lut:chunks=2", "test"), {}, 1);
     EXPECT_EQ(plan.Total().OnlineHops(), hops) << name;
     std::uint32_t sum = 0;
-    for (const auto step : plan.OnlineHops()) sum += step;
+    for (const auto& step : plan.Steps()) sum += step.hops;
     EXPECT_EQ(sum, hops);
   }
 }

@@ -74,10 +74,10 @@ TEST_P(EveryRun, EqualsThePlainNetworkAndThePlan) {
     EXPECT_EQ(report.at("bytes").at("online"), json(cost.online_bytes));
     EXPECT_EQ(report.at("hops").at("offline"), cost.offline_hops);
     EXPECT_EQ(report.at("hops").at("online"), cost.online_hops);
-    const auto layer_hops = plan.OnlineHops();
-    ASSERT_EQ(report.at("layers").size(), layer_hops.size());
-    for (std::size_t k = 0; k < layer_hops.size(); ++k)
-      EXPECT_EQ(report.at("layers").at(k).at("hops"), layer_hops[k]) << "layer " << k;
+    const auto steps = plan.Steps();
+    ASSERT_EQ(report.at("layers").size(), steps.size());
+    for (std::size_t k = 0; k < steps.size(); ++k)
+      EXPECT_EQ(report.at("layers").at(k).at("hops"), steps[k].hops) << "layer " << k;
     const auto images = files::LoadImages(world.File("images.idx"), 0, {});
     const auto plain = programs::PlainLogits(model, registry.PlainOracle(), images);
     std::vector<std::int64_t> logits;

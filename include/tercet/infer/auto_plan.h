@@ -41,6 +41,8 @@ Objective ParseObjective(const std::string& text, const std::string& place);
 struct PredictedTime {
   std::int64_t offline_ns = 0, online_ns = 0;
   std::int64_t Total() const { return offline_ns + online_ns; }
+  double OfflineSeconds() const { return static_cast<double>(offline_ns) / 1e9; }
+  double OnlineSeconds() const { return static_cast<double>(online_ns) / 1e9; }
 };
 
 /// The time that a query's messages take on three equal links of two directions each, which work at

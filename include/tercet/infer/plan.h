@@ -25,6 +25,19 @@ struct PlannedLayer {
   bool Activates() const { return activation.kind != mpc::ActivationKind::kNone; }
 };
 
+/// One step of a query.
+struct PlanStep {
+  /// "input", of the layer, or "output".
+  std::string name, type;
+  /// Null for input and output. Both pointers are into the plan.
+  const PlannedLayer* layer = nullptr;
+  const mpc::Cost* cost = nullptr;
+  /// What leaves it, before a sum_pool.
+  mpc::Shape3 out;
+  /// By how much it lengthens the longest chain of dependent online messages.
+  std::uint32_t hops = 0;
+};
+
 /// The whole query: input, layers, output. The measured bytes and hops equal these figures exactly.
 struct Plan {
   nn::PublicNetwork network;
@@ -37,9 +50,10 @@ struct Plan {
   unsigned output_bits = 0;  ///< ring that the result is opened in
 
   mpc::Cost Total() const;
-  /// By how much each step (input, layers, output) lengthens the longest chain of dependent
-  /// messages; they add up to Total().OnlineHops().
-  std::vector<std::uint32_t> OnlineHops() const;
+  /// How many queries classify that many images.
+  std::size_t Queries(std::size_t images) const { return (images + batch - 1) / batch; }
+  /// Input, layers, output; their hops add up to Total().OnlineHops().
+  std::vector<PlanStep> Steps() const;
   /// Whether what the receiver opens was dealt: then the helper's part is sent offline.
   bool DealtResult() const;
   /// Whether the helper sends or receives anything online. Where not, its part of a query ends with
