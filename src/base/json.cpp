@@ -185,7 +185,10 @@ json ReadJsonFile(const std::filesystem::path& file, const FileKind& kind,
 }
 
 std::string ValueText(const json& value) {
-  return Printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
+  const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+  if (value.is_array() && text.size() > kLongestPrinted)
+    return fmt::format("an array of {} elements", value.size());
+  return Printable(text);
 }
 
 }  // namespace tercet

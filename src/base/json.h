@@ -36,7 +36,7 @@ std::string Printable(std::string_view text);
 /// One step of a JSON pointer, "/key", with ~ and / escaped.
 std::string PointerStep(std::string_view key);
 
-/// A JSON value for use in a message.
+/// A JSON value for use in a message; of a long array its length.
 std::string ValueText(const nlohmann::json& value);
 
 }  // namespace tercet

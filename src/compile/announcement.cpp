@@ -11,10 +11,9 @@
 #include "base/json.h"
 #include "compile/bounds.h"
 #include "compile/quantise.h"
+#include "files/schema_check.h"
 #include "tercet/base/error.h"
-#include "tercet/base/file_reader.h"
 #include "tercet/compile/architecture.h"
-#include "tercet/infer/auto_plan.h"
 
 namespace tercet::compile {
 namespace {
@@ -24,82 +23,40 @@ using nlohmann::json;
 
 static_assert(kMaxLayerBits == kMaxWidth);
 
-constexpr std::int64_t kMaxLayers = 4096;  // as many as the schema of networks allows
-constexpr std::size_t kMaxTextLength = 256;
 /// What the logits' weights may have beside their sign: twice the 8 bits of precision that bfloat16
 /// has, in which networks are trained and served.
 constexpr unsigned kLogitWeightBits = 16;
 
-/// A value of the document with the way to it; every access checks.
-class Node {
- public:
-  Node(const json& value, std::string place, std::string pointer)
-      : value_(value), place_(std::move(place)), pointer_(std::move(pointer)) {}
-
-  [[noreturn]] void Fail(const std::string& problem) const {
-    throw ConfigError(pointer_.empty() ? place_ : place_ + " " + pointer_, problem);
-  }
-
-  /// Checks that this is an object with these keys, and no others than these and the optional.
-  void CheckKeys(const std::vector<std::string>& keys,
-                 const std::vector<std::string>& optional = {}) const {
-    if (!value_.is_object()) Unexpected("an object");
-    std::vector<std::string> known = keys;
-    known.insert(known.end(), optional.begin(), optional.end());
-    for (const auto& [key, unused] : value_.items()) {
-      if (std::find(known.begin(), known.end(), key) == known.end()) {
-        Fail(fmt::format("unknown key '{}'; expected {}", Printable(key), fmt::join(known, ", ")));
+constexpr const char* kSchema = R"({
+  "title": "an announcement", "description": "an object", "type": "object",
+  "required": ["layers", "network", "only_class", "spec_digest"], "additionalProperties": false,
+  "properties": {
+    "network": {"$ref": "#/definitions/text"},
+    "spec_digest": {"type": "string", "minLength": 64, "maxLength": 64, "pattern": "^[0-9a-f]+$",
+                    "description": "64 hexadecimal digits"},
+    "only_class": {"type": "boolean", "description": "true or false"},
+    "layers": {
+      "type": "array", "minItems": 1, "maxItems": 4096, "description": "an array of 1 to 4096 layers",
+      "items": {
+        "title": "a layer", "description": "an object", "type": "object",
+        "required": ["proven", "shift", "value_bits"], "additionalProperties": false,
+        "properties": {
+          "value_bits": {"type": "integer", "minimum": 2, "maximum": 34,
+                         "description": "an integer from 2 to 34"},
+          "shift": {"type": "integer", "minimum": 0, "maximum": 33,
+                    "description": "an integer from 0 to 33"},
+          "proven": {"type": "boolean", "description": "true or false"},
+          "suite": {"$ref": "#/definitions/text"}
+        }
       }
     }
-    for (const std::string& key : keys)
-      if (!value_.contains(key)) Fail(fmt::format("missing key '{}'", key));
+  },
+  "definitions": {
+    "text": {"type": "string", "maxLength": 256, "pattern": "^[ -~]*$",
+             "description": "a string of at most 256 printable characters"}
   }
-  bool Has(const std::string& key) const { return value_.contains(key); }
-  Node At(const std::string& key) const {
-    return {value_.at(key), place_, pointer_ + PointerStep(key)};
-  }
-  /// The elements of an array of `low` to `high` of them.
-  std::vector<Node> Elements(std::int64_t low, std::int64_t high) const {
-    if (!value_.is_array() || std::cmp_less(value_.size(), low) ||
-        std::cmp_greater(value_.size(), high)) {
-      const std::string found =
-          value_.is_array() ? fmt::format("{} elements", value_.size()) : ValueText(value_);
-      Fail(fmt::format("found {}, expected an array of {} to {}", found, low, high));
-    }
-    std::vector<Node> nodes;
-    for (std::size_t i = 0; i < value_.size(); ++i)
-      nodes.emplace_back(value_.at(i), place_, fmt::format("{}/{}", pointer_, i));
-    return nodes;
-  }
-  unsigned Integer(std::int64_t low, std::int64_t high) const {
-    if (!value_.is_number_integer() || value_.get<std::int64_t>() < low ||
-        value_.get<std::int64_t>() > high) {
-      Unexpected(fmt::format("an integer from {} to {}", low, high));
-    }
-    return static_cast<unsigned>(value_.get<std::int64_t>());
-  }
-  bool Boolean() const {
-    if (!value_.is_boolean()) Unexpected("true or false");
-    return value_.get<bool>();
-  }
-  /// At most kMaxTextLength printable characters.
-  std::string Text() const {
-    if (!value_.is_string()) Unexpected("a string");
-    auto text = value_.get<std::string>();
-    const bool printable =
-        std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
-    if (!printable || text.size() > kMaxTextLength)
-      Unexpected(fmt::format("at most {} printable characters", kMaxTextLength));
-    return text;
-  }
-  [[noreturn]] void Unexpected(const std::string& expected) const {
-    Fail(fmt::format("found {}, expected {}", ValueText(value_), expected));
-  }
-
- private:
-  const json& value_;
-  std::string place_, pointer_;
-};
+})";
+static_assert(kMaxLayerBits + kComparisonBits == 34, "as in the schema");
 
 /// The largest value that leaves the input (0) or a layer, by its width.
 Int128 LargestOf(const nn::PublicNetwork& network, std::size_t output) {
@@ -240,22 +197,22 @@ std::string AnnouncementToJson(const Announcement& announcement) {
 
 Announcement AnnouncementFromJson(const std::string& text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits{});
-  const Node root(document, place, "");
-  root.CheckKeys({"layers", "network", "only_class", "spec_digest"});
+  files::CheckSchema(json::parse(kSchema), document, place);
   Announcement announcement;
-  announcement.network = root.At("network").Text();
-  announcement.spec_digest = root.At("spec_digest").Text();
-  const std::string& digest = announcement.spec_digest;
-  if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos)
-    root.At("spec_digest").Unexpected("64 hexadecimal digits");
-  announcement.only_class = root.At("only_class").Boolean();
-  for (const Node& node : root.At("layers").Elements(1, kMaxLayers)) {
-    node.CheckKeys({"proven", "shift", "value_bits"}, {"suite"});
+  document.at("network").get_to(announcement.network);
+  document.at("spec_digest").get_to(announcement.spec_digest);
+  document.at("only_class").get_to(announcement.only_class);
+  for (const json& from : document.at("layers")) {
+    const std::size_t l = announcement.layers.size();
     Announcement::Layer& layer = announcement.layers.emplace_back();
-    layer.value_bits = node.At("value_bits").Integer(2, kMaxLayerBits + kComparisonBits);
-    layer.shift = node.At("shift").Integer(0, layer.value_bits - 1);
-    layer.proven = node.At("proven").Boolean();
-    if (node.Has("suite")) layer.suite = node.At("suite").Text();
+    from.at("value_bits").get_to(layer.value_bits);
+    from.at("shift").get_to(layer.shift);
+    if (layer.shift >= layer.value_bits)
+      throw ConfigError(LayerPlace(place, l, "shift"),
+                        fmt::format("found {}, expected an integer from 0 to {}", layer.shift,
+                                    layer.value_bits - 1));
+    from.at("proven").get_to(layer.proven);
+    layer.suite = from.value("suite", "");
   }
   return announcement;
 }

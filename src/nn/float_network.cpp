@@ -11,7 +11,6 @@
 
 #include "base/json.h"
 #include "base/sizes_text.h"
-#include "compile/bounds.h"
 #include "nn/convolve.h"
 #include "nn/sum_windows.h"
 #include "tercet/base/error.h"

@@ -12,10 +12,8 @@
 #include <utility>
 
 #include "base/json.h"
-#include "compile/bounds.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
-#include "tercet/compile/announcement.h"
 #include "tercet/files/tensor_file.h"
 
 namespace tercet::nn {

@@ -167,10 +167,10 @@ TEST_F(Liar, CannotMakeAnotherNetworkOfItsOwn) {
                       {"pool", nullptr},
                       {"value_bits", 12},
                       {"suite", ""}}}}};
-  ExpectModelRefused(identity.dump(), "unknown key 'input'");
+  ExpectModelRefused(identity.dump(), "/layers/0: unknown key 'activation'");
   // Sizes that no memory holds.
   identity["layers"][0]["linear"]["out_channels"] = 2'147'483'647;
-  ExpectModelRefused(identity.dump(), "unknown key 'input'");
+  ExpectModelRefused(identity.dump(), "/layers/0: unknown key 'activation'");
   // The same in what may be announced: one layer as wide as pixels need.
   compile::Announcement one = Honest();
   one.layers.resize(1);
