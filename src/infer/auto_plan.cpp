@@ -103,8 +103,8 @@ PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candi
 
 // A choice of suites for the layers so far, and when they are done.
 struct Label {
-  std::size_t last;         // the choice of the last layer, an index into the chain
-  std::vector<bool> dealt;  // of those outputs that later layers take in
+  std::size_t last = 0;            // the choice of the last layer, an index into the chain
+  std::vector<std::size_t> dealt;  // those outputs that were dealt and that later layers take in
   QueryClocks clocks;
 };
 
@@ -119,24 +119,17 @@ bool Dominates(const Label& a, const Label& b) {
          a.clocks.offline.NoLaterThan(b.clocks.offline);
 }
 
-// Which outputs (0 the input, k + 1 that of layer k) layers after layer k take in, in order; and
-// the last layer's, which is opened.
-std::vector<std::vector<std::size_t>> OpenOutputs(const nn::PublicNetwork& network) {
+// The last layer that takes in each output (0 the input, k + 1 that of layer k). The last layer's
+// is opened after all of them.
+std::vector<std::size_t> LastUses(const nn::PublicNetwork& network) {
   const std::size_t count = network.layers.size();
-  std::vector<std::size_t> last_use(count + 1);  // the layer
+  std::vector<std::size_t> last_use(count + 1);
   for (std::size_t k = 0; k < count; ++k) {
     last_use[k] = k;
     if (const auto& shortcut = network.layers[k].shortcut) last_use[shortcut->from] = k;
   }
   last_use[count] = count;
-  std::vector<std::vector<std::size_t>> open(count);
-  std::vector<std::size_t> now{0};
-  for (std::size_t k = 0; k < count; ++k) {
-    std::erase_if(now, [&](std::size_t output) { return last_use[output] <= k; });
-    now.push_back(k + 1);
-    open[k] = now;
-  }
-  return open;
+  return last_use;
 }
 
 auto Value(const PredictedTime& time, Objective objective) {
@@ -177,6 +170,125 @@ void Prune(std::vector<Label>& labels, Objective objective) {
   }
   labels = std::move(kept);
 }
+
+// Goes through the layers, and tries every suite that serves a layer after every choice for those
+// before it that is kept.
+class SuiteSearch {
+ public:
+  SuiteSearch(const nn::PublicNetwork& network, const mpc::Registry& registry,
+              const AutoSettings& settings, const mpc::Roles& roles, std::size_t batch)
+      : network_(network),
+        registry_(registry),
+        settings_(settings),
+        roles_(roles),
+        batch_(batch),
+        last_use_(LastUses(network)) {
+    for (const auto& layer : network.layers) choices_.push_back(ChoicesOf(layer));
+    // A layer's first choice stands in while it is not chosen yet.
+    std::vector<std::string> fronts;
+    for (const auto& names : choices_) fronts.push_back(names.front());
+    first_ = PlanWith(fronts);
+  }
+
+  nn::PublicNetwork Run() {
+    std::vector<Label> labels(1);
+    labels.front().dealt = {0};
+    labels.front().clocks.Add(first_.input, {}, settings_.link);
+    for (std::size_t k = 0; k < network_.layers.size(); ++k) {
+      labels = Extended(labels, k);
+      Prune(labels, settings_.objective);
+    }
+    // Rings of outputs follow from all the suites, so the whole plans are what decides.
+    std::optional<nn::PublicNetwork> best;
+    decltype(Value({}, settings_.objective)) best_time;
+    for (const Label& label : labels) {
+      auto plan = PlanWith(SuitesOf(label));
+      const auto time =
+          Value(PlanTime(plan, settings_.candidates, settings_.link), settings_.objective);
+      if (best && best_time <= time) continue;
+      best = std::move(plan.network);
+      best_time = time;
+    }
+    return *std::move(best);
+  }
+
+ private:
+  struct Planned {
+    PlannedLayer layer;
+    PredictedTime computation;
+  };
+
+  std::vector<std::string> ChoicesOf(const nn::PublicLayer& layer) const {
+    if (!IsChosen(layer)) return {layer.suite};
+    std::vector<std::string> choices;
+    for (const auto& candidate : settings_.candidates)
+      if (Serves(registry_, candidate, layer, batch_)) choices.push_back(candidate.suite.Text());
+    if (choices.empty())
+      throw UnsupportedError(fmt::format("layer {}: no private suite serves it", layer.name));
+    return choices;
+  }
+
+  Plan PlanWith(const std::vector<std::string>& suites) const {
+    nn::PublicNetwork named = network_;
+    for (std::size_t k = 0; k < suites.size(); ++k) named.layers[k].suite = suites[k];
+    return MakePlan(named, registry_, {}, roles_, batch_);
+  }
+
+  Planned PlanLayer(std::size_t k, const std::string& suite, bool dealt) const {
+    nn::PublicLayer named = network_.layers[k];
+    named.suite = suite;
+    auto layer = PrepareLayer(named, registry_, {}, batch_);
+    FinishLayer(layer, registry_, first_.linear, roles_, dealt,
+                first_.layers[k].activation.out_bits);
+    const auto computation = ComputationOf(layer, settings_.candidates, {});
+    return {std::move(layer), computation};
+  }
+
+  // Each label with each choice for layer k.
+  std::vector<Label> Extended(const std::vector<Label>& labels, std::size_t k) {
+    const auto& shortcut = network_.layers[k].shortcut;
+    // What a layer costs depends on its suite and on whether what enters was dealt.
+    std::map<std::pair<std::size_t, bool>, Planned> planned;
+    std::vector<Label> extended;
+    for (const auto& label : labels) {
+      const auto was_dealt = [&](std::size_t output) {
+        return std::binary_search(label.dealt.begin(), label.dealt.end(), output);
+      };
+      const bool dealt = was_dealt(k) && (!shortcut || was_dealt(shortcut->from));
+      for (std::size_t choice = 0; choice < choices_[k].size(); ++choice) {
+        auto found = planned.find({choice, dealt});
+        if (found == planned.end())
+          found =
+              planned.emplace(std::pair(choice, dealt), PlanLayer(k, choices_[k][choice], dealt))
+                  .first;
+        Label longer{chain_.size(), label.dealt, label.clocks};
+        chain_.push_back({label.last, choice});
+        std::erase_if(longer.dealt, [&](std::size_t output) { return last_use_[output] <= k; });
+        if (found->second.layer.dealt_output) longer.dealt.push_back(k + 1);
+        longer.clocks.Add(found->second.layer.cost, found->second.computation, settings_.link);
+        extended.push_back(std::move(longer));
+      }
+    }
+    return extended;
+  }
+
+  std::vector<std::string> SuitesOf(const Label& label) const {
+    std::vector<std::string> suites(choices_.size());
+    for (std::size_t k = suites.size(), at = label.last; k-- > 0; at = chain_[at].before)
+      suites[k] = choices_[k][chain_[at].choice];
+    return suites;
+  }
+
+  const nn::PublicNetwork& network_;
+  const mpc::Registry& registry_;
+  const AutoSettings& settings_;
+  const mpc::Roles roles_;
+  const std::size_t batch_;
+  const std::vector<std::size_t> last_use_;
+  std::vector<std::vector<std::string>> choices_;
+  Plan first_;
+  std::vector<Link> chain_;
+};
 
 }  // namespace
 
@@ -222,28 +334,24 @@ net::LinkProfile WithMessageTime(net::LinkProfile link, const MachineModel& mach
 std::vector<PredictedTime> ModelledComputation(const Plan& plan,
                                                const std::vector<Candidate>& candidates,
                                                const MachineModel& machine) {
-  std::vector<PredictedTime> steps(1);
-  for (const auto& planned : plan.layers)
-    steps.push_back(ComputationOf(planned, candidates, machine));
-  steps.emplace_back();
-  return steps;
+  std::vector<PredictedTime> times;
+  for (const auto& step : plan.Steps())
+    times.push_back(step.layer ? ComputationOf(*step.layer, candidates, machine) : PredictedTime{});
+  return times;
 }
 
 std::vector<PredictedTime> StepTimes(const Plan& plan,
                                      const std::vector<PredictedTime>& computation,
                                      const net::LinkProfile& link) {
-  TERCET_CHECK(computation.size() == plan.layers.size() + 2,
-               "computation of {} steps for a plan of {}", computation.size(),
-               plan.layers.size() + 2);
+  const auto steps = plan.Steps();
+  TERCET_CHECK(computation.size() == steps.size(), "computation of {} steps for a plan of {}",
+               computation.size(), steps.size());
   std::vector<PredictedTime> times;
   QueryClocks clocks;
-  const auto add = [&](const mpc::Cost& cost) {
-    clocks.Add(cost, computation[times.size()], link);
+  for (const auto& step : steps) {
+    clocks.Add(*step.cost, computation[times.size()], link);
     times.push_back(clocks.Time());
-  };
-  add(plan.input);
-  for (const auto& planned : plan.layers) add(planned.cost);
-  add(plan.output);
+  }
   return times;
 }
 
@@ -255,100 +363,10 @@ PredictedTime PlanTime(const Plan& plan, const std::vector<Candidate>& candidate
 nn::PublicNetwork ChooseSuites(const nn::PublicNetwork& network, const mpc::Registry& registry,
                                const AutoSettings& settings, const mpc::Roles& roles,
                                std::size_t batch) {
-  const std::size_t count = network.layers.size();
   for (const auto& candidate : settings.candidates)
     TERCET_CHECK(registry.FindSuite(candidate.suite.name).Info().is_private,
                  "suite {} is not private, so it is not chosen unasked", candidate.suite.Text());
-  // Each layer's choices; the first stands in while later layers are not chosen yet.
-  std::vector<std::vector<std::string>> choices(count);
-  for (std::size_t k = 0; k < count; ++k) {
-    const auto& layer = network.layers[k];
-    if (!IsChosen(layer)) {
-      choices[k].push_back(layer.suite);
-      continue;
-    }
-    for (const auto& candidate : settings.candidates)
-      if (Serves(registry, candidate, layer, batch)) choices[k].push_back(candidate.suite.Text());
-    if (choices[k].empty())
-      throw UnsupportedError(fmt::format("layer {}: no private suite serves it", layer.name));
-  }
-  const auto plan_with = [&](const std::vector<std::string>& suites) {
-    nn::PublicNetwork named = network;
-    for (std::size_t k = 0; k < count; ++k) named.layers[k].suite = suites[k];
-    return MakePlan(named, registry, {}, roles, batch);
-  };
-  std::vector<std::string> fronts;
-  fronts.reserve(choices.size());
-  for (const auto& names : choices) fronts.push_back(names.front());
-
-  const auto first = plan_with(fronts);
-  const auto open = OpenOutputs(network);
-  std::vector<Link> chain;
-  std::vector<Label> labels(1);
-  labels.front().dealt = {true};
-  labels.front().clocks.Add(first.input, {}, settings.link);
-  std::vector<std::size_t> open_before{0};
-  for (std::size_t k = 0; k < count; ++k) {
-    const auto& layer = network.layers[k];
-    // Where in a label what this layer takes in, and what stays open after it, are found.
-    const auto place = [&](std::size_t output) {
-      return static_cast<std::size_t>(
-          std::lower_bound(open_before.begin(), open_before.end(), output) - open_before.begin());
-    };
-    const std::size_t before = place(k);
-    const std::size_t added = layer.shortcut ? place(layer.shortcut->from) : before;
-    std::vector<std::size_t> kept;
-    for (const std::size_t output : open[k])
-      if (output <= k) kept.push_back(place(output));
-
-    // What a layer costs depends on its suite and on whether what enters was dealt.
-    struct Planned {
-      PlannedLayer layer;
-      PredictedTime computation;
-    };
-    std::map<std::pair<std::size_t, bool>, Planned> planned;
-    const auto plan_layer = [&](std::size_t choice, bool dealt) {
-      nn::PublicLayer named = layer;
-      named.suite = choices[k][choice];
-      auto result = PrepareLayer(named, registry, {}, batch);
-      FinishLayer(result, registry, first.linear, roles, dealt,
-                  first.layers[k].activation.out_bits);
-      return Planned{result, ComputationOf(result, settings.candidates, {})};
-    };
-    std::vector<Label> next;
-    for (const auto& label : labels)
-      for (std::size_t choice = 0; choice < choices[k].size(); ++choice) {
-        const std::pair key{choice, label.dealt[before] && label.dealt[added]};
-        auto found = planned.find(key);
-        if (found == planned.end())
-          found = planned.emplace(key, plan_layer(choice, key.second)).first;
-        Label longer{chain.size(), {}, label.clocks};
-        chain.push_back({label.last, choice});
-        for (const std::size_t at : kept) longer.dealt.push_back(label.dealt[at]);
-        longer.dealt.push_back(found->second.layer.dealt_output);
-        longer.clocks.Add(found->second.layer.cost, found->second.computation, settings.link);
-        next.push_back(std::move(longer));
-      }
-    labels = std::move(next);
-    Prune(labels, settings.objective);
-    open_before = open[k];
-  }
-  // Rings of outputs follow from all the suites, so the whole plans are what decides.
-  std::optional<std::vector<std::string>> best;
-  decltype(Value({}, settings.objective)) best_time;
-  for (const Label& label : labels) {
-    std::vector<std::string> suites(count);
-    for (std::size_t k = count, at = label.last; k-- > 0; at = chain[at].before)
-      suites[k] = choices[k][chain[at].choice];
-    const auto time =
-        Value(PlanTime(plan_with(suites), settings.candidates, settings.link), settings.objective);
-    if (best && best_time <= time) continue;
-    best = std::move(suites);
-    best_time = time;
-  }
-  nn::PublicNetwork chosen = network;
-  for (std::size_t k = 0; k < count; ++k) chosen.layers[k].suite = (*best)[k];
-  return chosen;
+  return SuiteSearch(network, registry, settings, roles, batch).Run();
 }
 
 }  // namespace tercet::infer
