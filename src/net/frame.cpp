@@ -39,8 +39,9 @@ std::size_t LengthLimit(FrameKind kind) {
   }
 }
 
+// With room for `length` bytes behind it.
 Bytes EncodeHelloHead(int party, std::uint8_t pairs, std::size_t length) {
-  Bytes out(kHelloHeadBytes);
+  Bytes out(kHelloHeadBytes + length);
   std::copy(kMagic.begin(), kMagic.end(), out.begin());
   out[6] = static_cast<std::uint8_t>(party);
   out[7] = pairs;
@@ -167,14 +168,14 @@ Bytes EncodeHello(int party, const Agreement& agreement) {
   TERCET_CHECK(body.size() <= kMaxHelloBytes, "an agreement takes at most {} bytes, got {}",
                kMaxHelloBytes, body.size());
   Bytes out = EncodeHelloHead(party, static_cast<std::uint8_t>(agreement.size()), body.size());
-  out.insert(out.end(), body.begin(), body.end());
+  std::copy(body.begin(), body.end(), out.begin() + kHelloHeadBytes);
   return out;
 }
 
 Bytes EncodeRefusal(int party, std::string_view reason) {
   reason = reason.substr(0, kMaxReasonBytes);
   Bytes out = EncodeHelloHead(party, kRefusal, reason.size());
-  out.insert(out.end(), reason.begin(), reason.end());
+  std::copy(reason.begin(), reason.end(), out.begin() + kHelloHeadBytes);
   return out;
 }
 
