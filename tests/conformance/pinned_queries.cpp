@@ -40,6 +40,11 @@ nn::PublicNetwork Network(const QueryCase& c) {
     if (!last) {
       layer.activation = c.layers[k].kind;
       layer.shift = c.layers[k].shift;
+      if (layer.activation == ActivationKind::kTable) {
+        layer.table.resize(std::size_t{1} << (kBits - layer.shift));
+        for (std::size_t i = 0; i < layer.table.size(); ++i)
+          layer.table[i] = static_cast<std::int64_t>(i % 2);
+      }
       layer.suite = c.layers[k].suite;
       if (c.layers[k].pool > 0) layer.pool = mpc::PoolShape{c.layers[k].pool, c.layers[k].pool};
     } else if (c.ends == QueryCase::Ends::kClass) {

@@ -67,7 +67,12 @@ class PinnedMutants : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Queries, PinnedMutants, testing::ValuesIn(MutantNames()));
 
 TEST_P(PinnedMutants, AreFoundInAQuery) {
-  const QueryCase c{.layers = {{kSign, "aby3"}, {kSign, GetParam() + ":chunks=2"}}};
+  // One has a wrong mask of tables alone.
+  const bool table = GetParam() == "bare_index";
+  const QueryLayer mutant{.kind = table ? mpc::ActivationKind::kTable : kSign,
+                          .suite = GetParam() + ":chunks=2",
+                          .shift = table ? 2U : 0U};
+  const QueryCase c{.layers = {{kSign, "aby3"}, mutant}};
   EXPECT_THAT(FindingsOfAll([&](int receiver) { return QueryScenario(c, receiver); }),
               testing::Not(testing::IsEmpty()));
 }
