@@ -73,10 +73,8 @@ class FastLayer {
     if (layer_.pool)
       z = nn::Pool(in, *layer_.pool, z, batch, [](T a, T b) { return std::max(a, b); });
     if (!layer_.sum_pool) return z;
-    nn::PublicLayer before = layer_;
-    before.sum_pool.reset();
     std::vector<T> sums(layer_.Out().Size() * batch);
-    nn::SumWindows(before.Out(), *layer_.sum_pool, z.data(), batch, sums.data());
+    nn::SumWindows(layer_.Activation(batch).Out(), *layer_.sum_pool, z.data(), batch, sums.data());
     return sums;
   }
 

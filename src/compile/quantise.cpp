@@ -403,6 +403,61 @@ unsigned ShiftFor(const FixedPointTarget& target, double low, double high, unsig
   return used <= kept ? 0 : std::min(used - kept, bits - 1);
 }
 
+/// A layer's numbers in one scale.
+struct InScale {
+  std::vector<double> weight, bias, shortcut;
+};
+
+/// What rounding adds to the sums, as a share of them, where inputs are spread evenly. `factor` is
+/// the summand's, where it has no map.
+double RoundingError(const RealLayer& layer, const InScale& real, const InScale& rounded,
+                     double factor) {
+  const auto elements = static_cast<double>(layer.shape.Out().Size());
+  const double outputs = elements / static_cast<double>(layer.shape.out_channels);
+  const auto energy = [&](const std::vector<double>& w, const std::vector<double>& from,
+                          Int128 input_max) {
+    return SquaredDistance(w, from) * outputs * Variance(input_max);
+  };
+  double error =
+      energy(rounded.weight, real.weight, layer.input_max) +
+      SquaredDistance(rounded.bias, real.bias) * elements / static_cast<double>(real.bias.size());
+  double size = energy(std::vector<double>(real.weight.size()), real.weight, layer.input_max);
+  if (!real.shortcut.empty()) {
+    error += energy(rounded.shortcut, real.shortcut, layer.summand->input_max);
+    size +=
+        energy(std::vector<double>(real.shortcut.size()), real.shortcut, layer.summand->input_max);
+  } else if (layer.summand) {
+    size += elements * factor * factor * Variance(layer.summand->input_max);
+  }
+  const double share = size > 0 ? std::sqrt(error / size) : 0;
+  return share < kWhole ? 0 : share;
+}
+
+/// The channels of which rounding leaves no weight.
+std::vector<std::size_t> LostChannels(const std::vector<double>& weight,
+                                      const std::vector<double>& rounded, std::size_t depth) {
+  std::vector<std::size_t> lost;
+  for (std::size_t c = 0; c * depth < weight.size(); ++c) {
+    const auto all_zero = [&](const std::vector<double>& values) {
+      const auto first = values.begin() + static_cast<std::ptrdiff_t>(c * depth);
+      return std::all_of(first, first + static_cast<std::ptrdiff_t>(depth),
+                         [](double v) { return v == 0; });
+    };
+    if (all_zero(rounded) && !all_zero(weight)) lost.push_back(c);
+  }
+  return lost;
+}
+
+Interval ValuesOf(const RealLayer& layer, const nn::LayerWeights& weights) {
+  const char* where = "quantised layer";
+  const Interval values = ValueInterval(layer.shape, weights, layer.input_max, where);
+  if (!layer.summand) return values;
+  return Sum(values,
+             ShortcutInterval({0, layer.summand->shape}, weights.shortcut, layer.summand->input_max,
+                              where),
+             where);
+}
+
 /// The layer's integers in one scale. `exact` takes whether they are the real numbers themselves;
 /// nothing when a summand's factor would be less than 1.
 std::optional<QuantisedLayer> WithScale(const RealLayer& layer, double scale, unsigned bits,
@@ -410,69 +465,32 @@ std::optional<QuantisedLayer> WithScale(const RealLayer& layer, double scale, un
   QuantisedLayer result;
   result.scale = scale;
   const RealSummand* summand = layer.summand ? &*layer.summand : nullptr;
-  if (summand != nullptr && !summand->shape) {
-    const double factor = FloorOfReal(summand->factor * scale);
+  const bool mapped = summand != nullptr && summand->shape;
+  double factor = 0;
+  if (summand != nullptr && !mapped) {
+    factor = FloorOfReal(summand->factor * scale);
     if (factor < 1) return std::nullopt;
     result.weights.shortcut = {static_cast<std::int64_t>(factor)};
     result.scale = factor / summand->factor;
   }
-  const std::vector<double> weight = Scaled(layer.weight, result.scale);
-  const std::vector<double> rounded = Rounded(weight);
-  std::vector<double> shortcut, rounded_shortcut;
-  if (summand != nullptr && summand->shape) {
-    shortcut = Scaled(summand->weight, result.scale);
-    rounded_shortcut = Rounded(shortcut);
-  }
-  const double factor =
-      result.weights.shortcut.empty() ? 0 : static_cast<double>(result.weights.shortcut[0]);
-  const std::vector<double> bias =
-      WholeBias(layer, Scaled(layer.bias, result.scale), rounded, rounded_shortcut, factor);
-  const std::vector<double> rounded_bias = Rounded(bias);
-
-  const mpc::LinearShape& shape = layer.shape;
-  const auto elements = static_cast<double>(shape.Out().Size());
-  const double outputs = elements / static_cast<double>(shape.out_channels);
-  const auto energy = [&](const std::vector<double>& w, const std::vector<double>& from,
-                          Int128 input_max) {
-    return SquaredDistance(w, from) * outputs * Variance(input_max);
-  };
-  double error = energy(rounded, weight, layer.input_max) +
-                 SquaredDistance(rounded_bias, bias) * elements / static_cast<double>(bias.size());
-  double size = energy(std::vector<double>(weight.size()), weight, layer.input_max);
-  if (!shortcut.empty()) {
-    error += energy(rounded_shortcut, shortcut, summand->input_max);
-    size += energy(std::vector<double>(shortcut.size()), shortcut, summand->input_max);
-  } else if (summand != nullptr) {
-    size += elements * factor * factor * Variance(summand->input_max);
-  }
-  result.error = size > 0 ? std::sqrt(error / size) : 0;
-  if (result.error < kWhole) result.error = 0;
+  InScale real, rounded;
+  real.weight = Scaled(layer.weight, result.scale);
+  if (mapped) real.shortcut = Scaled(summand->weight, result.scale);
+  rounded.weight = Rounded(real.weight);
+  rounded.shortcut = Rounded(real.shortcut);
+  real.bias =
+      WholeBias(layer, Scaled(layer.bias, result.scale), rounded.weight, rounded.shortcut, factor);
+  rounded.bias = Rounded(real.bias);
   if (exact != nullptr)
-    *exact = std::all_of(bias.begin(), bias.end(), IsWhole) &&
-             std::all_of(weight.begin(), weight.end(), IsWhole) &&
-             std::all_of(shortcut.begin(), shortcut.end(), IsWhole);
-
-  const std::size_t depth = shape.Depth();
-  for (std::size_t c = 0; c < shape.out_channels; ++c) {
-    const auto all_zero = [&](const std::vector<double>& values) {
-      const auto first = values.begin() + static_cast<std::ptrdiff_t>(c * depth);
-      return std::all_of(first, first + static_cast<std::ptrdiff_t>(depth),
-                         [](double v) { return v == 0; });
-    };
-    if (all_zero(rounded) && !all_zero(weight)) result.lost.push_back(c);
-  }
-
-  result.weights.weight = ToIntegers(rounded);
-  result.weights.bias = ToIntegers(rounded_bias);
-  result.values = ValueInterval(shape, result.weights, layer.input_max, "quantised layer");
-  if (summand != nullptr) {
-    if (summand->shape) result.weights.shortcut = ToIntegers(rounded_shortcut);
-    const nn::Shortcut as_shortcut{0, summand->shape};
-    result.values = Sum(result.values,
-                        ShortcutInterval(as_shortcut, result.weights.shortcut, summand->input_max,
-                                         "quantised layer"),
-                        "quantised layer");
-  }
+    *exact = std::all_of(real.bias.begin(), real.bias.end(), IsWhole) &&
+             std::all_of(real.weight.begin(), real.weight.end(), IsWhole) &&
+             std::all_of(real.shortcut.begin(), real.shortcut.end(), IsWhole);
+  result.error = RoundingError(layer, real, rounded, factor);
+  result.lost = LostChannels(real.weight, rounded.weight, layer.shape.Depth());
+  result.weights.weight = ToIntegers(rounded.weight);
+  result.weights.bias = ToIntegers(rounded.bias);
+  if (mapped) result.weights.shortcut = ToIntegers(rounded.shortcut);
+  result.values = ValuesOf(layer, result.weights);
   result.exact_bits = BitsOf(result.values) + (layer.summand ? 1 : 0);
   double low = static_cast<double>(result.values.low);
   double high = static_cast<double>(result.values.high);

@@ -98,6 +98,42 @@ std::optional<net::Pins> LoadPins(
   return pins;
 }
 
+/// The party's own certificate, and what it knows the others by; nothing without TLS.
+std::optional<net::TlsFiles> LoadTls(
+    const json& document, int id, const std::string& name,
+    const std::function<std::filesystem::path(const std::string&)>& at) {
+  const auto pins = LoadPins(document.at("parties"), id, name, at);
+  const bool with_tls = document.value("transport", "tls") == "tls";
+  const bool directory = document.contains("certificates"), files = document.contains("tls");
+  if (with_tls && directory == files)
+    throw ConfigError(
+        name, fmt::format("{} 'certificates' and 'tls' given; transport \"tls\" needs one of them",
+                          directory ? "both" : "neither"));
+  if (!with_tls && (directory || files || pins))
+    throw ConfigError(
+        name,
+        "certificates or fingerprints given, but transport \"tcp-insecure\" would not use them; "
+        "leave out one of the two");
+  if (!with_tls) return std::nullopt;
+  if (directory) {
+    const auto base = at(document.at("certificates").get<std::string>());
+    return net::TlsFiles{pins ? "" : base / "ca.pem", base / fmt::format("party{}.pem", id),
+                         base / fmt::format("party{}-key.pem", id), pins};
+  }
+  const json& tls = document.at("tls");
+  if (pins && tls.contains("ca"))
+    throw ConfigError(name + " /tls/ca",
+                      "the keys of the parties are pinned, so no authority is asked; leave out one "
+                      "of the two");
+  if (!pins && !tls.contains("ca"))
+    throw ConfigError(name + " /tls",
+                      "missing key 'ca': where no keys are pinned ('fingerprint' or 'certificate' "
+                      "of each party), an authority must have signed the certificates");
+  return net::TlsFiles{pins ? "" : at(tls.at("ca").get<std::string>()),
+                       at(tls.at("certificate").get<std::string>()),
+                       at(tls.at("key").get<std::string>()), pins};
+}
+
 }  // namespace
 
 net::TcpOptions Testbed::Tcp(int id) const {
@@ -137,38 +173,7 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id) {
   const auto at = [&](const std::string& path) {
     return std::filesystem::absolute(file).parent_path() / path;
   };
-  const auto pins = LoadPins(document.at("parties"), id, name, at);
-  const bool with_tls = document.value("transport", "tls") == "tls";
-  const bool directory = document.contains("certificates"), files = document.contains("tls");
-  if (with_tls && directory == files)
-    throw ConfigError(
-        name, fmt::format("{} 'certificates' and 'tls' given; transport \"tls\" needs one of them",
-                          directory ? "both" : "neither"));
-  if (!with_tls && (directory || files || pins))
-    throw ConfigError(
-        name,
-        "certificates or fingerprints given, but transport \"tcp-insecure\" would not use them; "
-        "leave out one of the two");
-  if (directory) {
-    const auto base = at(document.at("certificates").get<std::string>());
-    testbed.tls = net::TlsFiles{pins ? "" : base / "ca.pem", base / fmt::format("party{}.pem", id),
-                                base / fmt::format("party{}-key.pem", id), pins};
-  } else if (files) {
-    const json& tls = document.at("tls");
-    if (pins && tls.contains("ca"))
-      throw ConfigError(
-          name + " /tls/ca",
-          "the keys of the parties are pinned, so no authority is asked; leave out one "
-          "of the two");
-    if (!pins && !tls.contains("ca"))
-      throw ConfigError(
-          name + " /tls",
-          "missing key 'ca': where no keys are pinned ('fingerprint' or 'certificate' "
-          "of each party), an authority must have signed the certificates");
-    testbed.tls = net::TlsFiles{pins ? "" : at(tls.at("ca").get<std::string>()),
-                                at(tls.at("certificate").get<std::string>()),
-                                at(tls.at("key").get<std::string>()), pins};
-  }
+  testbed.tls = LoadTls(document, id, name, at);
   if (document.contains("roles")) {
     const json& roles = document.at("roles");
     testbed.roles = {roles.at("helper").get<int>(), roles.at("data_owner").get<int>(),
