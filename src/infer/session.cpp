@@ -260,29 +260,11 @@ std::vector<PartyLayer> MeasuredLayers(const Plan& plan, const net::Meter& meter
   return layers;
 }
 
-// Groups run side by side: bytes add up, times are the largest. A layer's hops are told from the
-// group that is deepest at its end, so that they add up to the largest of one group.
 std::vector<PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
-  auto layers = MeasuredLayers(runner.PlanOf(0), runner.MeterOf(0));
-  std::vector<std::uint32_t> offline(layers.size()), online(layers.size());  // depths
-  for (std::size_t g = 0; g < runner.Groups(); ++g) {
-    const auto more = MeasuredLayers(runner.PlanOf(g), runner.MeterOf(g));
-    std::uint32_t offline_depth = 0, online_depth = 0;
-    for (std::size_t k = 0; k < layers.size(); ++k) {
-      offline[k] = std::max(offline[k], offline_depth += more[k].offline_hops);
-      online[k] = std::max(online[k], online_depth += more[k].online_hops);
-      if (g == 0) continue;
-      layers[k].offline_bytes += more[k].offline_bytes;
-      layers[k].online_bytes += more[k].online_bytes;
-      layers[k].offline_s = std::max(layers[k].offline_s, more[k].offline_s);
-      layers[k].online_s = std::max(layers[k].online_s, more[k].online_s);
-    }
-  }
-  for (std::size_t k = 0; k < layers.size(); ++k) {
-    layers[k].offline_hops = offline[k] - (k > 0 ? offline[k - 1] : 0);
-    layers[k].online_hops = online[k] - (k > 0 ? online[k - 1] : 0);
-  }
-  return layers;
+  std::vector<std::vector<PartyLayer>> groups;
+  for (std::size_t g = 0; g < runner.Groups(); ++g)
+    groups.push_back(MeasuredLayers(runner.PlanOf(g), runner.MeterOf(g)));
+  return SideBySide(groups);
 }
 
 // All but what a meter tells.

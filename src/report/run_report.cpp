@@ -51,6 +51,28 @@ ordered_json Rows(const std::vector<std::int64_t>& logits, std::size_t classes) 
   return rows;
 }
 
+ordered_json LayerToJson(const PartyLayer& layer) {
+  return {{"name", layer.name},
+          {"type", layer.type},
+          {"suite", layer.suite},
+          {"width", layer.width},
+          {"hops", layer.online_hops},
+          {"offline_hops", layer.offline_hops},
+          {"offline_bytes", layer.offline_bytes},
+          {"online_bytes", layer.online_bytes},
+          {"offline_s", layer.offline_s},
+          {"online_s", layer.online_s}};
+}
+
+template <class Report>
+ordered_json TimesToJson(const Report& report) {
+  return {{"setup_s", report.setup_s},
+          {"offline_s", report.offline_s},
+          {"online_s", report.online_s},
+          {"total_s", report.offline_s + report.online_s},
+          {"wall_s", report.wall_s}};
+}
+
 // One value a line becomes long with thousands of images, so arrays of numbers stay on one line.
 std::string Layout(const ordered_json& document) {
   std::string text = "{\n";
@@ -132,12 +154,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
   run.batch = first.batch;
   run.images = first.images;
   run.classes = first.classes;
-  for (const PartyLayer& layer : first.layers)
-    run.layers.push_back({layer.name, layer.type, layer.suite, layer.width});
-
-  // A party that has heard of nothing in one layer catches up in the next, so growth is told from
-  // the deepest party at the end of each layer; then the layers add up to the whole.
-  std::vector<std::uint32_t> offline_depth(run.layers.size()), online_depth(run.layers.size());
+  std::vector<std::vector<PartyLayer>> layers;
   int receivers = 0;
   for (std::size_t p = 0; p < 3; ++p) {
     const PartyReport& party = parties[p];
@@ -162,18 +179,9 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
     run.offline_bytes[p] = party.OfflineBytes();
     run.online_bytes[p] = party.OnlineBytes();
     run.peak_memory_mb[p] = party.peak_memory_mb;
-    std::uint32_t offline = 0, online = 0;
-    for (std::size_t k = 0; k < run.layers.size(); ++k) {
-      const PartyLayer& from = party.layers[k];
-      RunLayer& to = run.layers[k];
-      RequireEqual(id, "layer", from.name, to.name);
-      offline_depth[k] = std::max(offline_depth[k], offline += from.offline_hops);
-      online_depth[k] = std::max(online_depth[k], online += from.online_hops);
-      to.offline_bytes += from.offline_bytes;
-      to.online_bytes += from.online_bytes;
-      to.offline_s = std::max(to.offline_s, from.offline_s);
-      to.online_s = std::max(to.online_s, from.online_s);
-    }
+    for (std::size_t k = 0; k < first.layers.size(); ++k)
+      RequireEqual(id, "layer", party.layers[k].name, first.layers[k].name);
+    layers.push_back(party.layers);
     if (party.logits.empty()) continue;
     ++receivers;
     if (party.logits.size() != party.images * party.classes)
@@ -181,10 +189,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
                                       id, party.logits.size(), party.images, party.classes));
     run.logits = party.logits;
   }
-  for (std::size_t k = 0; k < run.layers.size(); ++k) {
-    run.layers[k].offline_hops = offline_depth[k] - (k > 0 ? offline_depth[k - 1] : 0);
-    run.layers[k].online_hops = online_depth[k] - (k > 0 ? online_depth[k - 1] : 0);
-  }
+  run.layers = infer::SideBySide(layers);
   if (receivers != 1)
     throw ProtocolError(fmt::format("{} parties report logits, expected one", receivers));
   return run;
@@ -192,18 +197,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
 
 std::string ToJson(const PartyReport& report) {
   ordered_json layers = ordered_json::array();
-  for (const PartyLayer& layer : report.layers) {
-    layers.push_back({{"name", layer.name},
-                      {"type", layer.type},
-                      {"suite", layer.suite},
-                      {"width", layer.width},
-                      {"offline_hops", layer.offline_hops},
-                      {"hops", layer.online_hops},
-                      {"offline_bytes", layer.offline_bytes},
-                      {"online_bytes", layer.online_bytes},
-                      {"offline_s", layer.offline_s},
-                      {"online_s", layer.online_s}});
-  }
+  for (const PartyLayer& layer : report.layers) layers.push_back(LayerToJson(layer));
   return Layout({{"party", report.party},
                  {"network", report.network},
                  {"suite", report.suite},
@@ -211,12 +205,7 @@ std::string ToJson(const PartyReport& report) {
                  {"batch", report.batch},
                  {"images", report.images},
                  {"classes", report.classes},
-                 {"time",
-                  {{"setup_s", report.setup_s},
-                   {"offline_s", report.offline_s},
-                   {"online_s", report.online_s},
-                   {"total_s", report.offline_s + report.online_s},
-                   {"wall_s", report.wall_s}}},
+                 {"time", TimesToJson(report)},
                  {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
                  {"bytes", {{"offline", report.OfflineBytes()}, {"online", report.OnlineBytes()}}},
                  {"layers", std::move(layers)},
@@ -274,18 +263,9 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
 
 std::string ToJson(const RunReport& report) {
   ordered_json layers = ordered_json::array(), suites = ordered_json::object();
-  for (const RunLayer& layer : report.layers) {
+  for (const PartyLayer& layer : report.layers) {
     if (!layer.suite.empty()) suites[layer.name] = layer.suite;
-    layers.push_back({{"name", layer.name},
-                      {"type", layer.type},
-                      {"suite", layer.suite},
-                      {"width", layer.width},
-                      {"hops", layer.online_hops},
-                      {"offline_hops", layer.offline_hops},
-                      {"offline_bytes", layer.offline_bytes},
-                      {"online_bytes", layer.online_bytes},
-                      {"offline_s", layer.offline_s},
-                      {"online_s", layer.online_s}});
+    layers.push_back(LayerToJson(layer));
   }
   return Layout({{"network", report.network},
                  {"suite", report.suite},
@@ -299,12 +279,7 @@ std::string ToJson(const RunReport& report) {
                  {"matches_plain", OrNull(report.MatchesPlain())},
                  {"tolerance", report.tolerance},
                  {"matches_plan", OrNull(report.matches_plan)},
-                 {"time",
-                  {{"setup_s", report.setup_s},
-                   {"offline_s", report.offline_s},
-                   {"online_s", report.online_s},
-                   {"total_s", report.TotalSeconds()},
-                   {"wall_s", report.wall_s}}},
+                 {"time", TimesToJson(report)},
                  {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
                  {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
                  {"layers", std::move(layers)},

@@ -20,6 +20,12 @@ struct PartyLayer {
   double offline_s = 0, online_s = 0;
 };
 
+/// The layers of parts that run side by side, parties or groups: bytes add up, times are the
+/// largest. A part that has heard of nothing in one layer catches up in the next, so a layer's hops
+/// are told from the part that is deepest at its end; they add up to the most of one part.
+/// InternalError unless there is a part and all have as many layers. Thread safe.
+std::vector<PartyLayer> SideBySide(const std::vector<std::vector<PartyLayer>>& parts);
+
 /// How long a party took part.
 inline constexpr const char* kStayed = "stayed to the end";
 inline constexpr const char* kHasLeft = "left when all material was delivered";

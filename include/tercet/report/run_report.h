@@ -13,15 +13,6 @@
 /// told apart.
 namespace tercet::report {
 
-/// One layer of the merged report: bytes of all parties together, time of the slowest.
-struct RunLayer {
-  std::string name, type, suite;
-  unsigned width = 0;
-  std::uint32_t offline_hops = 0, online_hops = 0;
-  std::uint64_t offline_bytes = 0, online_bytes = 0;
-  double offline_s = 0, online_s = 0;
-};
-
 /// The whole run.
 struct RunReport {
   std::string network, suite, link, transport, machine, kernels;
@@ -32,7 +23,8 @@ struct RunReport {
   std::uint32_t offline_hops = 0, online_hops = 0;
   std::array<std::uint64_t, 3> offline_bytes{}, online_bytes{};  ///< sent, by party
   std::array<double, 3> peak_memory_mb{};
-  std::vector<RunLayer> layers;
+  /// Bytes of all parties together, times of the slowest.
+  std::vector<infer::PartyLayer> layers;
   std::vector<std::int64_t> logits;
   std::vector<std::uint8_t> predictions;
   std::vector<std::string> warnings;
@@ -43,7 +35,6 @@ struct RunReport {
   std::uint64_t tolerance = 0;       ///< not 0 where suites are not exact
   std::optional<bool> matches_plan;  ///< bytes and hops are what the plan says
 
-  double TotalSeconds() const { return offline_s + online_s; }
   /// Percent; 0 without labels.
   double Accuracy() const;
   /// Whether every logit equals; empty when not checked.
