@@ -28,6 +28,7 @@ constexpr std::uint32_t kImagesTag = 0xfffe'0001;
 constexpr std::uint32_t kPlanTag = 0xfffe'0002;
 constexpr std::uint32_t kSessionTag = 0xfffe'0003;
 constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
+constexpr std::uint32_t kFirstQueryTag = 0xfffe'0005;
 constexpr std::size_t kMaxAnnouncementBytes = std::size_t{1} << 20;  // of 1000 layers
 constexpr std::size_t kSessionDigits = 32;
 constexpr const char* kProtocolVersion = "3";
@@ -217,6 +218,21 @@ std::size_t AgreeOnQueries(net::Links& links, MaterialFile& material, std::size_
     first = std::max(first, next);
   }
   if (shortage) throw ConfigError(material.File().string(), *shortage);
+  // A party that told the others different numbers would have them use material of different
+  // queries together, with a wrong result.
+  const auto chosen = std::to_string(first);
+  for (auto& link : links)
+    if (link) link->Send({Phase::kSetup, kFirstQueryTag, 1, Bytes(chosen.begin(), chosen.end())});
+  for (auto& link : links) {
+    if (!link) continue;
+    const auto message = link->Receive(Phase::kSetup);
+    if (message.tag != kFirstQueryTag ||
+        !std::equal(message.payload.begin(), message.payload.end(), chosen.begin(), chosen.end()))
+      throw ProtocolError(fmt::format(
+          "party {} begins with another query of the material than query {}, with which "
+          "this party begins: the parties were told different numbers by one of them",
+          link->Peer(), first));
+  }
   return first;
 }
 

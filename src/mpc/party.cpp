@@ -155,9 +155,11 @@ net::Message Context::ReceivePart(int from, std::uint32_t expected) {
         "party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
         message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
   if (message.depth > hops_)
-    throw ProtocolError(fmt::format(
-        "party {} sent a message that ends a chain of {} hops, expected at most {} ({})", from,
-        message.depth, hops_, Where()));
+    throw ProtocolError(
+        fmt::format("party {} sent a message that ends a chain of {} hops, expected at most {}: "
+                    "it, or one before "
+                    "it in the chain, counts otherwise ({})",
+                    from, message.depth, hops_, Where()));
   depth_ = std::max(depth_, message.depth);
   return message;
 }

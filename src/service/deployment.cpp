@@ -126,6 +126,7 @@ void MakeDeployment(const fs::path& directory, const Addresses& addresses, int d
     for (const fs::path& made : {file, directory / StoreName(i) / kSealingKeyFile})
       if (fs::exists(fs::symlink_status(made, unused)))
         throw ConfigError(made.string(), "exists already; --force replaces it");
+  MakePrivateDirectory(directory);
   for (std::size_t i = 0; i < 3; ++i) {
     const fs::path store = directory / StoreName(i);
     json& server = document["servers"][i];

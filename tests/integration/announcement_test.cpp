@@ -40,7 +40,8 @@ using testing::AnyOf;
 using testing::HasSubstr;
 
 constexpr std::uint32_t kNetworkTag = 0xfffe'0000, kImagesTag = 0xfffe'0001, kPlanTag = 0xfffe'0002,
-                        kSessionTag = 0xfffe'0003, kNextQueryTag = 0xfffe'0004;
+                        kSessionTag = 0xfffe'0003, kNextQueryTag = 0xfffe'0004,
+                        kFirstQueryTag = 0xfffe'0005;
 
 net::Message SetupMessage(std::uint32_t tag, const std::string& text) {
   return {Phase::kSetup, tag, 1, Bytes(text.begin(), text.end())};
@@ -333,8 +334,9 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
 class MaterialLiar : public Testbed {
  protected:
   // What party 1 ends with when party 2 says that its next unused query is what `next` makes of
-  // party 1's own words.
-  programs::Failure Run(const std::function<std::string(const std::string& words)>& next) {
+  // party 1's own words, and the query with which all begin `first`.
+  programs::Failure Run(const std::function<std::string(const std::string& words)>& next,
+                        const std::string& first = "") {
     const auto registry = BuiltinProtocols();
     infer::MaterialFile material(world_.File("material/party1.material"));
     const auto images = programs::RandomImages({1, 8, 8}, 2);
@@ -353,6 +355,8 @@ class MaterialLiar : public Testbed {
         link->Receive(Phase::kSetup);  // how many images there are
         link->Send(SetupMessage(kPlanTag, TextOf(link->Receive(Phase::kSetup))));
         link->Send(SetupMessage(kNextQueryTag, next(TextOf(link->Receive(Phase::kSetup)))));
+        link->Receive(Phase::kSetup);
+        link->Send(SetupMessage(kFirstQueryTag, first));
         link->Receive(Phase::kSetup);
       } catch (const Error&) {
         // Party 1 has hung up.
@@ -389,6 +393,9 @@ TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
   blamed("next query was expected", [&](const auto& w) { return session(w) + " "; });
   blamed("next query was expected", [](const auto&) { return std::string(); });
   blamed("material of session aaaa", [](const auto&) { return std::string(32, 'a') + " 0"; });
+  for (const char* first : {"1", "", "00"})
+    EXPECT_THAT(Run([](const auto& words) { return words; }, first).text,
+                HasSubstr("party 2 begins with another query of the material than query 0"));
   // None of that has used anything up.
   EXPECT_EQ(infer::MaterialFile(world_.File("material/party1.material")).Next(), 0U);
   // What a peer may have used is not used again, whether it told the truth or not.

@@ -49,6 +49,16 @@ TEST_F(Files, AreNotOverwritten) {
   EXPECT_NE(LoadDeployment(root_ / "deployment.json").Id(), before);
 }
 
+// Whoever may replace deployment.json names the keys that models are sealed to.
+TEST_F(Files, AreNotMadeWhereOthersMayReplaceThem) {
+  const auto open = root_ / "open";
+  std::filesystem::create_directory(open);
+  std::filesystem::permissions(open, std::filesystem::perms::all);
+  ExpectConfigError([&] { MakeDeployment(open, LoopbackAddresses(), 10, false); }, open.string(),
+                    "others than its owner may replace");
+  EXPECT_TRUE(std::filesystem::is_empty(open));
+}
+
 TEST_F(Files, OfAnotherServerAreRefused) {
   const auto deployment = LoadDeployment(root_ / "deployment.json");
   ExpectConfigError([&] { LoadSealingKey(root_ / "server1", deployment, 2); },
