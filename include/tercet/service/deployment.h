@@ -73,10 +73,10 @@ Addresses LoopbackAddresses();
 
 /// Makes the keys and certificates of all three servers and the file that joins them: in
 /// `directory` deployment.json, and server0, server1 and server2, the stores, each with
-/// party<i>.pem, party<i>-key.pem (for the other servers), https.pem, https-key.pem (for clients,
+/// partyI.pem, partyI-key.pem (for the other servers), https.pem, https-key.pem (for clients,
 /// signed by itself) and sealing.key. Whoever runs this holds the keys of all three. ConfigError as
-/// crypto::MakePartyCertificate, and for a URL that the schema forbids; nothing is overwritten
-/// unless `overwrite`.
+/// crypto::MakePartyCertificate, for a URL that the schema forbids, and for a `directory` that
+/// others may write to; nothing is overwritten unless `overwrite`.
 void MakeDeployment(const std::filesystem::path& directory, const Addresses& addresses, int days,
                     bool overwrite);
 
