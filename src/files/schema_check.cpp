@@ -3,6 +3,8 @@
 
 #include <fmt/ranges.h>
 
+#include <mutex>
+
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
@@ -52,6 +54,9 @@ std::string Problem(const json& schema, const json& document, const Path& path) 
 }  // namespace
 
 std::optional<Path> FindViolation(const nlohmann::json& schema, const nlohmann::json& document) {
+  // Patterns are checked with std::regex, and libstdc++'s fills a cache of the locale unguarded.
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   valijson::Schema parsed;
   const valijson::adapters::NlohmannJsonAdapter schema_adapter(schema);
   valijson::SchemaParser(valijson::SchemaParser::kDraft7).populateSchema(schema_adapter, parsed);

@@ -485,7 +485,8 @@ TEST_F(ModelFile, MayGiveLessThanTheNetworkSays) {
                                 world_.File("images.idx"), "--json", world_.File("out.json")})
                        .Wait();
   EXPECT_EQ(run.status, 0) << run.err;
-  for (const auto& logits : ReadJson(world_.File("out.json")).at("logits"))
+  const json report = ReadJson(world_.File("out.json"));
+  for (const auto& logits : report.at("logits"))
     EXPECT_THAT(logits.get<std::vector<int>>(), testing::Each(AnyOf(0, 1)));
 
   json only_class = ReadJson(network);
