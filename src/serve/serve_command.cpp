@@ -33,7 +33,7 @@ constexpr std::size_t kMaxTotal = 1'000'000'000'000;
 struct ServeArguments {
   std::optional<int> id;
   std::filesystem::path deployment, store, web;
-  std::size_t max_batch = 64, ahead = 2, connections = 4096;
+  std::size_t max_batch = 64, ahead = 2;
   double max_wait_ms = 0.5;
 };
 
@@ -58,7 +58,6 @@ int Serve(const ServeArguments& arguments) {
   options.max_wait =
       std::chrono::microseconds(static_cast<std::int64_t>(arguments.max_wait_ms * 1000));
   options.ahead = arguments.ahead;
-  options.connections = arguments.connections;
   options.log = [](const std::string& line) { spdlog::info("{}", line); };
   Server server(options, std::move(deployment), registry);
   int number = 0;
@@ -133,8 +132,6 @@ int ServeMain(int argc, char** argv) {
                     "Milliseconds that a query waits for others, where no batch is under way");
   programs::AddNumber(app, "--ahead", a.ahead, 1, 64,
                       "Batches of each size that occurs whose material is made ahead");
-  programs::AddNumber(app, "--connections", a.connections, 1, 1'000'000,
-                      "Connections of clients at once");
   app.footer(
       "Example:\n"
       "  tercet keygen --servers demo\n"

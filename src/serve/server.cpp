@@ -31,9 +31,7 @@ constexpr const char* kRetryAfter = "1";
 // How long a connection that has sent nothing waits in the kernel.
 constexpr int kDeferSeconds = 10;
 
-struct Traits : restinio::tls_traits_t<restinio::asio_timer_manager_t, restinio::null_logger_t> {
-  static constexpr bool use_connection_count_limiter = true;
-};
+using Traits = restinio::tls_traits_t<restinio::asio_timer_manager_t, restinio::null_logger_t>;
 using Request = restinio::request_handle_t;
 
 // An answer that is no success, as RFC 9457 has it.
@@ -260,7 +258,6 @@ class Server::Implementation {
                 acceptor.set_option(restinio::asio_ns::detail::socket_option::integer<
                                     IPPROTO_TCP, TCP_DEFER_ACCEPT>(kDeferSeconds));
               })
-              .max_parallel_connections(options_.connections)
               .concurrent_accepts_count(8)
               .max_pipelined_requests(4)
               .incoming_http_msg_limits(restinio::incoming_http_msg_limits_t{}

@@ -19,7 +19,6 @@ struct ServerOptions {
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;
-  std::size_t connections = 4096;               ///< of clients, at most
   std::chrono::seconds request_time{10};        ///< for a client to send a request
   std::function<void(const std::string&)> log;  ///< lines without secrets; from any thread
 };
