@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <mutex>
-
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>

@@ -28,6 +28,7 @@ using service::Refusal;
 
 constexpr std::size_t kHttpThreads = 2;
 constexpr const char* kRetryAfter = "1";
+constexpr std::size_t kMaxBody = std::size_t{64} << 20;  // a package comes in one body
 // How long a connection that has sent nothing waits in the kernel.
 constexpr int kDeferSeconds = 10;
 
@@ -244,7 +245,6 @@ class Server::Implementation {
   void Listen() {
     const auto& server = deployment_.servers[static_cast<std::size_t>(options_.id)];
     const std::string listen = server.listen.empty() ? server.party.host : server.listen;
-    const std::size_t part = 1 << 20;  // more than a query of many images
     try {
       http_ = restinio::run_async(
           restinio::own_io_context(),
@@ -265,7 +265,7 @@ class Server::Implementation {
                                             .max_field_name_size(256)
                                             .max_field_value_size(4096)
                                             .max_field_count(64)
-                                            .max_body_size(std::max(part, MaxBody())))
+                                            .max_body_size(kMaxBody))
               .read_next_http_message_timelimit(options_.request_time)
               .write_http_response_timelimit(options_.request_time)
               .handle_request_timeout(std::chrono::seconds(60))
@@ -281,9 +281,6 @@ class Server::Implementation {
     }
     options_.log(fmt::format("listens for clients at {}", server.url));
   }
-
-  // Packages come in one body too, from operators.
-  static std::size_t MaxBody() { return std::size_t{64} << 20; }
 
   void Handle(const Request& request) {
     try {
