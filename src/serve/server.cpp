@@ -286,8 +286,7 @@ class Server::Implementation {
     try {
       Route(request);
     } catch (const ConfigError& e) {
-      const std::string place = e.Place();
-      Send(request, Problem{400, "Bad Request", e.what(), place});
+      Send(request, Problem{400, "Bad Request", e.what(), e.Place()});
     } catch (const UnsupportedError& e) {
       Send(request, Problem{400, "Bad Request", e.what(), ""});
     } catch (const std::exception& e) {
