@@ -197,7 +197,8 @@ std::string AnnouncementToJson(const Announcement& announcement) {
 
 Announcement AnnouncementFromJson(const std::string& text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits{});
-  files::CheckSchema(json::parse(kSchema), document, place);
+  static const files::Schema schema(kSchema);
+  schema.Check(document, place);
   Announcement announcement;
   document.at("network").get_to(announcement.network);
   document.at("spec_digest").get_to(announcement.spec_digest);

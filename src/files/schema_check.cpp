@@ -3,7 +3,8 @@
 
 #include <fmt/ranges.h>
 
-#include <mutex>
+#include <limits>
+#include <locale>
 #include <valijson/adapters/nlohmann_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
@@ -50,19 +51,35 @@ std::string Problem(const json& schema, const json& document, const Path& path) 
                      plain.at("description").get<std::string>());
 }
 
+// Patterns are std::regex, and libstdc++'s fills a cache of the locale unguarded when it compiles
+// one. Once that is full, threads only read it.
+void FillLocale() {
+  [[maybe_unused]] static const bool full = [] {
+    const auto& facet = std::use_facet<std::ctype<char>>(std::locale());
+    for (int c = 0; c <= std::numeric_limits<unsigned char>::max(); ++c) {
+      facet.narrow(static_cast<char>(c), ' ');
+      facet.narrow(static_cast<char>(c), '\0');
+      facet.widen(static_cast<char>(c));
+    }
+    return true;
+  }();
+}
+
 }  // namespace
 
-std::optional<Path> FindViolation(const nlohmann::json& schema, const nlohmann::json& document) {
-  // Patterns are checked with std::regex, and libstdc++'s fills a cache of the locale unguarded.
-  static std::mutex one_at_a_time;
-  const std::lock_guard lock(one_at_a_time);
-  valijson::Schema parsed;
-  const valijson::adapters::NlohmannJsonAdapter schema_adapter(schema);
-  valijson::SchemaParser(valijson::SchemaParser::kDraft7).populateSchema(schema_adapter, parsed);
+Schema::Schema(std::string_view text) : document_(json::parse(text)) {
+  FillLocale();
+  auto compiled = std::make_shared<valijson::Schema>();
+  const valijson::adapters::NlohmannJsonAdapter adapter(document_);
+  valijson::SchemaParser(valijson::SchemaParser::kDraft7).populateSchema(adapter, *compiled);
+  compiled_ = std::move(compiled);
+}
 
+std::optional<Path> Schema::FindViolation(const json& document) const {
+  thread_local valijson::Validator validator;  // keeps the patterns that it has compiled
   const valijson::adapters::NlohmannJsonAdapter target(document);
   valijson::ValidationResults results;
-  if (valijson::Validator().validate(parsed, target, &results)) return std::nullopt;
+  if (validator.validate(*compiled_, target, &results)) return std::nullopt;
 
   // An error inside an element comes with one for each value around it; the deepest says most.
   valijson::ValidationResults::Error error;
@@ -75,13 +92,13 @@ std::optional<Path> FindViolation(const nlohmann::json& schema, const nlohmann::
   return path;
 }
 
-void CheckSchema(const json& schema, const json& document, const std::string& name) {
-  const std::optional<Path> path = FindViolation(schema, document);
+void Schema::Check(const json& document, const std::string& name) const {
+  const std::optional<Path> path = FindViolation(document);
   if (!path) return;
   std::string pointer;
   for (const std::string& step : *path) pointer += PointerStep(step);
   throw ConfigError(pointer.empty() ? name : name + " " + pointer,
-                    Problem(schema, document, *path));
+                    Problem(document_, document, *path));
 }
 
 }  // namespace tercet::files

@@ -90,7 +90,8 @@ std::string HeaderText(const MaterialHeader& header) {
 
 MaterialHeader ParseHeader(std::string_view text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
-  files::CheckSchema(json::parse(kHeaderSchema), document, place);
+  static const files::Schema schema(kHeaderSchema);
+  schema.Check(document, place);
   MaterialHeader header;
   document.at("network").get_to(header.network);
   document.at("suite").get_to(header.suite);

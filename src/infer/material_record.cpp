@@ -101,7 +101,8 @@ void MaterialRecord::Read() {
   if (count == 0) return;
   text.resize(static_cast<std::size_t>(count));
   const json document = ReadJson(text, file_.string(), JsonLimits::UpTo(text.size()));
-  files::CheckSchema(json::parse(kSchema), document, file_.string());
+  static const files::Schema schema(kSchema);
+  schema.Check(document, file_.string());
   Entry entry;
   document.at("file").get_to(entry.identity);
   document.at("content").get_to(entry.content);

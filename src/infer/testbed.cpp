@@ -151,7 +151,8 @@ net::TcpOptions Testbed::Tcp(int id) const {
 Testbed LoadTestbed(const std::filesystem::path& file, int id) {
   const std::string name = file.string();
   const json document = ReadJsonFile(file, {"a testbed's JSON", 1 << 20}, JsonLimits{});
-  files::CheckSchema(json::parse(kTestbedSchema), document, name);
+  static const files::Schema schema(kTestbedSchema);
+  schema.Check(document, name);
 
   Testbed testbed;
   for (std::size_t p = 0; p < 3; ++p) {

@@ -120,9 +120,9 @@ std::string SchemaProblem(const json& schema, const json& document, const files:
 }
 
 void CheckSchema(const json& document, const std::string& name) {
-  const json schema_json = json::parse(kNetworkSchema);
-  const std::optional<files::Path> path = files::FindViolation(schema_json, document);
-  if (path) Refuse(name, PointerOf(*path), SchemaProblem(schema_json, document, *path));
+  static const files::Schema schema(kNetworkSchema);
+  const std::optional<files::Path> path = schema.FindViolation(document);
+  if (path) Refuse(name, PointerOf(*path), SchemaProblem(schema.Document(), document, *path));
 }
 
 InputSpec ReadInput(const json& value) {

@@ -4,8 +4,10 @@
 #include <pthread.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <optional>
 
@@ -26,6 +28,9 @@ namespace {
 namespace programs = tercet::programs;
 
 constexpr double kMaxWaitMs = 10'000;
+constexpr std::size_t kMaxConnections = 1'000'000;
+constexpr std::size_t kOtherFiles = 256;  // that are open beside clients' connections, at most
+constexpr std::size_t kMaxMebibytes = 1'000'000;
 constexpr FileKind kTokenFile{"a token", 4096};
 constexpr std::size_t kLeastToken = 32;
 constexpr std::size_t kMaxTotal = 1'000'000'000'000;
@@ -35,13 +40,27 @@ struct ServeArguments {
   std::filesystem::path deployment, store, web;
   std::size_t max_batch = 64, ahead = 2;
   double max_wait_ms = 0.5;
+  std::size_t max_connections = 1024, max_connections_each = 512, max_bodies = 128;
 };
+
+// A server that runs out of files takes no connections any more.
+void AllowFiles(std::size_t connections) {
+  rlimit limit{};
+  const std::size_t files = connections + kOtherFiles;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= files) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, files);
+  if (limit.rlim_cur < files || ::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    throw ConfigError("--max-connections",
+                      fmt::format("{} found, needs {} open files where {} are allowed (ulimit -n)",
+                                  connections, files, limit.rlim_max));
+}
 
 int Serve(const ServeArguments& arguments) {
   // All threads leave the signals to this one.
   const sigset_t signals = programs::StopSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const int id = *arguments.id;
+  AllowFiles(arguments.max_connections);
   spdlog::set_default_logger(spdlog::stderr_color_mt("server"));
   spdlog::set_pattern(fmt::format("%Y-%m-%dT%H:%M:%S.%e server {}: %v", id));
   const auto registry = BuiltinProtocols();
@@ -58,6 +77,9 @@ int Serve(const ServeArguments& arguments) {
   options.max_wait =
       std::chrono::microseconds(static_cast<std::int64_t>(arguments.max_wait_ms * 1000));
   options.ahead = arguments.ahead;
+  options.max_connections = arguments.max_connections;
+  options.max_connections_each = arguments.max_connections_each;
+  options.max_bodies = arguments.max_bodies << 20;
   options.log = [](const std::string& line) { spdlog::info("{}", line); };
   Server server(options, std::move(deployment), registry);
   int number = 0;
@@ -132,6 +154,12 @@ int ServeMain(int argc, char** argv) {
                     "Milliseconds that a query waits for others, where no batch is under way");
   programs::AddNumber(app, "--ahead", a.ahead, 1, 64,
                       "Batches of each size that occurs whose material is made ahead");
+  programs::AddNumber(app, "--max-connections", a.max_connections, 1, kMaxConnections,
+                      "Connections of clients at once");
+  programs::AddNumber(app, "--max-connections-per-address", a.max_connections_each, 1,
+                      kMaxConnections, "Of these of one address (of IPv6, of 64 bits of it)");
+  programs::AddNumber(app, "--max-bodies", a.max_bodies, 1, kMaxMebibytes,
+                      "MiB that requests under way may have at once; a package needs its own size");
   app.footer(
       "Example:\n"
       "  tercet keygen --servers demo\n"

@@ -2,8 +2,6 @@
 #include "serve/server.h"
 
 #include <netinet/tcp.h>
-#include <restinio/all.hpp>
-#include <restinio/tls.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -13,11 +11,13 @@
 #include <vector>
 
 #include "base/json.h"
+#include "serve/http_door.h"
 #include "serve/lane_keeper.h"
 #include "serve/models.h"
 #include "serve/store.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
+#include "tercet/ring/pack.h"
 
 namespace tercet::serve {
 namespace {
@@ -28,20 +28,14 @@ using service::Refusal;
 
 constexpr std::size_t kHttpThreads = 2;
 constexpr const char* kRetryAfter = "1";
-constexpr std::size_t kMaxBody = std::size_t{64} << 20;  // a package comes in one body
+constexpr std::size_t kMaxPackage = std::size_t{64} << 20;  // it comes in one body
+constexpr std::uint32_t kMaxHeader = std::uint32_t{16} << 10;
+// Of a query, beside its sealed parts; whatever is not longer is read, and not kept where it is
+// refused.
+constexpr std::size_t kQueryHeader = std::size_t{16} << 10;
+constexpr std::size_t kRequestBytes = 4096;  // that a request takes beside its body, about
 // How long a connection that has sent nothing waits in the kernel.
 constexpr int kDeferSeconds = 10;
-
-using Traits = restinio::tls_traits_t<restinio::asio_timer_manager_t, restinio::null_logger_t>;
-using Request = restinio::request_handle_t;
-
-// An answer that is no success, as RFC 9457 has it.
-struct Problem {
-  std::uint16_t status;
-  const char* title;
-  std::string detail;
-  std::string field;  // of the request, where one is wrong
-};
 
 restinio::http_status_line_t StatusLine(std::uint16_t status, const char* title) {
   return {restinio::http_status_code_t{status}, title};
@@ -52,6 +46,7 @@ auto Begin(const Request& request, restinio::http_status_line_t line, const char
   response.append_header(restinio::http_field::content_type, type);
   response.append_header("Cache-Control", "no-store");
   response.append_header("X-Content-Type-Options", "nosniff");
+  if (request->extra_data().cut) response.connection_close();
   return response;
 }
 
@@ -102,6 +97,9 @@ const Problem kUnavailable{503, "Service Unavailable",
                            "the other servers are away, or the query was under way when one went; "
                            "ask again with a new query",
                            ""};
+
+const Problem kFull{503, "Service Unavailable", "too many queries wait; ask again later", ""};
+const Problem kBroken{500, "Internal Server Error", "the server's log says why", ""};
 
 // "/v2/models/a" in its steps, without the query string.
 std::vector<std::string> Steps(const std::string& target) {
@@ -157,9 +155,8 @@ std::map<std::string, Page> PagesOf(const std::filesystem::path& directory) {
   return pages;
 }
 
-std::string TokenOf(const Request& request) {
-  const std::string value =
-      request->header().get_field_or(restinio::http_field::authorization, std::string());
+std::string TokenOf(const restinio::http_request_header_t& header) {
+  const std::string value = header.get_field_or(restinio::http_field::authorization, std::string());
   constexpr std::string_view kScheme("Bearer ");
   return value.starts_with(kScheme) ? value.substr(kScheme.size()) : std::string();
 }
@@ -176,9 +173,10 @@ std::uint16_t PortOf(const std::string& url) {
              : std::uint16_t{443};
 }
 
-restinio::asio_ns::ssl::context TlsContext(const std::filesystem::path& store) {
-  namespace ssl = restinio::asio_ns::ssl;
-  ssl::context context(ssl::context::tls_server);
+std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& store) {
+  namespace ssl = asio::ssl;
+  auto made = std::make_shared<ssl::context>(ssl::context::tls_server);
+  auto& context = *made;
   const std::string name = service::kHttpsName;
   try {
     context.set_options(ssl::context::default_workarounds | ssl::context::no_tlsv1 |
@@ -189,8 +187,20 @@ restinio::asio_ns::ssl::context TlsContext(const std::filesystem::path& store) {
     throw ConfigError((store / name).string(),
                       fmt::format("no certificate and key for clients: {}", e.what()));
   }
-  return context;
+  return made;
 }
+
+// Where a request goes that has a body.
+bool IsQuery(const std::vector<std::string>& steps) {
+  return (steps.size() == 4 || (steps.size() == 6 && steps[3] == "versions")) && steps[0] == "v2" &&
+         steps[1] == "models" && steps.back() == "infer";
+}
+bool IsPackage(const std::vector<std::string>& steps) {
+  return steps.size() == 6 && steps[0] == "v2" && steps[1] == "repository" &&
+         steps[2] == "models" && steps[4] == "versions";
+}
+
+const Problem kUnknownToken{401, "Unauthorized", "the token is unknown", ""};
 
 }  // namespace
 
@@ -208,7 +218,16 @@ class Server::Implementation {
         gate_(deployment_, options_.id, crypto::SealingKey(key_.Secret()),
               [this](const service::QueryId& id, std::uint64_t forget_ms) {
                 return store_.Remember(id, forget_ms, service::NowMs());
-              }) {
+              }),
+        bodies_(options_.max_bodies, options_.max_bodies),
+        door_(std::make_shared<Door>(
+            Bounds(options_.max_connections, options_.max_connections_each),
+            options_.handshake_time,
+            [this](const restinio::http_request_header_t& header, restinio::http_method_id_t method,
+                   bool chunked,
+                   std::uint64_t length) { return Admit(header, method, chunked, length); })) {
+    door_->SetContext(TlsContext(options_.store));
+    SetQueryBytes();
     if (options_.max_batch < deployment_.max_images)
       throw ConfigError("--max-batch", fmt::format("{} found, at least max_images of the "
                                                    "deployment, {}, expected",
@@ -243,6 +262,7 @@ class Server::Implementation {
 
  private:
   void Listen() {
+    ::http_parser_set_max_header_size(kMaxHeader);
     const auto& server = deployment_.servers[static_cast<std::size_t>(options_.id)];
     const std::string listen = server.listen.empty() ? server.party.host : server.listen;
     try {
@@ -251,21 +271,21 @@ class Server::Implementation {
           restinio::server_settings_t<Traits>{}
               .address(listen == "localhost" ? "127.0.0.1" : listen)
               .port(PortOf(server.url))
-              .tls_context(TlsContext(options_.store))
+              .door(door_)
               .acceptor_options_setter([](auto& acceptor) {
-                acceptor.set_option(restinio::asio_ns::socket_base::reuse_address(true));
+                acceptor.set_option(asio::socket_base::reuse_address(true));
                 // Who connects and says nothing does not take one of the connections.
-                acceptor.set_option(restinio::asio_ns::detail::socket_option::integer<
-                                    IPPROTO_TCP, TCP_DEFER_ACCEPT>(kDeferSeconds));
+                acceptor.set_option(
+                    asio::detail::socket_option::integer<IPPROTO_TCP, TCP_DEFER_ACCEPT>(
+                        kDeferSeconds));
               })
               .concurrent_accepts_count(8)
-              .max_pipelined_requests(4)
               .incoming_http_msg_limits(restinio::incoming_http_msg_limits_t{}
                                             .max_url_size(1024)
                                             .max_field_name_size(256)
                                             .max_field_value_size(4096)
                                             .max_field_count(64)
-                                            .max_body_size(kMaxBody))
+                                            .max_body_size(kMaxPackage))
               .read_next_http_message_timelimit(options_.request_time)
               .write_http_response_timelimit(options_.request_time)
               .handle_request_timeout(std::chrono::seconds(60))
@@ -282,7 +302,46 @@ class Server::Implementation {
     options_.log(fmt::format("listens for clients at {}", server.url));
   }
 
+  // Before a request's body is read: whether it may come at all.
+  Entry Admit(const restinio::http_request_header_t& header, restinio::http_method_id_t method,
+              bool chunked, std::uint64_t length) {
+    const std::size_t query_bytes = query_bytes_;
+    const auto refuse = [&](Problem problem) {
+      return Entry{std::move(problem), chunked || length > query_bytes, nullptr};
+    };
+    const auto steps = Steps(std::string(header.request_target()));
+    const std::string token = TokenOf(header);
+    std::size_t most = 0;
+    try {
+      if (IsPackage(steps)) {
+        if (token.empty() || store_.HolderOf(token) != Store::Holder::kOperator)
+          return refuse({401, "Unauthorized", "an operator's token is expected", ""});
+        if (method == restinio::http_method_put()) most = kMaxPackage;
+      } else if (IsQuery(steps) && method == restinio::http_method_post()) {
+        if (token.empty()) return refuse({401, "Unauthorized", "a bearer token is expected", ""});
+        if (store_.HolderOf(token) == Store::Holder::kUnknown) return refuse(kUnknownToken);
+        most = query_bytes;
+      }
+    } catch (const Error& e) {
+      options_.log(fmt::format("a request failed: {}", ErrorText(e)));
+      return refuse(kBroken);
+    }
+    if (chunked)
+      return refuse(
+          {411, "Length Required", "the length of the body is expected", "Content-Length"});
+    if (length > most)
+      return refuse({413, "Content Too Large",
+                     fmt::format("{} bytes found, at most {} expected", length, most),
+                     "Content-Length"});
+    if (length == 0) return {};
+    Entry entry;
+    entry.hold = bodies_.Take(token, length + kRequestBytes);
+    if (entry.hold == nullptr) return refuse(kFull);
+    return entry;
+  }
+
   void Handle(const Request& request) {
+    if (const auto& problem = request->extra_data().problem) return Send(request, *problem);
     try {
       Route(request);
     } catch (const ConfigError& e) {
@@ -291,7 +350,7 @@ class Server::Implementation {
       Send(request, Problem{400, "Bad Request", e.what(), ""});
     } catch (const std::exception& e) {
       options_.log(fmt::format("a request failed: {}", ErrorText(e)));
-      Send(request, Problem{500, "Internal Server Error", "the server's log says why", ""});
+      Send(request, kBroken);
     }
   }
 
@@ -304,12 +363,11 @@ class Server::Implementation {
           [](const std::string& step, const char* want) { return *want == '*' || step == want; });
     };
     const bool get = method == restinio::http_method_get();
-    if (is({"v2", "models", "*", "infer"}) || is({"v2", "models", "*", "versions", "*", "infer"})) {
+    if (IsQuery(steps)) {
       if (method != restinio::http_method_post()) return NotAllowed(request, "POST");
       return Infer(request, steps[2], steps.size() > 4 ? steps[4] : "");
     }
-    if (is({"v2", "repository", "models", "*", "versions", "*"}))
-      return Change(request, steps[3], steps[5]);
+    if (IsPackage(steps)) return Change(request, steps[3], steps[5]);
     const bool models = is({"v2", "models"}), model = is({"v2", "models", "*"}),
                version = is({"v2", "models", "*", "versions", "*"}),
                live = is({"v2", "health", "live"}), ready = is({"v2", "health", "ready"}),
@@ -364,9 +422,6 @@ class Server::Implementation {
 
   void Change(const Request& request, const std::string& name, const std::string& version) {
     const auto method = request->header().method();
-    const std::string token = TokenOf(request);
-    if (token.empty() || !store_.IsOperator(token))
-      return Send(request, Problem{401, "Unauthorized", "an operator's token is expected", ""});
     if (method == restinio::http_method_put()) {
       packages_.Put(name, version, BodyOf(request));
     } else if (method == restinio::http_method_delete()) {
@@ -376,14 +431,12 @@ class Server::Implementation {
     }
     options_.log(fmt::format(
         "{} {} {}", method == restinio::http_method_put() ? "took in" : "took out", name, version));
+    SetQueryBytes();
     for (auto& lane : lanes_) lane->Renew();
     Send(request, "{}");
   }
 
   void Infer(const Request& request, const std::string& name, const std::string& version) {
-    const std::string token = TokenOf(request);
-    if (token.empty())
-      return Send(request, Problem{401, "Unauthorized", "a bearer token is expected", ""});
     const std::string length =
         request->header().get_field_or(service::kJsonLengthHeader, std::string());
     if (length.empty() || length.size() > 9 ||
@@ -393,9 +446,10 @@ class Server::Implementation {
     auto query = service::ParseRequest(BodyOf(request), std::stoul(length));
     const auto served = packages_.Find(name, version);
     // Before anything else is told: only who has a token learns more.
-    switch (store_.Admit(token, served ? query.head.images : 0, service::NowMs())) {
+    switch (store_.Admit(TokenOf(request->header()), served ? query.head.images : 0,
+                         service::NowMs())) {
       case Store::Admission::kUnknown:
-        return Send(request, Problem{401, "Unauthorized", "the token is unknown", ""});
+        return Send(request, kUnknownToken);
       case Store::Admission::kTooFast:
         return Send(request, Problem{429, "Too Many Requests", "the token's rate is used up", ""});
       case Store::Admission::kSpent:
@@ -427,9 +481,17 @@ class Server::Implementation {
            response.append_header(service::kJsonLengthHeader, std::to_string(message.json_bytes));
            response.set_body(std::string(message.body.begin(), message.body.end())).done();
          }});
-    if (!taken)
-      Send(request,
-           Problem{503, "Service Unavailable", "too many queries wait; ask again later", ""});
+    if (!taken) Send(request, kFull);
+  }
+
+  // The longest query that any model may be asked with.
+  void SetQueryBytes() {
+    std::size_t part = 0;
+    for (const auto& info : packages_.Infos())
+      part =
+          std::max(part, crypto::SealedBytes(ring::PackedBytes(
+                             info.input.shape.Size() * deployment_.max_images, info.input_bits)));
+    query_bytes_ = kQueryHeader + 2 * part;
   }
 
   const ServerOptions options_;
@@ -439,6 +501,9 @@ class Server::Implementation {
   const crypto::SealingKey key_;
   Packages packages_;
   const service::Gate gate_;
+  Bounds bodies_;
+  std::atomic<std::size_t> query_bytes_ = 0;
+  const std::shared_ptr<Door> door_;
   std::vector<std::unique_ptr<LaneKeeper>> lanes_;
   std::atomic<bool> draining_ = false;
   restinio::running_server_handle_t<Traits> http_;

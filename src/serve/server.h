@@ -19,8 +19,12 @@ struct ServerOptions {
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;
-  std::chrono::seconds request_time{10};        ///< for a client to send a request
-  std::function<void(const std::string&)> log;  ///< lines without secrets; from any thread
+  std::chrono::seconds request_time{10};            ///< for a client to send a request
+  std::chrono::seconds handshake_time{10};          ///< for a TLS handshake
+  std::size_t max_connections = 1024;               ///< of clients
+  std::size_t max_connections_each = 512;           ///< of one address (of IPv6, of 64 bits of it)
+  std::size_t max_bodies = std::size_t{128} << 20;  ///< bytes of requests under way
+  std::function<void(const std::string&)> log;      ///< lines without secrets; from any thread
 };
 
 /// A running server: lanes, packages, and HTTPS for clients.

@@ -192,11 +192,12 @@ Store::Admission Store::Admit(std::string_view token, std::uint64_t images, std:
   return Admission::kAdmitted;
 }
 
-bool Store::IsOperator(std::string_view token) {
+Store::Holder Store::HolderOf(std::string_view token) {
+  const auto hash = HashOf(token);
   const std::lock_guard lock(mutex_);
-  return Statement(database_, "SELECT 1 FROM tokens WHERE hash = ? AND operator = 1")
-      .Bind(1, ByteSpan(HashOf(token)))
-      .Step();
+  Statement row(database_, "SELECT operator FROM tokens WHERE hash = ?");
+  if (!row.Bind(1, ByteSpan(hash)).Step()) return Holder::kUnknown;
+  return row.Number(0) != 0 ? Holder::kOperator : Holder::kClient;
 }
 
 bool Store::Remember(const service::QueryId& id, std::uint64_t forget_ms, std::uint64_t now_ms) {

@@ -50,8 +50,8 @@ class Store {
   enum class Admission : std::uint8_t { kUnknown, kTooFast, kSpent, kAdmitted };
   /// Whether the holder of `token` may ask for so many images now; if so, they are counted.
   Admission Admit(std::string_view token, std::uint64_t images, std::uint64_t now_ms);
-  /// Whether `token` is an operator's.
-  bool IsOperator(std::string_view token);
+  enum class Holder : std::uint8_t { kUnknown, kClient, kOperator };
+  Holder HolderOf(std::string_view token);
 
   /// service::Gate::Remember.
   bool Remember(const service::QueryId& id, std::uint64_t forget_ms, std::uint64_t now_ms);

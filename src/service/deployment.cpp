@@ -35,6 +35,11 @@ std::string HostOf(const std::string& url) {
   return url.substr(begin, url.find(':', begin) - begin);
 }
 
+const files::Schema& DeploymentSchema() {
+  static const files::Schema schema(kDeploymentSchema);
+  return schema;
+}
+
 }  // namespace
 
 mpc::Roles RolesOf(std::size_t lane) {
@@ -48,7 +53,7 @@ crypto::Digest Deployment::Id() const {
 
 Deployment ParseDeployment(const std::string& text, const std::string& name) {
   const json document = ReadJson(text, name, {.string_length = kMaxAuthorityBytes});
-  files::CheckSchema(json::parse(kDeploymentSchema), document, name);
+  DeploymentSchema().Check(document, name);
   Deployment deployment;
   deployment.text = text;
   for (std::size_t i = 0; i < 3; ++i) {
@@ -120,7 +125,7 @@ void MakeDeployment(const fs::path& directory, const Addresses& addresses, int d
   json document{{"format", 1}, {"servers", json::array()}, {"lanes", addresses.lanes}};
   for (std::size_t i = 0; i < 3; ++i) document["servers"].push_back(entry(i));
   // Before keys are made, which would be in the way next time.
-  files::CheckSchema(json::parse(kDeploymentSchema), document, file.string());
+  DeploymentSchema().Check(document, file.string());
   std::error_code unused;
   for (std::size_t i = 0; i < 3 && !overwrite; ++i)
     for (const fs::path& made : {file, directory / StoreName(i) / kSealingKeyFile})

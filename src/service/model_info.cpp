@@ -75,7 +75,8 @@ std::string ModelInfoToJson(const ModelInfo& info) {
 
 ModelInfo ModelInfoFromJson(const std::string& text, const std::string& place) {
   const json document = ReadJson(text, place, JsonLimits{});
-  files::CheckSchema(json::parse(kInfoSchema), document, place);
+  static const files::Schema schema(kInfoSchema);
+  schema.Check(document, place);
   ModelInfo info;
   info.name = document.at("name").get<std::string>();
   info.version = document.at("version").get<std::string>();

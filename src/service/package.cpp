@@ -164,7 +164,8 @@ Frame ReadFrame(ByteSpan package, const Deployment& deployment, const std::strin
   header.digest = crypto::Sha256({*text});
   const json document = ReadJson({reinterpret_cast<const char*>(text->data()), text->size()}, place,
                                  {.values = kMaxHeaderBytes, .string_length = 4096});
-  files::CheckSchema(json::parse(kHeaderSchema), document, place);
+  static const files::Schema schema(kHeaderSchema);
+  schema.Check(document, place);
   std::size_t expected = kFixedBytes + text->size();
   for (std::size_t p = 0; p < 3; ++p) {
     const json& part = document.at("parts").at(p);

@@ -79,18 +79,24 @@ Message MessageOf(const json& document, const SealedPair& pair) {
   return {text.size(), writer.Take()};
 }
 
+// Of a message whose tensors have this key.
+files::Schema SchemaWith(const char* tensors) {
+  std::string schema(kMessageSchema);
+  for (std::size_t at = 0; (at = schema.find("TENSORS")) != std::string::npos;)
+    schema.replace(at, 7, tensors);
+  return files::Schema(schema);
+}
+
 // Fills in the id and the parts; gives the JSON.
-json ParseMessage(ByteSpan body, std::size_t json_bytes, const char* tensors, SealedPair& pair) {
+json ParseMessage(ByteSpan body, std::size_t json_bytes, const char* tensors,
+                  const files::Schema& schema, SealedPair& pair) {
   static const std::string place("body");
   if (json_bytes > body.size() || json_bytes == 0)
     throw ConfigError(kJsonLengthHeader, fmt::format("{} found, 1 to the body's {} bytes expected",
                                                      json_bytes, body.size()));
   json document =
       ReadJson({reinterpret_cast<const char*>(body.data()), json_bytes}, place, JsonLimits{});
-  std::string schema(kMessageSchema);
-  for (std::size_t at = 0; (at = schema.find("TENSORS")) != std::string::npos;)
-    schema.replace(at, 7, tensors);
-  files::CheckSchema(json::parse(schema), document, place);
+  schema.Check(document, place);
   ByteSpan left = body.subspan(json_bytes);
   std::size_t t = 0;
   for (const auto& [name, part] :
@@ -188,7 +194,8 @@ Message RequestOf(const SealedPair& query) {
 
 SealedPair ParseRequest(ByteSpan body, std::size_t json_bytes) {
   SealedPair query;
-  const json document = ParseMessage(body, json_bytes, "inputs", query);
+  static const files::Schema schema = SchemaWith("inputs");
+  const json document = ParseMessage(body, json_bytes, "inputs", schema, query);
   if (!document.contains("parameters")) throw ConfigError("body", "missing key 'parameters'");
   const json& parameters = document.at("parameters");
   crypto::ParseHex(parameters.at("model_digest").get<std::string>(), query.head.model);
@@ -209,7 +216,8 @@ Message ResponseOf(const SealedPair& answer, const std::string& model, const std
 
 SealedPair ParseResponse(ByteSpan body, std::size_t json_bytes) {
   SealedPair answer;
-  ParseMessage(body, json_bytes, "outputs", answer);
+  static const files::Schema schema = SchemaWith("outputs");
+  ParseMessage(body, json_bytes, "outputs", schema, answer);
   return answer;
 }
 

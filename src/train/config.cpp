@@ -93,7 +93,8 @@ class Reader {
 
 TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   const json document = ReadDocument(file);
-  files::CheckSchema(json::parse(kTrainSchema), document, file.string());
+  static const files::Schema schema(kTrainSchema);
+  schema.Check(document, file.string());
   const Reader reader(file, document);
   TrainConfig config;
   TrainOptions& o = config.options;

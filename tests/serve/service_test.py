@@ -34,9 +34,15 @@ def free_ports(count):
 
 
 class Service:
-    def __init__(self, binaries, directory):
+    """A deployment with MnistNet3's package, tokens of alice and an operator, and its servers; `options` are the
+    servers', beside those that they need."""
+
+    PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
+
+    def __init__(self, binaries, directory, options=()):
         self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
         self.directory, self.root = directory, directory / "demo"
+        self.options = options
         self.run("keygen", "--servers", self.root)
         self.deployment = self.root / "deployment.json"
         document = json.loads(self.deployment.read_text())
@@ -70,7 +76,7 @@ class Service:
     def start(self, i):
         with open(self.directory / f"log{i}", "a") as log:
             return subprocess.Popen([self.party, "serve", "--id", str(i), "--deployment", str(self.deployment),
-                                     "--store", str(self.root / f"server{i}")], stderr=log)
+                                     "--store", str(self.root / f"server{i}"), *self.options], stderr=log)
 
     def ask(self, i, path, method="GET", body=None, token=None):
         """Status and JSON of a request to a server; None where it cannot be reached."""
@@ -91,6 +97,15 @@ class Service:
             assert time.monotonic() < end, what
             time.sleep(0.05)
 
+    def put(self):
+        """Gives the package to all servers; returns when they serve it."""
+        package = self.package.read_bytes()
+        for i in range(3):
+            self.wait(lambda: self.ask(i, "/v2/health/live")[0] == 200, f"server {i} is not there")
+            assert self.ask(i, self.PACKAGE, "PUT", package, self.operator)[0] == 200
+        for i in range(3):
+            self.wait(lambda: self.serves(i), f"server {i} does not serve the model")
+
     def serves(self, i):
         status, models = self.ask(i, "/v2/models")
         return status == 200 and models["models"] and models["models"][0]["ready"]
@@ -101,13 +116,14 @@ class Service:
         return json.loads(out.read_text())["logits"] if code == 0 else text
 
 
-def main():
+def run(check, options=()):
+    """Calls check(service, directory) with servers of the programs that --bin names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)
     binaries = parser.parse_args().bin
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        service = Service(binaries, directory)
+        service = Service(binaries, directory, options)
         try:
             check(service, directory)
         except BaseException:
@@ -125,14 +141,9 @@ def check(service, directory):
     service.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
                 "--images", images, "--json", directory / "plain.json")
     plain = json.loads((directory / "plain.json").read_text())["logits"]
-    package = service.package.read_bytes()
-    path = "/v2/repository/models/MnistNet3/versions/1"
-    for i in range(3):
-        service.wait(lambda: service.ask(i, "/v2/health/live")[0] == 200, f"server {i} is not there")
-        assert service.ask(i, path, "PUT", package, service.token)[0] == 401
-        assert service.ask(i, path, "PUT", package, service.operator)[0] == 200
-    for i in range(3):
-        service.wait(lambda: service.serves(i), f"server {i} does not serve the model")
+    service.wait(lambda: service.ask(0, "/v2/health/live")[0] == 200, "server 0 is not there")
+    assert service.ask(0, service.PACKAGE, "PUT", service.package.read_bytes(), service.token)[0] == 401
+    service.put()
 
     assert service.logits(directory / "a.json") == plain
     assert service.logits(directory / "b.json", "--batch", "7") == plain
@@ -168,4 +179,4 @@ def check(service, directory):
 
 
 if __name__ == "__main__":
-    main()
+    run(check)

@@ -32,8 +32,10 @@ TEST_F(Stores, KnowTokensByTheirHash) {
   EXPECT_EQ(store.Admit(token, 5, kNow), Admission::kAdmitted);
   EXPECT_EQ(store.Admit("", 1, kNow), Admission::kUnknown);
   EXPECT_EQ(store.Admit(token + "0", 1, kNow), Admission::kUnknown);
-  EXPECT_FALSE(store.IsOperator(token));
-  EXPECT_TRUE(store.IsOperator(Add(store, {.name = "op", .is_operator = true})));
+  EXPECT_EQ(store.HolderOf(token), Store::Holder::kClient);
+  EXPECT_EQ(store.HolderOf("none"), Store::Holder::kUnknown);
+  EXPECT_EQ(store.HolderOf(Add(store, {.name = "op", .is_operator = true})),
+            Store::Holder::kOperator);
   ExpectConfigError([&] { store.AddToken({.name = "alice"}, "other"); }, "--add", "is there");
   EXPECT_EQ(store.Tokens().at(0).used, 5U);
   for (const auto& file : std::filesystem::directory_iterator(scratch_.Path())) {
