@@ -122,7 +122,7 @@ constexpr FileKind kPageFile{"a file of the web page", 16 << 20};
 // A page loads nothing from elsewhere and talks to this server alone.
 constexpr const char* kPagePolicy =
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' data: blob:; "
-    "object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 std::string TypeOf(const std::filesystem::path& file) {
   static const std::map<std::string, std::string> types{{".html", "text/html; charset=utf-8"},

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds a prediction service for the web page's test: three servers as processes, with MnistNet3 and web/dist.
+
+hold_service.py --bin DIRECTORY
+
+Prints one line of JSON with what the test needs. Then obeys the lines of its input, each answered by a line:
+"kill I" and "start I" of server I, "take-out" and "put-in" of the model at all servers. It ends with its input.
+"""
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/serve"))
+from service_test import run  # noqa: E402
+
+
+def obey(service, command, i=None):
+    if command == "kill":
+        service.servers[int(i)].kill()
+        service.servers[int(i)].wait()
+    elif command == "start":
+        service.servers[int(i)] = service.start(int(i))
+        for each in range(3):
+            service.wait(lambda: service.serves(each), f"server {each} does not serve the model")
+    elif command == "take-out":
+        for each in range(3):
+            assert service.ask(each, service.PACKAGE, "DELETE", token=service.operator)[0] == 200
+    elif command == "put-in":
+        service.put()
+    else:
+        raise ValueError(command)
+
+
+def hold(service, directory):
+    service.put()
+    images, plain = directory / "images", directory / "plain.json"
+    service.run("draw-digits", images, directory / "labels", "--count", "70")
+    service.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
+                "--images", images, "--json", plain)
+    print(json.dumps({"urls": service.urls, "token": service.token.read_text().strip(), "images": str(images),
+                      "logits": json.loads(plain.read_text())["logits"]}), flush=True)
+    for line in sys.stdin:
+        obey(service, *line.split())
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    run(hold, ("--web", str(ROOT / "web/dist")))
