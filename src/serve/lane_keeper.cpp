@@ -35,8 +35,7 @@ bool LaneKeeper::Serves(const crypto::Digest& model) const {
 
 void LaneKeeper::Renew() {
   const std::lock_guard lock(mutex_);
-  ++renewals_;
-  if (session_) session_->Stop("its models have changed");
+  if (session_) session_->Changed();
 }
 
 void LaneKeeper::Drain() {
@@ -55,7 +54,7 @@ void LaneKeeper::Keep() {
       RunOnce();
     } catch (const std::exception& e) {
       if (!stopping_) context_.log(fmt::format("lane {}: {}", settings_.lane, ErrorText(e)));
-      queries_.FailAll();  // a session that was ended here leaves them to the next
+      queries_.FailAll();
     }
     up_ = false;
     {
@@ -93,26 +92,20 @@ void LaneKeeper::RunOnce() {
     return "the server stops";
   };
   auto links = net::ConnectTcp(tcp);
-  std::shared_ptr<service::LaneSession> session;
-  while (!session) {
-    std::uint64_t renewals = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      renewals = renewals_;
-    }
-    auto next = std::make_shared<service::LaneSession>(settings_, context_.models(),
-                                                       context_.registry, context_.gate, queries_);
-    const std::lock_guard lock(mutex_);
-    if (renewals == renewals_) session_ = session = std::move(next);
-  }
-  if (stopping_) session->Stop("the server stops");
-  session->on_ready = [this](const std::vector<crypto::Digest>& models) {
+  const auto session = std::make_shared<service::LaneSession>(
+      settings_, context_.models, context_.registry, context_.gate, queries_);
+  session->on_models = [this](const std::vector<crypto::Digest>& models) {
     const std::lock_guard lock(mutex_);
     models_ = {models.begin(), models.end()};
     up_ = true;
     context_.log(fmt::format("lane {} is up with {} models", settings_.lane, models.size()));
   };
   session->on_batch = context_.on_batch;
+  {
+    const std::lock_guard lock(mutex_);
+    session_ = session;
+  }
+  if (stopping_) session->Stop("the server stops");
   session->Run(std::move(links));
 }
 

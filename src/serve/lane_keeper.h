@@ -39,7 +39,7 @@ class LaneKeeper {
   /// Whether it has this model.
   bool Serves(const crypto::Digest& model) const;
   service::WaitingQueries& Queries() { return queries_; }
-  /// The models here have changed: begins a new session with them.
+  /// The models here have changed.
   void Renew();
   /// Ends it after what is under way, and waits for that.
   void Drain();
@@ -47,7 +47,6 @@ class LaneKeeper {
  private:
   void Keep();
   void RunOnce();
-  bool Stopping() const { return stopping_; }
 
   const LaneContext context_;
   const service::LaneSettings settings_;
@@ -55,7 +54,6 @@ class LaneKeeper {
   mutable std::mutex mutex_;
   std::shared_ptr<service::LaneSession> session_;
   std::set<crypto::Digest> models_;
-  std::uint64_t renewals_ = 0;
   std::atomic<bool> up_ = false, stopping_ = false;
   std::thread thread_;
 };

@@ -25,12 +25,14 @@ using net::Phase;
 constexpr std::uint32_t kModelsTag = 0xfffe'2000;   // which models a server has
 constexpr std::uint32_t kPrepareTag = 0xfffe'2001;  // E1: make material
 constexpr std::uint32_t kRunTag = 0xfffe'2002;      // E1: run a batch
-constexpr std::uint32_t kIdleTag = 0xfffe'2003;     // E1: nothing to do
+constexpr std::uint32_t kPollTag = 0xfffe'2003;     // E1: have your models changed?
 constexpr std::uint32_t kAnswerTag = 0xfffe'2004;   // E2: its part of a batch's answers
+constexpr std::uint32_t kStateTag = 0xfffe'2005;    // E2, helper: whether its models have changed
+constexpr std::uint32_t kAgreeTag = 0xfffe'2006;    // E1: say which models you have
 constexpr std::size_t kMaxModels = 1000;
 constexpr std::size_t kMaxOutstanding = 1024;  // batches whose material waits, whoever orders it
-// How often an idle E1 says so: whoever is gone is noticed then.
-constexpr std::chrono::milliseconds kIdle{200};
+// How often E1 asks: whoever is gone is noticed then.
+constexpr std::chrono::milliseconds kPoll{200};
 
 Bytes Copy(ByteSpan bytes) { return {bytes.begin(), bytes.end()}; }
 
@@ -161,9 +163,8 @@ struct LaneSession::Model {
 class LaneSession::Preparer {
  public:
   using Key = std::pair<std::uint32_t, std::uint32_t>;  // model, size
-  Preparer(std::vector<std::unique_ptr<Model>>& models,
-           std::function<void(const std::string&)> abort)
-      : models_(models), abort_(std::move(abort)), thread_([this] { Work(); }) {}
+  explicit Preparer(std::function<void(const std::string&)> abort)
+      : abort_(std::move(abort)), thread_([this] { Work(); }) {}
   ~Preparer() {
     {
       const std::lock_guard lock(mutex_);
@@ -173,22 +174,27 @@ class LaneSession::Preparer {
     abort_("the lane ends");  // what waits for a message of a peer
     thread_.join();
   }
-  void Order(Key key) {
+  void Order(Key key, std::shared_ptr<Model> model) {
     const std::lock_guard lock(mutex_);
     if (++outstanding_ > kMaxOutstanding)
       throw ProtocolError(fmt::format("material for more than {} batches is ordered and not used",
                                       kMaxOutstanding));
-    orders_.push_back(key);
+    orders_.push_back({key, std::move(model)});
     changed_.notify_all();
+  }
+  // Of a model that has gone. What is ordered is made all the same: the others make it too.
+  void Forget(std::uint32_t model) {
+    const std::lock_guard lock(mutex_);
+    gone_.insert(model);
+    outstanding_ -=
+        std::erase_if(stock_, [&](const auto& made) { return made.first.first == model; });
   }
   infer::SecureNetwork::Query Take(Key key) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !stock_[key].empty() || error_; });
+    changed_.wait(lock, [&] { return stock_.contains(key) || error_; });
     if (error_) std::rethrow_exception(error_);
-    auto query = std::move(stock_[key].front());
-    stock_[key].pop_front();
     --outstanding_;
-    return query;
+    return std::move(stock_.extract(stock_.lower_bound(key)).mapped());
   }
   // What ended it, where it has ended by itself.
   std::exception_ptr Error() {
@@ -197,20 +203,28 @@ class LaneSession::Preparer {
   }
 
  private:
+  struct Ordered {
+    Key key;
+    std::shared_ptr<Model> model;
+  };
   void Work() {
     try {
       while (true) {
-        Key key;
+        Ordered order;
         {
           std::unique_lock lock(mutex_);
           changed_.wait(lock, [&] { return !orders_.empty() || ended_; });
           if (ended_) return;
-          key = orders_.front();
+          order = std::move(orders_.front());
           orders_.pop_front();
         }
-        auto query = models_[key.first]->secure.Prepare(key.second);
+        auto query = order.model->secure.Prepare(order.key.second);
         const std::lock_guard lock(mutex_);
-        stock_[key].push_back(std::move(query));
+        if (gone_.contains(order.key.first)) {
+          --outstanding_;
+          continue;
+        }
+        stock_.emplace(order.key, std::move(query));
         changed_.notify_all();
       }
     } catch (const std::exception& e) {
@@ -223,13 +237,13 @@ class LaneSession::Preparer {
     }
   }
 
-  std::vector<std::unique_ptr<Model>>& models_;
   std::function<void(const std::string&)> abort_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Key> orders_;
+  std::deque<Ordered> orders_;
   std::size_t outstanding_ = 0;
-  std::map<Key, std::deque<infer::SecureNetwork::Query>> stock_;
+  std::multimap<Key, infer::SecureNetwork::Query> stock_;  // of equal ones the first is the oldest
+  std::set<std::uint32_t> gone_;
   std::exception_ptr error_;
   bool ended_ = false;
   std::thread thread_;
@@ -237,8 +251,8 @@ class LaneSession::Preparer {
 
 // --- The session.
 
-LaneSession::LaneSession(const LaneSettings& settings, Models models, const mpc::Registry& registry,
-                         const Gate& gate, WaitingQueries& queries)
+LaneSession::LaneSession(const LaneSettings& settings, std::function<Models()> models,
+                         const mpc::Registry& registry, const Gate& gate, WaitingQueries& queries)
     : settings_(settings),
       offered_(std::move(models)),
       registry_(registry),
@@ -262,7 +276,7 @@ void LaneSession::Stop(const std::string& reason) noexcept {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = reason;
-    // E1 sees it within kIdle, and after what waits; the others may wait for E1 as long as it
+    // E1 sees it within kPoll, and after what waits; the others may wait for E1 as long as it
     // likes.
     if (busy_ || settings_.id == roles_.Evaluator1()) return;
   }
@@ -288,14 +302,8 @@ void LaneSession::Run(net::Links links) {
       if (links[p]) links_[p] = std::move(links[p]);
   }
   try {
+    preparer_ = std::make_unique<Preparer>([this](const std::string& reason) { AbortAll(reason); });
     AgreeOnModels();
-    preparer_ = std::make_unique<Preparer>(models_,
-                                           [this](const std::string& reason) { AbortAll(reason); });
-    if (on_ready) {
-      std::vector<crypto::Digest> digests;
-      for (const auto& model : models_) digests.push_back(model->digest);
-      on_ready(digests);
-    }
     settings_.id == roles_.Evaluator1() ? Lead() : Follow();
     AbortAll("the server stops");
   } catch (const std::exception& e) {
@@ -312,10 +320,12 @@ void LaneSession::Run(net::Links links) {
   preparer_.reset();
 }
 
-// The models that all three have, in the order of their digests. Each has keys of its own.
+// The models that all three have. What was there stays as it is; what is new comes after it in the
+// order of the digests, with keys of its own; a number is never used again.
 void LaneSession::AgreeOnModels() {
+  changed_ = false;
   std::map<crypto::Digest, std::shared_ptr<const ServedModel>> mine;
-  for (const auto& model : offered_) mine[model->header.digest] = model;
+  for (const auto& model : offered_()) mine[model->header.digest] = model;
   Writer writer;
   for (const auto& [digest, model] : mine) writer.Raw(digest);
   const Bytes digests = writer.Take();
@@ -336,14 +346,33 @@ void LaneSession::AgreeOnModels() {
     }
     std::erase_if(mine, [&](const auto& model) { return !theirs.contains(model.first); });
   }
+  const std::size_t before = models_.size();
+  std::vector<crypto::Digest> common;
+  for (const auto& [digest, model] : mine) common.push_back(digest);
+  for (std::uint32_t m = 0; m < before; ++m) {
+    if (!models_[m] || mine.erase(models_[m]->digest) > 0) continue;
+    preparer_->Forget(m);
+    std::erase_if(ordered_, [&](const auto& entry) { return entry.first.first == m; });
+    models_[m].reset();
+  }
+  if (before + mine.size() > kMaxModels)
+    throw ProtocolError(fmt::format("a session has no more than {} models", kMaxModels));
   for (const auto& [digest, model] : mine) {
     net::Links links;
     for (std::size_t p = 0; p < 3; ++p)
       if (links_[p]) links[p] = net::MakeSharedLink(links_[p]);
-    models_.push_back(std::make_unique<Model>(
+    models_.push_back(std::make_shared<Model>(
         *model, PlanOf(*model, registry_, settings_.lane, settings_.max_batch), settings_.id,
         std::move(links), registry_));
   }
+  if (settings_.id == roles_.Evaluator1())
+    for (std::size_t m = before; m < models_.size(); ++m)
+      OrderMaterial(static_cast<std::uint32_t>(m), 1);
+  if (on_models) on_models(common);
+}
+
+LaneSession::Model* LaneSession::ModelOf(std::uint32_t m) const {
+  return m < models_.size() ? models_[m].get() : nullptr;
 }
 
 // --- E1.
@@ -355,26 +384,49 @@ void LaneSession::OrderMaterial(std::uint32_t model, std::uint32_t size) {
   const Bytes payload = writer.Take();
   for (const auto& link : links_)
     if (link) link->Send({Phase::kSetup, kPrepareTag, 0, payload});
-  preparer_->Order({model, size});
+  preparer_->Order({model, size}, models_[model]);
   ++ordered_[{model, size}];
 }
 
+// Notes what E2 or the helper says about its models.
+void LaneSession::TakeState(const net::Link& from, const net::Message& state) {
+  if (state.tag != kStateTag || state.payload.size() != 1 ||
+      !asked_[static_cast<std::size_t>(from.Peer())])
+    Unexpected(from, state, "whether its models have changed");
+  asked_[static_cast<std::size_t>(from.Peer())] = false;
+  if (state.payload[0] != 0) changed_ = true;
+}
+
+// The answers to a poll are taken when they are needed, so that nobody waits for them.
+void LaneSession::Poll() {
+  for (std::size_t p = 0; p < 3; ++p)
+    if (asked_[p]) TakeState(*links_[p], links_[p]->Receive(Phase::kSetup));
+  const bool agree = changed_;
+  for (std::size_t p = 0; p < 3; ++p) {
+    if (!links_[p]) continue;
+    links_[p]->Send({Phase::kSetup, agree ? kAgreeTag : kPollTag, 0, {}});
+    asked_[p] = !agree;
+  }
+  if (agree) AgreeOnModels();
+}
+
 void LaneSession::Lead() {
-  for (std::uint32_t m = 0; m < models_.size(); ++m) OrderMaterial(m, 1);
+  auto poll = Clock::now();
   const auto stopping = [this] {
     const std::lock_guard lock(mutex_);
     return !stopping_.empty();
   };
   while (!stopping() || queries_.Closed()) {
-    auto batch = queries_.Take(settings_.max_batch, settings_.max_wait, kIdle);
-    if (batch.empty()) {
+    auto batch = queries_.Take(settings_.max_batch, settings_.max_wait, kPoll);
+    if (!batch.empty()) {
+      RunBatch(std::move(batch));
+    } else {
       if (stopping()) return;
       if (const auto error = preparer_->Error()) std::rethrow_exception(error);
-      for (const auto& link : links_)
-        if (link) link->Send({Phase::kSetup, kIdleTag, 0, {}});
-      continue;
     }
-    RunBatch(std::move(batch));
+    if (Clock::now() < poll) continue;
+    Poll();
+    poll = Clock::now() + kPoll;
   }
 }
 
@@ -389,8 +441,8 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
     }
   } tell{batch, std::vector<Outcome>(batch.size())};
   std::uint32_t m = 0;
-  while (m < models_.size() && models_[m]->digest != batch.front().head.model) ++m;
-  if (m == models_.size()) return;  // gone since the query came
+  while (m < models_.size() && !(models_[m] && models_[m]->digest == batch.front().head.model)) ++m;
+  if (ModelOf(m) == nullptr) return;  // gone since the query came
   Model& model = *models_[m];
   std::size_t images = 0;
   for (const auto& query : batch) images += query.head.images;
@@ -422,7 +474,11 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
   while (ordered_[key] < settings_.ahead) OrderMaterial(m, size);
   const AnyMatrix result = model.secure.RunForClients(std::move(material), std::move(share));
 
-  const auto answers = e2.Receive(Phase::kSetup);
+  auto answers = e2.Receive(Phase::kSetup);
+  if (answers.tag == kStateTag) {
+    TakeState(e2, answers);
+    answers = e2.Receive(Phase::kSetup);
+  }
   if (answers.tag != kAnswerTag) Unexpected(e2, answers, "its part of a batch's answers");
   Reader reader(answers.payload);
   std::vector<Outcome> outcomes(batch.size());
@@ -460,10 +516,13 @@ void LaneSession::Follow() {
     Reader reader(command.payload);
     const auto m = reader.Word32(), size = reader.Word32();
     const bool fits =
-        m && size && *m < models_.size() && *size >= 1 && *size <= settings_.max_batch;
-    if (command.tag == kIdleTag && command.payload.empty()) continue;
-    if (command.tag == kPrepareTag && fits && reader.AtEnd()) {
-      preparer_->Order({*m, *size});
+        m && size && ModelOf(*m) != nullptr && *size >= 1 && *size <= settings_.max_batch;
+    if (command.tag == kPollTag && command.payload.empty()) {
+      e1.Send({Phase::kSetup, kStateTag, 0, {std::uint8_t{changed_.exchange(false)}}});
+    } else if (command.tag == kAgreeTag && command.payload.empty()) {
+      AgreeOnModels();
+    } else if (command.tag == kPrepareTag && fits && reader.AtEnd()) {
+      preparer_->Order({*m, *size}, models_[*m]);
     } else if (command.tag == kRunTag && fits) {
       if (!Begin() || !Answer(command)) return;
     } else {

@@ -45,10 +45,19 @@ class Lane {
       settings.id = id;
       settings.lane = lane;
       settings.max_batch = 8;
+      server.models = std::move(models);
       server.session = std::make_unique<service::LaneSession>(
-          settings, models, service::Protocols(), *server.gate, server.queries);
-      server.session->on_ready = [&server](const std::vector<crypto::Digest>& digests) {
-        server.ready.set_value(digests.size());
+          settings,
+          [&server] {
+            const std::lock_guard lock(server.mutex);
+            return server.models;
+          },
+          service::Protocols(), *server.gate, server.queries);
+      server.session->on_models = [&server](const std::vector<crypto::Digest>& digests) {
+        const std::lock_guard lock(server.mutex);
+        server.common = digests;
+        ++server.agreements;
+        server.agreed.notify_all();
       };
       server.thread = std::thread([&server, mine = std::move(links[i])]() mutable {
         try {
@@ -58,7 +67,8 @@ class Lane {
         }
       });
     }
-    for (auto& server : servers_) common_.push_back(server.ready.get_future().get());
+    for (auto& server : servers_)
+      common_.push_back(AwaitModels(server, [](auto&) { return true; }));
   }
   ~Lane() { End(); }
 
@@ -70,6 +80,36 @@ class Lane {
     for (auto& server : servers_)
       if (server.thread.joinable()) server.thread.join();
     for (auto& server : servers_) server.queries.FailAll();
+  }
+
+  struct Server;
+  // Puts in or takes out a package at some servers.
+  void Change(const std::vector<int>& where, const Bytes& package, bool in) {
+    for (const int id : where) {
+      auto& server = servers_[static_cast<std::size_t>(id)];
+      auto model = std::make_shared<service::ServedModel>(service::ReadPackage(
+          package, world_.deployment, id, world_.keys[static_cast<std::size_t>(id)],
+          service::Protocols(), "p"));
+      {
+        const std::lock_guard lock(server.mutex);
+        std::erase_if(server.models, [&](const auto& other) {
+          return other->header.digest == model->header.digest;
+        });
+        if (in) server.models.push_back(model);
+      }
+      server.session->Changed();
+    }
+  }
+  // Until a server's session has agreed on models that are as expected; how many it has then.
+  template <class Done>
+  static std::size_t AwaitModels(Server& server, Done done) {
+    std::unique_lock lock(server.mutex);
+    server.agreed.wait(lock, [&] { return server.agreements > 0 && done(server.common); });
+    return server.common.size();
+  }
+  void AwaitModels(std::size_t count) {
+    for (auto& server : servers_)
+      AwaitModels(server, [count](const auto& common) { return common.size() == count; });
   }
 
   // A query of this lane.
@@ -106,7 +146,11 @@ class Lane {
     std::set<service::QueryId> seen;
     service::WaitingQueries queries{1000};
     std::unique_ptr<service::LaneSession> session;
-    std::promise<std::size_t> ready;
+    std::mutex mutex;
+    std::condition_variable agreed;
+    service::Models models;
+    std::vector<crypto::Digest> common;
+    std::size_t agreements = 0;
     std::thread thread;
     std::string error;
   };
@@ -167,6 +211,41 @@ TEST_P(OneLane, ServesWhatAllThreeHave) {
   EXPECT_THAT(lane.common_, testing::Each(1U));
   const Query query = lane.Ask(lane.infos_[1], images_, 0, 1);
   EXPECT_EQ(lane.Send(query.Request(), lane.infos_[1]).get().kind, Outcome::Kind::kUnavailable);
+}
+
+TEST_P(Lanes, ModelsComeAndGoWhileOthersAreAsked) {
+  Lane lane(world_, packages_, GetParam(), {1, 1, 2});  // server 2 has both, and infos_ too
+  const auto& a = lane.infos_[0];
+  const auto& b = lane.infos_[1];
+  const auto ask = [&](const service::ModelInfo& info, std::size_t model, std::size_t first) {
+    const Query query = lane.Ask(info, images_, first, 1);
+    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), info).get()), Plain(model, first, 1));
+  };
+  const auto gone = [&](const service::ModelInfo& info) {
+    const Query query = lane.Ask(info, images_, 0, 1);
+    EXPECT_EQ(lane.Send(query.Request(), info).get().kind, Outcome::Kind::kUnavailable);
+  };
+  ask(a, 0, 0);
+  gone(b);
+  lane.Change({0}, packages_[1], true);
+  ask(a, 0, 1);
+  lane.Change({1}, packages_[1], true);
+  lane.AwaitModels(2);
+  for (std::size_t i = 0; i < 4; ++i) {
+    ask(a, 0, i);
+    ask(b, 1, i);
+  }
+  // Gone at one server: nobody is asked about it any more, whatever material waits for it.
+  lane.Change({lane.roles_.helper}, packages_[0], false);
+  lane.AwaitModels(1);
+  gone(a);
+  ask(b, 1, 4);
+  // Back again, as a new one.
+  lane.Change({lane.roles_.helper}, packages_[0], true);
+  lane.AwaitModels(2);
+  ask(a, 0, 5);
+  ask(b, 1, 6);
+  for (const auto& server : lane.servers_) EXPECT_EQ(server.error, "");
 }
 
 // E2's part is its own business: E1 cannot know whether it is right, and neither changes it.

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
@@ -87,16 +88,19 @@ class World {
     options.store = StoreOf(id);
     options.request_time = std::chrono::seconds(5);
     options.web = root_.parent_path() / "web";
-    options.log = [](const std::string&) {};
+    options.log = [this](const std::string& line) {
+      if (line.starts_with("lane") && line.find("is up") == std::string::npos) ++breaks_;
+    };
     servers_[static_cast<std::size_t>(id)] =
         std::make_unique<Server>(options, deployment_, service::Protocols());
   }
   void Stop(int id) { servers_[static_cast<std::size_t>(id)].reset(); }
-  void Put() {
+  void Put(const Bytes& package) {
     Service op(deployment_, operator_);
-    for (int id = 0; id < 3; ++id) EXPECT_EQ(op.Send(id, "PUT", kPackage, package_).status, 200);
+    for (int id = 0; id < 3; ++id) EXPECT_EQ(op.Send(id, "PUT", kPackage, package).status, 200);
     AwaitModel();
   }
+  void Put() { Put(package_); }
   bool Ready(int id) {
     try {
       return Service(deployment_, "").Send(id, "GET", "/v2/health/ready", {}).status == 200;
@@ -130,6 +134,7 @@ class World {
   nn::IntegerNetwork model_ = service::SmallModel();
   Bytes package_;
   std::string operator_;
+  std::atomic<int> breaks_ = 0;  // of lanes
   std::array<std::unique_ptr<Server>, 3> servers_;
 };
 
@@ -303,6 +308,47 @@ TEST_F(Servers, PackagesAreTheOperatorsBusiness) {
   EXPECT_EQ(service_.Send(0, "GET", "/v2/models/small", {}).status, 404);
   world_->Put();
   EXPECT_EQ(service_.AskAgain(info_, images_, 3, 1, 50), Plain(3, 1));
+}
+
+TEST_F(Servers, APackageIsReplacedWhileItIsAsked) {
+  const nn::IntegerNetwork other = service::SmallModel(8);
+  const Bytes package = service::SmallPackage(other, world_->deployment_);
+  const auto first = info_.digest;
+  const auto plain = Plain(0, 60);
+  const auto other_plain = nn::RunPlain(other, compile::Oracle(), images_, 0, 60);
+  ASSERT_NE(plain, other_plain);
+  const int breaks = world_->breaks_;
+  std::atomic<bool> done = false;
+  std::atomic<int> of_first = 0, of_other = 0;
+  std::vector<std::thread> threads;
+  for (std::size_t c = 0; c < 3; ++c)
+    threads.emplace_back([&, c] {
+      Service mine(world_->deployment_, token_);
+      for (std::size_t i = c; !done; i = (i + 3) % 60) {
+        const auto info = mine.Model("small", "1", static_cast<int>(i % 3));
+        const bool is_first = info.digest == first;
+        try {
+          const auto answer = mine.Ask(info, images_, i, 1);
+          EXPECT_TRUE(std::equal(
+              answer.begin(), answer.end(),
+              (is_first ? plain : other_plain).begin() + static_cast<long>(i * info.classes)));
+          ++(is_first ? of_first : of_other);
+        } catch (const ServiceError& e) {  // another one here now, or not everywhere yet
+          EXPECT_TRUE(e.Status() == 409 || e.Status() == 503) << e.what();
+        }
+      }
+    });
+  const auto await = [](std::atomic<int>& answers) {
+    World::Await([&, before = answers.load()] { return answers > before + 5; });
+  };
+  await(of_first);
+  world_->Put(package);
+  await(of_other);
+  world_->Put();
+  await(of_first);
+  EXPECT_EQ(world_->breaks_, breaks);  // the lanes have gone on
+  done = true;
+  for (auto& thread : threads) thread.join();
 }
 
 TEST_F(Servers, GarbageAndTooMuchAreRefused) {

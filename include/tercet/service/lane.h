@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -93,13 +94,15 @@ struct BatchDone {
 /// what Gate tells of a query; the helper, the models and sizes of batches.
 class LaneSession {
  public:
-  /// `registry`, `gate` and `queries` outlive the session; only E1 uses `queries`.
-  LaneSession(const LaneSettings& settings, Models models, const mpc::Registry& registry,
-              const Gate& gate, WaitingQueries& queries);
+  /// `models` says which are here now; it is called in the thread of Run. `registry`, `gate` and
+  /// `queries` outlive the session; only E1 uses `queries`.
+  LaneSession(const LaneSettings& settings, std::function<Models()> models,
+              const mpc::Registry& registry, const Gate& gate, WaitingQueries& queries);
   ~LaneSession();
 
-  /// Called once in the thread of Run when queries can come, with the digests of the common models.
-  std::function<void(const std::vector<crypto::Digest>&)> on_ready;
+  /// Called in the thread of Run when queries can come, and whenever models have changed, with the
+  /// digests of those that all three servers have.
+  std::function<void(const std::vector<crypto::Digest>&)> on_models;
   /// Called at E1 after each batch.
   std::function<void(const BatchDone&)> on_batch;
 
@@ -109,6 +112,9 @@ class LaneSession {
   /// From any thread: ends the session after the batch that is under way, at E1 where `queries` is
   /// closed after all that wait.
   void Stop(const std::string& reason) noexcept;
+  /// From any thread: the models here have changed. The session goes on: it takes up those that are
+  /// new at all three servers, and leaves those that are gone at one, between two batches.
+  void Changed() noexcept { changed_ = true; }
 
  private:
   struct Model;
@@ -119,12 +125,15 @@ class LaneSession {
   void RunBatch(std::vector<Waiting> batch);
   bool Answer(const net::Message& command);
   void OrderMaterial(std::uint32_t model, std::uint32_t size);
+  void Poll();
+  void TakeState(const net::Link& from, const net::Message& state);
+  Model* ModelOf(std::uint32_t m) const;
   bool Begin();
   bool End();
   void AbortAll(const std::string& reason) noexcept;
 
   const LaneSettings settings_;
-  const Models offered_;
+  const std::function<Models()> offered_;
   const mpc::Registry& registry_;
   const Gate& gate_;
   WaitingQueries& queries_;
@@ -133,7 +142,9 @@ class LaneSession {
   std::array<std::shared_ptr<net::Link>, 3> links_;
   std::string stopping_;
   bool busy_ = false;
-  std::vector<std::unique_ptr<Model>> models_;
+  std::atomic<bool> changed_ = false;           // at E1 also at another server
+  std::array<bool, 3> asked_{};                 // E1: who has not answered the last poll
+  std::vector<std::shared_ptr<Model>> models_;  // null: gone
   std::unique_ptr<Preparer> preparer_;
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::size_t> ordered_;  // at E1, not yet used
 };
