@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "serve/bounds.h"
+#include "serve/metrics.h"
 
 /// What RESTinio leaves to others before it calls the handler of a request: who may connect, how
 /// long a TLS handshake may take, and whether a request's body is read at all. It stands on the
@@ -36,6 +37,7 @@ struct Entry {
   std::optional<Problem> problem;    ///< why it is refused; its body is not kept then
   bool cut = false;                  ///< its body is not even read: the connection ends
   std::shared_ptr<const void> hold;  ///< its part of what requests may hold, until it is answered
+  Metrics* metrics = nullptr;        ///< where its answer counts
 };
 
 /// The server's side of a connection's beginning. Thread safe.

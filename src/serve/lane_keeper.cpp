@@ -6,6 +6,7 @@
 
 #include "tercet/base/error.h"
 #include "tercet/net/tcp_link.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::serve {
 namespace {
@@ -17,6 +18,26 @@ constexpr std::chrono::seconds kSilence{5};
 constexpr std::chrono::seconds kStall{30};
 constexpr std::chrono::milliseconds kPause{100};  // before the next attempt
 constexpr std::size_t kBatchesWaiting = 64;
+
+// Counts the bytes that pass.
+class CountingLink : public net::LinkWrapper {
+ public:
+  CountingLink(std::unique_ptr<net::Link> inner, std::atomic<std::uint64_t>& sent,
+               std::atomic<std::uint64_t>& received)
+      : LinkWrapper(std::move(inner)), sent_(sent), received_(received) {}
+  void Send(net::Message message) override {
+    sent_ += message.payload.size();
+    LinkWrapper::Send(std::move(message));
+  }
+  net::Message Receive(net::Phase phase) override {
+    auto message = LinkWrapper::Receive(phase);
+    received_ += message.payload.size();
+    return message;
+  }
+
+ private:
+  std::atomic<std::uint64_t>&sent_, &received_;
+};
 
 }  // namespace
 
@@ -31,6 +52,11 @@ LaneKeeper::~LaneKeeper() { Drain(); }
 bool LaneKeeper::Serves(const crypto::Digest& model) const {
   const std::lock_guard lock(mutex_);
   return up_ && models_.contains(model);
+}
+
+LaneState LaneKeeper::State() const {
+  const std::lock_guard lock(mutex_);
+  return {settings_.lane, up_, session_ ? session_->Material() : 0, sent_, received_};
 }
 
 void LaneKeeper::Renew() {
@@ -92,6 +118,8 @@ void LaneKeeper::RunOnce() {
     return "the server stops";
   };
   auto links = net::ConnectTcp(tcp);
+  for (auto& link : links)
+    if (link) link = std::make_unique<CountingLink>(std::move(link), sent_, received_);
   const auto session = std::make_shared<service::LaneSession>(
       settings_, context_.models, context_.registry, context_.gate, queries_);
   session->on_models = [this](const std::vector<crypto::Digest>& models) {

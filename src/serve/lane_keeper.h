@@ -10,7 +10,7 @@
 #include <string>
 #include <thread>
 
-#include "tercet/service/lane.h"
+#include "serve/metrics.h"
 
 namespace tercet::serve {
 
@@ -39,6 +39,7 @@ class LaneKeeper {
   /// Whether it has this model.
   bool Serves(const crypto::Digest& model) const;
   service::WaitingQueries& Queries() { return queries_; }
+  LaneState State() const;
   /// The models here have changed.
   void Renew();
   /// Ends it after what is under way, and waits for that.
@@ -55,6 +56,7 @@ class LaneKeeper {
   std::shared_ptr<service::LaneSession> session_;
   std::set<crypto::Digest> models_;
   std::atomic<bool> up_ = false, stopping_ = false;
+  std::atomic<std::uint64_t> sent_ = 0, received_ = 0;  // bytes
   std::thread thread_;
 };
 

@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "programs/failure.h"
@@ -40,6 +41,8 @@ struct ServeArguments {
   std::filesystem::path deployment, store, web;
   std::size_t max_batch = 64, ahead = 2;
   double max_wait_ms = 0.5;
+  std::string metrics;
+  bool json = false;
   std::size_t max_connections = 1024, max_connections_each = 512, max_bodies = 128;
 };
 
@@ -57,12 +60,22 @@ void AllowFiles(std::size_t connections) {
 
 int Serve(const ServeArguments& arguments) {
   // All threads leave the signals to this one.
-  const sigset_t signals = programs::StopSignals();
+  sigset_t signals = programs::StopSignals();
+  sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const int id = *arguments.id;
   AllowFiles(arguments.max_connections);
   spdlog::set_default_logger(spdlog::stderr_color_mt("server"));
-  spdlog::set_pattern(fmt::format("%Y-%m-%dT%H:%M:%S.%e server {}: %v", id));
+  // Of JSON an object a line, whose message is JSON text already.
+  const bool json = arguments.json;
+  spdlog::set_pattern(
+      json ? fmt::format(
+                 R"({{"time":"%Y-%m-%dT%H:%M:%S.%e%z","server":{},"level":"%l","message":%v}})", id)
+           : fmt::format("%Y-%m-%dT%H:%M:%S.%e server {}: %v", id));
+  const auto log = [json](const std::string& line) {
+    constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
+    spdlog::info("{}", json ? nlohmann::json(line).dump(-1, ' ', false, kReplace) : line);
+  };
   const auto registry = BuiltinProtocols();
   auto deployment = service::LoadDeployment(arguments.deployment);
   const std::string own = fmt::format("party{}", id);
@@ -80,11 +93,18 @@ int Serve(const ServeArguments& arguments) {
   options.max_connections = arguments.max_connections;
   options.max_connections_each = arguments.max_connections_each;
   options.max_bodies = arguments.max_bodies << 20;
-  options.log = [](const std::string& line) { spdlog::info("{}", line); };
+  options.metrics = arguments.metrics;
+  options.log = log;
   Server server(options, std::move(deployment), registry);
   int number = 0;
-  ::sigwait(&signals, &number);
-  spdlog::info("{}: no new queries; those under way end", programs::SignalText(number));
+  while (::sigwait(&signals, &number) != 0 || number == SIGHUP) {
+    try {
+      server.Reload();
+    } catch (const ConfigError& e) {
+      log(fmt::format("keeps the certificate for clients: {}", e.what()));
+    }
+  }
+  log(fmt::format("{}: no new queries; those under way end", programs::SignalText(number)));
   server.Drain();
   return programs::kExitOk;
 }
@@ -160,12 +180,19 @@ int ServeMain(int argc, char** argv) {
                       kMaxConnections, "Of these of one address (of IPv6, of 64 bits of it)");
   programs::AddNumber(app, "--max-bodies", a.max_bodies, 1, kMaxMebibytes,
                       "MiB that requests under way may have at once; a package needs its own size");
+  app.add_option("--metrics", a.metrics,
+                 "Address and port, as 127.0.0.1:9464, where Prometheus gets metrics: HTTP, for "
+                 "who can reach it, so none that clients can");
+  app.add_option_function<std::string>(
+         "--log-format", [&a](const std::string& format) { a.json = format == "json"; },
+         "text, or json: an object a line")
+      ->check(CLI::IsMember({"text", "json"}));
   app.footer(
       "Example:\n"
       "  tercet keygen --servers demo\n"
       "  tercet-party serve --id 0 --deployment demo/deployment.json --store demo/server0\n"
-      "SIGTERM and SIGINT drain it: no new query, those under way end. Tokens: tercet-party "
-      "token.\n"
+      "SIGTERM and SIGINT drain it: no new query, those under way end. SIGHUP: reads the "
+      "certificate for clients anew. Tokens: tercet-party token.\n"
       "docs/service.md has the rest.");
   return programs::ParseAndRun(app, argc, argv, [&] { return Serve(a); });
 }

@@ -14,6 +14,7 @@
 #include "serve/http_door.h"
 #include "serve/lane_keeper.h"
 #include "serve/models.h"
+#include "serve/openapi.h"
 #include "serve/store.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
@@ -42,6 +43,7 @@ restinio::http_status_line_t StatusLine(std::uint16_t status, const char* title)
 }
 
 auto Begin(const Request& request, restinio::http_status_line_t line, const char* type) {
+  request->extra_data().metrics->Answered(line.status_code().raw_code());
   auto response = request->create_response(std::move(line));
   response.append_header(restinio::http_field::content_type, type);
   response.append_header("Cache-Control", "no-store");
@@ -224,17 +226,24 @@ class Server::Implementation {
             Bounds(options_.max_connections, options_.max_connections_each),
             options_.handshake_time,
             [this](const restinio::http_request_header_t& header, restinio::http_method_id_t method,
-                   bool chunked,
-                   std::uint64_t length) { return Admit(header, method, chunked, length); })) {
+                   bool chunked, std::uint64_t length) {
+              Entry entry = Admit(header, method, chunked, length);
+              entry.metrics = &metrics_;
+              return entry;
+            })) {
     door_->SetContext(TlsContext(options_.store));
     SetQueryBytes();
     if (options_.max_batch < deployment_.max_images)
       throw ConfigError("--max-batch", fmt::format("{} found, at least max_images of the "
                                                    "deployment, {}, expected",
                                                    options_.max_batch, deployment_.max_images));
-    const LaneContext context{
-        deployment_,  options_.store, registry, gate_, [this] { return packages_.All(); },
-        options_.log, nullptr};
+    const LaneContext context{deployment_,
+                              options_.store,
+                              registry,
+                              gate_,
+                              [this] { return packages_.All(); },
+                              options_.log,
+                              [this](const service::BatchDone& batch) { metrics_.Batch(batch); }};
     for (std::size_t lane = 0; lane < deployment_.lanes; ++lane) {
       service::LaneSettings settings;
       settings.id = options_.id;
@@ -244,7 +253,20 @@ class Server::Implementation {
       settings.ahead = options_.ahead;
       lanes_.push_back(std::make_unique<LaneKeeper>(context, settings));
     }
+    if (!options_.metrics.empty()) {
+      metrics_.Listen(options_.metrics, [this] {
+        std::vector<LaneState> states;
+        for (const auto& lane : lanes_) states.push_back(lane->State());
+        return states;
+      });
+      options_.log(fmt::format("metrics are at http://{}/metrics", options_.metrics));
+    }
     Listen();
+  }
+
+  void Reload() {
+    door_->SetContext(TlsContext(options_.store));
+    options_.log("has read the certificate for clients anew");
   }
 
   ~Implementation() { Drain(); }
@@ -254,6 +276,7 @@ class Server::Implementation {
     std::vector<std::thread> threads;
     for (auto& lane : lanes_) threads.emplace_back([&lane] { lane->Drain(); });
     for (auto& thread : threads) thread.join();
+    metrics_.Close();
     if (!http_) return;
     http_->stop();
     http_->wait();
@@ -371,10 +394,11 @@ class Server::Implementation {
     const bool models = is({"v2", "models"}), model = is({"v2", "models", "*"}),
                version = is({"v2", "models", "*", "versions", "*"}),
                live = is({"v2", "health", "live"}), ready = is({"v2", "health", "ready"}),
-               deployment = is({"deployment.json"});
+               deployment = is({"deployment.json"}), openapi = is({"openapi.json"});
     const std::string target(request->header().request_target());
     const auto page = pages_.find(target.substr(0, target.find('?')));
-    if (!models && !model && !version && !live && !ready && !deployment && page == pages_.end())
+    if (!models && !model && !version && !live && !ready && !deployment && !openapi &&
+        page == pages_.end())
       return Send(request, kNotFound);
     if (!get) return NotAllowed(request, "GET");
     if (page != pages_.end()) {
@@ -386,6 +410,7 @@ class Server::Implementation {
     if (live) return Send(request, "{\"live\":true}");
     if (ready) return Ready(request);
     if (deployment) return Send(request, deployment_.text);
+    if (openapi) return Send(request, kOpenApi);
     if (models) {
       json list = json::array();
       for (const auto& info : packages_.Infos())
@@ -437,6 +462,10 @@ class Server::Implementation {
   }
 
   void Infer(const Request& request, const std::string& name, const std::string& version) {
+    const auto start = std::chrono::steady_clock::now();
+    const auto seconds = [start] {
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    };
     const std::string length =
         request->header().get_field_or(service::kJsonLengthHeader, std::string());
     if (length.empty() || length.size() > 9 ||
@@ -468,10 +497,11 @@ class Server::Implementation {
     auto share = gate_.Open(query.head, query.e1, served->info.input.shape.Size(),
                             served->info.input_bits, service::NowMs(), why);
     if (!share) return Send(request, ProblemOf(why));
+    metrics_.Opened(seconds());
     const auto head = query.head;
     const bool taken = lane.Queries().Put(
         {head, std::move(*share), std::move(query.e2),
-         [request, head, info = served->info](Outcome outcome) {
+         [this, request, head, info = served->info, seconds](Outcome outcome) {
            if (outcome.kind == Outcome::Kind::kUnavailable) return Send(request, kUnavailable);
            if (outcome.kind == Outcome::Kind::kRefused)
              return Send(request, ProblemOf(outcome.refusal));
@@ -480,6 +510,7 @@ class Server::Implementation {
            auto response = Begin(request, restinio::status_ok(), "application/octet-stream");
            response.append_header(service::kJsonLengthHeader, std::to_string(message.json_bytes));
            response.set_body(std::string(message.body.begin(), message.body.end())).done();
+           metrics_.Query(head.images, seconds());
          }});
     if (!taken) Send(request, kFull);
   }
@@ -497,6 +528,7 @@ class Server::Implementation {
   const ServerOptions options_;
   const service::Deployment deployment_;
   const std::map<std::string, Page> pages_;
+  Metrics metrics_;
   Store store_;
   const crypto::SealingKey key_;
   Packages packages_;
@@ -514,5 +546,6 @@ Server::Server(ServerOptions options, service::Deployment deployment, const mpc:
           std::make_unique<Implementation>(std::move(options), std::move(deployment), registry)) {}
 Server::~Server() = default;
 void Server::Drain() { implementation_->Drain(); }
+void Server::Reload() { implementation_->Reload(); }
 
 }  // namespace tercet::serve

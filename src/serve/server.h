@@ -16,6 +16,7 @@ struct ServerOptions {
   int id = 0;
   std::filesystem::path store;
   std::filesystem::path web;  ///< files of a web page that clients get; empty: none
+  std::string metrics;        ///< address and port for Prometheus; empty: none
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;
@@ -36,6 +37,9 @@ class Server {
   ~Server();
   /// No new query; returns when those under way have ended.
   void Drain();
+  /// Reads the certificate and key for clients anew; connections that are there keep the old one.
+  /// ConfigError, and the old one stays, where that is none.
+  void Reload();
 
  private:
   class Implementation;

@@ -34,6 +34,10 @@ constexpr std::size_t kMaxOutstanding = 1024;  // batches whose material waits, 
 // How often E1 asks: whoever is gone is noticed then.
 constexpr std::chrono::milliseconds kPoll{200};
 
+double Seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
 Bytes Copy(ByteSpan bytes) { return {bytes.begin(), bytes.end()}; }
 
 [[noreturn]] void Unexpected(const net::Link& from, const net::Message& message, const char* what) {
@@ -163,8 +167,8 @@ struct LaneSession::Model {
 class LaneSession::Preparer {
  public:
   using Key = std::pair<std::uint32_t, std::uint32_t>;  // model, size
-  explicit Preparer(std::function<void(const std::string&)> abort)
-      : abort_(std::move(abort)), thread_([this] { Work(); }) {}
+  Preparer(std::atomic<std::size_t>& made, std::function<void(const std::string&)> abort)
+      : made_(made), abort_(std::move(abort)), thread_([this] { Work(); }) {}
   ~Preparer() {
     {
       const std::lock_guard lock(mutex_);
@@ -188,13 +192,16 @@ class LaneSession::Preparer {
     gone_.insert(model);
     outstanding_ -=
         std::erase_if(stock_, [&](const auto& made) { return made.first.first == model; });
+    made_ = stock_.size();
   }
   infer::SecureNetwork::Query Take(Key key) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return stock_.contains(key) || error_; });
     if (error_) std::rethrow_exception(error_);
     --outstanding_;
-    return std::move(stock_.extract(stock_.lower_bound(key)).mapped());
+    auto made = stock_.extract(stock_.lower_bound(key));
+    made_ = stock_.size();
+    return std::move(made.mapped());
   }
   // What ended it, where it has ended by itself.
   std::exception_ptr Error() {
@@ -225,6 +232,7 @@ class LaneSession::Preparer {
           continue;
         }
         stock_.emplace(order.key, std::move(query));
+        made_ = stock_.size();
         changed_.notify_all();
       }
     } catch (const std::exception& e) {
@@ -237,6 +245,7 @@ class LaneSession::Preparer {
     }
   }
 
+  std::atomic<std::size_t>& made_;  // how many are in stock, for whoever counts
   std::function<void(const std::string&)> abort_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -302,7 +311,8 @@ void LaneSession::Run(net::Links links) {
       if (links[p]) links_[p] = std::move(links[p]);
   }
   try {
-    preparer_ = std::make_unique<Preparer>([this](const std::string& reason) { AbortAll(reason); });
+    preparer_ = std::make_unique<Preparer>(material_,
+                                           [this](const std::string& reason) { AbortAll(reason); });
     AgreeOnModels();
     settings_.id == roles_.Evaluator1() ? Lead() : Follow();
     AbortAll("the server stops");
@@ -502,9 +512,10 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
   }
   if (!reader.AtEnd()) Unexpected(e2, answers, "its part of a batch's answers");
   tell.outcomes = std::move(outcomes);
-  if (on_batch)
-    on_batch(
-        {batch.size(), images, size, std::chrono::duration<double>(Clock::now() - start).count()});
+  if (!on_batch) return;
+  BatchDone done{batch.size(), images, size, Seconds(start, Clock::now()), {}};
+  for (const auto& query : batch) done.waited.push_back(Seconds(query.since, start));
+  on_batch(done);
 }
 
 // --- E2 and the helper.

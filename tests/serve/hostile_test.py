@@ -172,4 +172,4 @@ def check(service, directory):
 if __name__ == "__main__":
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    run(check, ["--max-bodies", "2", "--max-connections-per-address", str(PER_ADDRESS)])
+    run(check, lambda i: ["--max-bodies", "2", "--max-connections-per-address", str(PER_ADDRESS)])

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/scratch.h"
+#include "files/schema_check.h"
 #include "predict/service.h"
 #include "serve/store.h"
 #include "service/small_service.h"
@@ -216,6 +217,23 @@ TEST_F(Servers, TellWhatEverybodyMayKnow) {
   ExpectProblem(service_.Send(0, "GET", "/v2/models/small/versions/2", {}), 404, "no such", "");
   ExpectProblem(service_.Send(0, "GET", "/none", {}), 404, "no such thing", "");
   ExpectProblem(service_.Send(0, "DELETE", "/v2/models", {}), 405, "GET", "");
+}
+
+// What tests/serve/operation_test.py cannot seal.
+TEST_F(Servers, QueriesAndAnswersAreAsTheDocumentSays) {
+  const auto document = json::parse(service_.Send(0, "GET", "/openapi.json", {}).body);
+  const auto check = [&](const char* name, const std::string& text) {
+    const json schema{{"allOf", {{{"$ref", std::string("#/components/schemas/") + name}}}},
+                      {"components", document.at("components")}};
+    EXPECT_EQ(files::Schema(schema.dump()).FindViolation(json::parse(text)), std::nullopt) << text;
+  };
+  const Query query = Ask();
+  const auto message = RequestOf(query.Request());
+  check("Query", {message.body.begin(),
+                  message.body.begin() + static_cast<std::ptrdiff_t>(message.json_bytes)});
+  const auto answer = Post(query.Request(), query.E1());
+  ASSERT_EQ(answer.status, 200);
+  check("Answer", answer.body.substr(0, answer.json_bytes));
 }
 
 TEST_F(Servers, GiveThePageAndNothingBesideIt) {

@@ -34,12 +34,12 @@ def free_ports(count):
 
 
 class Service:
-    """A deployment with MnistNet3's package, tokens of alice and an operator, and its servers; `options` are the
-    servers', beside those that they need."""
+    """A deployment with MnistNet3's package, tokens of alice and an operator, and its servers; `options(i)` are
+    server i's, beside those that it needs."""
 
     PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
 
-    def __init__(self, binaries, directory, options=()):
+    def __init__(self, binaries, directory, options):
         self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
         self.directory, self.root = directory, directory / "demo"
         self.options = options
@@ -76,7 +76,7 @@ class Service:
     def start(self, i):
         with open(self.directory / f"log{i}", "a") as log:
             return subprocess.Popen([self.party, "serve", "--id", str(i), "--deployment", str(self.deployment),
-                                     "--store", str(self.root / f"server{i}"), *self.options], stderr=log)
+                                     "--store", str(self.root / f"server{i}"), *self.options(i)], stderr=log)
 
     def ask(self, i, path, method="GET", body=None, token=None):
         """Status and JSON of a request to a server; None where it cannot be reached."""
@@ -116,7 +116,7 @@ class Service:
         return json.loads(out.read_text())["logits"] if code == 0 else text
 
 
-def run(check, options=()):
+def run(check, options=lambda i: []):
     """Calls check(service, directory) with servers of the programs that --bin names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)

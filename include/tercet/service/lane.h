@@ -86,6 +86,7 @@ struct LaneSettings {
 struct BatchDone {
   std::size_t queries = 0, images = 0, size = 0;
   double seconds = 0;
+  std::vector<double> waited;  ///< of each query, seconds before the batch began
 };
 
 /// One session of the three servers for many queries, over whatever links it is given: keys, the
@@ -115,6 +116,8 @@ class LaneSession {
   /// From any thread: the models here have changed. The session goes on: it takes up those that are
   /// new at all three servers, and leaves those that are gone at one, between two batches.
   void Changed() noexcept { changed_ = true; }
+  /// Batches whose material is made and waits.
+  std::size_t Material() const { return material_; }
 
  private:
   struct Model;
@@ -142,6 +145,7 @@ class LaneSession {
   std::array<std::shared_ptr<net::Link>, 3> links_;
   std::string stopping_;
   bool busy_ = false;
+  std::atomic<std::size_t> material_ = 0;
   std::atomic<bool> changed_ = false;           // at E1 also at another server
   std::array<bool, 3> asked_{};                 // E1: who has not answered the last poll
   std::vector<std::shared_ptr<Model>> models_;  // null: gone
