@@ -31,9 +31,11 @@ constexpr std::size_t kHttpThreads = 2;
 constexpr const char* kRetryAfter = "1";
 constexpr std::size_t kMaxPackage = std::size_t{64} << 20;  // it comes in one body
 constexpr std::uint32_t kMaxHeader = std::uint32_t{16} << 10;
-// Of a query, beside its sealed parts; whatever is not longer is read, and not kept where it is
-// refused.
+// Of a query, beside its sealed parts.
 constexpr std::size_t kQueryHeader = std::size_t{16} << 10;
+// A body that is refused is read up to this length, and not kept, so that the client hears why: at
+// a connection that ends while a client sends it may not.
+constexpr std::size_t kMaxUnkept = std::size_t{1} << 20;
 constexpr std::size_t kRequestBytes = 4096;  // that a request takes beside its body, about
 // How long a connection that has sent nothing waits in the kernel.
 constexpr int kDeferSeconds = 10;
@@ -328,9 +330,8 @@ class Server::Implementation {
   // Before a request's body is read: whether it may come at all.
   Entry Admit(const restinio::http_request_header_t& header, restinio::http_method_id_t method,
               bool chunked, std::uint64_t length) {
-    const std::size_t query_bytes = query_bytes_;
     const auto refuse = [&](Problem problem) {
-      return Entry{std::move(problem), chunked || length > query_bytes, nullptr};
+      return Entry{std::move(problem), chunked || length > kMaxUnkept, nullptr};
     };
     const auto steps = Steps(std::string(header.request_target()));
     const std::string token = TokenOf(header);
@@ -343,7 +344,7 @@ class Server::Implementation {
       } else if (IsQuery(steps) && method == restinio::http_method_post()) {
         if (token.empty()) return refuse({401, "Unauthorized", "a bearer token is expected", ""});
         if (store_.HolderOf(token) == Store::Holder::kUnknown) return refuse(kUnknownToken);
-        most = query_bytes;
+        most = query_bytes_;
       }
     } catch (const Error& e) {
       options_.log(fmt::format("a request failed: {}", ErrorText(e)));

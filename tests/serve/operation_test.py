@@ -89,8 +89,6 @@ def described(service):
             (template, operations) for template, operations in document["paths"].items()
             if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), path))
         got, answer = service.ask(0, path, method, body, token)
-        if body and len(body) == 10**6 and got is None:
-            continue  # the end of the connection came before its answer was read
         assert got == status, (method, path, got, answer)
         content = follow(operations[method.lower()]["responses"][str(status)])["content"]
         (kind, schema), = content.items()
