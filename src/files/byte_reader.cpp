@@ -14,6 +14,7 @@
 namespace tercet::files {
 namespace {
 
+constexpr std::size_t kPieceBytes = 1 << 16;
 constexpr int kGzipOnly = 16 + MAX_WBITS;  // to zlib: expect the gzip format
 // What `xz -9` asks for to unpack is 65 MiB.
 constexpr std::uint64_t kXzMemory = std::uint64_t{128} << 20;
@@ -34,30 +35,26 @@ class ByteReader::Unpacker {
   Unpacker& operator=(const Unpacker&) = delete;
   virtual ~Unpacker() = default;
 
-  std::vector<std::uint8_t> Read(std::uint64_t count) {
-    // Grows with what really comes out, not with what a header promises.
-    std::vector<std::uint8_t> result;
-    std::array<std::uint8_t, 1 << 16> chunk;
-    while (result.size() < count && !ended_) {
+  /// Hands the next `count` bytes to `take`, piece by piece; fewer only where the data end before.
+  template <class F>
+  void Give(std::uint64_t count, F&& take) {
+    std::array<std::uint8_t, kPieceBytes> piece;
+    for (std::uint64_t given = 0; given < count && !ended_;) {
       const auto room =
-          static_cast<std::size_t>(std::min<std::uint64_t>(chunk.size(), count - result.size()));
-      const std::span<const std::uint8_t> rest = std::span(reader_.bytes_).subspan(position_);
-      // zlib counts in 32 bits; the input is handed over in pieces.
-      const Step step = Unpack(rest.first(std::min<std::size_t>(rest.size(), 1 << 30)),
-                               std::span(chunk).first(room));
-      position_ += step.taken;
+          static_cast<std::size_t>(std::min<std::uint64_t>(piece.size(), count - given));
+      const Step step = Unpack(Rest(), std::span(piece).first(room));
+      taken_ += step.taken;
+      given += step.given;
       given_ += step.given;
       if (given_ > reader_.max_unpacked_bytes_) reader_.FailTooMuchPacked();
-      result.insert(result.end(), chunk.begin(),
-                    chunk.begin() + static_cast<std::ptrdiff_t>(step.given));
+      take(std::span<const std::uint8_t>(piece).first(step.given));
       // Several may follow each other: such files can be put together with cat.
-      ended_ = step.ended && !Continue(std::span(reader_.bytes_).subspan(position_));
-      if (ended_ && position_ < reader_.bytes_.size())
+      ended_ = step.ended && !Continue(Rest());
+      if (ended_ && taken_ < reader_.source_.size)
         reader_.Fail(fmt::format("goes on after the end of its {} data", format_));
       if (!ended_ && step.taken == 0 && step.given == 0)
         reader_.Fail(fmt::format("truncated: the {} data end in the middle", format_));
     }
-    return result;
   }
 
  protected:
@@ -73,7 +70,19 @@ class ByteReader::Unpacker {
   const char* format_ = "";
 
  private:
-  std::size_t position_ = 0;
+  /// What is packed and comes next, at least so much that a magic can be seen in it.
+  std::span<const std::uint8_t> Rest() {
+    const std::uint64_t size = reader_.source_.size;
+    if (taken_ + kXzMagic.size() > begin_ + window_.size() && begin_ + window_.size() < size) {
+      begin_ = taken_;
+      window_ = reader_.source_.read(begin_, std::min<std::uint64_t>(kPieceBytes, size - begin_));
+    }
+    return std::span<const std::uint8_t>(window_).subspan(taken_ - begin_);
+  }
+
+  std::vector<std::uint8_t> window_;  // of the file
+  std::uint64_t begin_ = 0;           // where it begins
+  std::uint64_t taken_ = 0;           // of the file
   std::uint64_t given_ = 0;
   bool ended_ = false;
 };
@@ -148,16 +157,21 @@ class ByteReader::XzUnpacker : public Unpacker {
   lzma_stream stream_ = LZMA_STREAM_INIT;
 };
 
-ByteReader::ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name,
-                       std::uint64_t max_unpacked_bytes)
-    : bytes_(bytes), name_(name), max_unpacked_bytes_(max_unpacked_bytes) {
-  if (BeginsWith(bytes, kGzipMagic)) unpacker_ = std::make_unique<GzipUnpacker>(*this);
-  if (BeginsWith(bytes, kXzMagic)) unpacker_ = std::make_unique<XzUnpacker>(*this);
-}
+ByteReader::ByteReader(const ByteSource& source, std::uint64_t max_unpacked_bytes)
+    : source_(source), max_unpacked_bytes_(max_unpacked_bytes), unpacker_(NewUnpacker()) {}
 
 ByteReader::~ByteReader() = default;
 
-void ByteReader::Fail(const std::string& problem) const { throw ConfigError(name_, problem); }
+std::unique_ptr<ByteReader::Unpacker> ByteReader::NewUnpacker() const {
+  const auto begin = source_.read(0, std::min<std::uint64_t>(source_.size, kXzMagic.size()));
+  if (BeginsWith(begin, kGzipMagic)) return std::make_unique<GzipUnpacker>(*this);
+  if (BeginsWith(begin, kXzMagic)) return std::make_unique<XzUnpacker>(*this);
+  return nullptr;
+}
+
+void ByteReader::Fail(const std::string& problem) const {
+  throw ConfigError(source_.name, problem);
+}
 
 void ByteReader::FailTooMuchPacked() const {
   Fail(
@@ -167,11 +181,22 @@ void ByteReader::FailTooMuchPacked() const {
 }
 
 std::vector<std::uint8_t> ByteReader::Read(std::uint64_t count) {
-  if (unpacker_) return unpacker_->Read(count);
-  const std::size_t size = std::min<std::uint64_t>(count, bytes_.size() - position_);
-  const auto begin = bytes_.begin() + static_cast<std::ptrdiff_t>(position_);
-  position_ += size;
-  return {begin, begin + static_cast<std::ptrdiff_t>(size)};
+  std::vector<std::uint8_t> result;
+  if (!unpacker_) {
+    result = source_.read(position_, std::min(count, source_.size - position_));
+  } else {
+    if (count > kPieceBytes) {
+      // What it promises may not be there, and what is there is not known: this looks, at the cost
+      // of unpacking twice.
+      std::uint64_t there = 0;
+      NewUnpacker()->Give(position_ + count, [&](auto piece) { there += piece.size(); });
+      result.reserve(there - position_);
+    }
+    unpacker_->Give(count,
+                    [&](auto piece) { result.insert(result.end(), piece.begin(), piece.end()); });
+  }
+  position_ += result.size();
+  return result;
 }
 
 std::vector<std::uint8_t> ByteReader::ReadAll(std::uint64_t count, const std::string& what) {
@@ -188,9 +213,9 @@ std::vector<std::uint8_t> ByteReader::ReadItems(std::uint64_t count, std::uint64
     Fail(fmt::format("holds {} {} of {} bytes; more than {} bytes at once need a limit", take, what,
                      item_bytes, kMaxDataBytes));
   }
-  if (!unpacker_ && (bytes_.size() - position_) / item_bytes < count) {
+  if (!unpacker_ && (source_.size - position_) / item_bytes < count) {
     Fail(fmt::format("truncated: found {} bytes of {}, expected {} times {}",
-                     bytes_.size() - position_, what, count, item_bytes));
+                     source_.size - position_, what, count, item_bytes));
   }
   if (unpacker_ && take * item_bytes > max_unpacked_bytes_) FailTooMuchPacked();
   std::vector<std::uint8_t> items = ReadAll(take * item_bytes, what);
@@ -207,13 +232,15 @@ std::vector<std::uint8_t> ByteReader::ReadItemsToEnd(std::uint64_t limit, std::u
     Fail(fmt::format("{} {} of {} bytes are asked for, expected at most {} bytes", limit, what,
                      item_bytes, kMaxDataBytes));
   }
+  const auto check = [&](std::uint64_t found) {
+    if (found % item_bytes == 0) return;
+    Fail(fmt::format("truncated: found {} bytes of {}, expected a multiple of {}", found, what,
+                     item_bytes));
+  };
+  // The length of a file that is not packed is known, so it is checked in any case.
+  if (!unpacker_) check(source_.size - position_);
   std::vector<std::uint8_t> items = Read((limit == 0 ? most : limit) * item_bytes);
-  // All of a file that is not packed is at hand, so its length is checked in any case.
-  const std::uint64_t rest = unpacker_ ? 0 : bytes_.size() - position_;
-  if ((items.size() + rest) % item_bytes != 0) {
-    Fail(fmt::format("truncated: found {} bytes of {}, expected a multiple of {}",
-                     items.size() + rest, what, item_bytes));
-  }
+  if (unpacker_) check(items.size());
   if (limit == 0 && !Read(1).empty()) {
     Fail(fmt::format("holds more than {} {} of {} bytes; more than {} bytes at once need a limit",
                      most, what, item_bytes, kMaxDataBytes));

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,14 +19,22 @@ inline constexpr std::uint64_t kMaxDataBytes = std::uint64_t{1} << 32;
 inline constexpr std::uint64_t kMaxUnpackedImageBytes = std::uint64_t{256} << 20;
 inline constexpr std::uint64_t kMaxUnpackedLabelBytes = std::uint64_t{16} << 20;
 
+/// A file of which parts are read as they are asked for.
+struct ByteSource {
+  std::string name;  ///< for messages
+  std::uint64_t size;
+  /// `count` bytes from byte `at` on, all of which there are.
+  std::function<std::vector<std::uint8_t>(std::uint64_t at, std::uint64_t count)> read;
+};
+
 /// Hands out the bytes of a file front to back, unpacking gzip or xz (recognised by content) on the
-/// way and never more than asked for. Packed data may come in several pieces (gzip's members, xz's
-/// streams). Every problem is a ConfigError at the file's name. Not thread safe; `bytes` and `name`
-/// must outlive it.
+/// way. Reads and unpacks no more than is asked for, and takes no memory for what is not there: of
+/// a packed file it looks first, without keeping anything, how much comes out. Packed data may come
+/// in several pieces (gzip's members, xz's streams). Every problem is a ConfigError at the file's
+/// name. Not thread safe; `source` must outlive it.
 class ByteReader {
  public:
-  ByteReader(const std::vector<std::uint8_t>& bytes, const std::string& name,
-             std::uint64_t max_unpacked_bytes);
+  ByteReader(const ByteSource& source, std::uint64_t max_unpacked_bytes);
   ByteReader(const ByteReader&) = delete;
   ByteReader& operator=(const ByteReader&) = delete;
   ~ByteReader();
@@ -34,7 +43,7 @@ class ByteReader {
 
   /// How many bytes are left; nothing for packed ones, which do not say it.
   std::optional<std::uint64_t> Left() const {
-    return unpacker_ ? std::nullopt : std::optional<std::uint64_t>(bytes_.size() - position_);
+    return unpacker_ ? std::nullopt : std::optional<std::uint64_t>(source_.size - position_);
   }
 
   /// The next `count` bytes; fewer only where the file ends before.
@@ -57,12 +66,13 @@ class ByteReader {
   class Unpacker;
   class GzipUnpacker;
   class XzUnpacker;
+  /// One that starts at the beginning; null where the file is not packed.
+  std::unique_ptr<Unpacker> NewUnpacker() const;
 
-  const std::vector<std::uint8_t>& bytes_;
-  const std::string& name_;
+  const ByteSource& source_;
   std::uint64_t max_unpacked_bytes_;
-  std::size_t position_ = 0;            // in a file that is not packed
-  std::unique_ptr<Unpacker> unpacker_;  // of one that is
+  std::uint64_t position_ = 0;          // in what comes out
+  std::unique_ptr<Unpacker> unpacker_;  // of a packed file
 };
 
 }  // namespace tercet::files

@@ -188,10 +188,10 @@ std::optional<Format> FormatByName(std::string_view name) {
 
 /// Says which format the file has, having read the first four bytes unless the name says it.
 /// `magic` is the one of the wanted IDX kind.
-Format ReadFormat(ByteReader& reader, const std::vector<std::uint8_t>& bytes,
-                  const std::string& name, std::uint32_t magic, const char* wanted) {
-  if (bytes.empty()) reader.Fail(fmt::format("is empty and holds no {}", wanted));
-  if (const std::optional<Format> format = FormatByName(name)) return *format;
+Format ReadFormat(ByteReader& reader, const ByteSource& source, std::uint32_t magic,
+                  const char* wanted) {
+  if (source.size == 0) reader.Fail(fmt::format("is empty and holds no {}", wanted));
+  if (const std::optional<Format> format = FormatByName(source.name)) return *format;
   const std::vector<std::uint8_t> begin = reader.Read(4);
   if (begin.empty()) reader.Fail(fmt::format("is empty once unpacked and holds no {}", wanted));
   if (begin.size() < 4) {
@@ -260,24 +260,38 @@ Part ReadCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3& expecte
   const std::size_t pixels = kCifarShape.Size();
   Part result;
   result.total = TotalWithoutHeader(reader, 1 + pixels);
-  const std::vector<std::uint8_t> records =
+  std::vector<std::uint8_t> records =
       reader.ReadItemsToEnd(limit, 1 + pixels, "records of a label and 3 x 32 x 32 pixels");
   if (records.empty()) reader.Fail("holds no image");
   result.images.shape = kCifarShape;
   result.images.count = records.size() / (1 + pixels);
   if (limit == 0) result.total = result.images.count;
-  result.images.pixels.reserve(result.images.count * pixels);
+  // The images move to where the labels were.
+  auto end = records.begin();
   for (auto at = records.begin(); at != records.end();) {
     result.labels.push_back(*at++);
-    const auto end = at + static_cast<std::ptrdiff_t>(pixels);
-    result.images.pixels.insert(result.images.pixels.end(), at, end);
-    at = end;
+    const auto next = at + static_cast<std::ptrdiff_t>(pixels);
+    end = std::copy(at, next, end);
+    at = next;
   }
+  records.erase(end, records.end());
+  result.images.pixels = std::move(records);
   return result;
 }
 
-using Parse = std::function<Part(const std::vector<std::uint8_t>& bytes, const std::string& name,
-                                 std::size_t limit)>;
+using Parse = std::function<Part(const ByteSource& source, std::size_t limit)>;
+
+ByteSource SourceOf(const FileReader& file, const std::string& name) {
+  return {name, file.Size(),
+          [&file](std::uint64_t at, std::uint64_t count) { return file.Read(at, count); }};
+}
+
+ByteSource SourceOf(const std::vector<std::uint8_t>& bytes, const std::string& name) {
+  return {name, bytes.size(), [&bytes](std::uint64_t at, std::uint64_t count) {
+            const auto begin = bytes.begin() + static_cast<std::ptrdiff_t>(at);
+            return std::vector(begin, begin + static_cast<std::ptrdiff_t>(count));
+          }};
+}
 
 /// Puts together what `parse` finds in the files, of which it may leave out images or labels.
 Part LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
@@ -288,7 +302,8 @@ Part LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
     // A subset is drawn from everything, so nothing can be left unread before.
     const std::size_t rest = limit == 0 || data.subset ? 0 : limit - count;
     const std::string name = file.string();
-    Part part = parse(ReadFile(file, kDataFile), name, rest);
+    const FileReader opened(file, kDataFile);
+    Part part = parse(SourceOf(opened, name), rest);
     if (all.images.count > 0 && part.images.shape != all.images.shape) {
       throw ConfigError(
           name, fmt::format("images of the wrong size: found {}, expected {} as in {}",
@@ -351,12 +366,11 @@ Part ReadLabelledCifar(ByteReader& reader, std::size_t limit, const mpc::Shape3&
 }
 
 /// One file's images.
-Part ReadImages(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
-                const mpc::Shape3& expected) {
-  ByteReader reader(bytes, name, kMaxUnpackedImageBytes);
+Part ReadImages(const ByteSource& source, std::size_t limit, const mpc::Shape3& expected) {
+  ByteReader reader(source, kMaxUnpackedImageBytes);
   std::uint64_t count = 0;
   std::array<std::uint64_t, 3> sizes{};  // channels, height, width
-  switch (ReadFormat(reader, bytes, name, kImagesMagic, "image")) {
+  switch (ReadFormat(reader, source, kImagesMagic, "image")) {
     case Format::kCifar:
       return ReadCifar(reader, limit, expected);
     case Format::kRaw: {
@@ -418,15 +432,13 @@ Part ReadImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
 }
 
 /// One file's labels.
-Part ReadLabels(const std::vector<std::uint8_t>& bytes, const std::string& name, std::size_t limit,
-                std::size_t classes) {
+Part ReadLabels(const ByteSource& source, std::size_t limit, std::size_t classes) {
   TERCET_CHECK(classes > 0, "labels need at least one class");
-  ByteReader reader(
-      bytes, name,
-      FormatByName(name) == Format::kCifar ? kMaxUnpackedImageBytes : kMaxUnpackedLabelBytes);
+  ByteReader reader(source, FormatByName(source.name) == Format::kCifar ? kMaxUnpackedImageBytes
+                                                                        : kMaxUnpackedLabelBytes);
   std::uint64_t count = 0;
   std::size_t label_bytes = 1;
-  switch (ReadFormat(reader, bytes, name, kLabelsMagic, "label")) {
+  switch (ReadFormat(reader, source, kLabelsMagic, "label")) {
     case Format::kCifar:
       return ReadLabelledCifar(reader, limit, {}, classes);
     case Format::kRaw: {
@@ -470,14 +482,14 @@ Part ReadLabels(const std::vector<std::uint8_t>& bytes, const std::string& name,
 }
 
 Part LoadImagesOf(const DataFiles& data, std::size_t limit, const mpc::Shape3& expected) {
-  return LoadFiles(data, limit, [&](const auto& bytes, const std::string& name, std::size_t rest) {
-    return ReadImages(bytes, name, rest, expected);
+  return LoadFiles(data, limit, [&](const ByteSource& source, std::size_t rest) {
+    return ReadImages(source, rest, expected);
   });
 }
 
 Part LoadLabelsOf(const DataFiles& data, std::size_t limit, std::size_t classes) {
-  return LoadFiles(data, limit, [&](const auto& bytes, const std::string& name, std::size_t rest) {
-    return ReadLabels(bytes, name, rest, classes);
+  return LoadFiles(data, limit, [&](const ByteSource& source, std::size_t rest) {
+    return ReadLabels(source, rest, classes);
   });
 }
 
@@ -549,7 +561,7 @@ Images LoadImages(const std::filesystem::path& file, std::size_t limit,
 
 Images ParseImages(const std::vector<std::uint8_t>& bytes, const std::string& name,
                    std::size_t limit, const mpc::Shape3& expected) {
-  return ReadImages(bytes, name, limit, expected).images;
+  return ReadImages(SourceOf(bytes, name), limit, expected).images;
 }
 
 std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::size_t limit,
@@ -560,7 +572,7 @@ std::vector<std::uint8_t> LoadLabels(const std::filesystem::path& file, std::siz
 std::vector<std::uint8_t> ParseLabels(const std::vector<std::uint8_t>& bytes,
                                       const std::string& name, std::size_t limit,
                                       std::size_t classes) {
-  return ReadLabels(bytes, name, limit, classes).labels;
+  return ReadLabels(SourceOf(bytes, name), limit, classes).labels;
 }
 
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
@@ -568,13 +580,11 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const mpc::Shape3& expected, std::size_t classes) {
   const DataFiles image_files = ParseDataFiles(images.string());
   if (labels.empty()) {
-    return LoadFiles(image_files, limit,
-                     [&](const auto& bytes, const std::string& name, std::size_t rest) {
-                       if (FormatByName(name) != Format::kCifar)
-                         return ReadImages(bytes, name, rest, expected);
-                       ByteReader reader(bytes, name, kMaxUnpackedImageBytes);
-                       return ReadLabelledCifar(reader, rest, expected, classes);
-                     });
+    return LoadFiles(image_files, limit, [&](const ByteSource& source, std::size_t rest) {
+      if (FormatByName(source.name) != Format::kCifar) return ReadImages(source, rest, expected);
+      ByteReader reader(source, kMaxUnpackedImageBytes);
+      return ReadLabelledCifar(reader, rest, expected, classes);
+    });
   }
   DataFiles label_files = ParseDataFiles(labels.string());
   if (label_files.subset && label_files.subset != image_files.subset) {

@@ -2,9 +2,14 @@
 #include "tercet/files/images.h"
 
 #include <lzma.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <numeric>
 #include <set>
 
@@ -302,10 +307,13 @@ TEST(Images, ReadsPackedFilesOfSeveralParts) {
 }
 
 TEST(Images, UnpacksNoMoreThanALimit) {
-  const std::string name = "f";
   for (const Bytes8& packed : {Gzip(Bytes8(200'000)), Xz(Bytes8(200'000))}) {
-    EXPECT_EQ(ByteReader(packed, name, 200'000).Read(200'001).size(), 200'000U);
-    ByteReader reader(packed, name, 199'999);
+    const ByteSource source{"f", packed.size(), [&](std::uint64_t at, std::uint64_t count) {
+                              const auto begin = packed.begin() + static_cast<std::ptrdiff_t>(at);
+                              return Bytes8(begin, begin + static_cast<std::ptrdiff_t>(count));
+                            }};
+    EXPECT_EQ(ByteReader(source, 200'000).Read(200'001).size(), 200'000U);
+    ByteReader reader(source, 199'999);
     EXPECT_EQ(reader.Read(1000).size(), 1000U);
     ExpectConfigError([&] { reader.Read(199'000); }, "f",
                       "unpacks to more than 199999 bytes, expected at most so many");
@@ -348,6 +356,126 @@ TEST(Images, OfABombNoMoreIsUnpackedThanItCouldBe) {
       },
       "f", "unpacks to more than 16777216 bytes");
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+constexpr std::size_t kRoom = 32 << 20;  // beside what the test has; `xz -6` takes 9 MiB to unpack
+
+// Ends the process with 0 when `read` needs no more address space than the room, and no error.
+void ExitInLittleRoom(const std::function<void()>& read) {
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  const rlim_t most = pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) + kRoom;
+  const rlimit space{most, most};
+  ::setrlimit(RLIMIT_AS, &space);
+  try {
+    read();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    std::_Exit(1);
+  }
+  std::_Exit(0);
+}
+
+// A file that begins so and is `size` bytes long, of which the rest takes no place.
+std::filesystem::path Sparse(const ScratchDirectory& scratch, const std::string& name,
+                             const Bytes8& begin, std::uint64_t size) {
+  auto file = scratch.Write(name, begin);
+  std::filesystem::resize_file(file, size);
+  return file;
+}
+
+// Of files of 3 GB, and of packed ones of more than may be unpacked, in 32 MiB.
+TEST(ImagesDeathTest, ReadNoMoreThanALimitAsksFor) {
+  constexpr std::uint32_t kImages = 4'000'000, kLabels = 3'000'000'000;
+  const ScratchDirectory scratch;
+  const auto npy = [](const std::string& type, const std::string& shape) {
+    return Npy("{'descr': '" + type + "', 'fortran_order': False, 'shape': " + shape + "}", {});
+  };
+  const auto whole = [&](const std::string& name, const Bytes8& begin, std::uint64_t rest) {
+    return Sparse(scratch, name, begin, begin.size() + rest);
+  };
+  const Bytes8 part(24 << 20), idx = Idx({kImagesMagic, 16 << 20, 4, 4}, {});
+  const auto packed = [&](const std::string& name, Bytes8 (*pack)(const Bytes8&),
+                          const Bytes8& begin) {
+    Bytes8 bytes = pack(begin);
+    const Bytes8 more = pack(part);
+    for (int i = 0; i < 12; ++i) bytes = Joined(bytes, more);
+    return scratch.Write(name, bytes);
+  };
+  const std::vector<std::pair<std::filesystem::path, mpc::Shape3>> images{
+      {whole("idx", Idx({kImagesMagic, kImages, 28, 28}, {}), kImages * 784ULL), {1, 28, 28}},
+      {whole("npy", npy("|u1", "(4000000, 1, 28, 28)"), kImages * 784ULL), {1, 28, 28}},
+      {whole("i.u8", {}, kImages * 784ULL), {1, 28, 28}},
+      {whole("i.bin", {}, 1'000'000 * 3073ULL), {3, 32, 32}},
+      {packed("idx.gz", Gzip, idx), {1, 4, 4}},
+      {packed("idx.xz", Xz, idx), {1, 4, 4}},
+      {packed("i.u8.gz", Gzip, {}), {1, 28, 28}},
+      {packed("i.u8.xz", Xz, {}), {1, 28, 28}},
+      {packed("i.bin.gz", Gzip, {}), {3, 32, 32}},
+      {packed("i.bin.xz", Xz, {}), {3, 32, 32}}};
+  for (const auto& [file, shape] : images) {
+    SCOPED_TRACE(file);
+    EXPECT_EXIT(ExitInLittleRoom([&, &file = file, &shape = shape] {
+                  TERCET_CHECK(LoadImages(file, 10, shape).count == 10, "another count");
+                }),
+                testing::ExitedWithCode(0), "");
+  }
+  const std::vector<std::filesystem::path> labels{
+      whole("labels", Idx({kLabelsMagic, kLabels}, {}), kLabels),
+      whole("npy_u1", npy("|u1", "(3000000000,)"), kLabels),
+      whole("npy_i4", npy("<i4", "(750000000,)"), kLabels),
+      whole("npy_i8", npy("<i8", "(375000000,)"), kLabels),
+      whole("l.u8", {}, kLabels),
+      scratch.Path() / "i.bin",
+      packed("labels.gz", Gzip, Idx({kLabelsMagic, 1 << 30}, {})),
+      packed("l.u8.xz", Xz, {}),
+      scratch.Path() / "i.bin.gz"};
+  for (const auto& file : labels) {
+    SCOPED_TRACE(file);
+    EXPECT_EXIT(ExitInLittleRoom(
+                    [&] { TERCET_CHECK(LoadLabels(file, 10, 10).size() == 10, "another count"); }),
+                testing::ExitedWithCode(0), "");
+  }
+  EXPECT_EXIT(ExitInLittleRoom([&] {
+                const auto both = LoadLabelledImages(scratch.Path() / "i.bin", "", 10, {}, 10);
+                TERCET_CHECK(both.images.count == 10 && both.labels.size() == 10, "other counts");
+              }),
+              testing::ExitedWithCode(0), "");
+}
+
+// Nor does a file without a limit, where it turns out not to hold what is expected.
+TEST(ImagesDeathTest, TakeNoMemoryForWhatIsNotThere) {
+  const ScratchDirectory scratch;
+  const Bytes8 idx = Idx({kImagesMagic, 15 << 20, 4, 4}, {});  // 240 MiB
+  Bytes8 bomb;
+  const Bytes8 part = Gzip(Bytes8(24 << 20));
+  for (int i = 0; i < 12; ++i) bomb = Joined(bomb, part);
+  struct Case {
+    std::filesystem::path file;
+    mpc::Shape3 shape;
+    std::string message;
+  };
+  const mpc::Shape3 small{1, 4, 4}, cifar{3, 32, 32};
+  for (const auto& c :
+       {Case{Sparse(scratch, "idx", Idx({kImagesMagic, 200'000'000, 4, 4}, {}), 3'000'000'000),
+             small, "truncated: found 2999999984 bytes of images, expected 200000000 times 16"},
+        Case{Sparse(scratch, "long", Idx({kImagesMagic, 1, 4, 4}, {}), 3'000'000'000), small,
+             "goes on after its 1 images"},
+        Case{Sparse(scratch, "odd.bin", {}, 3'000'000'000), cifar, "expected a multiple of 3073"},
+        Case{scratch.Write("idx.gz", Gzip(Joined(idx, Bytes8(100)))), small,
+             "truncated: found 100 bytes of images, expected 251658240"},
+        Case{scratch.Write("idx.xz", Xz(Joined(idx, Bytes8(100)))), small,
+             "truncated: found 100 bytes of images, expected 251658240"},
+        Case{scratch.Write("bomb.u8.gz", bomb), small, "unpacks to more than 268435456 bytes"},
+        Case{scratch.Write("bomb.bin.gz", bomb), cifar, "unpacks to more than 268435456 bytes"}}) {
+    SCOPED_TRACE(c.file);
+    EXPECT_EXIT(ExitInLittleRoom([&] { LoadImages(c.file, 0, c.shape); }),
+                testing::ExitedWithCode(1), c.message);
+  }
+}
+
+#endif
 
 TEST(Images, RefusesBadXz) {
   const Bytes8 packed = Xz(Idx({kImagesMagic, 3, 2, 2}, Counting(12)));
