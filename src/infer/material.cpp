@@ -28,7 +28,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kMagic = "TERCETQ3";
+constexpr std::string_view kMagic = "TERCETQ4";
 constexpr std::string_view kUnfinished = "unready.";  // in place of the magic
 constexpr std::size_t kDigestBytes = 64;
 constexpr std::size_t kMaxNetworkBytes = std::size_t{16} << 20;
@@ -60,6 +60,9 @@ constexpr const char* kHeaderSchema = R"({
   }
 })";
 static_assert(kMaxBatch == 4096 && kMaxQueries == 1'000'000, "as in the schema");
+
+constexpr const char* kModel = "the model";
+std::string QueryName(std::size_t number) { return fmt::format("query {}", number); }
 
 std::string_view Text(ByteSpan bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -105,6 +108,12 @@ MaterialHeader ParseHeader(std::string_view text, const std::string& place) {
   return header;
 }
 
+// Of a part of the file of `header`, which is for this place alone: "query 3".
+std::string DigestOf(ByteSpan part, const std::string& what, const MaterialHeader& header) {
+  return crypto::Sha256Hex(fmt::format("{} of party {} of session {}: {}", what, header.party,
+                                       header.session, crypto::Sha256Hex(Text(part))));
+}
+
 // The digest of the parts so far and one more.
 std::string Chain(const std::string& content, std::string_view digest) {
   return crypto::Sha256Hex(content + std::string(digest));
@@ -144,7 +153,8 @@ MaterialWriter::MaterialWriter(std::filesystem::path file, MaterialHeader header
   }
   try {
     Put(Raw(kUnfinished));
-    PutPart(Raw(HeaderText(header_)));
+    const std::string text = HeaderText(header_);
+    PutPart(Raw(text), crypto::Sha256Hex(text));
   } catch (...) {
     ::close(fd_);
     ::unlink(file_.c_str());
@@ -171,8 +181,7 @@ void MaterialWriter::Put(ByteSpan bytes) {
   if (at < 0 || !files::WriteAt(fd_, static_cast<std::uint64_t>(at), bytes)) Fail();
 }
 
-void MaterialWriter::PutPart(ByteSpan part) {
-  const std::string digest = crypto::Sha256Hex(Text(part));
+void MaterialWriter::PutPart(ByteSpan part, const std::string& digest) {
   content_ = Chain(content_, digest);
   Put(Encode(part.size()));
   Put(part);
@@ -183,12 +192,12 @@ void MaterialWriter::AddModel(ByteSpan shares) {
   TERCET_CHECK(!has_model_ && added_ == 0, "the model comes once and before the queries");
   has_model_ = true;
   Put(Encode(kFresh));
-  PutPart(shares);
+  PutPart(shares, DigestOf(shares, kModel, header_));
 }
 
 void MaterialWriter::AddQuery(ByteSpan material) {
   Put(Encode(kFresh));
-  PutPart(material);
+  PutPart(material, DigestOf(material, QueryName(added_), header_));
   ++added_;
 }
 
@@ -283,10 +292,6 @@ Bytes MaterialFile::ReadPart(const Part& part) const {
   return bytes;
 }
 
-bool MaterialFile::IsWhole(const Part& part, ByteSpan bytes) const {
-  return GetDigest(part) == crypto::Sha256Hex(Text(bytes));
-}
-
 void MaterialFile::Scan() {
   if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) Refuse("is in use by another process");
   struct stat status {};
@@ -307,11 +312,12 @@ void MaterialFile::Scan() {
     Refuse(fmt::format("is damaged: a header of {} bytes, expected at most {}", head.length,
                        kMaxHeaderBytes));
   const Bytes text = ReadPart(head);
-  if (!IsWhole(head, text)) Refuse("is damaged: the header's digest is wrong");
+  if (GetDigest(head) != crypto::Sha256Hex(Text(text)))
+    Refuse("is damaged: the header's digest is wrong");
   header_ = ParseHeader(Text(text), file_.string() + " header");
-  model_ = FindSecret(at, "the model");
+  model_ = FindSecret(at, kModel);
   for (std::size_t q = 0; q < header_.queries; ++q) {
-    queries_.push_back(FindSecret(at, fmt::format("query {}", q)));
+    queries_.push_back(FindSecret(at, QueryName(q)));
     if (queries_.back().used) next_ = q + 1;
   }
   if (at != size_) Refuse(fmt::format("is damaged: {} bytes after its end", size_ - at));
@@ -343,9 +349,9 @@ void MaterialFile::Bind(MaterialPlace place) {
       Refuse(
           fmt::format("is a copy, or was moved: the material of this session was bound to {}; {}",
                       known->path.string(), kRemedy));
-    if (known->content != content_)
-      Refuse("is not what was made here: its parts differ from those in this machine's record");
   }
+  if (known && known->content != content_)
+    Refuse("is not what was made here: its parts differ from those in this machine's record");
   if (here.next > header_.queries)
     Refuse(fmt::format("holds {} queries, of which {} are used by this machine's record",
                        header_.queries, here.next));
@@ -370,7 +376,8 @@ Plan MaterialFile::MakePlan(const nn::NetworkSpec& spec, const mpc::Registry& re
 Bytes MaterialFile::Model() const {
   if (model_.used) Refuse(fmt::format("all of its {} queries are used up", queries_.size()));
   Bytes shares = ReadPart(model_);
-  if (!IsWhole(model_, shares)) Refuse("is damaged: the digest of the model's shares is wrong");
+  if (GetDigest(model_) != DigestOf(shares, kModel, header_))
+    Refuse("is damaged: the digest of the model's shares is wrong");
   return shares;
 }
 
@@ -381,7 +388,7 @@ Bytes MaterialFile::Take(std::size_t number) {
   const Part& query = queries_[number];
   Bytes material = ReadPart(query);
   Skip(number + 1);
-  if (!IsWhole(query, material))
+  if (GetDigest(query) != DigestOf(material, QueryName(number), header_))
     Refuse(
         fmt::format("is damaged: the digest of query {} is wrong; the query is skipped from "
                     "now on",

@@ -168,18 +168,22 @@ bool IsSession(const std::string& text) {
 
 // The query from which on all parties' material is unused. A party that stopped in the middle may
 // be ahead of the others, whose queries up to there are of no use without its.
-std::size_t AgreeOnQueries(net::Links& links, MaterialFile& material, std::size_t needed) {
+std::size_t AgreeOnQueries(net::Links& links, const SessionSettings& settings,
+                           MaterialFile& material, std::size_t needed) {
   const auto& header = material.Header();
+  const int owner = settings.roles.data_owner;
   const auto text = fmt::format("{} {}", header.session, material.Next());
   for (auto& link : links)
     if (link) link->Send({Phase::kSetup, kNextQueryTag, 1, Bytes(text.begin(), text.end())});
+  const std::size_t unused = header.queries - material.Next();
   std::optional<std::string> shortage;
-  if (material.Next() >= header.queries) {
+  if (unused == 0) {
     shortage = fmt::format("all of its {} queries are used up", header.queries);
-  } else if (header.queries - material.Next() < needed) {
-    shortage = fmt::format("holds {} unused queries of {} images, {} are needed",
-                           header.queries - material.Next(), header.batch, needed);
+  } else if (unused < needed) {
+    shortage = fmt::format("holds {} unused queries of {} images, {} are needed", unused,
+                           header.batch, needed);
   }
+  bool owner_is_short = false;
   std::size_t first = material.Next();
   for (auto& link : links) {
     if (!link) continue;
@@ -202,22 +206,31 @@ std::size_t AgreeOnQueries(net::Links& links, MaterialFile& material, std::size_
     const std::size_t next = std::stoul(number);
     // Also where this run comes to nothing: a message of such a query may be known somewhere.
     if (next <= header.queries) material.Skip(next);
+    const bool is_short = next > header.queries || header.queries - next < needed;
+    if (link->Peer() == owner) owner_is_short = is_short;
     if (shortage) {
       // Ending this run at once could overtake what the peer must hear to erase as much.
       try {
-        if (next <= header.queries && header.queries - next >= needed) link->Receive(Phase::kSetup);
+        if (!is_short) link->Receive(Phase::kSetup);
       } catch (const Error&) {
         // It has ended, for the same reason.
       }
       continue;
     }
-    if (next > header.queries || header.queries - next < needed)
+    if (is_short)
       throw ProtocolError(
           fmt::format("party {} has used {} queries of the {} of session {}, {} more are needed",
                       link->Peer(), next, header.queries, session, needed));
     first = std::max(first, next);
   }
-  if (shortage) throw ConfigError(material.File().string(), *shortage);
+  if (shortage) {
+    const std::string file = material.File().string();
+    if (unused == 0 || settings.id == owner) throw ConfigError(file, *shortage);
+    // That there are too many images is the fault of their owner, who may say so itself.
+    if (owner_is_short) links[static_cast<std::size_t>(owner)]->Receive(Phase::kSetup);
+    throw ProtocolError(
+        fmt::format("party {} announced too many images: {} {}", owner, file, *shortage));
+  }
   // A party that told the others different numbers would have them use material of different
   // queries together, with a wrong result.
   const auto chosen = std::to_string(first);
@@ -472,7 +485,7 @@ Session::Task Session::Agree(net::Links& links) const {
   }
   told.push_back({"", std::move(digest)});
   CompareWhatWasTold(links, settings_.id, told);
-  if (use != nullptr) task.first = AgreeOnQueries(links, *use->file, task.queries);
+  if (use != nullptr) task.first = AgreeOnQueries(links, settings_, *use->file, task.queries);
   if (std::holds_alternative<HelperLeaves>(settings_.schedule)) RequireIdleHelper(task.plan);
   return task;
 }

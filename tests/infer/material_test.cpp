@@ -332,6 +332,40 @@ TEST_F(Material, IsNotReplacedByOtherParts) {
   ExpectConfigError([&] { MaterialFile{file_}; }, file_, "is not what was made here");
 }
 
+// What belongs to another query, party or session, though nothing in it is damaged: also where no
+// record tells what was made.
+TEST_F(Material, APartIsForItsPlaceAlone) {
+  Write();
+  const std::string whole = Content();
+  const std::size_t part = Secret(0).size() + 64, first = whole.find("secret material of query 0"),
+                    second = whole.find("secret material of query 1");
+  ASSERT_EQ(second, first + part + 16);
+  std::string swapped = whole;
+  swapped.replace(first, part, whole, second, part).replace(second, part, whole, first, part);
+  const auto moved = [&] {
+    fs::remove(Record());
+    return MaterialFile(file_, MaterialPlace::kMoved);
+  };
+  Replace(swapped);
+  for (const auto place : {MaterialPlace::kWhereMade, MaterialPlace::kMoved})
+    ExpectConfigError([&] { MaterialFile(file_, place); }, file_, "is not what was made here");
+  {
+    auto material = moved();
+    ExpectConfigError([&] { material.Take(0); }, file_, "the digest of query 0 is wrong");
+    ExpectConfigError([&] { material.Take(1); }, file_, "the digest of query 1 is wrong");
+    EXPECT_EQ(material.Take(2), Secret(2));
+  }
+  const std::vector<std::pair<const char*, json>> others{{"party", 0},
+                                                         {"session", NewMaterialSession()}};
+  for (const auto& [field, other] : others) {
+    Replace(whole);
+    Forge([&, &field = field, &other = other](json& header) { header[field] = other; });
+    auto material = moved();
+    ExpectConfigError([&] { material.Model(); }, file_, "digest of the model's shares is wrong");
+    ExpectConfigError([&] { material.Take(0); }, file_, "the digest of query 0 is wrong");
+  }
+}
+
 TEST_F(Material, ADamagedRecordIsNamed) {
   Write();
   const auto record = Record();

@@ -334,52 +334,101 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
 // Peers that use material of their own.
 class MaterialLiar : public Testbed {
  protected:
-  // What party 1 ends with when party 2 says that its next unused query is what `next` makes of
-  // party 1's own words, and the query with which all begin `first`.
-  programs::Failure Run(const std::function<std::string(const std::string& words)>& next,
-                        const std::string& first = "") {
+  void Make() const {
+    const auto made =
+        world_
+            .Tercet({"run", world_.File("conv.json"), "--model", world_.File("conv.safetensors"),
+                     "--transport", "memory", "--batch", "2", "--material-out",
+                     world_.File("material"), "--queries", "2"})
+            .Wait();
+    ASSERT_EQ(made.status, 0) << made.err;
+  }
+  std::string File(int id) const {
+    return world_.File(fmt::format("material/party{}.material", id));
+  }
+  // What party `id`, 1 or 2, ends with when the other one does `lie`. Party 1 owns the images.
+  programs::Failure RunAgainst(int id, const std::function<void(net::Link&)>& lie) const {
     const auto registry = BuiltinProtocols();
-    infer::MaterialFile material(world_.File("material/party1.material"));
+    infer::MaterialFile material(File(id));
     const auto images = programs::RandomImages({1, 8, 8}, 2);
     SessionSettings settings;
-    settings.id = 1;
+    settings.id = id;
     settings.spec = nn::LoadNetwork(world_.File("conv.json"));
     settings.suite = mpc::ParseSuiteChoice("lut", "test");
     settings.batch = 2;
     settings.schedule = infer::UseMaterial{&material};
-    settings.images = &images;
+    if (id == 1) settings.images = &images;
     auto links = net::MakeMemoryLinks(std::chrono::seconds(20));
     for (auto& each : links) each[0] = nullptr;
+    const auto own = static_cast<std::size_t>(id);
     std::jthread liar([&] {
-      auto& link = links[2][1];
       try {
-        link->Receive(Phase::kSetup);  // how many images there are
-        link->Send(SetupMessage(kPlanTag, TextOf(link->Receive(Phase::kSetup))));
-        link->Send(SetupMessage(kNextQueryTag, next(TextOf(link->Receive(Phase::kSetup)))));
-        link->Receive(Phase::kSetup);
-        link->Send(SetupMessage(kFirstQueryTag, first));
-        link->Receive(Phase::kSetup);
+        lie(*links[3 - own][own]);
       } catch (const Error&) {
-        // Party 1 has hung up.
+        // The other has hung up.
       }
     });
     try {
-      infer::Session(settings, registry).Run([&] { return std::move(links[1]); });
+      infer::Session(settings, registry).Run([&] { return std::move(links[own]); });
     } catch (const std::exception& e) {
       return programs::Classify(e);
     }
     return {programs::FailureKind::kInput, "it ran"};
   }
+  static void Echo(net::Link& link, std::uint32_t tag) {
+    link.Send(SetupMessage(tag, TextOf(link.Receive(Phase::kSetup))));
+  }
+  // What party 1 ends with when party 2 says that its next unused query is what `next` makes of
+  // party 1's own words, and the query with which all begin `first`.
+  programs::Failure Run(const std::function<std::string(const std::string& words)>& next,
+                        const std::string& first = "") const {
+    return RunAgainst(1, [&](net::Link& link) {
+      link.Receive(Phase::kSetup);  // how many images there are
+      Echo(link, kPlanTag);
+      link.Send(SetupMessage(kNextQueryTag, next(TextOf(link.Receive(Phase::kSetup)))));
+      link.Receive(Phase::kSetup);
+      link.Send(SetupMessage(kFirstQueryTag, first));
+      link.Receive(Phase::kSetup);
+    });
+  }
 };
 
+// What this party has would do for its own user.
+TEST_F(MaterialLiar, IsBlamedForTooManyImages) {
+  Make();
+  const auto run = [&](const char* images, const std::string& next, bool aborts) {
+    return RunAgainst(2, [=](net::Link& link) {
+      link.Send(SetupMessage(kImagesTag, images));
+      Echo(link, kPlanTag);
+      const auto words = TextOf(link.Receive(Phase::kSetup));
+      link.Send(SetupMessage(kNextQueryTag, words.substr(0, 33) + next));
+      if (aborts) {
+        link.Abort("its own reason");
+        return;
+      }
+      link.Send(SetupMessage(kFirstQueryTag, "1"));
+      while (true) link.Receive(Phase::kSetup);
+    });
+  };
+  // The owner has as little.
+  auto failure = run("1000", "0", true);
+  EXPECT_EQ(programs::ExitCode(failure.kind), programs::kExitFailed) << failure.text;
+  EXPECT_THAT(failure.text, AllOf(HasSubstr("party 1"), HasSubstr("its own reason")));
+  infer::MaterialFile(File(2)).Skip(1);
+  failure = run("4", "0", false);
+  EXPECT_EQ(programs::ExitCode(failure.kind), programs::kExitFailed) << failure.text;
+  EXPECT_THAT(failure.text,
+              AllOf(HasSubstr("party 1 announced too many images"), HasSubstr(File(2)),
+                    HasSubstr("holds 1 unused queries of 2 images, 2 are needed")));
+  // Whatever the owner has, this is of no use to anybody.
+  infer::MaterialFile(File(2)).Skip(2);
+  failure = run("2", "1", false);
+  EXPECT_EQ(programs::ExitCode(failure.kind), programs::kExitUsage) << failure.text;
+  EXPECT_THAT(failure.text, HasSubstr("all of its 2 queries are used up"));
+}
+
 TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
-  const auto made =
-      world_
-          .Tercet({"run", world_.File("conv.json"), "--model", world_.File("conv.safetensors"),
-                   "--transport", "memory", "--batch", "2", "--material-out",
-                   world_.File("material"), "--queries", "2"})
-          .Wait();
-  ASSERT_EQ(made.status, 0) << made.err;
+  Make();
   const auto blamed = [&](const std::string& reason,
                           const std::function<std::string(const std::string&)>& next) {
     const auto failure = Run(next);
@@ -398,10 +447,10 @@ TEST_F(MaterialLiar, IsBlamedForItsOwnWords) {
     EXPECT_THAT(Run([](const auto& words) { return words; }, first).text,
                 HasSubstr("party 2 begins with another query of the material than query 0"));
   // None of that has used anything up.
-  EXPECT_EQ(infer::MaterialFile(world_.File("material/party1.material")).Next(), 0U);
+  EXPECT_EQ(infer::MaterialFile(File(1)).Next(), 0U);
   // What a peer may have used is not used again, whether it told the truth or not.
   blamed("has used 2 queries of the 2", [&](const auto& w) { return session(w) + " 2"; });
-  EXPECT_EQ(infer::MaterialFile(world_.File("material/party1.material")).Next(), 2U);
+  EXPECT_EQ(infer::MaterialFile(File(1)).Next(), 2U);
 }
 
 // Model files that say more than a model may; the owner's own program refuses them.

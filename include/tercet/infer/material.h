@@ -14,12 +14,14 @@
 /// Files that keep one party's correlated material between the session that made it and those that
 /// use it up: its shares of the model and a number of prepared queries, each used once.
 ///
-///   "TERCETQ3" | length u64 | header (JSON) | SHA-256
+///   "TERCETQ4" | length u64 | header (JSON) | SHA-256
 ///   then, first for the shares of the model, then for each query:
 ///   state u64 (0 fresh, 1 used, 2 used and overwritten) | length u64 | material | SHA-256
 ///
-/// Numbers are little endian; a SHA-256 is 64 hex digits and covers what its length covers. A file
-/// is as secret as the party's keys: mode 0600 and for one machine only (see mpc::Archive).
+/// Numbers are little endian; a SHA-256 is 64 hex digits and covers what its length covers, and of
+/// secret parts what they are ("query 3"), party and session: at another place, or in another file,
+/// they are refused. A file is as secret as the party's keys: mode 0600 and for one machine only
+/// (see mpc::Archive).
 ///
 /// A query that is run twice is a two-time pad: the other evaluator learns the difference of the
 /// two inputs. So what is used is overwritten with zeros, and a file is bound to where it was made:
@@ -84,7 +86,7 @@ class MaterialWriter {
 
  private:
   void Put(ByteSpan bytes);
-  void PutPart(ByteSpan part);
+  void PutPart(ByteSpan part, const std::string& digest);
   [[noreturn]] void Fail() const;
 
   std::filesystem::path file_;
@@ -154,7 +156,6 @@ class MaterialFile {
   Part FindPart(std::uint64_t& at, const std::string& what);
   Part FindSecret(std::uint64_t& at, const std::string& what);
   Bytes ReadPart(const Part& part) const;
-  bool IsWhole(const Part& part, ByteSpan bytes) const;
   void Scan();
   void Bind(MaterialPlace place);
   void Overwrite(Part& part);
