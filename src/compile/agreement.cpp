@@ -61,7 +61,8 @@ void AppendSmooth(std::size_t height, std::size_t width, std::mt19937_64& rng,
 
 }  // namespace
 
-Reference::Reference(const std::vector<float>& logits, std::size_t classes)
+Reference::Reference(const std::vector<float>& logits, std::size_t classes,
+                     const Reference* typical)
     : classes_(classes),
       logits_(logits.begin(), logits.end()),
       predictions_(nn::Predictions(logits_, classes)),
@@ -81,7 +82,7 @@ Reference::Reference(const std::vector<float>& logits, std::size_t classes)
       if (c != predictions_[i] && row[c] > row[seconds_[i]]) seconds_[i] = c;
     margins_[i] = row[predictions_[i]] - row[seconds_[i]];
   }
-  typical_ = Median(margins_);
+  typical_ = typical != nullptr ? typical->typical_ : Median(margins_);
 }
 
 Agreement Reference::Compare(const std::vector<double>& logits) const {
@@ -150,6 +151,16 @@ files::Images SyntheticImages(const mpc::Shape3& shape, std::size_t count) {
         AppendSmooth(maps.height, maps.width, rng, images.pixels);
     }
   }
+  return images;
+}
+
+files::Images ExtremeImages(const mpc::Shape3& shape) {
+  files::Images images{shape, 4, {}};
+  for (std::size_t i = 0; i < images.count; ++i)
+    for (std::size_t c = 0; c < shape.channels; ++c)
+      for (std::size_t y = 0; y < shape.height; ++y)
+        for (std::size_t x = 0; x < shape.width; ++x)
+          images.pixels.push_back((i < 2 ? i : c + y + x + i) % 2 == 1 ? 255 : 0);
   return images;
 }
 

@@ -27,8 +27,9 @@ struct Agreement {
 /// mean.
 class Reference {
  public:
-  /// Image after image; at least one image.
-  Reference(const std::vector<float>& logits, std::size_t classes);
+  /// Image after image; at least one image. Near ties are those of `typical`, else its own.
+  Reference(const std::vector<float>& logits, std::size_t classes,
+            const Reference* typical = nullptr);
 
   const std::vector<std::uint8_t>& Predictions() const { return predictions_; }
   Agreement Compare(const std::vector<double>& logits) const;
@@ -51,5 +52,7 @@ files::Images Chosen(const files::Images& images, const std::vector<std::size_t>
 /// Images for where there are none, from a fixed seed: noise, and maps that change smoothly, some
 /// of them cut off at black or white.
 files::Images SyntheticImages(const mpc::Shape3& shape, std::size_t count);
+/// Images at the ends of what there can be: all black, all white, and both checkerboards of them.
+files::Images ExtremeImages(const mpc::Shape3& shape);
 
 }  // namespace tercet::compile

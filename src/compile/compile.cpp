@@ -152,6 +152,7 @@ class Compiler {
     }
     CheckWeights();
     if (reference_) CheckAgreement();
+    if (extreme_reference_) CheckExtremes();
     nn::IntegerNetwork result = Assemble();
     report_.logit_scale = 1 / quantised_.back().scale;
     ProveWidths(result, spec.name);
@@ -262,15 +263,24 @@ class Compiler {
                       "inputs need, compared on {} synthetic images",
                       images_.count));
     }
-    RunFloat();
+    reference_ = RunFloat(images_, float_seen_);
+    if (!labels_.empty()) {
+      report_.float_accuracy = Percent(reference_->Predictions(), labels_);
+      Report(fmt::format("float network: {:.2f} % of {} calibration images", report_.float_accuracy,
+                         images_.count));
+    }
+    if (options_.calibration == nullptr) {
+      extremes_ = ExtremeImages(network_.Spec().input.shape);
+      extreme_reference_ = RunFloat(extremes_, extreme_seen_);
+    }
     CheckImages();
     WarnOfMissingClasses();
   }
 
-  void RunFloat() {
+  Reference RunFloat(const files::Images& images, std::vector<Seen>& seen) const {
     std::map<std::size_t, std::size_t> block_of;  // layer of the JSON -> block with those values
     for (std::size_t l = 0; l < blocks_.size(); ++l) block_of[blocks_[l].value_layer] = l;
-    float_seen_.resize(blocks_.size());
+    seen.resize(blocks_.size());
     const auto observe = [&](std::size_t layer, const std::vector<float>& values) {
       if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }))
         throw ConfigError(
@@ -282,14 +292,10 @@ class Compiler {
       if (block == block_of.end()) return;
       // A max-pool before the activation leaves fewer than the block's linear map gives.
       const std::size_t elements = network_.Spec().layers[layer].out.Size();
-      float_seen_[block->second].Add(values, values.size() / elements);
+      seen[block->second].Add(values, values.size() / elements);
     };
-    const std::vector<float> logits = network_.state_->Run(images_, 0, images_.count, observe);
-    reference_.emplace(logits, network_.Spec().Classes());
-    if (labels_.empty()) return;
-    report_.float_accuracy = Percent(reference_->Predictions(), labels_);
-    Report(fmt::format("float network: {:.2f} % of {} calibration images", report_.float_accuracy,
-                       images_.count));
+    const std::vector<float> logits = network_.state_->Run(images, 0, images.count, observe);
+    return {logits, network_.Spec().Classes(), reference_ ? &*reference_ : nullptr};
   }
 
   /// Images on which a layer gives always the same tell nothing of the width that it needs.
@@ -470,12 +476,16 @@ class Compiler {
                                         std::size_t l) const {
     std::vector<std::size_t> lost = network[l].lost;
     if (!float_seen_.empty())
-      std::erase_if(
-          lost, [&](std::size_t channel) { return !ChannelMatters(l, channel, network[l].scale); });
+      std::erase_if(lost, [&](std::size_t channel) {
+        const double scale = network[l].scale;
+        return !ChannelMatters(float_seen_, l, channel, scale) &&
+               (extreme_seen_.empty() || !ChannelMatters(extreme_seen_, l, channel, scale));
+      });
     return lost;
   }
-  bool ChannelMatters(std::size_t l, std::size_t channel, double scale) const {
-    const Seen& seen = float_seen_[l];
+  bool ChannelMatters(const std::vector<Seen>& all, std::size_t l, std::size_t channel,
+                      double scale) const {
+    const Seen& seen = all[l];
     const std::size_t channels = layers_[l].linear.out_channels;
     if (!seen.ChannelVaries(layers_[l].activation, channel, channels)) return false;
     // What does not come to half an integer could not be seen either.
@@ -579,6 +589,20 @@ class Compiler {
              ? "allow more bits (--max-bits)"
              : fmt::format("keep more of the float network (--max-noise, --max-loss{})",
                            AnyFixedPoint() ? ", --activation-bits" : ""));
+  }
+
+  /// What a sample does not show: it may not use all that the widths have room for. No value is too
+  /// large for its width, which is proven.
+  void CheckExtremes() {
+    const Evaluator evaluator(layers_, network_.Spec().input, extremes_);
+    const Agreement found =
+        extreme_reference_->Compare(evaluator.Logits(quantised_, evaluator.Input()));
+    if (found.apart <= std::max(100 - options_.min_agreement, options_.max_loss)) return;
+    Warn(
+        fmt::format("the integer network predicts {:.0f} of {} extreme images (black, white and "
+                    "checkerboards) otherwise than the float network: unlike the synthetic images, "
+                    "they need more than it keeps; give training images to choose the widths with",
+                    found.apart * static_cast<double>(extremes_.count) / 100, extremes_.count));
   }
 
   /// What near ties, which the agreement leaves out, could hide: `most` percent may be lost.
@@ -766,6 +790,10 @@ class Compiler {
   std::vector<std::uint8_t> labels_;    // of those images, or none
   std::optional<Reference> reference_;  // the float network on them
   std::vector<Seen> float_seen_;        // each layer's values in it
+  // The same of extreme images, where there are no calibration images.
+  files::Images extremes_;
+  std::optional<Reference> extreme_reference_;
+  std::vector<Seen> extreme_seen_;
   unsigned activation_bits_ = options_.activation_bits;
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/scratch.h"
+#include "compile/agreement.h"
 #include "compile/bounds.h"
 #include "compile/float_weights.h"
 #include "tercet/compile/announcement.h"
@@ -270,6 +271,75 @@ TEST(CompileTest, WithoutImagesWidthsAreWhatSumsNeed) {
   std::size_t same = 0;
   for (std::size_t i = 0; i < images.count; ++i) same += predicted[i] == expected[i] ? 1 : 0;
   EXPECT_GE(same, 198U);
+}
+
+/// Black, white, checkerboards, and pixels that are black or white at random.
+files::Images Saturated(const mpc::Shape3& shape) {
+  files::Images images = ExtremeImages(shape);
+  files::Images random = RandomImages(shape, 60, 3);
+  for (auto& pixel : random.pixels) pixel = pixel < 128 ? 0 : 255;
+  images.count += random.count;
+  images.pixels.insert(images.pixels.end(), random.pixels.begin(), random.pixels.end());
+  return images;
+}
+
+// No synthetic image is like these; widths hold what they give, as is proven, and predictions are
+// those of the float network.
+TEST(CompileTest, WithoutImagesWidthsAreEnoughForExtremeImages) {
+  constexpr char kEnd[] = R"({"name": "flatten", "type": "flatten"},
+                             {"name": "fc1", "type": "linear", "out_features": 5})";
+  const std::string conv =
+      R"({"name": "conv1", "type": "conv2d", "out_channels": 8, "kernel": 3},)";
+  for (const std::string& layers :
+       {std::string(kTwoSignLayers), conv + R"({"name": "r", "type": "relu"},)" + kEnd,
+        conv + R"({"name": "s", "type": "square"},)" + kEnd,
+        conv +
+            R"({"name": "r", "type": "relu"}, {"name": "p", "type": "avg_pool2d", "kernel": 2},)" +
+            kEnd}) {
+    const nn::NetworkSpec spec = Spec(kSmallInput, layers);
+    const files::Images images = Saturated(spec.input.shape);
+    for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+      SCOPED_TRACE(fmt::format("{} seed {}", layers, seed));
+      const nn::FloatNetwork network = Weights(seed).FillReal(spec).Network(spec);
+      const auto compiled = CompileBy(network, {});
+      EXPECT_NO_THROW(ProveWidths(compiled, "model"));
+      std::vector<nn::ValueRange> ranges;
+      const auto found = nn::RunPlain(compiled, Oracle(), images, 0, images.count, &ranges);
+      ASSERT_EQ(ranges.size(), compiled.net.layers.size());
+      for (std::size_t l = 0; l < ranges.size(); ++l)
+        EXPECT_LE(ranges[l].Bits(), compiled.net.layers[l].value_bits) << l;
+      // A Sign may fall the other way in a few of many.
+      const Reference all(network.Run(images, 0, images.count), 5);
+      EXPECT_LT(all.Compare({found.begin(), found.end()}).apart, 5);
+      const Reference extremes(network.Run(images, 0, 4), 5, &all);
+      EXPECT_EQ(extremes.Compare({found.begin(), found.begin() + 4 * 5}).apart, 0);
+      EXPECT_THAT(compiled.warnings, IsEmpty());
+    }
+  }
+}
+
+// A feature that only an image which is white all over has, and that gets lost beside another.
+TEST(CompileTest, WhatExtremeImagesLoseIsSaid) {
+  const nn::NetworkSpec spec = Spec(R"("shape": [1, 6, 6], "bits": 8)",
+                                    R"({"name": "fc1", "type": "linear", "out_features": 2},
+                                       {"name": "r", "type": "relu"},
+                                       {"name": "fc2", "type": "linear", "out_features": 2})");
+  Floats first(72, 1e-3F);
+  for (std::size_t i = 0; i < 36; ++i) first[i] = i % 2 == 0 ? 1.0F : -1.0F;
+  Weights weights(1);
+  weights.Put("fc1.weight", {2, 36}, first)
+      .Put("fc1.bias", {2}, {0, -35e-3F})
+      .Put("fc2.weight", {2, 2}, {0.05F, 0, 0, 1000})
+      .Put("fc2.bias", {2}, {0.5F, 0});
+  const nn::FloatNetwork network = weights.Network(spec);
+  const files::Images sample = SyntheticImages(spec.input.shape, 512);
+  EXPECT_THAT(nn::Predictions(network.Run(sample, 0, sample.count), 2), testing::Each(0));
+  const files::Images extremes = ExtremeImages(spec.input.shape);
+  EXPECT_THAT(nn::Predictions(network.Run(extremes, 0, extremes.count), 2),
+              ElementsAre(0, 1, 0, 0));
+  EXPECT_THAT(CompileBy(network, {}).warnings,
+              ElementsAre(HasSubstr("predicts 1 of 4 extreme images")));
+  EXPECT_THAT(CompileBy(network, {.activation_bits = 16}).warnings, IsEmpty());
 }
 
 // Weights of -1 and +1 need no more bits than their sums have, and lose nothing.

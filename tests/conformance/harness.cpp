@@ -61,7 +61,8 @@ const mpc::Registry& AllProtocols() {
 const mpc::Registry& Mutants() {
   static const mpc::Registry registry = [] {
     mpc::Registry all = BuiltinProtocols();
-    RegisterMutants(all, AllProtocols().FindSuite("lut"));
+    for (const char* suite : {"lut", "fss", "aby3"})
+      RegisterMutants(all, AllProtocols().FindSuite(suite));
     return all;
   }();
   return registry;

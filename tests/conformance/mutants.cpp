@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "conformance/pinned.h"
+#include "suites/aby3/layout.h"
+#include "suites/fss/layout.h"
 #include "suites/lut/layout.h"
 #include "tercet/base/error.h"
 #include "tercet/mpc/dealer.h"
@@ -23,20 +25,58 @@ using mpc::Roles;
 
 /// One layer at one party.
 struct Layer {
+  std::string suite;  // of which it is a mutant
   ActivationSpec spec;
-  mpc::OptionValues options;  // of lut
+  mpc::OptionValues options;
   Roles roles;
   int party;
 };
 
-/// What is drawn, in this order from each key for each query of a layer.
-enum Step : std::size_t { kOpenMask, kFlagsMask, kTables, kCoefficients, kIndexMask };
+/// What a draw is for.
+enum class Use {
+  kOther,
+  kOpenMask,   ///< masks of the value in open_masked
+  kFlagsMask,  ///< of the evaluators' masks of what they open: D has their XOR
+  kOpenedBit,  ///< shares of a random bit that masks an opened one
+  kRows,       ///< masks of rows, or the roots they come from
+  kReshare,    ///< shares, or shares of 0, in a reshare
+  kIndexMask   ///< of a table's index
+};
 
+/// The `step`-th draw from a stream of a query of a layer.
 struct Place {
   const Layer& layer;
   int key;
+  std::string stream;  ///< what follows the layer's name
   std::size_t step;
+  std::size_t bytes;
+
+  Use Means() const;
+  bool IsWithE1(Use use) const { return key == layer.roles.Evaluator1() && Means() == use; }
 };
+
+/// The suites' draws in their order.
+Use Place::Means() const {
+  if (layer.suite == "aby3") {
+    if (stream == "aby3/open" && step == 0) return Use::kOpenMask;
+    if (stream == "aby3/open" && step == 1) return Use::kRows;
+    if (stream == "aby3/r") return Use::kOpenedBit;
+    for (const char* reshare :
+         {"aby3/adder/leaves", "aby3/adder/zero", "aby3/zero_masks", "aby3/zero_bits", "aby3/zero"})
+      if (stream == reshare) return Use::kReshare;
+    return Use::kOther;
+  }
+  if (stream != layer.suite) return Use::kOther;
+  if (step == 0) return Use::kOpenMask;
+  if (layer.suite == "lut") {
+    constexpr std::array<Use, 4> kLut{Use::kFlagsMask, Use::kRows, Use::kOther, Use::kIndexMask};
+    return step <= kLut.size() ? kLut[step - 1] : Use::kOther;
+  }
+  const auto layout = protocols::fss::MakeLayout(layer.spec, layer.options);
+  if (step <= layout.shapes.size()) return Use::kRows;
+  // Selection, or the first OR step.
+  return step == layout.shapes.size() + 1 && !layout.arithmetic ? Use::kFlagsMask : Use::kOther;
+}
 
 /// Changes draws of one party's activation.
 using Change = std::function<void(const Place&, std::span<std::uint8_t>)>;
@@ -46,54 +86,78 @@ class Tamper final : public crypto::DrawObserver {
   Tamper(Layer layer, Change change) : layer_(std::move(layer)), change_(std::move(change)) {}
 
   void Follow(crypto::DrawObserver* before) { before_ = before; }
-  void BeginQuery() { steps_.clear(); }
+  void BeginPhase() { steps_.clear(); }
   void OnDraw(crypto::PrfUse use, std::span<std::uint8_t> drawn) override {
     const int key = use.key;
-    const bool masks = key < 3 && use.purpose == layer_.spec.layer + "/lut";
+    const std::string prefix = layer_.spec.layer + "/";
+    const bool masks = key < 3 && use.purpose.starts_with(prefix);
+    std::string stream = masks ? use.purpose.substr(prefix.size()) : "";
     if (before_ != nullptr) before_->OnDraw(std::move(use), drawn);
-    if (masks) change_({layer_, key, steps_[key]++}, drawn);
+    if (!masks) return;
+    const std::size_t step = steps_[{key, stream}]++;
+    change_({layer_, key, std::move(stream), step, drawn.size()}, drawn);
   }
 
  private:
   Layer layer_;
   Change change_;
   crypto::DrawObserver* before_ = nullptr;
-  std::map<int, std::size_t> steps_;
+  std::map<std::pair<int, std::string>, std::size_t> steps_;
 };
 
 /// Changes what is known of the output, once it is drawn.
 using ChangeKnown = void (*)(const Layer&, mpc::AnyShare& known);
 
-class MutantActivation final : public mpc::DealerActivation {
+/// A suite whose draws are changed; `Base` is mpc::DealerActivation where it has a dealer.
+template <class Base>
+class MutantActivation : public Base {
  public:
-  MutantActivation(Layer layer, std::unique_ptr<Tamper> tamper,
-                   std::unique_ptr<mpc::Activation> inner, ChangeKnown change_known)
-      : layer_(std::move(layer)),
-        tamper_(std::move(tamper)),
-        inner_(std::move(inner)),
-        change_known_(change_known) {}
+  MutantActivation(std::unique_ptr<Tamper> tamper, std::unique_ptr<mpc::Activation> inner)
+      : tamper_(std::move(tamper)), inner_(std::move(inner)) {}
 
-  std::unique_ptr<mpc::DealtCorrelation> Deal(mpc::Context& ctx, std::size_t batch,
-                                              const AnyMatrix* z) override {
-    tamper_->BeginQuery();
-    auto dealt = dynamic_cast<mpc::DealerActivation&>(*inner_).Deal(ctx, batch, z);
-    // It keeps what it has dealt, whose owner may change it.
-    if (change_known_ != nullptr) change_known_(layer_, const_cast<mpc::AnyShare&>(dealt->Known()));
-    return dealt;
-  }
   std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
     return inner_->NewCorrelation();
   }
   mpc::AnyShare Run(mpc::Context& ctx, std::unique_ptr<mpc::Correlation> correlation,
                     const AnyMatrix& z) override {
+    tamper_->BeginPhase();
     return inner_->Run(ctx, std::move(correlation), z);
+  }
+
+ protected:
+  std::unique_ptr<Tamper> tamper_;  // outlives what it watches
+  std::unique_ptr<mpc::Activation> inner_;
+};
+
+class WithDealer final : public MutantActivation<mpc::DealerActivation> {
+ public:
+  WithDealer(Layer layer, std::unique_ptr<Tamper> tamper, std::unique_ptr<mpc::Activation> inner,
+             ChangeKnown change_known)
+      : MutantActivation(std::move(tamper), std::move(inner)),
+        layer_(std::move(layer)),
+        change_known_(change_known) {}
+
+  std::unique_ptr<mpc::DealtCorrelation> Deal(mpc::Context& ctx, std::size_t batch,
+                                              const AnyMatrix* z) override {
+    tamper_->BeginPhase();
+    auto dealt = dynamic_cast<mpc::DealerActivation&>(*inner_).Deal(ctx, batch, z);
+    // It keeps what it has dealt, whose owner may change it.
+    if (change_known_ != nullptr) change_known_(layer_, const_cast<mpc::AnyShare&>(dealt->Known()));
+    return dealt;
   }
 
  private:
   Layer layer_;
-  std::unique_ptr<Tamper> tamper_;  // outlives what it watches
-  std::unique_ptr<mpc::Activation> inner_;
   ChangeKnown change_known_;
+};
+
+class WithoutDealer final : public MutantActivation<mpc::Activation> {
+ public:
+  using MutantActivation::MutantActivation;
+  std::unique_ptr<mpc::Correlation> Prepare(mpc::Context& ctx, std::size_t batch) override {
+    tamper_->BeginPhase();
+    return inner_->Prepare(ctx, batch);
+  }
 };
 
 /// Gives a party's changes, and may open streams of its keys.
@@ -101,17 +165,19 @@ using MakeChange = Change (*)(Party&, const Layer&);
 
 void Zero(std::span<std::uint8_t> drawn) { std::fill(drawn.begin(), drawn.end(), std::uint8_t{0}); }
 
-void ExpectBytes(const Place& place, std::size_t found, std::size_t expected) {
-  TERCET_CHECK(found == expected,
-               "draw {} from key {} at party {} has {} bytes, not {}: the order of lut's draws has "
-               "changed, and the mutants with it",
-               place.step, place.key, place.layer.party, found, expected);
+void ExpectBytes(const Place& place, std::size_t expected) {
+  TERCET_CHECK(
+      place.bytes == expected,
+      "draw {} of {} from key {} at party {} has {} bytes, not {}: the order of {}'s draws "
+      "has changed, and the mutants with it",
+      place.step, place.stream, place.key, place.layer.party, place.bytes, expected,
+      place.layer.suite);
 }
 
 template <class F>
 void ForWords(const Place& place, std::span<std::uint8_t> drawn, F&& f) {
   const unsigned bits = place.layer.spec.ring_bits;
-  ExpectBytes(place, drawn.size(), place.layer.spec.Elements() * ring::WordBytes(bits));
+  ExpectBytes(place, place.layer.spec.Elements() * ring::WordBytes(bits));
   ring::DispatchWord(bits, [&]<mpc::Word W>(W) {
     for (std::size_t at = 0; at < drawn.size(); at += sizeof(W)) {
       W word;
@@ -129,65 +195,82 @@ Change OwnKey(Party& party, const Layer& layer) {
     between = std::make_shared<crypto::PrfStream>(
         party.Keys().Open(layer.roles.Evaluator2(), layer.spec.layer + "/own key"));
   return [between](const Place& place, std::span<std::uint8_t> drawn) {
-    if (place.step > kFlagsMask) return;
+    const Use use = place.Means();
+    if (use != Use::kOpenMask && use != Use::kFlagsMask) return;
     if (place.layer.party == place.layer.roles.helper) {
       Zero(drawn);
       return;
     }
     between->Fill(drawn);
-    if (place.step == kOpenMask && place.layer.party == place.layer.roles.Evaluator2())
+    if (use == Use::kOpenMask && place.layer.party == place.layer.roles.Evaluator2())
       ForWords(place, drawn, [](auto word) { return ~word + 1; });
   };
 }
 
-bool IsWithE1(const Place& place, Step step) {
-  return place.key == place.layer.roles.Evaluator1() && place.step == step;
-}
-
 Change BareBits(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
-    if (IsWithE1(place, kFlagsMask)) Zero(drawn);
+    if (place.IsWithE1(Use::kFlagsMask) || place.IsWithE1(Use::kOpenedBit)) Zero(drawn);
   };
 }
 
 Change BareIndex(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
-    if (place.layer.spec.kind != mpc::ActivationKind::kTable || !IsWithE1(place, kIndexMask))
+    if (place.layer.spec.kind != mpc::ActivationKind::kTable || !place.IsWithE1(Use::kIndexMask))
       return;
-    ExpectBytes(place, drawn.size(), place.layer.spec.Elements());
+    ExpectBytes(place, place.layer.spec.Elements());
     Zero(drawn);
   };
 }
 
+// How many bytes mask the first row, or the rows of the first chunks of all elements: as many
+// follow for the second.
+std::size_t BytesOfRows(const Place& place) {
+  const Layer& layer = place.layer;
+  if (layer.suite == "fss") {
+    ExpectBytes(place, layer.spec.Elements() * 16);
+    return 16;  // a root
+  }
+  if (layer.suite == "aby3") {
+    const protocols::aby3::Layout layout(layer.spec);
+    const auto rows = layout.carries.front().SharedRows();
+    TERCET_CHECK(rows > 1 && place.bytes % (8 * rows) == 0, "{} bytes of {} rows", place.bytes,
+                 rows);
+    return place.bytes / rows;
+  }
+  const auto layout = protocols::lut::MakeLayout(layer.spec, layer.options);
+  TERCET_CHECK(layout.chunks.size() > 1, "layer {} has one chunk", layer.spec.layer);
+  const std::size_t count = std::min(layer.spec.Elements(), protocols::lut::kBlock);
+  ExpectBytes(place, count * layout.ElementBytes());
+  const std::size_t first = protocols::lut::RowBytes(layout.chunks[0]),
+                    second = protocols::lut::RowBytes(layout.chunks[1]);
+  TERCET_CHECK(first == second, "rows of {} and {} bytes", first, second);
+  return count * first;
+}
+
 Change MaskTwice(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
-    if (!IsWithE1(place, kTables)) return;
-    // The rows of the first two chunks of each element, one after the other.
-    const auto layout = protocols::lut::MakeLayout(place.layer.spec, place.layer.options);
-    TERCET_CHECK(layout.chunks.size() > 1, "layer {} has one chunk", place.layer.spec.layer);
-    const std::size_t count = std::min(place.layer.spec.Elements(), protocols::lut::kBlock);
-    ExpectBytes(place, drawn.size(), count * layout.ElementBytes());
-    const std::size_t first = protocols::lut::RowBytes(layout.chunks[0]),
-                      second = protocols::lut::RowBytes(layout.chunks[1]);
-    TERCET_CHECK(first == second, "rows of {} and {} bytes", first, second);
-    std::copy_n(drawn.begin(), count * first,
-                drawn.begin() + static_cast<std::ptrdiff_t>(count * first));
+    if (!place.IsWithE1(Use::kRows)) return;
+    const std::size_t bytes = BytesOfRows(place);
+    std::copy_n(drawn.begin(), bytes, drawn.begin() + static_cast<std::ptrdiff_t>(bytes));
   };
 }
 
 Change BareTop(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
-    if (!IsWithE1(place, kOpenMask)) return;
+    if (!place.IsWithE1(Use::kOpenMask)) return;
     const std::uint64_t low = ring::LowMask<std::uint64_t>(place.layer.spec.value_bits - 1);
     ForWords(place, drawn, [low](auto word) { return word & low; });
   };
 }
 
-Change Nothing(Party& /*party*/, const Layer& /*layer*/) {
-  return [](const Place&, std::span<std::uint8_t>) {};
+// Where there is no dealer. See BareKnown.
+Change BareShare(Party& /*party*/, const Layer& /*layer*/) {
+  return [](const Place& place, std::span<std::uint8_t> drawn) {
+    if (place.IsWithE1(Use::kReshare)) Zero(drawn);
+  };
 }
 
-void BareShare(const Layer& layer, mpc::AnyShare& known) {
+void BareKnown(const Layer& layer, mpc::AnyShare& known) {
   if (layer.party == layer.roles.Evaluator2()) return;
   AnyMatrix& x = layer.party == layer.roles.helper ? known.next : known.mine;
   ring::DispatchWord(x.Bits(), [&]<mpc::Word W>(W) {
@@ -202,37 +285,46 @@ struct Mutant {
 };
 constexpr std::array<Mutant, 6> kMutants{{{"own_key", OwnKey, nullptr},
                                           {"bare_bits", BareBits, nullptr},
-                                          {"bare_share", Nothing, BareShare},
+                                          {"bare_share", BareShare, BareKnown},
                                           {"mask_twice", MaskTwice, nullptr},
                                           {"bare_top", BareTop, nullptr},
                                           {"bare_index", BareIndex, nullptr}}};
 
+bool Has(const std::string& suite, const Mutant& mutant) {
+  return suite == "lut" || mutant.make != BareIndex;
+}
+
 }  // namespace
 
-std::vector<std::string> MutantNames() {
+std::vector<std::string> MutantNames(const std::string& suite) {
   std::vector<std::string> names;
-  for (const auto& mutant : kMutants) names.emplace_back(mutant.name);
+  for (const auto& mutant : kMutants)
+    if (Has(suite, mutant)) names.push_back(fmt::format("{}_{}", suite, mutant.name));
   return names;
 }
 
-void RegisterMutants(mpc::Registry& registry, const mpc::Suite& lut) {
-  for (const auto& [name, make, change_known] : kMutants) {
-    mpc::SuiteInfo info = lut.Info();
-    info.name = name;
-    info.summary = "lut with a faulty mask";
-    registry.AddSuite(info, [&lut, make = make, change_known = change_known](
-                                const ActivationSpec& spec, const mpc::OptionValues& options,
-                                const Roles& roles) {
-      mpc::ActivationPlan plan = lut.Plan(spec, {"lut", options}, roles);
-      plan.make = [=, make_lut = plan.make](Party& party) {
-        const Layer layer{spec, options, roles, party.Id()};
-        auto tamper = std::make_unique<Tamper>(layer, make(party, layer));
+void RegisterMutants(mpc::Registry& registry, const mpc::Suite& suite) {
+  const std::string base = suite.Info().name;
+  for (const auto& mutant : kMutants) {
+    if (!Has(base, mutant)) continue;
+    mpc::SuiteInfo info = suite.Info();
+    info.name = fmt::format("{}_{}", base, mutant.name);
+    info.summary = base + " with a faulty mask";
+    registry.AddSuite(info, [&suite, base, mutant](const ActivationSpec& spec,
+                                                   const mpc::OptionValues& options,
+                                                   const Roles& roles) {
+      mpc::ActivationPlan plan = suite.Plan(spec, {base, options}, roles);
+      plan.make = [=, make_inner = plan.make](Party& party) -> std::unique_ptr<mpc::Activation> {
+        const Layer layer{base, spec, options, roles, party.Id()};
+        auto tamper = std::make_unique<Tamper>(layer, mutant.make(party, layer));
         crypto::DrawObserver* before = TestAccess::Observe(party.Keys(), tamper.get());
         tamper->Follow(before);
-        auto inner = make_lut(party);
+        auto inner = make_inner(party);
         TestAccess::Observe(party.Keys(), before);
-        return std::make_unique<MutantActivation>(layer, std::move(tamper), std::move(inner),
-                                                  change_known);
+        if (dynamic_cast<mpc::DealerActivation*>(inner.get()) != nullptr)
+          return std::make_unique<WithDealer>(layer, std::move(tamper), std::move(inner),
+                                              mutant.change_known);
+        return std::make_unique<WithoutDealer>(std::move(tamper), std::move(inner));
       };
       return plan;
     });

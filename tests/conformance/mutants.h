@@ -8,17 +8,24 @@
 
 namespace tercet::conformance {
 
-/// Suites that compute the right function and keep nothing secret: `lut` with one mask done wrong,
-/// at all who hold it alike. Each was put in on purpose once and passed the tests of the day. Each
-/// says of itself that it is private, and takes the options of `lut`.
+/// Suites that compute the right function and keep nothing secret: one of the private suites, lut,
+/// fss or aby3, with one mask done wrong, at all who hold it alike. Each was put into lut on
+/// purpose once and passed the tests of the day. Each says of itself that it is private, and takes
+/// the options of its suite, whose name begins its own: "lut_own_key".
 ///
 ///     own_key      what E1 and E2 send each other is masked by the key that both hold
-///     bare_bits    E1's mask of the opened bits is 0
-///     bare_share   x_{D+1} = 0 in reshare_evaluators
-///     mask_twice   one mask for two rows of a table
+///     bare_bits    E1's mask of opened bits is 0: of flags, or in aby3 its share of a random bit.
+///                  Of fss without a table, where they are opened (form=bit, shift or pool)
+///     bare_share   x_{D+1} = 0 in reshare_evaluators; in aby3 what D and E1 draw in each reshare
+///     mask_twice   one mask for two rows of a table; in fss one root for two functions, in aby3
+///                  one mask for two rows of bits that D shares
 ///     bare_top     E1's mask in open_masked lacks its top bit
-///     bare_index   E1's mask of a table's opened index is 0
-std::vector<std::string> MutantNames();
-void RegisterMutants(mpc::Registry& registry, const mpc::Suite& lut);
+///     bare_index   E1's mask of a table's opened index is 0; of lut alone
+///
+/// The linear layers send nothing, so there is nothing to be done wrong in them; what surrounds
+/// them in a query is looked at by leaving out its draws one by one.
+std::vector<std::string> MutantNames(const std::string& suite);
+/// Of one suite, which must outlive the registry.
+void RegisterMutants(mpc::Registry& registry, const mpc::Suite& suite);
 
 }  // namespace tercet::conformance

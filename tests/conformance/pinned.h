@@ -112,10 +112,12 @@ struct Scenario {
 /// the inputs and the other draws are: so all are together, and independent of what is secret.
 /// Where one draw masks a message of which others depend on a part, the parts are told apart: the
 /// bytes of the draw that change nothing else, and the bytes of the message that these change.
+/// What the model's shares are drawn from masks nothing that is sent after setup: it stays the same
+/// for all queries.
 ///
-/// *Statistics.* Under many keys, with two inputs in turn: no 8-byte block stays; no bit is biased,
-/// nor the XOR of any two of the view, nor does one go with the input; the bytes of each message
-/// are evenly distributed, and alike for both inputs.
+/// *Statistics*, of what has masks. Under many keys, with two inputs in turn: no 8-byte block
+/// stays; no bit is biased, nor the XOR of any two of the view, nor does one go with the input; the
+/// bytes of each message are evenly distributed, and alike for both inputs.
 ///
 /// All of it is the same in every run of the test. That a view which is uniform is found not to be
 /// has a probability below 2^-48 a message and 10^-18 a pair of bits.

@@ -33,7 +33,7 @@ std::vector<LayerCase> LayerCases();
 /// The helper of the everyday tests.
 int UsualHelper(const LayerCase& c);
 
-/// What the views tell, of all three parties.
+/// What the view of a party tells: of the first of the three that tells anything.
 std::vector<std::string> LayerFindings(const LayerCase& c, int helper);
 
 }  // namespace tercet::conformance

@@ -26,18 +26,40 @@ INSTANTIATE_TEST_SUITE_P(
     Suites, Leaks,
     testing::Values(
         LayerCase{.choice = "insecure_open"}, LayerCase{.choice = "cbnn", .out_bits = 8},
-        LayerCase{.choice = "own_key:chunks=2"}, LayerCase{.choice = "bare_bits:chunks=2"},
-        LayerCase{.choice = "bare_share:chunks=2"}, LayerCase{.choice = "mask_twice:chunks=2"},
-        LayerCase{.choice = "bare_top:chunks=2"}, LayerCase{.choice = "own_key", .kind = kRelu},
-        LayerCase{.choice = "bare_bits", .pool = 2},
-        LayerCase{.choice = "bare_share", .dealt = false},
-        LayerCase{.choice = "bare_top", .kind = kSquare},
-        LayerCase{.choice = "own_key", .kind = kTable, .shift = 2},
+        LayerCase{.choice = "lut_own_key:chunks=2"}, LayerCase{.choice = "lut_bare_bits:chunks=2"},
+        LayerCase{.choice = "lut_bare_share:chunks=2"},
+        LayerCase{.choice = "lut_mask_twice:chunks=2"},
+        LayerCase{.choice = "lut_bare_top:chunks=2"},
+        LayerCase{.choice = "lut_own_key", .kind = kRelu},
+        LayerCase{.choice = "lut_bare_bits", .pool = 2},
+        LayerCase{.choice = "lut_bare_share", .dealt = false},
+        LayerCase{.choice = "lut_bare_top", .kind = kSquare},
+        LayerCase{.choice = "lut_own_key", .kind = kTable, .shift = 2},
         // its first draw after that of open_masked: the table's
-        LayerCase{.choice = "bare_bits", .kind = kTable, .value_bits = 3},
-        LayerCase{.choice = "bare_index", .kind = kTable, .shift = 2},
-        LayerCase{.choice = "bare_share", .kind = kTable, .value_bits = 3},
-        LayerCase{.choice = "bare_top", .kind = kTable, .value_bits = 3}));
+        LayerCase{.choice = "lut_bare_bits", .kind = kTable, .value_bits = 3},
+        LayerCase{.choice = "lut_bare_index", .kind = kTable, .shift = 2},
+        LayerCase{.choice = "lut_bare_share", .kind = kTable, .value_bits = 3},
+        LayerCase{.choice = "lut_bare_top", .kind = kTable, .value_bits = 3},
+        LayerCase{.choice = "fss_own_key"}, LayerCase{.choice = "fss_own_key:form=bit"},
+        LayerCase{.choice = "fss_own_key", .kind = kRelu, .shift = 2},
+        LayerCase{.choice = "fss_bare_bits:form=bit"},
+        LayerCase{.choice = "fss_bare_bits", .kind = kRelu, .shift = 2, .dealt = false},
+        LayerCase{.choice = "fss_bare_bits", .pool = 2}, LayerCase{.choice = "fss_bare_share"},
+        LayerCase{.choice = "fss_bare_share", .kind = kTable, .shift = 2},
+        LayerCase{.choice = "fss_mask_twice"},
+        LayerCase{.choice = "fss_mask_twice", .value_bits = 8, .batch = 4},
+        LayerCase{.choice = "fss_bare_top"}, LayerCase{.choice = "fss_bare_top", .kind = kSquare},
+        LayerCase{.choice = "aby3_own_key"},
+        LayerCase{.choice = "aby3_own_key", .kind = kRelu, .shift = 2},
+        LayerCase{.choice = "aby3_bare_bits"},
+        LayerCase{.choice = "aby3_bare_bits", .kind = kRelu, .shift = 2},
+        LayerCase{.choice = "aby3_bare_bits", .pool = 2}, LayerCase{.choice = "aby3_bare_share"},
+        LayerCase{.choice = "aby3_bare_share", .kind = kSquare},
+        LayerCase{.choice = "aby3_bare_share", .kind = kRelu, .shift = 2},
+        LayerCase{.choice = "aby3_mask_twice"},
+        LayerCase{.choice = "aby3_mask_twice", .kind = kRelu, .out_bits = 9},
+        LayerCase{.choice = "aby3_bare_top"},
+        LayerCase{.choice = "aby3_bare_top", .kind = kSquare, .shift = 2}));
 
 TEST_P(Leaks, AreFound) {
   for (const int helper : {0, 1, 2})
@@ -47,20 +69,25 @@ TEST_P(Leaks, AreFound) {
 
 // A mutant that computed something else would be found by the function tests: it is no mask that is
 // wrong.
-TEST(MutantTest, ComputeTheRightFunctionAtTheSameCost) {
-  for (const auto& name : MutantNames())
+class MutantTest : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Suites, MutantTest, testing::Values("lut", "fss", "aby3"));
+
+TEST_P(MutantTest, ComputeTheRightFunctionAtTheSameCost) {
+  const std::string options = GetParam() == "lut" ? ":chunks=2" : "";
+  for (const auto& name : MutantNames(GetParam()))
     for (const int helper : {0, 1, 2})
       for (const bool dealt : {true, false}) {
         SCOPED_TRACE(fmt::format("{}, helper {}", name, helper));
-        const auto layer = MakeLayer(
-            LayerCase{.choice = name + ":chunks=2", .value_bits = 6, .batch = 64, .dealt = dealt},
-            helper);
-        ASSERT_TRUE(layer.has_value());
-        CheckAgainstOracle(*layer, WholeRing(6), 1);
-        const auto pooled =
-            MakeLayer(LayerCase{.choice = name + ":chunks=2", .pool = 2, .batch = 16}, helper);
-        ASSERT_TRUE(pooled.has_value());
-        CheckAgainstOracle(*pooled, Repeat(WholeRing(5), pooled->spec.Elements()), 2);
+        const auto check = [&](LayerCase c, const Values& z) {
+          c.choice = name + options;
+          c.dealt = dealt;
+          const auto layer = MakeLayer(c, helper);
+          ASSERT_TRUE(layer.has_value());
+          CheckAgainstOracle(*layer, Repeat(z, layer->spec.Elements()), 1);
+        };
+        check({.value_bits = 6, .batch = 64}, WholeRing(6));
+        check({.pool = 2, .batch = 16}, WholeRing(5));
+        check({.kind = kRelu, .shift = 1, .batch = 32}, WholeRing(5));
       }
 }
 

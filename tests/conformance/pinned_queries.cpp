@@ -289,4 +289,26 @@ std::vector<Bytes> FirstMessagesOfRotation(const QueryCase& c) {
   return keys;
 }
 
+void ExpectEveryDrawIsMissed(const std::function<Scenario(int receiver)>& make,
+                             std::size_t at_least) {
+  std::size_t draws = 0;
+  for (const int receiver : {0, 1, 2}) {
+    const Scenario scenario = make(receiver);
+    PinnedSession session(receiver, 0);
+    scenario.run(session, 0);
+    const auto view = session.View();
+    for (const auto& [draw, size] : session.Draws()) {
+      const std::string what =
+          fmt::format("party {}, {} from block {}", receiver, std::get<1>(draw), std::get<2>(draw));
+      const Varied varied{{draw, {}}};
+      PinnedSession other(receiver, 0, 1, &varied);
+      scenario.run(other, 0);
+      if (view == other.View()) continue;
+      EXPECT_FALSE(Findings(scenario, receiver, &draw).empty()) << what;
+      ++draws;
+    }
+  }
+  EXPECT_GE(draws, at_least);
+}
+
 }  // namespace tercet::conformance

@@ -39,4 +39,9 @@ Scenario RotatedScenario(const QueryCase& c, int receiver);
 /// The same without pinned keys: what is sent in setup that is as long as a key.
 std::vector<Bytes> FirstMessagesOfRotation(const QueryCase& c);
 
+/// Leaves out each draw from the key that a party lacks, one after the other, if it changes
+/// anything that the party sees, and expects that this is found; of `at_least` so many draws.
+void ExpectEveryDrawIsMissed(const std::function<Scenario(int receiver)>& make,
+                             std::size_t at_least);
+
 }  // namespace tercet::conformance

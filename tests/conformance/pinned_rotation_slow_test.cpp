@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pinned keys where the helper's role goes round, for every choice of the other roles: which helper
+// comes first only changes the order of the three groups.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "conformance/pinned_queries.h"
+
+namespace tercet::conformance {
+namespace {
+
+constexpr auto kSign = mpc::ActivationKind::kSign;
+constexpr auto kRelu = mpc::ActivationKind::kRelu;
+constexpr auto kTable = mpc::ActivationKind::kTable;
+
+class EveryRoleRotated : public testing::TestWithParam<std::tuple<QueryLayer, int>> {};
+INSTANTIATE_TEST_SUITE_P(
+    Layers, EveryRoleRotated,
+    testing::Combine(testing::Values(QueryLayer{kSign, "lut"}, QueryLayer{kTable, "lut", 0, 2},
+                                     QueryLayer{kSign, "fss"}, QueryLayer{kRelu, "fss", 0, 1},
+                                     QueryLayer{kSign, "aby3"}, QueryLayer{kRelu, "aby3", 0, 1}),
+                     testing::Values(0, 1, 2)));
+
+TEST_P(EveryRoleRotated, ViewsAreUniform) {
+  const auto& [layer, data_owner] = GetParam();
+  for (const int model_owner : {0, 1, 2})
+    for (const int receiver : {0, 1, 2}) {
+      const QueryCase c{
+          .layers = {layer}, .roles = {0, data_owner, model_owner, receiver}, .batch = 3};
+      for (const int viewer : {0, 1, 2})
+        EXPECT_THAT(Findings(RotatedScenario(c, viewer), viewer), testing::IsEmpty())
+            << testing::PrintToString(c) << ", party " << viewer;
+    }
+}
+
+}  // namespace
+}  // namespace tercet::conformance
