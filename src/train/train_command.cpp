@@ -125,7 +125,7 @@ int RunCommand(const Arguments& arguments) {
   const auto write_log = [&](const std::vector<EpochRecord>& history) {
     if (config.log.empty()) return;
     log["epochs"] = Describe(history);
-    WriteFile(config.log, log.dump(2) + '\n');
+    WriteFile(config.log, log.dump(2) + '\n', FileRights::kOwner);
   };
   const auto on_progress = [&](const TrainProgress& progress) {
     Print(progress, terminal);

@@ -125,6 +125,50 @@ std::vector<LayerCase> LayerCases() {
   };
 }
 
+std::vector<LayerCase> LeakCases() {
+  return {{.choice = "insecure_open"},
+          {.choice = "cbnn", .out_bits = 8},
+          {.choice = "lut_own_key:chunks=2"},
+          {.choice = "lut_bare_bits:chunks=2"},
+          {.choice = "lut_bare_share:chunks=2"},
+          {.choice = "lut_mask_twice:chunks=2"},
+          {.choice = "lut_bare_top:chunks=2"},
+          {.choice = "lut_own_key", .kind = kRelu},
+          {.choice = "lut_bare_bits", .pool = 2},
+          {.choice = "lut_bare_share", .dealt = false},
+          {.choice = "lut_bare_top", .kind = kSquare},
+          {.choice = "lut_own_key", .kind = kTable, .shift = 2},
+          // its first draw after that of open_masked: the table's
+          {.choice = "lut_bare_bits", .kind = kTable, .value_bits = 3},
+          {.choice = "lut_bare_index", .kind = kTable, .shift = 2},
+          {.choice = "lut_bare_share", .kind = kTable, .value_bits = 3},
+          {.choice = "lut_bare_top", .kind = kTable, .value_bits = 3},
+          {.choice = "fss_own_key"},
+          {.choice = "fss_own_key:form=bit"},
+          {.choice = "fss_own_key", .kind = kRelu, .shift = 2},
+          {.choice = "fss_bare_bits:form=bit"},
+          {.choice = "fss_bare_bits", .kind = kRelu, .shift = 2, .dealt = false},
+          {.choice = "fss_bare_bits", .pool = 2},
+          {.choice = "fss_bare_share"},
+          {.choice = "fss_bare_share", .kind = kTable, .shift = 2},
+          {.choice = "fss_mask_twice"},
+          {.choice = "fss_mask_twice", .value_bits = 8, .batch = 4},
+          {.choice = "fss_bare_top"},
+          {.choice = "fss_bare_top", .kind = kSquare},
+          {.choice = "aby3_own_key"},
+          {.choice = "aby3_own_key", .kind = kRelu, .shift = 2},
+          {.choice = "aby3_bare_bits"},
+          {.choice = "aby3_bare_bits", .kind = kRelu, .shift = 2},
+          {.choice = "aby3_bare_bits", .pool = 2},
+          {.choice = "aby3_bare_share"},
+          {.choice = "aby3_bare_share", .kind = kSquare},
+          {.choice = "aby3_bare_share", .kind = kRelu, .shift = 2},
+          {.choice = "aby3_mask_twice"},
+          {.choice = "aby3_mask_twice", .kind = kRelu, .out_bits = 9},
+          {.choice = "aby3_bare_top"},
+          {.choice = "aby3_bare_top", .kind = kSquare, .shift = 2}};
+}
+
 int UsualHelper(const LayerCase& c) { return static_cast<int>(c.value_bits % 3); }
 
 std::vector<std::string> LayerFindings(const LayerCase& c, int helper) {

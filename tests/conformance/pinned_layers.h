@@ -30,6 +30,8 @@ Scenario LayerScenario(const Layer& layer, int receiver);
 
 /// Every kind of layer of every private suite, in each of its forms.
 std::vector<LayerCase> LayerCases();
+/// What must be caught: suites that leak, and those whose masks are wrong.
+std::vector<LayerCase> LeakCases();
 /// The helper of the everyday tests.
 int UsualHelper(const LayerCase& c);
 

@@ -34,6 +34,11 @@ void PrintTo(const QueryCase& c, std::ostream* out);
 /// Image and weights differ between the two inputs, but for what the receiver owns.
 Scenario QueryScenario(const QueryCase& c, int receiver);
 
+/// What the view of a party tells: of the first of the three that tells anything.
+std::vector<std::string> FindingsOfAll(const std::function<Scenario(int receiver)>& scenario);
+/// The same of a query with a layer by a mutant (mutants.h).
+std::vector<std::string> FindingsOfMutant(const std::string& name);
+
 /// With the dealer's role going round over three images.
 Scenario RotatedScenario(const QueryCase& c, int receiver);
 /// The same without pinned keys: what is sent in setup that is as long as a key.

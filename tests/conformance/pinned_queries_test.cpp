@@ -15,15 +15,6 @@ constexpr auto kRelu = mpc::ActivationKind::kRelu;
 constexpr auto kSquare = mpc::ActivationKind::kSquare;
 constexpr auto kTable = mpc::ActivationKind::kTable;
 
-std::vector<std::string> FindingsOfAll(const std::function<Scenario(int receiver)>& scenario) {
-  std::vector<std::string> findings;
-  for (const int receiver : {2, 1, 0})  // E2 first, to whom most leaks leak
-    if (findings.empty())
-      for (auto& finding : Findings(scenario(receiver), receiver))
-        findings.push_back(fmt::format("party {}: {}", receiver, std::move(finding)));
-  return findings;
-}
-
 class PinnedQueries : public testing::TestWithParam<QueryCase> {};
 INSTANTIATE_TEST_SUITE_P(
     Queries, PinnedQueries,
@@ -76,23 +67,10 @@ TEST(PinnedRotationKeys, GroupsAgreeKeysOfTheirOwn) {
 }
 
 class PinnedMutants : public testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(Lut, PinnedMutants, testing::ValuesIn(MutantNames("lut")));
-INSTANTIATE_TEST_SUITE_P(Fss, PinnedMutants, testing::ValuesIn(MutantNames("fss")));
-INSTANTIATE_TEST_SUITE_P(Aby3, PinnedMutants, testing::ValuesIn(MutantNames("aby3")));
+INSTANTIATE_TEST_SUITE_P(Queries, PinnedMutants, testing::ValuesIn(MutantNames("lut")));
 
 TEST_P(PinnedMutants, AreFoundInAQuery) {
-  const std::string& name = GetParam();
-  // One has a wrong mask of tables alone.
-  const bool table = name == "lut_bare_index";
-  const char* options = name.starts_with("lut")             ? ":chunks=2"
-                        : name.starts_with("fss_bare_bits") ? ":form=bit"
-                                                            : "";
-  const QueryLayer mutant{
-      .kind = table ? kTable : kSign, .suite = name + options, .shift = table ? 2U : 0U};
-  // Of one image alone, a top bit that only a carry covers may have no affine relation.
-  const QueryCase c{.layers = {{kSign, "aby3"}, mutant}, .batch = 2};
-  EXPECT_THAT(FindingsOfAll([&](int receiver) { return QueryScenario(c, receiver); }),
-              testing::Not(testing::IsEmpty()));
+  EXPECT_THAT(FindingsOfMutant(GetParam()), testing::Not(testing::IsEmpty()));
 }
 
 // Around linear layers, which send nothing: the model's and the input's sharing, that of clients a

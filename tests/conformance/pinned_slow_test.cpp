@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "conformance/mutants.h"
 #include "conformance/pinned_layers.h"
 #include "conformance/pinned_queries.h"
 
@@ -40,6 +41,23 @@ TEST_P(EveryHelper, ViewsAreUniform) {
   const int usual = UsualHelper(GetParam());
   for (const int helper : {(usual + 1) % 3, (usual + 2) % 3})
     EXPECT_THAT(LayerFindings(GetParam(), helper), IsEmpty()) << "helper " << helper;
+}
+
+class Leaks : public testing::TestWithParam<LayerCase> {};
+INSTANTIATE_TEST_SUITE_P(Layers, Leaks, testing::ValuesIn(LeakCases()));
+
+TEST_P(Leaks, AreFoundWhoeverHelps) {
+  const int usual = UsualHelper(GetParam());
+  for (const int helper : {(usual + 1) % 3, (usual + 2) % 3})
+    EXPECT_THAT(LayerFindings(GetParam(), helper), Not(IsEmpty())) << "helper " << helper;
+}
+
+class PinnedMutants : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Fss, PinnedMutants, testing::ValuesIn(MutantNames("fss")));
+INSTANTIATE_TEST_SUITE_P(Aby3, PinnedMutants, testing::ValuesIn(MutantNames("aby3")));
+
+TEST_P(PinnedMutants, AreFoundInAQuery) {
+  EXPECT_THAT(FindingsOfMutant(GetParam()), Not(IsEmpty()));
 }
 
 TEST(ForgottenMasksOfRotation, AreSeenWhicheverItIs) {

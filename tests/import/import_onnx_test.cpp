@@ -884,6 +884,9 @@ TEST_F(ImportCommandTest, WritesNetworkAndWeights) {
   Run({"import", In("My model.onnx"), "--out", In("net.json"), "--scale", "128", "--mean", "0.5",
        "--std", "0.25", "--bits", "4"});
   EXPECT_THAT(Files(), ElementsAre("My model.onnx", "net.json", "net.safetensors"));
+  using std::filesystem::perms;
+  EXPECT_EQ(std::filesystem::status(In("net.safetensors")).permissions(),
+            perms::owner_read | perms::owner_write);
   const auto spec = nn::LoadNetwork(In("net.json"));
   EXPECT_EQ(spec.name, "My model");
   EXPECT_EQ(spec.input, (nn::InputSpec{{2, 4, 4}, 128, 0.5, 0.25, 4}));
