@@ -221,7 +221,7 @@ class Server::Implementation {
                   options_.log),
         gate_(deployment_, options_.id, crypto::SealingKey(key_.Secret()),
               [this](const service::QueryId& id, std::uint64_t forget_ms) {
-                return store_.Remember(id, forget_ms, service::NowMs());
+                return store_.Remember(id, forget_ms, options_.now_ms());
               }),
         bodies_(options_.max_bodies, options_.max_bodies),
         door_(std::make_shared<Door>(
@@ -253,6 +253,7 @@ class Server::Implementation {
       settings.max_batch = options_.max_batch;
       settings.max_wait = options_.max_wait;
       settings.ahead = options_.ahead;
+      settings.now_ms = options_.now_ms;
       lanes_.push_back(std::make_unique<LaneKeeper>(context, settings));
     }
     if (!options_.metrics.empty()) {
@@ -477,7 +478,7 @@ class Server::Implementation {
     const auto served = packages_.Find(name, version);
     // Before anything else is told: only who has a token learns more.
     switch (store_.Admit(TokenOf(request->header()), served ? query.head.images : 0,
-                         service::NowMs())) {
+                         options_.now_ms())) {
       case Store::Admission::kUnknown:
         return Send(request, kUnknownToken);
       case Store::Admission::kTooFast:
@@ -496,7 +497,7 @@ class Server::Implementation {
     if (draining_ || !lane.Serves(query.head.model)) return Send(request, kUnavailable);
     Refusal why = Refusal::kNone;
     auto share = gate_.Open(query.head, query.e1, served->info.input.shape.Size(),
-                            served->info.input_bits, service::NowMs(), why);
+                            served->info.input_bits, options_.now_ms(), why);
     if (!share) return Send(request, ProblemOf(why));
     metrics_.Opened(seconds());
     const auto head = query.head;

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "tercet/mpc/registry.h"
-#include "tercet/service/deployment.h"
+#include "tercet/service/query.h"
 
 namespace tercet::serve {
 
@@ -26,6 +26,7 @@ struct ServerOptions {
   std::size_t max_connections_each = 512;           ///< of one address (of IPv6, of 64 bits of it)
   std::size_t max_bodies = std::size_t{128} << 20;  ///< bytes of requests under way
   std::function<void(const std::string&)> log;      ///< lines without secrets; from any thread
+  std::function<std::uint64_t()> now_ms = service::NowMs;  ///< this server's clock
 };
 
 /// A running server: lanes, packages, and HTTPS for clients.

@@ -574,8 +574,9 @@ bool LaneSession::Answer(const net::Message& command) {
       part.refusal = Refusal::kModel;
     } else if (part.head.lane != settings_.lane) {
       part.refusal = Refusal::kLane;
-    } else if (const auto text = gate_.Open(part.head, *sealed, model.Features(),
-                                            model.plan.input_bits, NowMs(), part.refusal)) {
+    } else if (const auto text =
+                   gate_.Open(part.head, *sealed, model.Features(), model.plan.input_bits,
+                              settings_.now_ms(), part.refusal)) {
       PutColumns(*text, column, part.head.images, share);
     }
     column += part.head.images;

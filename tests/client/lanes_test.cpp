@@ -4,12 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <future>
 #include <set>
 #include <thread>
 
 #include "service/small_service.h"
 #include "tercet/client/query.h"
+#include "tercet/net/wrappers.h"
 #include "tercet/nn/run_plain.h"
 #include "tercet/service/lane.h"
 
@@ -22,10 +24,13 @@ using service::Refusal;
 // All three servers' sides of one lane.
 class Lane {
  public:
-  Lane(const service::SmallDeployment& world, const std::vector<Bytes>& packages, std::size_t lane,
-       const std::array<std::size_t, 3>& offered)
+  Lane(
+      const service::SmallDeployment& world, const std::vector<Bytes>& packages, std::size_t lane,
+      const std::array<std::size_t, 3>& offered,
+      const std::function<void(int, net::Links&)>& wrap = [](int, net::Links&) {})
       : world_(world), roles_(service::RolesOf(lane)) {
     auto links = net::MakeMemoryLinks();
+    for (int id = 0; id < 3; ++id) wrap(id, links[static_cast<std::size_t>(id)]);
     for (int id = 0; id < 3; ++id) {
       const auto i = static_cast<std::size_t>(id);
       Server& server = servers_[i];
@@ -272,6 +277,47 @@ TEST_P(OneLane, E2RefusesWhatIsNotForItAndTheOthersOfTheBatchGoOn) {
   EXPECT_EQ(lane.Send(again.Request(), model).get().refusal, Refusal::kReplay);
   lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].seen.clear();
   EXPECT_EQ(lane.Send(again.Request(), model).get().refusal, Refusal::kReplay);
+}
+
+// A server that sends others what it should not gets to see the same, whatever is asked: no bit of
+// what it receives is set more often for one image than for another.
+TEST_P(OneLane, AServerThatDeviatesSeesNothingOfAnImage) {
+  constexpr int kQueries = 150;
+  for (const bool first : {true, false}) {
+    const auto roles = service::RolesOf(GetParam());
+    const int deviates = first ? roles.Evaluator1() : roles.Evaluator2();
+    const auto view = std::make_shared<net::Recorder>();
+    const auto spoil = [](net::Message& message) {
+      if (message.phase == net::Phase::kOnline)
+        for (auto& byte : message.payload) byte ^= 0x5a;
+      return true;
+    };
+    Lane lane(world_, packages_, GetParam(), {1, 1, 1}, [&](int id, net::Links& links) {
+      if (id != deviates) return;
+      for (auto& link : links)
+        if (link) link = net::MakeRecordingLink(net::MakeFaultyLink(std::move(link), spoil), view);
+    });
+    std::array<std::map<std::pair<int, std::size_t>, int>, 2> ones;  // peer, bit; of each image
+    int wrong = 0;
+    for (int i = 0; i < 2 * kQueries; ++i) {
+      const auto image = static_cast<std::size_t>(i % 2);
+      const Query query = lane.Ask(lane.infos_[0], images_, image, 1);
+      view->Take();
+      const auto logits = lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).get());
+      wrong += logits != Plain(0, image, 1);
+      std::map<int, std::size_t> bits;
+      for (const auto& [sent, peer, message] : view->Take()) {
+        if (sent || message.phase != net::Phase::kOnline) continue;
+        for (const std::uint8_t byte : message.payload)
+          for (int bit = 0; bit < 8; ++bit) ones[image][{peer, bits[peer]++}] += byte >> bit & 1;
+      }
+    }
+    EXPECT_GT(wrong, kQueries);  // it has deviated
+    EXPECT_GT(ones[0].size(), 100U);
+    // Two counts of fair coins differ by 6 standard deviations once in 5 * 10^8.
+    for (const auto& [bit, count] : ones[0])
+      EXPECT_LT(std::abs(count - ones[1][bit]), 6 * std::sqrt(kQueries / 2.0)) << bit.second;
+  }
 }
 
 TEST_P(OneLane, WhoWaitsIsToldWhenAServerGoes) {

@@ -20,6 +20,7 @@
 #include "serve/store.h"
 #include "service/small_service.h"
 #include "tercet/nn/run_plain.h"
+#include "tercet/ring/pack.h"
 
 namespace tercet::serve {
 namespace {
@@ -88,6 +89,9 @@ class World {
     options.id = id;
     options.store = StoreOf(id);
     options.request_time = std::chrono::seconds(5);
+    options.now_ms = [this, id] {
+      return service::NowMs() + ahead_ms_[static_cast<std::size_t>(id)];
+    };
     options.web = root_.parent_path() / "web";
     options.log = [this](const std::string& line) {
       if (line.starts_with("lane") && line.find("is up") == std::string::npos) ++breaks_;
@@ -135,7 +139,8 @@ class World {
   nn::IntegerNetwork model_ = service::SmallModel();
   Bytes package_;
   std::string operator_;
-  std::atomic<int> breaks_ = 0;  // of lanes
+  std::atomic<int> breaks_ = 0;                           // of lanes
+  std::array<std::atomic<std::uint64_t>, 3> ahead_ms_{};  // of the servers' clocks
   std::array<std::unique_ptr<Server>, 3> servers_;
 };
 
@@ -257,6 +262,86 @@ TEST_F(Servers, AQueryIsAnsweredOnce) {
   const Query query = Ask();
   EXPECT_EQ(Post(query.Request(), query.E1()).status, 200);
   ExpectProblem(Post(query.Request(), query.E1()), 409, "has been here before", "body /id");
+}
+
+TEST_F(Servers, OfTwoClientsWithOneNumberOneIsAnswered) {
+  const Query first = Ask();
+  const auto& head = first.Request().head;
+  // The other knows the number, but no more; it can seal to the servers what it likes.
+  const auto reply = crypto::SealingKey::Random();
+  service::SealedPair other{head, {}, {}};
+  other.head.reply = reply.Public();
+  const auto roles = service::RolesOf(head.lane);
+  const auto seal = [&](int server) {
+    return crypto::Seal(world_->deployment_.servers[static_cast<std::size_t>(server)].sealing_key,
+                        service::QueryContext(other.head, server),
+                        Bytes(ring::PackedBytes(info_.input.shape.Size(), info_.input_bits)));
+  };
+  other.e1 = seal(roles.Evaluator1());
+  other.e2 = seal(roles.Evaluator2());
+  Service::Response theirs;
+  std::thread thread([&] {
+    Service service(world_->deployment_, token_);
+    const auto message = RequestOf(other);
+    theirs = service.Send(first.E1(), "POST", "/v2/models/small/infer", message.body,
+                          {fmt::format("{}: {}", service::kJsonLengthHeader, message.json_bytes)});
+  });
+  const auto mine = Post(first.Request(), first.E1());
+  thread.join();
+  EXPECT_EQ(std::min(mine.status, theirs.status), 200);
+  EXPECT_EQ(std::max(mine.status, theirs.status), 409);
+  // Nobody can open what the other got.
+  const auto& answered = mine.status == 200 ? mine : theirs;
+  const auto answer = service::ParseResponse(
+      {reinterpret_cast<const std::uint8_t*>(answered.body.data()), answered.body.size()},
+      answered.json_bytes);
+  if (mine.status == 200) {
+    EXPECT_EQ(first.Open(answer), Plain(0, 1));
+    EXPECT_FALSE(
+        crypto::Unseal(reply, service::AnswerContext(head, roles.Evaluator1()), answer.e1));
+  } else {
+    EXPECT_THROW(first.Open(answer), ProtocolError);
+  }
+}
+
+TEST_F(Servers, AClockThatIsWrongRefusesAndNothingElse) {
+  world_->ahead_ms_[2] = 3'600'000;
+  ExpectProblem(AskAt(2), 400, "too far from this server's clock", "body /parameters/time_ms");
+  ExpectProblem(AskAt(1), 400, "too far from this server's clock", "body /parameters/time_ms");
+  EXPECT_EQ(AskAt(0).status, 200);  // where server 2 is the helper
+  world_->ahead_ms_[2] = 0;
+  EXPECT_EQ(AskAt(2).status, 200);
+}
+
+// What one server has forgotten the other evaluator knows.
+TEST_F(Servers, AnOlderStoreAnswersNoQueryTwice) {
+  namespace fs = std::filesystem;
+  const fs::path store = world_->StoreOf(1), copy = world_->scratch_.Path() / "copy";
+  const auto start = [] {
+    world_->Start(1);
+    world_->AwaitReady();
+    world_->AwaitModel();
+  };
+  world_->Stop(1);
+  fs::copy(store, copy, fs::copy_options::recursive);
+  start();
+  std::vector<Query> asked;
+  for (const int server : {0, 1}) {  // with server 1 as E2 and as E1
+    Query query = Ask();
+    while (query.E1() != server) query = Ask();
+    EXPECT_EQ(Post(query.Request(), server).status, 200);
+    asked.push_back(std::move(query));
+  }
+  world_->Stop(1);
+  for (const auto& file : fs::directory_iterator(store))
+    if (file.path().filename().string().starts_with("service.db")) fs::remove(file);
+  for (const auto& file : fs::directory_iterator(copy))
+    if (file.path().filename().string().starts_with("service.db"))
+      fs::copy_file(file, store / file.path().filename());
+  start();
+  for (const auto& query : asked)
+    ExpectProblem(Post(query.Request(), query.E1()), 409, "has been here before", "body /id");
+  EXPECT_EQ(service_.Ask(info_, images_, 7, 1), Plain(7, 1));
 }
 
 TEST_F(Servers, AnotherModelsDigestIsRefused) {

@@ -80,6 +80,7 @@ struct LaneSettings {
   std::chrono::microseconds max_wait{500};
   /// Of each batch size that occurs, material for so many batches is made ahead.
   std::size_t ahead = 2;
+  std::function<std::uint64_t()> now_ms = NowMs;  ///< this server's clock
 };
 
 /// What a lane has done, for whoever counts.

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers that fail: each killed, one that stands still, a full disk; and a token's limit across all of it.
+
+failure_test.py --bin DIRECTORY
+"""
+import json
+import resource
+import signal
+import time
+
+from service_test import ROOT, run
+
+TOTAL = 2
+
+
+def spend(service, directory, token):
+    """Asks until the token is used up at all three servers; how many were answered."""
+    answered = 0
+    refused = 0
+    for _ in range(60):
+        try:
+            service.logits(directory / "one.json", "--limit", "1", "--tries", "1", token=token)
+            answered += 1
+            refused = 0
+        except AssertionError as e:
+            assert "Forbidden" in str(e), e
+            refused += 1
+        if answered == 3 * TOTAL or refused == 12:
+            break
+    return answered
+
+
+def check(service, directory):
+    images = directory / "images"
+    service.run("draw-digits", images, directory / "labels", "--count", "10")
+    service.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
+                "--images", images, "--json", directory / "plain.json")
+    plain = json.loads((directory / "plain.json").read_text())["logits"]
+    service.put()
+
+    def right():
+        assert service.logits(directory / "right.json", "--tries", "40") == plain
+
+    # A limit is held by a server that was killed right after it had answered.
+    bob = directory / "bob"
+    for i in range(3):
+        service.check([service.party, "token", "--store", service.root / f"server{i}", "--add", "bob", "--token-file", bob,
+                       "--total", str(TOTAL)])
+    answered = spend(service, directory, bob)
+    assert TOTAL <= answered <= 3 * TOTAL
+    for i in range(3):
+        service.servers[i].send_signal(signal.SIGKILL)
+        service.servers[i].wait()
+        service.servers[i] = service.start(i)
+    right()
+    assert answered + spend(service, directory, bob) <= 3 * TOTAL
+
+    # Each is killed while others are asked; nobody gets a wrong answer, and soon all get right ones.
+    for i in range(3):
+        service.servers[i].send_signal(signal.SIGKILL)
+        service.servers[i].wait()
+        service.wait(lambda: service.ask((i + 1) % 3, "/v2/health/ready")[0] == 503, f"{i}'s end is not noticed")
+        service.servers[i] = service.start(i)
+        right()
+
+    # One that stands still is like one that is away, and comes back.
+    service.servers[2].send_signal(signal.SIGSTOP)
+    service.wait(lambda: service.ask(0, "/v2/health/ready")[0] == 503, "a server that stands still is not noticed")
+    service.servers[2].send_signal(signal.SIGCONT)
+    right()
+
+    # No room on the disk: the server refuses, says so, and goes on when there is room again.
+    pid = service.servers[0].pid
+    limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+    seen = set()
+    end = time.monotonic() + 60
+    while "another" not in seen or not seen & {"500", "503"}:
+        assert time.monotonic() < end, seen
+        try:
+            assert service.logits(directory / "full.json", "--limit", "1", "--tries", "1") == plain[:1]
+            seen.add("another")
+        except AssertionError as e:
+            seen.add("500" if "Internal Server Error" in str(e) else "503" if "Service Unavailable" in str(e) else str(e))
+        assert seen <= {"another", "500", "503"}, seen
+    assert service.servers[0].poll() is None
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+    right()
+
+
+if __name__ == "__main__":
+    run(check)
