@@ -166,7 +166,11 @@ def check(service, directory):
     others_work(service, images, directory / "load.json")
     close(silent)
     bounded_bodies(service, token)
-    many_of_one_address(service)
+    with connect(service, 1) as slow:  # its body does not come
+        send_header(slow, 100, token)
+        slow.sendall(b"x")
+        many_of_one_address(service)
+        service.wait(lambda: ended([slow]), "a request that does not come is waited for")
 
 
 if __name__ == "__main__":
