@@ -17,6 +17,8 @@ if (tests) {
     target: "node18",
     external: ["puppeteer-core", "axe-core"],
     sourcemap: "inline",
+    // Node.js 18, which Debian 12 has, gives no global `crypto`, as browsers do.
+    banner: { js: 'import { webcrypto } from "node:crypto"; globalThis.crypto ??= webcrypto;' },
   });
 } else {
   await build({

@@ -46,4 +46,4 @@ def hold(service, directory):
 
 
 if __name__ == "__main__":
-    run(hold, ("--web", str(ROOT / "web/dist")))
+    run(hold, lambda i: ["--web", str(ROOT / "web/dist")])

@@ -254,7 +254,7 @@ async function refresh(): Promise<void> {
     await offer(service, await service.models());
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    say("down", error.trouble === "address" ? error.message : "This server does not answer");
+    say("down", error.trouble === "unreachable" ? "This server does not answer" : error.message);
   }
 }
 
@@ -264,9 +264,10 @@ async function offer(from: Service, now: Listed[]): Promise<void> {
   listed = now;
   const before = select.value;
   select.replaceChildren(
-    ...now.map(({ name, version, digest }) => {
+    ...now.map(({ name, version, digest, ready }) => {
       const fits = takesPictures(models.get(digest)!);
-      const option = make("option", { text: `${name}, version ${version}${fits ? "" : " (takes no pictures)"}` });
+      const state = !fits ? " (takes no pictures)" : !ready ? " (not ready)" : "";
+      const option = make("option", { text: `${name}, version ${version}${state}` });
       option.value = digest;
       option.disabled = !fits;
       return option;

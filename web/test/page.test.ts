@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { after, before, describe, test } from "node:test";
-import puppeteer, { type Browser, type BrowserContext, type KeyInput, type Page } from "puppeteer-core";
+import puppeteer, { type Browser, type BrowserContext, type KeyInput, type Page, type Viewport } from "puppeteer-core";
 import type { Listed } from "../src/service";
 import { Service } from "../src/service";
 import { HeldService } from "./held";
@@ -68,7 +68,7 @@ class Visit {
     readonly page: Page,
   ) {}
 
-  static async to(browser: Browser, server = 0, width = 1200, hasTouch = false): Promise<Visit> {
+  static async to(browser: Browser, server = 0, viewport?: Viewport): Promise<Visit> {
     const context = await browser.createBrowserContext();
     const page = await context.newPage();
     const visit = new Visit(context, page);
@@ -82,7 +82,7 @@ class Visit {
       const url = new URL(request.url());
       if (url.protocol !== "blob:" && url.protocol !== "data:") visit.asked.add(url.origin);
     });
-    await page.setViewport({ width, height: 900, hasTouch });
+    if (viewport) await page.setViewport(viewport);
     await page.goto(held.facts.urls[server]);
     await visit.sees("#health", "All three servers are up");
     return visit;
@@ -98,15 +98,12 @@ class Visit {
     return this.page.$eval(selector, (element) => (element as HTMLElement).innerText);
   }
 
+  /** Waits until an element says something. */
   async sees(selector: string, text: string): Promise<void> {
-    await this.page
-      .waitForFunction(
-        (where, what) => (document.querySelector(where) as HTMLElement)?.innerText.includes(what),
-        { timeout: kWait },
-        selector,
-        text,
-      )
-      .catch(async () => assert.fail(`${selector} says "${await this.text(selector)}", not "${text}"`));
+    let says = "";
+    for (const end = Date.now() + kWait; Date.now() < end; await new Promise((done) => setTimeout(done, 50)))
+      if ((says = await this.text(selector)).includes(text)) return;
+    assert.fail(`${selector} says "${says}", not "${text}"`);
   }
 
   /** Where a point of the drawing area is in the window, after scrolling there. */
@@ -151,6 +148,7 @@ function launch(name: "chrome" | "firefox"): Promise<Browser> {
     executablePath,
     headless: true,
     acceptInsecureCerts: true,
+    defaultViewport: null, // the window's; older Firefox has no other
     args: name === "chrome" ? ["--disable-dev-shm-usage", ...(root ? ["--no-sandbox"] : [])] : [],
   });
 }
@@ -237,7 +235,7 @@ describe("in chrome alone", () => {
       [1200, "dark"],
       [360, "light"],
     ] as const) {
-      const visit = await Visit.to(browser, 0, width);
+      const visit = await Visit.to(browser, 0, { width, height: 900 });
       await visit.page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
       await visit.page.evaluate(axe);
       const check = async (when: string) => {
@@ -262,8 +260,28 @@ describe("in chrome alone", () => {
     }
   });
 
+  test("the page can talk to its own server alone", async () => {
+    const visit = await Visit.to(browser);
+    const talks = (url: string) =>
+      visit.page.evaluate(
+        (url) =>
+          new Promise<string>((done) => {
+            document.addEventListener("securitypolicyviolation", (event) => done(event.effectiveDirective));
+            fetch(url, { mode: "no-cors" }).then(
+              () => done("answered"),
+              () => setTimeout(() => done("failed"), 5000),
+            );
+          }),
+        `${url}/v2/models`,
+      );
+    assert.equal(await talks(held.facts.urls[0]), "answered");
+    assert.equal(await talks(held.facts.urls[1]), "connect-src");
+    assert.match(visit.troubles.splice(0).join(), /Content Security Policy/);
+    await visit.end();
+  });
+
   test("a finger draws a 1", async () => {
-    const visit = await Visit.to(browser, 0, 360, true);
+    const visit = await Visit.to(browser, 0, { width: 360, height: 900, hasTouch: true });
     await visit.giveToken();
     const at = await visit.board();
     await visit.page.touchscreen.touchStart(...at(kOne[0]));
