@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Types the commands of docs/add-a-protocol.md, as they stand, in a copy of the tracked files.
+
+  type_page.py SOURCE SCRATCH    builds in SCRATCH, which is made anew
+
+Of each block of commands the test knows what its last command must say and how it must end.
+"""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+SUCCESS = 0
+REFUSED = 2  # the exit status for what is unsupported
+DIFFERS = 1
+# By heading and number of the block below it: exit status and words that must be there.
+EXPECTED = {
+    ("Before: build once", 1): (SUCCESS, []),
+    ("Step 1: a suite that can do nothing", 1): (REFUSED, ["my first protocol", "suite mine can do nothing yet"]),
+    ("Step 2: the right answer", 1): (
+        DIFFERS, ["the bytes and hops that were measured differ from the plan's"]),
+    ("Step 3: say what it costs", 1): (SUCCESS, ["mine"]),
+    ("Step 3: say what it costs", 2): (SUCCESS, ["PASSED"]),
+    ("Step 4: keep the secret", 1): (SUCCESS, ["mine", "fss"]),
+    ("Let the tests attack it", 1): (SUCCESS, ["PASSED"]),
+    ("Let the tests attack it", 2): (SUCCESS, ["PASSED"]),
+}
+# What the page asks readers to try at its end.
+FAULT = r"""
+sed -i 's/ - masks\[i\]//' protocols/common/dealer/steps.h
+cmake --build --preset release --target conformance_pinned_layers_test
+build/release/tests/conformance_pinned_layers_test --gtest_brief=1 --gtest_filter='Suites/PinnedLayers.*/0'
+"""
+FAULT_FOUND = "party 1: none has a mask of its own: offline layer 1 message 0 from party 2"
+
+
+def copy_tree(source, scratch):
+    """What a clone would have, and what is not committed yet."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=source, check=True,
+                           capture_output=True, text=True).stdout.splitlines()
+    for name in names:
+        if not (source / name).is_file():
+            continue
+        target = scratch / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, target)
+
+
+def blocks(page):
+    """(heading, number below it, commands) of each block that is marked as sh."""
+    heading, number, lines = "", 0, None
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if lines is not None:
+            if line == "```":
+                yield heading, number, "\n".join(lines)
+                lines = None
+            # What it installs takes rights and a network that a test does not have.
+            elif not line.startswith("scripts/install-dependencies"):
+                lines.append(line)
+        elif line == "```sh":
+            number, lines = number + 1, []
+        elif match := re.match(r"## (.*)", line):
+            heading, number = match[1], 0
+
+
+class Shell:
+    """One shell for all blocks, as a reader has one."""
+
+    def __init__(self, directory):
+        self.process = subprocess.Popen(["bash"], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, text=True)
+
+    def type(self, commands):
+        """Exit status of the last command, and all that they said."""
+        self.process.stdin.write(commands + "\necho \"end of block $?\"\n")
+        self.process.stdin.flush()
+        said = []
+        for line in self.process.stdout:
+            if match := re.fullmatch(r"end of block (\d+)\n", line):
+                return int(match[1]), "".join(said)
+            print(line, end="", flush=True)
+            said.append(line)
+        sys.exit("the shell ended")
+
+
+def main():
+    source, scratch = (pathlib.Path(argument).resolve() for argument in sys.argv[1:])
+    copy_tree(source, scratch)
+    shell = Shell(scratch)
+    left = dict(EXPECTED)
+    for heading, number, commands in blocks(scratch / "docs" / "add-a-protocol.md"):
+        print(f"\n== {heading}, block {number}", flush=True)
+        status, words = left.pop((heading, number))
+        found, said = shell.type(commands)
+        missing = [text for text in words if text not in said]
+        if found != status or missing:
+            sys.exit(f"{heading}, block {number}: exit status {found}, expected {status}; not said: {missing}")
+    if left:
+        sys.exit(f"not on the page: {sorted(left)}")
+    status, said = shell.type(FAULT)
+    if status == SUCCESS or FAULT_FOUND not in said:
+        sys.exit(f"the planted fault: exit status {status}, expected the test to say: {FAULT_FOUND}")
+    shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()
