@@ -12,13 +12,13 @@
 #include "compile/bounds.h"
 #include "compile/quantise.h"
 #include "files/schema_check.h"
+#include "mpc/activation_function.h"
 #include "tercet/base/error.h"
 #include "tercet/compile/architecture.h"
 
 namespace tercet::compile {
 namespace {
 
-using mpc::ActivationKind;
 using nlohmann::json;
 
 static_assert(kMaxLayerBits == kMaxWidth);
@@ -113,27 +113,28 @@ void SetWidths(nn::PublicNetwork& network, const Announcement& announcement,
           LayerPlace(place, l, "value_bits"),
           fmt::format("found {}, expected 2 to {}{}", announced.value_bits, most,
                       logits ? ", all that the logits of this architecture can need" : ""));
-    const bool divides =
-        layer.activation == ActivationKind::kRelu || layer.activation == ActivationKind::kSquare;
+    const mpc::ActivationFunction& function = mpc::FunctionOf(layer.activation);
+    const bool looks_up = function.Shift() == mpc::ShiftRule::kIndexes;
     const unsigned index = layer.Activation(1).TableBits();
-    if (layer.activation == ActivationKind::kTable &&
+    if (looks_up &&
         (announced.value_bits < index || announced.shift != announced.value_bits - index))
       throw ConfigError(LayerPlace(place, l, "shift"),
                         fmt::format("found {} for {} bits, expected the table of layer {} to be "
                                     "left with {} bits",
                                     announced.shift, announced.value_bits, layer.name, index));
-    if (layer.activation == ActivationKind::kTable && !announced.proven)
+    if (looks_up && !announced.proven)
       throw ConfigError(LayerPlace(place, l, "proven"),
                         fmt::format("found false, expected true: what enters the table of layer {} "
                                     "must be in it",
                                     layer.name));
-    const unsigned largest = divides ? announced.value_bits - 1 : 0;
-    if (layer.activation != ActivationKind::kTable && announced.shift > largest)
-      throw ConfigError(LayerPlace(place, l, "shift"),
-                        fmt::format("found {}, expected at most {}, as layer {} has {} bits and "
-                                    "activation {}",
-                                    announced.shift, largest, layer.name, announced.value_bits,
-                                    mpc::ActivationName(layer.activation)));
+    const unsigned largest =
+        function.Shift() == mpc::ShiftRule::kDivides ? announced.value_bits - 1 : 0;
+    if (!looks_up && announced.shift > largest)
+      throw ConfigError(
+          LayerPlace(place, l, "shift"),
+          fmt::format("found {}, expected at most {}, as layer {} has {} bits and "
+                      "activation {}",
+                      announced.shift, largest, layer.name, announced.value_bits, function.Name()));
     layer.value_bits = announced.value_bits;
     layer.shift = announced.shift;
     layer.proven = announced.proven;
@@ -159,7 +160,7 @@ void CheckChosen(const std::string& text, const mpc::Registry& registry, const s
 }  // namespace
 
 bool LeavesSuite(const nn::PublicLayer& layer, const mpc::SuiteChoice& suite) {
-  if (layer.activation == ActivationKind::kNone) return false;
+  if (layer.activation == mpc::ActivationKind::kNone) return false;
   return layer.suite == nn::kAutoSuite || (layer.suite.empty() && suite.name == nn::kAutoSuite);
 }
 

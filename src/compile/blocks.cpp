@@ -21,12 +21,16 @@ namespace {
 
 using mpc::ActivationKind;
 
-constexpr char kSupported[] =
-    "it supports layers of conv2d, linear, batch_norm and avg_pool2d in any order (those with "
-    "nothing between are multiplied out), perhaps an add, then sign, relu, square or table with "
-    "one "
-    "max_pool2d (before or after sign or relu) and one avg_pool2d, and at the end a linear map, "
-    "perhaps with relu, square or table";
+std::string Supported() {
+  const auto names = [](auto holds) { return nn::ActivationNames(holds); };
+  return fmt::format(
+      "it supports layers of conv2d, linear, batch_norm and avg_pool2d in any order (those with "
+      "nothing between are multiplied out), perhaps an add, then {} with one max_pool2d (before or "
+      "after {}) and one avg_pool2d, and at the end a linear map, perhaps with {}",
+      names([](const auto& /*type*/) { return true; }),
+      names([](const auto& type) { return type.Function().Monotone(); }),
+      names([](const auto& type) { return type.Function().FixedPoint(); }));
+}
 
 /// Outputs that may be classes.
 constexpr std::size_t kMostOutputs = 256;
@@ -51,12 +55,6 @@ struct Value {
   bool Untouched() const { return terms.size() == 1 && !terms[0].map; }
 };
 
-ActivationKind KindOf(nn::LayerType type) {
-  if (type == nn::LayerType::kSign) return ActivationKind::kSign;
-  if (type == nn::LayerType::kTable) return ActivationKind::kTable;
-  return type == nn::LayerType::kRelu ? ActivationKind::kRelu : ActivationKind::kSquare;
-}
-
 /// Of what leaves a source, as the architecture alone says.
 struct OffsetKind {
   bool zero = true;
@@ -67,7 +65,7 @@ OffsetKind OffsetKindOf(const nn::NetworkSpec& spec, const std::vector<Block>& b
                         std::size_t source) {
   if (source == 0) return {spec.input.mean == 0, false};
   const nn::PublicLayer& layer = blocks[source - 1].layer;
-  if (blocks[source - 1].low == 0) return {};
+  if (blocks[source - 1].encoding.low == 0) return {};
   return {false, layer.sum_pool && layer.sum_pool->padding > 0};
 }
 
@@ -77,7 +75,7 @@ Offset OffsetOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks, s
   if (source == 0)
     return {std::vector<double>(spec.input.shape.Size(), -spec.input.mean / spec.input.std), false};
   const nn::PublicLayer& layer = blocks[source - 1].layer;
-  const double low = blocks[source - 1].low;
+  const double low = blocks[source - 1].encoding.low;
   if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), low), false};
   nn::PublicLayer before = layer;
   before.sum_pool.reset();
@@ -110,7 +108,7 @@ class BlockMaker {
     if (value_.Untouched()) {
       // What leaves an activation is the output as it is; only, signs order no classes.
       const bool signs =
-          blocks_.empty() || (blocks_.back().layer.activation == ActivationKind::kSign &&
+          blocks_.empty() || (mpc::FunctionOf(blocks_.back().layer.activation).ScaleFree() &&
                               !blocks_.back().layer.sum_pool);
       if (signs) Refuse(last, "as what leaves the network");
       Output();
@@ -123,7 +121,7 @@ class BlockMaker {
   [[noreturn]] static void Refuse(const nn::LayerSpec& layer, const std::string& where) {
     throw UnsupportedError(fmt::format("layer {}: the compile step does not support {} {}; {}",
                                        layer.name, nn::LayerTypeName(layer.type), where,
-                                       kSupported));
+                                       Supported()));
   }
 
   void Keep(const std::string& name) {
@@ -155,12 +153,6 @@ class BlockMaker {
         CheckNoPool(layer);
         Normalise(layer);
         break;
-      case nn::LayerType::kSign:
-      case nn::LayerType::kRelu:
-      case nn::LayerType::kSquare:
-      case nn::LayerType::kTable:
-        Activate(layer);
-        return;
       case nn::LayerType::kMaxPool2d:
         MaxPool(layer);
         return;
@@ -174,6 +166,9 @@ class BlockMaker {
         CheckNoPool(layer);
         Add(layer);
         break;
+      default:
+        Activate(layer, *nn::FindActivation(layer.type));
+        return;
     }
     AppendType(open_type_, layer);
   }
@@ -237,40 +232,29 @@ class BlockMaker {
     }
   }
 
-  void Activate(const nn::LayerSpec& layer) {
-    const bool monotone = layer.type == nn::LayerType::kSign || layer.type == nn::LayerType::kRelu;
-    if (value_.pool != nullptr && !monotone)
+  void Activate(const nn::LayerSpec& layer, const nn::ActivationType& activation) {
+    if (value_.pool != nullptr && !activation.Function().Monotone())
       Refuse(layer, fmt::format("after {}, as the largest {} is not that of the largest value",
                                 value_.pool->name, nn::LayerTypeName(layer.type)));
     if (value_.Untouched() && value_.terms[0].source == blocks_.size() && !blocks_.empty() &&
         !blocks_.back().layer.sum_pool)
       Refuse(layer, fmt::format("directly after that of {}", blocks_.back().layer.name));
     const nn::LayerSpec* pool = value_.pool;
-    Close(layer, KindOf(layer.type));
+    Close(layer, activation.Kind());
     Block& block = blocks_.back();
     AppendType(block.layer.type, layer);
     SetSuite(block, layer);
-    if (layer.type == nn::LayerType::kSign) block.low = -1, block.unit = 2;
-    if (layer.type == nn::LayerType::kTable) SetTable(block, layer);
-    if (pool != nullptr) {
-      // Sign and ReLU are monotone: the largest value's is the largest.
-      block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride};
-      SetSuite(block, *pool);
-    }
-  }
-
-  /// Entries that are 0 or more.
-  static void SetTable(Block& block, const nn::LayerSpec& layer) {
-    if (block.layer.shortcut && !block.layer.shortcut->linear)
+    block.encoding = activation.Encoding(layer);
+    block.layer.table = block.encoding.table;
+    if (!block.layer.table.empty() && block.layer.shortcut && !block.layer.shortcut->linear)
       Refuse(layer,
              "on a sum of what left an earlier activation as it is, whose scale would have "
              "to be the table's");
-    const std::int64_t least = *std::min_element(layer.values.begin(), layer.values.end());
-    block.layer.table = layer.values;
-    for (std::int64_t& value : block.layer.table) value -= least;
-    block.low = layer.output_scale * static_cast<double>(least);
-    block.unit = layer.output_scale;
-    block.input_scale = layer.input_scale;
+    if (pool != nullptr) {
+      // Of a monotone function the largest value's is the largest.
+      block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride};
+      SetSuite(block, *pool);
+    }
   }
 
   /// After a dense product only the order of the values is left of the JSON's shape.
@@ -297,8 +281,8 @@ class BlockMaker {
     if (!FollowsBlock(layer)) Refuse(layer, "that follows no activation and no linear map");
     nn::PublicLayer& last = blocks_.back().layer;
     if (last.pool || last.sum_pool) Refuse(layer, "after another pool");
-    if (last.activation == ActivationKind::kSquare) Refuse(layer, "after square");
-    if (last.activation == ActivationKind::kTable) Refuse(layer, "after table");
+    const mpc::ActivationFunction& function = mpc::FunctionOf(last.activation);
+    if (!function.Monotone()) Refuse(layer, fmt::format("after {}", function.Name()));
     last.pool = mpc::PoolShape{layer.kernel, layer.stride};
     SetSuite(blocks_.back(), layer);
     AppendType(last.type, layer);

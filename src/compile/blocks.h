@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compile/real_map.h"
+#include "nn/activation_type.h"
 #include "nn/float_network_state.h"
 #include "tercet/nn/integer_network.h"
 
@@ -29,9 +30,7 @@ struct Block {
   std::vector<Step> shortcut_steps;
   /// The layer of the JSON whose output are the layer's values.
   std::size_t value_layer = 0;
-  /// The real number that 0 stands for, of what leaves a sign or a table, and what 1 adds to it.
-  double low = 0, unit = 1;
-  double input_scale = 1;  ///< of a table: what one step of its index stands for
+  nn::ActivationEncoding encoding;  ///< of what leaves the activation
   /// Layers that were multiplied out to one map, more than one; and their work one by one.
   std::vector<std::string> multiplied;
   std::size_t macs_before = 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "mpc/activation_function.h"
 #include "nn/windows.h"
 #include "tercet/base/error.h"
 
@@ -45,13 +46,6 @@ bool Fits(const Interval& interval, unsigned bits) {
   return -bound <= interval.low && interval.high < bound;
 }
 
-Int128 Product(Int128 x, Int128 y, const std::string& layer) {
-  Int128 product = 0;
-  if (__builtin_mul_overflow(x, y, &product))
-    throw ConfigError(layer, "its values may exceed 127 bits");
-  return product;
-}
-
 Interval Sum(const Interval& x, const Interval& y, const std::string& layer) {
   Interval sum;
   if (__builtin_add_overflow(x.low, y.low, &sum.low) ||
@@ -73,16 +67,8 @@ Interval ShortcutInterval(const nn::Shortcut& shortcut, const std::vector<std::i
 }
 
 Int128 OutputMax(const nn::PublicLayer& layer, const Interval& values, const std::string& where) {
-  Int128 max = 1;
-  const auto divided = [&](Int128 value) { return value >> layer.shift; };  // rounds down
-  if (layer.activation == mpc::ActivationKind::kRelu)
-    max = divided(std::max<Int128>(values.high, 0));
-  if (layer.activation == mpc::ActivationKind::kSquare) {
-    const Int128 low = divided(values.low), high = divided(values.high);
-    max = std::max(Product(low, low, where), Product(high, high, where));
-  }
-  if (layer.activation == mpc::ActivationKind::kTable)
-    max = *std::max_element(layer.table.begin(), layer.table.end());
+  Int128 max = mpc::FunctionOf(layer.activation)
+                   .Largest(layer.Activation(1), values.low, values.high, where);
   if (layer.sum_pool) {
     const Int128 kernel = layer.sum_pool->kernel;
     max = Product(max, kernel * kernel, where);

@@ -5,14 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "base/int128.h"
 #include "tercet/nn/integer_network.h"
 
 /// Intervals of the values of integer layers. All functions are thread safe.
 namespace tercet::compile {
-
-/// Wide enough that sums of 64-bit integers over a layer do not wrap.
-__extension__ typedef __int128
-    Int128;  // NOLINT(modernize-use-using): `using` takes no __extension__
 
 /// The values low..high that W x + b takes at its outermost outputs, for inputs 0..input_max.
 struct Interval {
@@ -28,7 +25,6 @@ Interval ValueInterval(const mpc::LinearShape& shape, const nn::LayerWeights& we
 bool Fits(const Interval& interval, unsigned bits);
 
 /// Exact, or ConfigError (`layer` says where) beyond 127 bits.
-Int128 Product(Int128 x, Int128 y, const std::string& layer);
 Interval Sum(const Interval& x, const Interval& y, const std::string& layer);
 
 /// What a shortcut adds to its layer's values when 0..input_max enters it.

@@ -212,11 +212,12 @@ class Compiler {
                            });
   }
 
+  const mpc::ActivationFunction& FunctionOf(std::size_t l) const {
+    return mpc::FunctionOf(layers_[l].activation);
+  }
+  bool LooksUp(std::size_t l) const { return FunctionOf(l).Shift() == mpc::ShiftRule::kIndexes; }
   bool GivesFixedPoint(std::size_t output) const {
-    if (output == 0) return false;
-    const ActivationKind kind = layers_[output - 1].activation;
-    return kind == ActivationKind::kRelu || kind == ActivationKind::kSquare ||
-           kind == ActivationKind::kTable;
+    return output > 0 && FunctionOf(output - 1).FixedPoint();
   }
   /// See CompileOptions.
   bool IsFixedPoint(std::size_t l) const {
@@ -229,7 +230,7 @@ class Compiler {
   }
   /// What is looked up must be in the table.
   bool IsMeasured(std::size_t l) const {
-    return options_.measured && IsFixedPoint(l) && layers_[l].activation != ActivationKind::kTable;
+    return options_.measured && IsFixedPoint(l) && !LooksUp(l);
   }
   /// Whether no image is asked what width a layer needs.
   bool WidthsGiven() const {
@@ -334,11 +335,8 @@ class Compiler {
     nn::PublicLayer layer = layers_[output - 1];
     const QuantisedLayer& quantised = network[output - 1];
     layer.shift = quantised.shift;
-    double alpha = blocks_[output - 1].unit;
-    if (layer.activation == ActivationKind::kRelu || layer.activation == ActivationKind::kSquare) {
-      alpha = std::ldexp(1 / quantised.scale, static_cast<int>(quantised.shift));
-      if (layer.activation == ActivationKind::kSquare) alpha *= alpha;
-    }
+    const double step = std::ldexp(1 / quantised.scale, static_cast<int>(quantised.shift));
+    double alpha = FunctionOf(output - 1).Unit(step, blocks_[output - 1].encoding.unit);
     if (layer.sum_pool)
       alpha /= static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
     return {alpha, OutputMax(layer, quantised.values, layer.name)};
@@ -378,7 +376,7 @@ class Compiler {
   /// more bits.
   bool Quantise(std::vector<QuantisedLayer>& network, std::size_t l, unsigned bits) const {
     const RealLayer real = Real(network, l);
-    if (layers_[l].activation == ActivationKind::kSign && !real.summand && !IsMeasured(l)) {
+    if (FunctionOf(l).ScaleFree() && !real.summand && !IsMeasured(l)) {
       network[l] = QuantiseForSign(real, bits);
       return true;
     }
@@ -386,7 +384,7 @@ class Compiler {
     target.activation = layers_[l].activation;
     target.activation_bits = activation_bits_;
     target.table_bits = layers_[l].Activation(1).TableBits();
-    target.input_scale = blocks_[l].input_scale;
+    target.input_scale = blocks_[l].encoding.input_scale;
     if (!float_seen_.empty()) target.seen = {float_seen_[l].low, float_seen_[l].high};
     target.proven = !IsMeasured(l);
     target.head_room = options_.head_room;
@@ -489,7 +487,7 @@ class Compiler {
     const std::size_t channels = layers_[l].linear.out_channels;
     if (!seen.ChannelVaries(layers_[l].activation, channel, channels)) return false;
     // What does not come to half an integer could not be seen either.
-    if (layers_[l].activation == ActivationKind::kSign) return true;
+    if (FunctionOf(l).ScaleFree()) return true;
     const std::size_t area = seen.lows.size() / channels;
     for (std::size_t e = channel * area; e < (channel + 1) * area; ++e)
       if ((seen.highs[e] - seen.lows[e]) * scale >= 0.5) return true;
@@ -520,9 +518,9 @@ class Compiler {
                                "instead of proving them (--widths measured)";
   }
   [[noreturn]] void Refuse(std::size_t l, const std::string& what) const {
-    if (layers_[l].activation == ActivationKind::kTable) {
+    if (LooksUp(l)) {
       const double half = static_cast<double>(layers_[l].table.size()) / 2;
-      const double step = blocks_[l].input_scale;
+      const double step = blocks_[l].encoding.input_scale;
       const RealRange values = ProvenRange(Real(quantised_, l));
       throw ConfigError(
           fmt::format("network {} layer {}", network_.Spec().name, layers_[l].name),

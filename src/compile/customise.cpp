@@ -2,6 +2,7 @@
 #include "tercet/compile/customise.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <initializer_list>
@@ -9,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "nn/activation_type.h"
 #include "tercet/base/error.h"
 
 namespace tercet::compile {
@@ -45,11 +47,6 @@ std::string LayerText(const nn::LayerSpec& layer) {
     case nn::LayerType::kBatchNorm:
       if (layer.eps != nn::LayerSpec{}.eps) add("eps", Number(layer.eps));
       break;
-    case nn::LayerType::kTable:
-      add("input_scale", Number(layer.input_scale));
-      add("output_scale", Number(layer.output_scale));
-      add("values", fmt::format("[{}]", fmt::join(layer.values, ", ")));
-      break;
     case nn::LayerType::kMaxPool2d:
     case nn::LayerType::kAvgPool2d:
       add("kernel", layer.kernel);
@@ -58,6 +55,14 @@ std::string LayerText(const nn::LayerSpec& layer) {
       break;
     default:
       break;
+  }
+  if (const nn::ActivationType* activation = nn::FindActivation(layer.type)) {
+    const nlohmann::ordered_json options = activation->Options(layer);
+    for (const auto& [key, option] : options.items())
+      add(key.c_str(),
+          option.is_array()
+              ? fmt::format("[{}]", fmt::join(option.get<std::vector<std::int64_t>>(), ", "))
+              : option.dump());
   }
   if (!layer.from.empty()) add("from", Quoted(layer.from));
   if (!layer.suite.empty()) add("suite", Quoted(layer.suite));
@@ -236,18 +241,6 @@ NetworkCounts CountNetwork(const nn::NetworkSpec& network) {
       case nn::LayerType::kBatchNorm:
         counts.norm_channels += layer.out.channels;
         break;
-      case nn::LayerType::kSign:
-        counts.signs += out;
-        break;
-      case nn::LayerType::kRelu:
-        counts.relus += out;
-        break;
-      case nn::LayerType::kSquare:
-        counts.squares += out;
-        break;
-      case nn::LayerType::kTable:
-        counts.tables += out;
-        break;
       case nn::LayerType::kMaxPool2d:
       case nn::LayerType::kAvgPool2d:
         counts.pooled += out;
@@ -255,6 +248,8 @@ NetworkCounts CountNetwork(const nn::NetworkSpec& network) {
       case nn::LayerType::kFlatten:
       case nn::LayerType::kAdd:
         break;
+      default:
+        counts.activations[nn::LayerTypeName(layer.type)] += out;
     }
   }
   return counts;

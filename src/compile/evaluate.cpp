@@ -2,9 +2,12 @@
 #include "compile/evaluate.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <span>
 
+#include "mpc/activation_function.h"
 #include "nn/convolve.h"
 #include "nn/sum_windows.h"
 #include "tercet/base/error.h"
@@ -28,7 +31,9 @@ class FastLayer {
         weight_(quantised.weights.weight.begin(), quantised.weights.weight.end()),
         bias_(quantised.weights.bias.begin(), quantised.weights.bias.end()),
         shortcut_(quantised.weights.shortcut.begin(), quantised.weights.shortcut.end()),
-        divisor_(std::ldexp(T{1}, -static_cast<int>(quantised.shift))) {}
+        spec_(layer.Activation(1)) {
+    spec_.shift = quantised.shift;
+  }
 
   /// W x + b + shortcut for what leaves output `index`.
   std::vector<T> Values(const Outputs<T>& outputs, std::size_t index, std::size_t batch) const {
@@ -46,42 +51,20 @@ class FastLayer {
   }
 
   std::vector<T> Output(std::vector<T> z, std::size_t batch) const {
-    for (T& v : z) {
-      switch (layer_.activation) {
-        case ActivationKind::kNone:
-          break;
-        case ActivationKind::kSign:
-          v = v >= 0 ? T{1} : T{0};
-          break;
-        case ActivationKind::kTable: {
-          const auto index = static_cast<std::int64_t>(std::floor(v * divisor_));
-          v = static_cast<T>(
-              layer_.table[(static_cast<std::size_t>(index) + layer_.table.size() / 2) %
-                           layer_.table.size()]);
-          break;
-        }
-        case ActivationKind::kRelu:
-          v = std::floor(std::max(v, T{0}) * divisor_);
-          break;
-        case ActivationKind::kSquare:
-          v = std::floor(v * divisor_);
-          v *= v;
-          break;
-      }
-    }
+    mpc::FunctionOf(spec_.kind).Apply(spec_, std::span<T>(z));
     const mpc::Shape3 in = layer_.linear.Out();
     if (layer_.pool)
       z = nn::Pool(in, *layer_.pool, z, batch, [](T a, T b) { return std::max(a, b); });
     if (!layer_.sum_pool) return z;
     std::vector<T> sums(layer_.Out().Size() * batch);
-    nn::SumWindows(layer_.Activation(batch).Out(), *layer_.sum_pool, z.data(), batch, sums.data());
+    nn::SumWindows(spec_.Out(), *layer_.sum_pool, z.data(), batch, sums.data());
     return sums;
   }
 
  private:
   const nn::PublicLayer& layer_;
   std::vector<T> weight_, bias_, shortcut_;
-  T divisor_;
+  mpc::ActivationSpec spec_;
 };
 
 template <class T>
@@ -129,26 +112,30 @@ void Seen::Add(const std::vector<T>& values, std::size_t batch) {
 template void Seen::Add(const std::vector<float>& values, std::size_t batch);
 template void Seen::Add(const std::vector<double>& values, std::size_t batch);
 
-bool Seen::ElementVaries(ActivationKind activation, unsigned shift, std::size_t element) const {
-  const double divisor = std::ldexp(1.0, -static_cast<int>(shift));
-  double least = lows[element], most = highs[element];
-  if (activation == ActivationKind::kSign) return least < 0 && most >= 0;
-  if (activation == ActivationKind::kRelu) least = std::max(least, 0.0), most = std::max(most, 0.0);
-  if (shift > 0) least = std::floor(least * divisor), most = std::floor(most * divisor);
-  return least != most;
+bool Seen::ElementVaries(const mpc::ActivationSpec& spec, std::size_t element) const {
+  std::array<double, 2> ends{lows[element], highs[element]};
+  const mpc::ActivationFunction& function = mpc::FunctionOf(spec.kind);
+  if (function.Monotone()) {
+    function.Apply(spec, ends);
+  } else if (spec.shift > 0) {
+    for (double& end : ends) end = std::floor(std::ldexp(end, -static_cast<int>(spec.shift)));
+  }
+  return ends[0] != ends[1];
 }
 
 bool Seen::Varies(ActivationKind activation, unsigned shift) const {
+  const mpc::ActivationSpec spec{.kind = activation, .shift = shift};
   for (std::size_t e = 0; e < lows.size(); ++e)
-    if (ElementVaries(activation, shift, e)) return true;
+    if (ElementVaries(spec, e)) return true;
   return false;
 }
 
 bool Seen::ChannelVaries(ActivationKind activation, std::size_t channel,
                          std::size_t channels) const {
+  const mpc::ActivationSpec spec{.kind = activation};
   const std::size_t area = lows.size() / channels;
   for (std::size_t e = channel * area; e < (channel + 1) * area; ++e)
-    if (ElementVaries(activation, 0, e)) return true;
+    if (ElementVaries(spec, e)) return true;
   return false;
 }
 

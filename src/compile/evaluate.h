@@ -27,7 +27,7 @@ struct Seen {
                      std::size_t channels) const;
 
  private:
-  bool ElementVaries(mpc::ActivationKind activation, unsigned shift, std::size_t element) const;
+  bool ElementVaries(const mpc::ActivationSpec& spec, std::size_t element) const;
 };
 
 /// Integers, features x batch, in bytes where they fit.

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <utility>
 
+#include "mpc/activation_function.h"
 #include "nn/convolve.h"
 #include "nn/windows.h"
 #include "tercet/base/error.h"
@@ -392,12 +393,11 @@ double SquaredDistance(const std::vector<double>& x, const std::vector<double>& 
 
 /// The shift that leaves as many bits of the largest value as the target says.
 unsigned ShiftFor(const FixedPointTarget& target, double low, double high, unsigned bits) {
-  if (target.activation == mpc::ActivationKind::kTable) return bits - target.table_bits;
-  const bool squares = target.activation == mpc::ActivationKind::kSquare;
-  if (!squares && target.activation != mpc::ActivationKind::kRelu) return 0;
-  const double largest = squares ? std::max(high, -low) : high;
-  const unsigned kept =
-      squares ? std::max(2U, target.activation_bits * 3 / 4) : target.activation_bits;
+  const mpc::ActivationFunction& function = mpc::FunctionOf(target.activation);
+  if (function.Shift() == mpc::ShiftRule::kNone) return 0;
+  if (function.Shift() == mpc::ShiftRule::kIndexes) return bits - target.table_bits;
+  const double largest = function.Size(low, high);
+  const unsigned kept = function.KeptBits(target.activation_bits);
   const unsigned used =
       largest < 1 ? 0 : static_cast<unsigned>(std::ilogb(std::floor(largest))) + 1;
   return used <= kept ? 0 : std::min(used - kept, bits - 1);
@@ -580,7 +580,7 @@ std::optional<QuantisedLayer> QuantiseFixedPoint(const RealLayer& layer, unsigne
                                                  const FixedPointTarget& target) {
   CheckWidth(bits);
   TERCET_CHECK(target.proven || target.seen, "values that are not proven must have been seen");
-  if (target.activation == mpc::ActivationKind::kTable) {
+  if (mpc::FunctionOf(target.activation).Shift() == mpc::ShiftRule::kIndexes) {
     if (bits < target.table_bits) return std::nullopt;
     const double scale =
         std::ldexp(1 / target.input_scale, static_cast<int>(bits - target.table_bits));

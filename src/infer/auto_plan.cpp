@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "infer/plan_layer.h"
+#include "mpc/activation_function.h"
 
 namespace tercet::infer {
 namespace {
@@ -86,8 +87,8 @@ ComputeModel ModelOf(const PlannedLayer& planned, const std::vector<Candidate>& 
   const auto text = planned.suite.Text();
   for (const auto& candidate : candidates)
     if (candidate.suite.Text() == text)
-      return planned.activation.kind == mpc::ActivationKind::kSign ? candidate.compute.sign
-                                                                   : candidate.compute.fixed_point;
+      return mpc::FunctionOf(planned.activation.kind).ScaleFree() ? candidate.compute.sign
+                                                                  : candidate.compute.fixed_point;
   return {};
 }
 

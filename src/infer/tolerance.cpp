@@ -4,12 +4,12 @@
 #include <algorithm>
 #include <vector>
 
-#include "compile/bounds.h"
+#include "base/int128.h"
+#include "mpc/activation_function.h"
 
 namespace tercet::infer {
 namespace {
 
-using compile::Int128;
 using nn::LayerWeights;
 using nn::PublicLayer;
 
@@ -27,26 +27,6 @@ Int128 RowNorm(const std::vector<std::int64_t>& weights, std::size_t depth) {
   return std::min(norm, kMost);
 }
 
-// What an activation makes of values that are off by `off`.
-Int128 Activated(const PublicLayer& layer, Int128 off) {
-  const Int128 quotient = (off + (Int128{1} << layer.shift) - 1) >> layer.shift;
-  switch (layer.activation) {
-    case mpc::ActivationKind::kSign:
-      return std::min<Int128>(off, 1);
-    case mpc::ActivationKind::kRelu:
-      return quotient;
-    case mpc::ActivationKind::kSquare:
-      return quotient * ((Int128{1} << (layer.value_bits - layer.shift)) + quotient);
-    case mpc::ActivationKind::kTable: {
-      const auto [least, most] = std::minmax_element(layer.table.begin(), layer.table.end());
-      return off == 0 ? 0 : Int128{*most - *least};
-    }
-    case mpc::ActivationKind::kNone:
-      break;
-  }
-  return off;
-}
-
 }  // namespace
 
 std::uint64_t ResultTolerance(const nn::IntegerNetwork& network, const Plan& plan) {
@@ -59,7 +39,9 @@ std::uint64_t ResultTolerance(const nn::IntegerNetwork& network, const Plan& pla
       const auto& map = layer.shortcut->linear;
       values += off[layer.shortcut->from] * RowNorm(weights.shortcut, map ? map->Depth() : 1);
     }
-    Int128 out = Activated(layer, std::min(values, kMost)) + plan.layers[k].tolerance;
+    Int128 out =
+        mpc::FunctionOf(layer.activation).Deviation(layer.Activation(1), std::min(values, kMost)) +
+        plan.layers[k].tolerance;
     if (layer.sum_pool)
       out = std::min(out, kMost) *
             static_cast<Int128>(layer.sum_pool->kernel * layer.sum_pool->kernel);

@@ -23,21 +23,6 @@ constexpr std::size_t kLeastPart = Context::kPartBytes - 64;
 
 }  // namespace
 
-const char* ActivationName(ActivationKind kind) {
-  switch (kind) {
-    case ActivationKind::kSign:
-      return "sign";
-    case ActivationKind::kRelu:
-      return "relu";
-    case ActivationKind::kSquare:
-      return "square";
-    case ActivationKind::kTable:
-      return "table";
-    default:
-      return "none";
-  }
-}
-
 Party::Party(int id, net::Links links, std::size_t layers, std::unique_ptr<crypto::KeyRing> keys)
     : id_(id), links_(std::move(links)), keys_(std::move(keys)), meter_(layers + 2) {
   TERCET_CHECK(id >= 0 && id < 3, "party number {} is not 0, 1 or 2", id);

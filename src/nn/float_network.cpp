@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "base/sizes_text.h"
+#include "nn/activation_type.h"
 #include "nn/convolve.h"
 #include "nn/sum_windows.h"
 #include "tercet/base/error.h"
@@ -158,6 +159,46 @@ void BatchNorm(const LayerSpec& layer, const FloatLayer& weights, std::vector<fl
   }
 }
 
+std::vector<float> AveragePool(const LayerSpec& layer, const std::vector<float>& x,
+                               std::size_t batch) {
+  std::vector<float> sums(layer.out.Size() * batch);
+  SumWindows(layer.in, {layer.kernel, layer.stride, layer.padding}, x.data(), batch, sums.data());
+  for (float& v : sums) v /= static_cast<float>(layer.kernel * layer.kernel);
+  return sums;
+}
+
+/// What leaves the input and layers that later ones take, by their names.
+using Kept = std::map<std::string, std::vector<float>>;
+
+/// What leaves a layer when x leaves the one before.
+std::vector<float> RunLayer(const LayerSpec& layer, const FloatLayer& weights, std::vector<float> x,
+                            std::size_t batch, const Kept& kept) {
+  switch (layer.type) {
+    case LayerType::kConv2d:
+    case LayerType::kLinear:
+      return Convolve(LinearShapeOf(layer), weights.weight, weights.bias,
+                      layer.from.empty() ? x : kept.at(layer.from), batch);
+    case LayerType::kBatchNorm:
+      BatchNorm(layer, weights, x, batch);
+      return x;
+    case LayerType::kMaxPool2d:
+      return Pool(layer.in, {layer.kernel, layer.stride}, x, batch,
+                  [](float a, float b) { return std::max(a, b); });
+    case LayerType::kAvgPool2d:
+      return AveragePool(layer, x, batch);
+    case LayerType::kFlatten:
+      return x;
+    case LayerType::kAdd: {
+      const std::vector<float>& other = kept.at(layer.from);
+      std::transform(x.begin(), x.end(), other.begin(), x.begin(), std::plus<>());
+      return x;
+    }
+    default:
+      FindActivation(layer.type)->Apply(layer, x);
+      return x;
+  }
+}
+
 }  // namespace
 
 FloatNetwork::FloatNetwork(NetworkSpec spec, const files::TensorFile& tensors, std::string file) {
@@ -180,79 +221,41 @@ std::vector<float> FloatNetwork::Run(const files::Images& images, std::size_t fi
 
 std::vector<float> FloatNetwork::State::Run(const files::Images& images, std::size_t first,
                                             std::size_t count, const Observer& observer) const {
-  std::set<std::string> kept_names;
-  for (const LayerSpec& layer : spec.layers) kept_names.insert(layer.from);
-
-  const double step = 255.0 / ((1U << spec.input.bits) - 1);
   const std::size_t classes = spec.Classes();
   std::vector<float> logits(count * classes);
   for (std::size_t done = 0; done < count; done += kBatch) {
     const std::size_t batch = std::min(kBatch, count - done);
-    const std::vector<std::int64_t> q = QuantiseInput(spec.input, images, first + done, batch);
-    std::vector<float> x(q.size());
-    std::transform(q.begin(), q.end(), x.begin(), [&](std::int64_t v) {
-      return static_cast<float>(
-          (static_cast<double>(v) * step / spec.input.scale - spec.input.mean) / spec.input.std);
-    });
-    std::map<std::string, std::vector<float>> kept;
-    if (kept_names.contains("input")) kept["input"] = x;
-    for (std::size_t l = 0; l < spec.layers.size(); ++l) {
-      const LayerSpec& layer = spec.layers[l];
-      const FloatLayer& weights = layers[l];
-      const mpc::PoolShape pool{layer.kernel, layer.stride};
-      switch (layer.type) {
-        case LayerType::kConv2d:
-        case LayerType::kLinear:
-          x = Convolve(LinearShapeOf(layer), weights.weight, weights.bias,
-                       layer.from.empty() ? x : kept.at(layer.from), batch);
-          break;
-        case LayerType::kBatchNorm:
-          BatchNorm(layer, weights, x, batch);
-          break;
-        case LayerType::kSign:
-          for (float& v : x) v = v >= 0 ? 1.0F : -1.0F;
-          break;
-        case LayerType::kRelu:
-          for (float& v : x) v = std::max(v, 0.0F);
-          break;
-        case LayerType::kSquare:
-          for (float& v : x) v *= v;
-          break;
-        case LayerType::kTable:
-          for (float& v : x) {
-            const auto half = static_cast<double>(layer.values.size() / 2);
-            const double index = std::floor(v / layer.input_scale + 0.5);
-            v = static_cast<float>(layer.output_scale *
-                                   static_cast<double>(layer.values[static_cast<std::size_t>(
-                                       std::clamp(index, -half, half - 1) + half)]));
-          }
-          break;
-        case LayerType::kMaxPool2d:
-          x = Pool(layer.in, pool, x, batch, [](float a, float b) { return std::max(a, b); });
-          break;
-        case LayerType::kAvgPool2d: {
-          std::vector<float> sums(layer.out.Size() * batch);
-          SumWindows(layer.in, {layer.kernel, layer.stride, layer.padding}, x.data(), batch,
-                     sums.data());
-          x = std::move(sums);
-          for (float& v : x) v /= static_cast<float>(layer.kernel * layer.kernel);
-          break;
-        }
-        case LayerType::kFlatten:
-          break;
-        case LayerType::kAdd: {
-          const std::vector<float>& other = kept.at(layer.from);
-          std::transform(x.begin(), x.end(), other.begin(), x.begin(), std::plus<>());
-          break;
-        }
-      }
-      if (kept_names.contains(layer.name)) kept[layer.name] = x;
-      if (observer) observer(l, x);
-    }
+    const std::vector<float> x = RunBatch(RealInput(images, first + done, batch), batch, observer);
     for (std::size_t c = 0; c < classes; ++c)
       for (std::size_t b = 0; b < batch; ++b) logits[(done + b) * classes + c] = x[c * batch + b];
   }
   return logits;
+}
+
+std::vector<float> FloatNetwork::State::RealInput(const files::Images& images, std::size_t first,
+                                                  std::size_t count) const {
+  const double step = 255.0 / ((1U << spec.input.bits) - 1);
+  const std::vector<std::int64_t> q = QuantiseInput(spec.input, images, first, count);
+  std::vector<float> x(q.size());
+  std::transform(q.begin(), q.end(), x.begin(), [&](std::int64_t v) {
+    return static_cast<float>((static_cast<double>(v) * step / spec.input.scale - spec.input.mean) /
+                              spec.input.std);
+  });
+  return x;
+}
+
+std::vector<float> FloatNetwork::State::RunBatch(std::vector<float> x, std::size_t batch,
+                                                 const Observer& observer) const {
+  std::set<std::string> kept_names;
+  for (const LayerSpec& layer : spec.layers) kept_names.insert(layer.from);
+  Kept kept;
+  if (kept_names.contains("input")) kept["input"] = x;
+  for (std::size_t l = 0; l < spec.layers.size(); ++l) {
+    x = RunLayer(spec.layers[l], layers[l], std::move(x), batch, kept);
+    if (kept_names.contains(spec.layers[l].name)) kept[spec.layers[l].name] = x;
+    if (observer) observer(l, x);
+  }
+  return x;
 }
 
 }  // namespace tercet::nn

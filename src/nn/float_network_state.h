@@ -25,6 +25,14 @@ struct FloatNetwork::State {
   /// As FloatNetwork::Run; `observer` may be empty.
   std::vector<float> Run(const files::Images& images, std::size_t first, std::size_t count,
                          const Observer& observer) const;
+
+ private:
+  /// The input's real numbers, features x count.
+  std::vector<float> RealInput(const files::Images& images, std::size_t first,
+                               std::size_t count) const;
+  /// What leaves the last layer, classes x batch.
+  std::vector<float> RunBatch(std::vector<float> x, std::size_t batch,
+                              const Observer& observer) const;
 };
 
 }  // namespace tercet::nn

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -14,6 +13,7 @@
 
 #include "base/json.h"
 #include "files/schema_check.h"
+#include "nn/activation_type.h"
 #include "nn/network_schema.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
@@ -150,11 +150,10 @@ LayerSpec ReadLayer(const json& value) {
   layer.groups = value.value("groups", layer.groups);
   layer.bias = value.value("bias", layer.bias);
   layer.eps = value.value("eps", layer.eps);
-  layer.values = value.value("values", layer.values);
-  layer.input_scale = value.value("input_scale", layer.input_scale);
-  layer.output_scale = value.value("output_scale", layer.output_scale);
   layer.from = value.value("from", layer.from);
   layer.suite = value.value("suite", layer.suite);
+  if (const ActivationType* activation = FindActivation(layer.type))
+    activation->ReadOptions(value, layer);
   return layer;
 }
 
@@ -188,21 +187,6 @@ class ShapeWalk {
         layer.out = layer.in;
         computes_ = true;
         break;
-      case LayerType::kSign:
-      case LayerType::kRelu:
-      case LayerType::kSquare:
-      case LayerType::kTable:
-        if (layer.type == LayerType::kTable && !std::has_single_bit(layer.values.size())) {
-          Fail("/values", fmt::format("found {} values, expected a power of two from 4 to 256",
-                                      layer.values.size()));
-        }
-        if (!computes_) {
-          Fail("/type", fmt::format("found {} with nothing before it that computes, expected an "
-                                    "earlier conv2d, linear, batch_norm, pool or add",
-                                    LayerTypeName(layer.type)));
-        }
-        layer.out = layer.in;
-        break;
       case LayerType::kMaxPool2d:
       case LayerType::kAvgPool2d:
         CheckWindow(layer);
@@ -220,6 +204,10 @@ class ShapeWalk {
         CheckAdd(layer);
         layer.out = layer.in;
         computes_ = true;
+        break;
+      default:
+        CheckActivation(layer);
+        layer.out = layer.in;
         break;
     }
     if (layer.name == kInputName) {
@@ -280,6 +268,15 @@ class ShapeWalk {
     return out;
   }
 
+  void CheckActivation(const LayerSpec& layer) const {
+    const ActivationType::Problem problem = FindActivation(layer.type)->Check(layer);
+    if (problem.key != nullptr) Fail(problem.key, problem.text);
+    if (!computes_)
+      Fail("/type", fmt::format("found {} with nothing before it that computes, expected an "
+                                "earlier conv2d, linear, batch_norm, pool or add",
+                                LayerTypeName(layer.type)));
+  }
+
   /// The shape of what `from` names.
   Shape3 Source(const LayerSpec& layer) const {
     if (layer.from == kInputName) return input_;
@@ -337,11 +334,10 @@ std::string NetworkSpec::Digest() const {
                                    {"eps", layer.eps + 0.0},
                                    {"from", layer.from},
                                    {"suite", layer.suite}});
-    if (layer.type != LayerType::kTable) continue;
-    json& written = canonical["layers"].back();
-    written["values"] = layer.values;
-    written["input_scale"] = layer.input_scale;
-    written["output_scale"] = layer.output_scale;
+    const ActivationType* activation = FindActivation(layer.type);
+    if (activation == nullptr) continue;
+    const nlohmann::ordered_json options = activation->Options(layer);
+    for (const auto& [key, option] : options.items()) canonical["layers"].back()[key] = option;
   }
   return crypto::Sha256Hex(canonical.dump(-1, ' ', true, json::error_handler_t::replace));
 }
@@ -370,9 +366,7 @@ std::vector<std::string> Remarks(const NetworkSpec& spec) {
       if (before != nullptr && layer.from.empty() && !separable)
         pairs.push_back(fmt::format("{} and {}", before->name, layer.name));
       before = &layer;
-    } else if (layer.type == LayerType::kSign || layer.type == LayerType::kRelu ||
-               layer.type == LayerType::kSquare || layer.type == LayerType::kTable ||
-               layer.type == LayerType::kMaxPool2d) {
+    } else if (FindActivation(layer.type) != nullptr || layer.type == LayerType::kMaxPool2d) {
       before = nullptr;
     }
   }

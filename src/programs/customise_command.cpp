@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "nn/activation_type.h"
 #include "programs/commands.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
@@ -74,10 +75,15 @@ int CustomiseNetwork(const CustomiseArguments& arguments) {
   using compile::NetworkCounts;
   count("parameters", [](const NetworkCounts& c) { return c.Parameters(); });
   count("weights", [](const NetworkCounts& c) { return c.weights; });
-  count("sign", [](const NetworkCounts& c) { return c.signs; });
-  count("relu", [](const NetworkCounts& c) { return c.relus; });
-  count("square", [](const NetworkCounts& c) { return c.squares; });
-  if (before.counts.tables > 0) count("table", [](const NetworkCounts& c) { return c.tables; });
+  for (const nn::ActivationType* type : nn::ActivationTypes()) {
+    const char* name = type->Name();
+    // Few networks look anything up.
+    const bool rare = type->Kind() == mpc::ActivationKind::kTable;
+    if (rare && !before.counts.activations.contains(name)) continue;
+    count(name, [&](const NetworkCounts& c) {
+      return c.activations.contains(name) ? c.activations.at(name) : 0;
+    });
+  }
   count("pooled", [](const NetworkCounts& c) { return c.pooled; });
   count("multiply-accumulate", [](const NetworkCounts& c) { return c.macs; });
   table.AddRule();

@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "mpc/activation_function.h"
 #include "tercet/base/error.h"
 #include "tercet/compile/architecture.h"
 #include "tercet/compile/compiled_file.h"
@@ -102,11 +103,10 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits)
   const unsigned most = compile::CompileOptions{}.activation_bits;  // see there
   for (auto& layer : network.layers) {
     layer.value_bits = bits;
-    const bool relu = layer.activation == mpc::ActivationKind::kRelu;
-    const unsigned kept = relu ? most : most * 3 / 4;
-    if (relu || layer.activation == mpc::ActivationKind::kSquare)
-      layer.shift = bits - 1 - std::min(kept, bits - 1);
-    if (layer.activation == mpc::ActivationKind::kTable) {
+    const mpc::ActivationFunction& function = mpc::FunctionOf(layer.activation);
+    if (function.Shift() == mpc::ShiftRule::kDivides)
+      layer.shift = bits - 1 - std::min(function.KeptBits(most), bits - 1);
+    if (function.Shift() == mpc::ShiftRule::kIndexes) {
       const unsigned index = layer.Activation(1).TableBits();
       layer.value_bits = std::max(bits, index);
       layer.shift = layer.value_bits - index;

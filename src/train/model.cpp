@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "nn/activation_type.h"
 #include "tercet/base/error.h"
 #include "train/norm_sign.h"
 
@@ -60,8 +61,9 @@ std::vector<nn::LayerSpec> ComputationOrder(const nn::NetworkSpec& spec,
                                             const std::set<std::string>& referenced) {
   std::vector<nn::LayerSpec> layers = spec.layers;
   for (std::size_t i = 0; i + 1 < layers.size(); ++i) {
-    const bool monotone = layers[i].type == LayerType::kSign || layers[i].type == LayerType::kRelu;
-    if (monotone && layers[i + 1].type == LayerType::kMaxPool2d && layers[i].from.empty() &&
+    const nn::ActivationType* activation = nn::FindActivation(layers[i].type);
+    if (activation != nullptr && activation->Function().Monotone() &&
+        layers[i + 1].type == LayerType::kMaxPool2d && layers[i].from.empty() &&
         layers[i + 1].from.empty() && !referenced.contains(layers[i].name) &&
         !referenced.contains(layers[i + 1].name)) {
       std::swap(layers[i], layers[i + 1]);

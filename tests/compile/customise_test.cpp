@@ -179,7 +179,7 @@ TEST(NetworkText, ParsesToAnEqualNetwork) {
            "values": [1, -2, 3, 4]}]})",
       "n");
   EXPECT_EQ(nn::ParseNetwork(NetworkText(table), "n").Digest(), table.Digest());
-  EXPECT_EQ(CountNetwork(table).tables, 4U);
+  EXPECT_EQ(CountNetwork(table).activations.at("table"), 4U);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,16 +18,19 @@ namespace tercet::compile {
 struct NetworkCounts {
   std::uint64_t weights = 0;
   std::uint64_t biases = 0;
-  std::uint64_t norm_channels = 0;  ///< channels of all batch normalisations
-  /// Elements that go through each activation.
-  std::uint64_t signs = 0, relus = 0, squares = 0, tables = 0;
-  std::uint64_t pooled = 0;  ///< values that leave pools
-  std::uint64_t macs = 0;    ///< multiply-accumulate operations
+  std::uint64_t norm_channels = 0;                   ///< channels of all batch normalisations
+  std::map<std::string, std::uint64_t> activations;  ///< elements that go through each, by name
+  std::uint64_t pooled = 0;                          ///< values that leave pools
+  std::uint64_t macs = 0;                            ///< multiply-accumulate operations
 
   /// Weights, biases and four values a channel of batch normalisation (gamma, beta, mean,
   /// variance), as Keras counts.
   std::uint64_t Parameters() const { return weights + biases + 4 * norm_channels; }
-  std::uint64_t Activations() const { return signs + relus + squares + tables; }
+  std::uint64_t Activations() const {
+    std::uint64_t sum = 0;
+    for (const auto& [name, count] : activations) sum += count;
+    return sum;
+  }
 };
 NetworkCounts CountNetwork(const nn::NetworkSpec& network);
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -93,23 +93,9 @@ struct ActivationSpec {
             (in.width - pool->kernel) / pool->stride + 1};
   }
   /// Bits, sign included, that hold every value of the output.
-  unsigned OutputBits() const {
-    switch (kind) {
-      case ActivationKind::kSign:
-        return 2;
-      case ActivationKind::kRelu:
-        return value_bits - shift;
-      case ActivationKind::kSquare:
-        return 2 * (value_bits - shift);
-      case ActivationKind::kTable:
-        return static_cast<unsigned>(std::bit_width(
-                   static_cast<std::uint64_t>(*std::max_element(table.begin(), table.end())))) +
-               1;
-      case ActivationKind::kNone:
-        break;
-    }
-    return value_bits;
-  }
+  unsigned OutputBits() const;
+  /// Replaces values by the activation's results, in the clear and without max-pool.
+  void Apply(std::span<std::int64_t> z) const;
   std::size_t Elements() const { return in.Size() * batch; }
   std::size_t Outputs() const { return Out().Size() * batch; }
 };

@@ -86,10 +86,6 @@ struct PublicNetwork {
   std::size_t Classes() const { return layers.back().Out().Size(); }
   /// Whether only the class leaves the computation, not the logits.
   bool OnlyClass() const { return layers.back().compared_classes != 0; }
-  /// What leaves layer `from` as in Shortcut::from.
-  mpc::Shape3 OutputOf(std::size_t from) const {
-    return from == 0 ? input.shape : layers[from - 1].Out();
-  }
   /// Values the input pixels take: 0 .. 2^bits - 1.
   std::int64_t InputMax() const { return (std::int64_t{1} << input.bits) - 1; }
   bool operator==(const PublicNetwork&) const = default;

@@ -7,7 +7,6 @@ namespace tercet::protocols::plain {
 
 namespace {
 
-using mpc::ActivationKind;
 using mpc::ActivationSpec;
 using mpc::LinearShape;
 using mpc::Shape3;
@@ -55,26 +54,6 @@ class OutputRow {
   const Values& x_;
   std::size_t batch_;
 };
-
-// Shifting a negative number rounds down, too.
-std::int64_t ActivateOne(const ActivationSpec& spec, std::int64_t z) {
-  switch (spec.kind) {
-    case ActivationKind::kSign:
-      return z >= 0 ? 1 : 0;
-    case ActivationKind::kRelu:
-      return std::max<std::int64_t>(z, 0) >> spec.shift;
-    case ActivationKind::kSquare: {
-      // Unsigned, since squares of more than 32 bits wrap as they do in a ring of 64.
-      const auto root = static_cast<std::uint64_t>(z >> spec.shift);
-      return static_cast<std::int64_t>(root * root);
-    }
-    case ActivationKind::kTable:
-      return spec.Entry(z);
-    case ActivationKind::kNone:
-      break;
-  }
-  return z;
-}
 
 Values MaxPool(const ActivationSpec& spec, const Values& x) {
   const Shape3 in = spec.in;
@@ -137,9 +116,8 @@ class PlainOracle final : public mpc::Oracle {
   Values Activate(const ActivationSpec& spec, const Values& z) const override {
     TERCET_CHECK(z.size() == spec.Elements(), "layer {}: got {} values, expected {}", spec.layer,
                  z.size(), spec.Elements());
-    Values s(z.size());
-    std::transform(z.begin(), z.end(), s.begin(),
-                   [&](std::int64_t v) { return ActivateOne(spec, v); });
+    Values s = z;
+    spec.Apply(s);
     return spec.pool ? MaxPool(spec, s) : s;
   }
 };

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nn/activation_type.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+
+namespace tercet::nn {
+namespace {
+
+using mpc::ActivationKind;
+
+class Sign final : public ActivationType {
+ public:
+  Sign() : ActivationType(LayerType::kSign, ActivationKind::kSign) {}
+  void Apply(const LayerSpec& /*layer*/, std::span<float> x) const override {
+    for (float& v : x) v = v >= 0 ? 1.0F : -1.0F;
+  }
+  ActivationEncoding Encoding(const LayerSpec& /*layer*/) const override {
+    return {.low = -1, .unit = 2};
+  }
+};
+
+class Relu final : public ActivationType {
+ public:
+  Relu() : ActivationType(LayerType::kRelu, ActivationKind::kRelu) {}
+  void Apply(const LayerSpec& /*layer*/, std::span<float> x) const override {
+    for (float& v : x) v = std::max(v, 0.0F);
+  }
+};
+
+class Square final : public ActivationType {
+ public:
+  Square() : ActivationType(LayerType::kSquare, ActivationKind::kSquare) {}
+  void Apply(const LayerSpec& /*layer*/, std::span<float> x) const override {
+    for (float& v : x) v *= v;
+  }
+};
+
+class Table final : public ActivationType {
+ public:
+  Table() : ActivationType(LayerType::kTable, ActivationKind::kTable) {}
+  void ReadOptions(const nlohmann::json& value, LayerSpec& layer) const override {
+    value.at("values").get_to(layer.values);
+    value.at("input_scale").get_to(layer.input_scale);
+    value.at("output_scale").get_to(layer.output_scale);
+  }
+  nlohmann::ordered_json Options(const LayerSpec& layer) const override {
+    return {{"input_scale", layer.input_scale},
+            {"output_scale", layer.output_scale},
+            {"values", layer.values}};
+  }
+  Problem Check(const LayerSpec& layer) const override {
+    if (std::has_single_bit(layer.values.size())) return {};
+    return {"/values", fmt::format("found {} values, expected a power of two from 4 to 256",
+                                   layer.values.size())};
+  }
+  void Apply(const LayerSpec& layer, std::span<float> x) const override {
+    const auto half = static_cast<double>(layer.values.size() / 2);
+    for (float& v : x) {
+      const double index = std::floor(v / layer.input_scale + 0.5);
+      v = static_cast<float>(
+          layer.output_scale *
+          static_cast<double>(
+              layer.values[static_cast<std::size_t>(std::clamp(index, -half, half - 1) + half)]));
+    }
+  }
+  ActivationEncoding Encoding(const LayerSpec& layer) const override {
+    const std::int64_t least = *std::min_element(layer.values.begin(), layer.values.end());
+    ActivationEncoding encoding{.low = layer.output_scale * static_cast<double>(least),
+                                .unit = layer.output_scale,
+                                .table = layer.values,
+                                .input_scale = layer.input_scale};
+    for (std::int64_t& value : encoding.table) value -= least;
+    return encoding;
+  }
+};
+
+}  // namespace
+
+std::span<const ActivationType* const> ActivationTypes() {
+  static const Sign kSign;
+  static const Relu kRelu;
+  static const Square kSquare;
+  static const Table kTable;
+  static const std::array<const ActivationType*, 4> kTypes{&kSign, &kRelu, &kSquare, &kTable};
+  return kTypes;
+}
+
+const ActivationType* FindActivation(LayerType type) {
+  const auto types = ActivationTypes();
+  const auto found =
+      std::find_if(types.begin(), types.end(),
+                   [=](const ActivationType* activation) { return activation->Type() == type; });
+  return found == types.end() ? nullptr : *found;
+}
+
+}  // namespace tercet::nn
