@@ -79,6 +79,46 @@ class Table final : public ActivationType {
   }
 };
 
+/// min(max(x, low), high); in integers a table of as many steps as one may have.
+class Clip final : public ActivationType {
+ public:
+  Clip() : ActivationType(LayerType::kClip, ActivationKind::kTable) {}
+  void ReadOptions(const nlohmann::json& value, LayerSpec& layer) const override {
+    value.at("low").get_to(layer.low);
+    value.at("high").get_to(layer.high);
+    value.at("input_scale").get_to(layer.input_scale);
+  }
+  nlohmann::ordered_json Options(const LayerSpec& layer) const override {
+    return {{"low", layer.low}, {"high", layer.high}, {"input_scale", layer.input_scale}};
+  }
+  Problem Check(const LayerSpec& layer) const override {
+    const double least = kLeast * layer.input_scale, most = kMost * layer.input_scale;
+    if (layer.low < layer.high && layer.low >= least && layer.high <= most) return {};
+    return {"/high",
+            fmt::format("found {} with low {}, expected low to be less, and both from {} to "
+                        "{}, which are 256 steps of input_scale",
+                        layer.high, layer.low, least, most)};
+  }
+  void Apply(const LayerSpec& layer, std::span<float> x) const override {
+    const auto low = static_cast<float>(layer.low), high = static_cast<float>(layer.high);
+    for (float& v : x) v = std::clamp(v, low, high);
+  }
+  ActivationEncoding Encoding(const LayerSpec& layer) const override {
+    const double step = layer.input_scale;
+    const auto least = static_cast<std::int64_t>(std::nearbyint(layer.low / step));
+    ActivationEncoding encoding{
+        .low = static_cast<double>(least) * step, .unit = step, .input_scale = step};
+    for (std::int64_t i = kLeast; i <= kMost; ++i) {
+      const double value = std::clamp(static_cast<double>(i) * step, layer.low, layer.high);
+      encoding.table.push_back(static_cast<std::int64_t>(std::nearbyint(value / step)) - least);
+    }
+    return encoding;
+  }
+
+ private:
+  static constexpr std::int64_t kMost = (1 << (mpc::kMaxTableBits - 1)) - 1, kLeast = -kMost - 1;
+};
+
 }  // namespace
 
 std::span<const ActivationType* const> ActivationTypes() {
@@ -86,7 +126,9 @@ std::span<const ActivationType* const> ActivationTypes() {
   static const Relu kRelu;
   static const Square kSquare;
   static const Table kTable;
-  static const std::array<const ActivationType*, 4> kTypes{&kSign, &kRelu, &kSquare, &kTable};
+  static const Clip kClip;
+  static const std::array<const ActivationType*, 5> kTypes{&kSign, &kRelu, &kSquare, &kTable,
+                                                           &kClip};
   return kTypes;
 }
 

@@ -34,9 +34,9 @@ constexpr std::size_t kMaxElements = std::size_t{1} << 31;
 /// What "from" calls the network's input.
 constexpr char kInputName[] = "input";
 
-constexpr std::array<const char*, 11> kTypeNames = {
-    "conv2d", "linear",     "batch_norm", "sign",    "relu", "square",
-    "table",  "max_pool2d", "avg_pool2d", "flatten", "add"};
+constexpr std::array<const char*, 12> kTypeNames = {
+    "conv2d", "linear", "batch_norm", "sign",       "relu",    "square",
+    "table",  "clip",   "max_pool2d", "avg_pool2d", "flatten", "add"};
 
 LayerType TypeByName(const std::string& name) {
   for (std::size_t i = 0; i < kTypeNames.size(); ++i)

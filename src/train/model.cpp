@@ -253,6 +253,8 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
     case LayerType::kTable:
       throw UnsupportedError("layer " + layer.name + ": a table has no gradient to train with; " +
                              "train with the function that it stands for");
+    case LayerType::kClip:
+      return torch::clamp(x, layer.low, layer.high);
     case LayerType::kMaxPool2d:
       return torch::max_pool2d(x, kernel, stride, padding);
     case LayerType::kAvgPool2d:

@@ -40,7 +40,10 @@ std::vector<LayersCase> TableCases() {
   const std::string average =
       R"({"name": "a1", "type": "avg_pool2d", "kernel": 3, "stride": 2, "padding": 1},)";
   const std::string last = R"({"name": "fc", "type": "linear", "out_features": 5})";
+  const std::string clip =
+      R"({"name": "l1", "type": "clip", "low": -3, "high": 6, "input_scale": 0.5},)";
   return {{"table", conv + Table("t1") + last},
+          {"clip", conv + clip + last},
           {"averaged table", conv + Table("t1") + average + last},
           {"tables and sign", conv + Table("t1") + next + R"({"name": "s1", "type": "sign"},)" +
                                   R"({"name": "p1", "type": "max_pool2d", "kernel": 2},)" + last},

@@ -11,7 +11,11 @@ LayerSpec LayerOf(const ActivationType& type) {
   LayerSpec layer;
   layer.name = "act";
   layer.type = type.Type();
-  if (type.Kind() == mpc::ActivationKind::kTable) {
+  if (type.Type() == LayerType::kClip) {
+    layer.low = -1.5;
+    layer.high = 6;
+    layer.input_scale = 0.25;
+  } else if (type.Kind() == mpc::ActivationKind::kTable) {
     layer.values = {-3, 5, 0, 7, 2, -1, 4, 6};
     layer.input_scale = 0.5;
     layer.output_scale = 0.25;
@@ -23,8 +27,9 @@ TEST(ActivationTypeTest, IntegersStandForWhatTheRealFunctionGives) {
   for (const ActivationType* type : ActivationTypes()) {
     const LayerSpec layer = LayerOf(*type);
     const ActivationEncoding encoding = type->Encoding(layer);
-    mpc::ActivationSpec spec{.kind = type->Kind(), .value_bits = 3, .table = encoding.table};
-    for (std::int64_t z = -4; z < 4; ++z) {
+    mpc::ActivationSpec spec{.kind = type->Kind(), .table = encoding.table};
+    const auto half = static_cast<std::int64_t>(std::max<std::size_t>(8, spec.table.size()) / 2);
+    for (std::int64_t z = -half; z < half; ++z) {
       const double step = encoding.input_scale;
       auto real = static_cast<float>(static_cast<double>(z) * step);
       type->Apply(layer, std::span(&real, 1));
@@ -55,12 +60,24 @@ TEST(ActivationTypeTest, TableHasAPowerOfTwoOfValues) {
   EXPECT_EQ(problem.text, "found 7 values, expected a power of two from 4 to 256");
 }
 
+TEST(ActivationTypeTest, ClipIsAnIntervalWithinItsSteps) {
+  const ActivationType& clip = *FindActivation(LayerType::kClip);
+  const LayerSpec layer = LayerOf(clip);
+  for (const auto& [low, high] :
+       {std::pair(6.0, 6.0), std::pair(7.0, 6.0), std::pair(-32.1, 6.0), std::pair(0.0, 31.8)}) {
+    LayerSpec wrong = layer;
+    wrong.low = low;
+    wrong.high = high;
+    EXPECT_STREQ(clip.Check(wrong).key, "/high") << low << " to " << high;
+  }
+}
+
 TEST(ActivationTypeTest, IsFoundByItsLayerTypeAlone) {
   for (const ActivationType* type : ActivationTypes())
     EXPECT_EQ(FindActivation(type->Type()), type);
   EXPECT_EQ(FindActivation(LayerType::kConv2d), nullptr);
   EXPECT_EQ(ActivationNames([](const ActivationType&) { return true; }),
-            "sign, relu, square or table");
+            "sign, relu, square, table or clip");
 }
 
 }  // namespace

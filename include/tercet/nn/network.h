@@ -23,6 +23,7 @@ enum class LayerType : std::uint8_t {
   kRelu,
   kSquare,
   kTable,
+  kClip,
   kMaxPool2d,
   kAvgPool2d,
   kFlatten,
@@ -59,6 +60,9 @@ struct LayerSpec {
   /// -values.size() / 2 * input_scale, in steps of input_scale.
   std::vector<std::int64_t> values;
   double input_scale = 1, output_scale = 1;
+  /// clip: x becomes `low` or `high` where it is beyond. Computed as a table of 256 steps of
+  /// input_scale.
+  double low = 0, high = 0;
   /// add: name of the earlier layer whose output is added. conv2d: name of the earlier layer whose
   /// output is its input, or "input" for the network's; empty for the layer before.
   std::string from;
