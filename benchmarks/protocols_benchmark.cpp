@@ -6,6 +6,7 @@
 #include <chrono>
 #include <random>
 
+#include "base/clock.h"
 #include "programs/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/mpc/builtin_protocols.h"
@@ -16,8 +17,6 @@
 // offline and online are counted apart.
 namespace tercet {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 const mpc::Registry& Protocols() {
   static const mpc::Registry registry = BuiltinProtocols();

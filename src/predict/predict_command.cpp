@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/clock.h"
 #include "predict/service.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
@@ -21,8 +22,6 @@
 
 namespace tercet::client {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr FileKind kTokenFile{"a token", 4096};
 constexpr std::size_t kMaxClients = 1024;
@@ -84,7 +83,7 @@ int Predict(const PredictArguments& a) {
     programs::PrintProgress(
         fmt::format("{} of {} images\n", std::min(first + a.batch, images.count), images.count));
   }
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  const double seconds = SecondsSince(start);
   const auto predictions = nn::Predictions(logits, info.classes);
   programs::Print("{} {}: {} images in {:.3f} s\n", info.name, info.version, images.count, seconds);
   if (labels.empty()) {
@@ -121,52 +120,39 @@ struct Seen {
   std::map<std::string, std::size_t> errors;
 };
 
-int Load(const LoadArguments& a) {
-  if (!a.json.empty()) CheckWritable(a.json, "--json");
-  const auto deployment = service::LoadDeployment(a.deployment);
-  const std::string token = a.Token();
-  const auto info = Service(deployment, token).Model(a.model, a.version);
-  const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
-  if (images.count < a.batch)
-    throw ConfigError("--images",
-                      fmt::format("{} found, {} a query asked for", images.count, a.batch));
-  Seen all;
-  std::mutex mutex;
-  const auto start = Clock::now();
-  const auto end =
-      start + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(a.seconds));
-  std::vector<std::thread> threads;
-  for (std::size_t client = 0; client < a.clients; ++client)
-    threads.emplace_back([&, client] {
-      Seen seen;
-      Service service(deployment, token);
-      // With a rate queries begin at fixed times, and wait where the one before is late: the time
-      // is counted from when one should have begun.
-      const auto gap =
-          a.rate > 0 ? std::chrono::duration_cast<Clock::duration>(
-                           std::chrono::duration<double>(static_cast<double>(a.clients) / a.rate))
-                     : Clock::duration::zero();
-      auto due = start + gap * static_cast<Clock::rep>(client) / static_cast<Clock::rep>(a.clients);
-      for (std::size_t q = client; (a.rate > 0 ? due : Clock::now()) < end; ++q, due += gap) {
-        if (a.rate > 0) std::this_thread::sleep_until(due);
-        const auto begin = a.rate > 0 ? due : Clock::now();
-        try {
-          service.Ask(info, images, q * a.batch % (images.count - a.batch + 1), a.batch);
-          seen.seconds.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
-        } catch (const ServiceError& e) {
-          ++seen.errors[std::to_string(e.Status())];
-        } catch (const NetworkError&) {
-          ++seen.errors["network"];
-        } catch (const std::exception&) {
-          ++seen.errors["answer"];
-        }
-      }
-      const std::lock_guard lock(mutex);
-      all.seconds.insert(all.seconds.end(), seen.seconds.begin(), seen.seconds.end());
-      for (const auto& [kind, count] : seen.errors) all.errors[kind] += count;
-    });
-  for (auto& thread : threads) thread.join();
-  const double taken = std::chrono::duration<double>(Clock::now() - start).count();
+Clock::duration Span(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
+// One client's queries from `start` on. With a rate they begin at fixed times, and wait where the
+// one before is late: the time is counted from when one should have begun.
+Seen AskUntilEnd(const LoadArguments& a, std::size_t client, Service service,
+                 const service::ModelInfo& info, const files::Images& images,
+                 Clock::time_point start) {
+  Seen seen;
+  const auto end = start + Span(a.seconds);
+  const auto clients = static_cast<double>(a.clients);
+  const auto gap = a.rate > 0 ? Span(clients / a.rate) : Clock::duration::zero();
+  auto due = start + gap * static_cast<Clock::rep>(client) / static_cast<Clock::rep>(a.clients);
+  for (std::size_t q = client; (a.rate > 0 ? due : Clock::now()) < end; ++q, due += gap) {
+    if (a.rate > 0) std::this_thread::sleep_until(due);
+    const auto begin = a.rate > 0 ? due : Clock::now();
+    try {
+      service.Ask(info, images, q * a.batch % (images.count - a.batch + 1), a.batch);
+      seen.seconds.push_back(SecondsSince(begin));
+    } catch (const ServiceError& e) {
+      ++seen.errors[std::to_string(e.Status())];
+    } catch (const NetworkError&) {
+      ++seen.errors["network"];
+    } catch (const std::exception&) {
+      ++seen.errors["answer"];
+    }
+  }
+  return seen;
+}
+
+// The figures as text and, where asked for, as JSON.
+void Report(const LoadArguments& a, Seen all, double taken) {
   std::sort(all.seconds.begin(), all.seconds.end());
   const auto at = [&](double part) {
     if (all.seconds.empty()) return 0.0;
@@ -180,17 +166,41 @@ int Load(const LoadArguments& a) {
       a.clients, taken, queries / taken, queries * static_cast<double>(a.batch) / taken, at(0.5),
       at(0.95), at(0.99));
   for (const auto& [kind, count] : all.errors) programs::Print("errors {}: {}\n", kind, count);
-  if (!a.json.empty())
-    WriteFile(a.json,
-              nlohmann::json{{"clients", a.clients},
-                             {"seconds", taken},
-                             {"queries", all.seconds.size()},
-                             {"images", all.seconds.size() * a.batch},
-                             {"queries_per_s", queries / taken},
-                             {"latency_ms", {{"50", at(0.5)}, {"95", at(0.95)}, {"99", at(0.99)}}},
-                             {"errors", all.errors}}
-                      .dump() +
-                  "\n");
+  if (a.json.empty()) return;
+  const nlohmann::json document{
+      {"clients", a.clients},
+      {"seconds", taken},
+      {"queries", all.seconds.size()},
+      {"images", all.seconds.size() * a.batch},
+      {"queries_per_s", queries / taken},
+      {"latency_ms", {{"50", at(0.5)}, {"95", at(0.95)}, {"99", at(0.99)}}},
+      {"errors", all.errors}};
+  WriteFile(a.json, document.dump() + "\n");
+}
+
+int Load(const LoadArguments& a) {
+  if (!a.json.empty()) CheckWritable(a.json, "--json");
+  const auto deployment = service::LoadDeployment(a.deployment);
+  const std::string token = a.Token();
+  const auto info = Service(deployment, token).Model(a.model, a.version);
+  const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
+  if (images.count < a.batch)
+    throw ConfigError("--images",
+                      fmt::format("{} found, {} a query asked for", images.count, a.batch));
+  Seen all;
+  std::mutex mutex;
+  const auto start = Clock::now();
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t client = 0; client < a.clients; ++client)
+      threads.emplace_back([&, client] {
+        const Seen seen = AskUntilEnd(a, client, Service(deployment, token), info, images, start);
+        const std::lock_guard lock(mutex);
+        all.seconds.insert(all.seconds.end(), seen.seconds.begin(), seen.seconds.end());
+        for (const auto& [kind, count] : seen.errors) all.errors[kind] += count;
+      });
+  }
+  Report(a, std::move(all), SecondsSince(start));
   return programs::kExitOk;
 }
 

@@ -28,14 +28,13 @@
 #include <mach-o/dyld.h>
 #endif
 
+#include "base/clock.h"
 #include "programs/events.h"
 #include "programs/failure.h"
 #include "tercet/base/error.h"
 
 namespace tercet::programs {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // How long the other parties get to say their own reason, and to stop when asked.
 constexpr auto kGrace = std::chrono::seconds(2);

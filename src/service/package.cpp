@@ -193,25 +193,9 @@ Frame ReadFrame(ByteSpan package, const Deployment& deployment, const std::strin
   return frame;
 }
 
-}  // namespace
-
-Bytes MakePackage(const nn::IntegerNetwork& model, const std::string& network_json,
-                  const mpc::SuiteChoice& suite, const std::string& name,
-                  const std::string& version, const Deployment& deployment,
-                  const mpc::Registry& registry) {
-  for (const auto& [place, text] : {std::pair("name", &name), std::pair("version", &version)})
-    if (!IsName(*text))
-      throw ConfigError(place, fmt::format("\"{}\" found, expected 1 to 64 letters, digits, '.', "
-                                           "'_' and '-'",
-                                           Printable(*text)));
-  PackageHeader header;
-  header.spec = nn::ParseNetwork(network_json, "network");
-  header.announcement = compile::AnnouncementOf(model.net, header.spec, suite);
-  header.suite = suite;
-  const auto network = NetworkOf(header, registry, "model");
-  const auto plan = PlanOf(network, header, registry, 0, 1);
-
-  std::array<Bytes, 3> texts;
+/// What each server gets, before it is sealed: a salt, its seeds, and the shares that no seed
+/// gives.
+std::array<Bytes, 3> ShareWeights(const nn::IntegerNetwork& model, const infer::Plan& plan) {
   std::array<Writer, 3> writers;
   const std::array<crypto::PrfKey, 2> seeds{crypto::PrfKey::Random(), crypto::PrfKey::Random()};
   for (auto& writer : writers) {
@@ -241,13 +225,35 @@ Bytes MakePackage(const nn::IntegerNetwork& model, const std::string& network_js
       writers[2].Raw(packed);
     });
   });
-  json parts = json::array();
+  std::array<Bytes, 3> texts;
   for (std::size_t p = 0; p < 3; ++p) {
     texts[p] = writers[p].Take();
     TERCET_CHECK(texts[p].size() == TextBytes(plan, p), "a part of {} bytes", texts[p].size());
-    parts.push_back({{"bytes", crypto::SealedBytes(texts[p].size())},
-                     {"commitment", crypto::HexText(crypto::Sha256({texts[p]}))}});
   }
+  return texts;
+}
+
+}  // namespace
+
+Bytes MakePackage(const nn::IntegerNetwork& model, const std::string& network_json,
+                  const mpc::SuiteChoice& suite, const std::string& name,
+                  const std::string& version, const Deployment& deployment,
+                  const mpc::Registry& registry) {
+  for (const auto& [place, text] : {std::pair("name", &name), std::pair("version", &version)})
+    if (!IsName(*text))
+      throw ConfigError(place, fmt::format("\"{}\" found, expected 1 to 64 letters, digits, '.', "
+                                           "'_' and '-'",
+                                           Printable(*text)));
+  PackageHeader header;
+  header.spec = nn::ParseNetwork(network_json, "network");
+  header.announcement = compile::AnnouncementOf(model.net, header.spec, suite);
+  header.suite = suite;
+  const auto network = NetworkOf(header, registry, "model");
+  const auto texts = ShareWeights(model, PlanOf(network, header, registry, 0, 1));
+  json parts = json::array();
+  for (const Bytes& part : texts)
+    parts.push_back({{"bytes", crypto::SealedBytes(part.size())},
+                     {"commitment", crypto::HexText(crypto::Sha256({part}))}});
   const std::string text = json{
       {"name", name},
       {"version", version},

@@ -151,6 +151,122 @@ CLI::CheckedTransformer ByName(const std::vector<T>& choices) {
   return CLI::CheckedTransformer(names);
 }
 
+/// The options of the command, each of which overrides a configuration's value if it is given.
+class OptionAdder {
+ public:
+  OptionAdder(CLI::App& command, std::shared_ptr<Arguments> arguments)
+      : command_(command), arguments_(std::move(arguments)) {}
+
+  void AddData() {
+    Add("--images", &O::train_images,
+        "Training images: FILE[,FILE...] of IDX, .npy, .bin (CIFAR-10) or .u8, also .gz or .xz; "
+        "behind it @train:PART:SEED for all but a random PART");
+    Add("--labels", &O::train_labels, "Their labels; CIFAR-10's files hold them");
+    CLI::Option* test_images =
+        Add("--test-images", &O::test_images,
+            "Images to measure the final accuracy on; choose nothing. @test:PART:SEED: that PART");
+    Add("--test-labels", &O::test_labels, "Their labels")->needs(test_images);
+    Add("--out", &O::out, "Weights to write (.safetensors)");
+    Add("--init", &O::initial, "Weights to start from");
+  }
+
+  void AddSteps() {
+    Add("--epochs", &O::epochs, "Passes over the training images");
+    Add("--batch-size", &O::batch, "Images per step");
+    AddChoice("--optimizer", &O::optimizer, std::vector{Optimizer::kAdamW, Optimizer::kSgd},
+              "How weights follow the gradient");
+    Add("--lr", &O::lr, "Highest learning rate");
+    Add("--momentum", &O::momentum, "Momentum of sgd");
+    Add("--weight-decay", &O::weight_decay, "Decay of the weights");
+    AddChoice("--schedule", &O::schedule, std::vector{Schedule::kCosine, Schedule::kStep},
+              "How the learning rate falls");
+    Add("--warmup-epochs", &O::warmup_epochs, "Epochs in which the learning rate rises");
+    Add("--step-epochs", &O::step_epochs, "Epochs between two steps of the schedule step");
+    Add("--step-factor", &O::step_factor, "Factor of the learning rate at each");
+  }
+
+  void AddRegularisation() {
+    Add("--label-smoothing", &O::label_smoothing, "Share of uniform target");
+    AddChoice("--augmentation", &O::augmentation,
+              std::vector{Augmentation::kNone, Augmentation::kDistort, Augmentation::kFlipCrop},
+              "Random changes of the training images");
+    Add("--augment", &O::augment, "Strength of these changes");
+    command_.add_flag("--no-augment", arguments_->no_augment, "The same as --augmentation none");
+    Add("--width-bits", &O::width_bits,
+        "Train with weights rounded for integer sums of that many bits; 0: off");
+    Add("--validation", &O::validation, "Last training images, held out");
+  }
+
+  void AddTeacher() {
+    CLI::Option* teacher =
+        Add("--teacher", &O::teacher, "Architecture of a network to learn from (distillation)");
+    CLI::Option* weights = Add("--teacher-weights", &O::teacher_weights, "Its weights");
+    AddChoice(
+        "--teacher-images", &O::teacher_images,
+        std::vector{TeacherImages::kAugmented, TeacherImages::kOriginal},
+        "What it sees: the student's augmented images, or every image as it is, once, which is "
+        "faster");
+    Add("--temperature", &O::temperature, "Temperature of the distillation");
+    Add("--distillation-weight", &O::distillation_weight, "The teacher's share of the loss");
+    teacher->needs(weights);
+    weights->needs(teacher);
+  }
+
+  void AddMachine() {
+    Add("--seed", &O::seed, "Seed of everything random");
+    Add("--threads", &O::threads, "Threads of libtorch");
+    AddChoice("--device", &O::device, std::vector{Device::kCpu, Device::kCuda, Device::kAuto},
+              "Where to compute; auto: on a GPU where libtorch finds one");
+    AddChoice("--precision", &O::precision, std::vector{Precision::kFloat32, Precision::kBfloat16},
+              "Type of the values; bfloat16 is faster with AMX, AVX512_BF16 or a GPU");
+  }
+
+  void AddFiles() {
+    Add("--checkpoint", &O::checkpoint,
+        "State to resume from, written after every epoch; without it that of --out with "
+        ".checkpoint behind");
+    Remember(command_.add_flag("--resume", arguments_->flags.options.resume,
+                               "Go on from the checkpoint of an interrupted run"),
+             &O::resume);
+    CLI::Option* log = command_.add_option(
+        "--log", arguments_->flags.log,
+        "JSON log to write, with every epoch; scripts/plot draws its loss and accuracies");
+    arguments_->given.emplace_back([log, flags = &arguments_->flags](TrainConfig& config) {
+      if (log->count() > 0) config.log = flags->log;
+    });
+  }
+
+ private:
+  using O = TrainOptions;
+
+  template <class Member>
+  void Remember(CLI::Option* option, Member member) {
+    arguments_->given.emplace_back(
+        [option, member, flags = &arguments_->flags](TrainConfig& config) {
+          if (option->count() > 0) config.options.*member = flags->options.*member;
+        });
+  }
+
+  template <class Member>
+  CLI::Option* Add(const char* name, Member member, const char* description) {
+    CLI::Option* option = command_.add_option(name, arguments_->flags.options.*member, description);
+    using Value = std::remove_reference_t<decltype(arguments_->flags.options.*member)>;
+    if constexpr (std::is_arithmetic_v<Value>) option->capture_default_str();
+    Remember(option, member);
+    return option;
+  }
+
+  template <class Member, class Choices>
+  void AddChoice(const char* name, Member member, const Choices& choices, const char* description) {
+    Add(name, member, description)
+        ->transform(ByName(choices))
+        ->default_str(Name(TrainOptions().*member));
+  }
+
+  CLI::App& command_;
+  std::shared_ptr<Arguments> arguments_;
+};
+
 }  // namespace
 
 void AddTrainCommand(CLI::App& app, programs::Chosen& chosen) {
@@ -161,86 +277,13 @@ void AddTrainCommand(CLI::App& app, programs::Chosen& chosen) {
                    "Architecture (nets/*.json), or a configuration (configs/train/*.json) whose "
                    "values the options below override")
       ->required();
-  const auto remember = [arguments](CLI::Option* option, auto member) {
-    arguments->given.emplace_back([option, member, flags = &arguments->flags](TrainConfig& config) {
-      if (option->count() > 0) config.options.*member = flags->options.*member;
-    });
-  };
-  const auto add = [&](const char* name, auto member, const char* description) {
-    CLI::Option* option = command->add_option(name, arguments->flags.options.*member, description);
-    using Value = std::remove_reference_t<decltype(arguments->flags.options.*member)>;
-    if constexpr (std::is_arithmetic_v<Value>) option->capture_default_str();
-    remember(option, member);
-    return option;
-  };
-  const auto add_choice = [&](const char* name, auto member, const auto& choices,
-                              const char* description) {
-    add(name, member, description)
-        ->transform(ByName(choices))
-        ->default_str(Name(TrainOptions().*member));
-  };
-  using O = TrainOptions;
-  add("--images", &O::train_images,
-      "Training images: FILE[,FILE...] of IDX, .npy, .bin (CIFAR-10) or .u8, also .gz or .xz; "
-      "behind it @train:PART:SEED for all but a random PART");
-  add("--labels", &O::train_labels, "Their labels; CIFAR-10's files hold them");
-  CLI::Option* test_images =
-      add("--test-images", &O::test_images,
-          "Images to measure the final accuracy on; choose nothing. @test:PART:SEED: that PART");
-  add("--test-labels", &O::test_labels, "Their labels")->needs(test_images);
-  add("--out", &O::out, "Weights to write (.safetensors)");
-  add("--init", &O::initial, "Weights to start from");
-  add("--epochs", &O::epochs, "Passes over the training images");
-  add("--batch-size", &O::batch, "Images per step");
-  add_choice("--optimizer", &O::optimizer, std::vector{Optimizer::kAdamW, Optimizer::kSgd},
-             "How weights follow the gradient");
-  add("--lr", &O::lr, "Highest learning rate");
-  add("--momentum", &O::momentum, "Momentum of sgd");
-  add("--weight-decay", &O::weight_decay, "Decay of the weights");
-  add_choice("--schedule", &O::schedule, std::vector{Schedule::kCosine, Schedule::kStep},
-             "How the learning rate falls");
-  add("--warmup-epochs", &O::warmup_epochs, "Epochs in which the learning rate rises");
-  add("--step-epochs", &O::step_epochs, "Epochs between two steps of the schedule step");
-  add("--step-factor", &O::step_factor, "Factor of the learning rate at each");
-  add("--label-smoothing", &O::label_smoothing, "Share of uniform target");
-  add_choice("--augmentation", &O::augmentation,
-             std::vector{Augmentation::kNone, Augmentation::kDistort, Augmentation::kFlipCrop},
-             "Random changes of the training images");
-  add("--augment", &O::augment, "Strength of these changes");
-  command->add_flag("--no-augment", arguments->no_augment, "The same as --augmentation none");
-  add("--width-bits", &O::width_bits,
-      "Train with weights rounded for integer sums of that many bits; 0: off");
-  add("--validation", &O::validation, "Last training images, held out");
-  CLI::Option* teacher =
-      add("--teacher", &O::teacher, "Architecture of a network to learn from (distillation)");
-  CLI::Option* weights = add("--teacher-weights", &O::teacher_weights, "Its weights");
-  add_choice(
-      "--teacher-images", &O::teacher_images,
-      std::vector{TeacherImages::kAugmented, TeacherImages::kOriginal},
-      "What it sees: the student's augmented images, or every image as it is, once, which is "
-      "faster");
-  add("--temperature", &O::temperature, "Temperature of the distillation");
-  add("--distillation-weight", &O::distillation_weight, "The teacher's share of the loss");
-  add("--seed", &O::seed, "Seed of everything random");
-  add("--threads", &O::threads, "Threads of libtorch");
-  add_choice("--device", &O::device, std::vector{Device::kCpu, Device::kCuda, Device::kAuto},
-             "Where to compute; auto: on a GPU where libtorch finds one");
-  add_choice("--precision", &O::precision, std::vector{Precision::kFloat32, Precision::kBfloat16},
-             "Type of the values; bfloat16 is faster with AMX, AVX512_BF16 or a GPU");
-  add("--checkpoint", &O::checkpoint,
-      "State to resume from, written after every epoch; without it that of --out with .checkpoint "
-      "behind");
-  CLI::Option* resume = command->add_flag("--resume", arguments->flags.options.resume,
-                                          "Go on from the checkpoint of an interrupted run");
-  remember(resume, &O::resume);
-  CLI::Option* log = command->add_option(
-      "--log", arguments->flags.log,
-      "JSON log to write, with every epoch; scripts/plot draws its loss and accuracies");
-  arguments->given.emplace_back([log, flags = &arguments->flags](TrainConfig& config) {
-    if (log->count() > 0) config.log = flags->log;
-  });
-  teacher->needs(weights);
-  weights->needs(teacher);
+  OptionAdder options(*command, arguments);
+  options.AddData();
+  options.AddSteps();
+  options.AddRegularisation();
+  options.AddTeacher();
+  options.AddMachine();
+  options.AddFiles();
   command->callback(
       [arguments, &chosen] { chosen = [arguments] { return RunCommand(*arguments); }; });
 }

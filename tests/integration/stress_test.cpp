@@ -17,6 +17,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/clock.h"
 #include "integration/world.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
@@ -30,7 +31,6 @@ namespace tercet::integration {
 namespace {
 
 using namespace std::chrono_literals;
-using Clock = std::chrono::steady_clock;
 using net::Message;
 using testing::HasSubstr;
 
