@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/lane_keeper.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "tercet/base/error.h"
 #include "tercet/net/tcp_link.h"
-#include "tercet/net/wrappers.h"
 
 namespace tercet::serve {
 namespace {
@@ -41,27 +41,43 @@ class CountingLink : public net::LinkWrapper {
 
 }  // namespace
 
-LaneKeeper::LaneKeeper(const LaneContext& context, const service::LaneSettings& settings)
-    : context_(context),
-      settings_(settings),
-      queries_(kBatchesWaiting * settings.max_batch),
-      thread_([this] { Keep(); }) {}
+LaneKeeper::LaneKeeper(const LaneContext& context, const service::LaneSettings& settings,
+                       std::size_t in_flight)
+    : context_(context), settings_(settings), queries_(kBatchesWaiting * settings.max_batch) {
+  for (std::size_t n = 0; n < in_flight; ++n) {
+    streams_.push_back(std::make_unique<Stream>());
+    streams_.back()->number = n;
+  }
+  for (auto& stream : streams_)
+    stream->thread = std::thread([this, &stream = *stream] { Keep(stream); });
+}
 
 LaneKeeper::~LaneKeeper() { Drain(); }
 
+bool LaneKeeper::Up() const {
+  const std::lock_guard lock(mutex_);
+  return std::all_of(streams_.begin(), streams_.end(), [](const auto& s) { return s->up; });
+}
+
 bool LaneKeeper::Serves(const crypto::Digest& model) const {
   const std::lock_guard lock(mutex_);
-  return up_ && models_.contains(model);
+  return std::any_of(streams_.begin(), streams_.end(), [](const auto& s) { return s->up; }) &&
+         std::all_of(streams_.begin(), streams_.end(),
+                     [&](const auto& s) { return !s->up || s->models.contains(model); });
 }
 
 LaneState LaneKeeper::State() const {
+  LaneState state{settings_.lane, Up(), 0, sent_, received_};
   const std::lock_guard lock(mutex_);
-  return {settings_.lane, up_, session_ ? session_->Material() : 0, sent_, received_};
+  for (const auto& stream : streams_)
+    if (stream->session) state.material += stream->session->Material();
+  return state;
 }
 
 void LaneKeeper::Renew() {
   const std::lock_guard lock(mutex_);
-  if (session_) session_->Changed();
+  for (const auto& stream : streams_)
+    if (stream->session) stream->session->Changed();
 }
 
 void LaneKeeper::Drain() {
@@ -69,37 +85,49 @@ void LaneKeeper::Drain() {
   queries_.Close();
   {
     const std::lock_guard lock(mutex_);
-    if (session_) session_->Stop("the server stops");
+    for (const auto& stream : streams_)
+      if (stream->session) stream->session->Stop("the server stops");
   }
-  if (thread_.joinable()) thread_.join();
+  for (const auto& stream : streams_)
+    if (stream->thread.joinable()) stream->thread.join();
+  queries_.FailAll();
 }
 
-void LaneKeeper::Keep() {
-  while (!stopping_) {
-    try {
-      RunOnce();
-    } catch (const std::exception& e) {
-      if (!stopping_) context_.log(fmt::format("lane {}: {}", settings_.lane, ErrorText(e)));
-      queries_.FailAll();
-    }
-    up_ = false;
-    {
-      const std::lock_guard lock(mutex_);
-      session_.reset();
-      models_.clear();
-    }
-    if (!stopping_) std::this_thread::sleep_for(kPause);
+// Those that wait go on as long as a session is there to take them.
+void LaneKeeper::FailIfDown() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::any_of(streams_.begin(), streams_.end(), [](const auto& s) { return s->up; })) return;
   }
   queries_.FailAll();
 }
 
-void LaneKeeper::RunOnce() {
+void LaneKeeper::Keep(Stream& stream) {
+  while (!stopping_) {
+    try {
+      RunOnce(stream);
+    } catch (const std::exception& e) {
+      if (!stopping_) context_.log(fmt::format("lane {}: {}", settings_.lane, ErrorText(e)));
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      stream.up = false;
+      stream.session.reset();
+      stream.models.clear();
+    }
+    FailIfDown();
+    if (!stopping_) std::this_thread::sleep_for(kPause);
+  }
+}
+
+void LaneKeeper::RunOnce(Stream& stream) {
   const auto& deployment = context_.deployment;
   net::TcpOptions tcp;
   tcp.party = settings_.id;
   for (std::size_t p = 0; p < 3; ++p) {
     tcp.endpoints[p] = deployment.servers[p].party;
-    tcp.endpoints[p].port = static_cast<std::uint16_t>(tcp.endpoints[p].port + settings_.lane);
+    tcp.endpoints[p].port = static_cast<std::uint16_t>(tcp.endpoints[p].port + settings_.lane +
+                                                       deployment.lanes * stream.number);
   }
   tcp.listen = deployment.servers[static_cast<std::size_t>(settings_.id)].listen;
   const std::string own = fmt::format("party{}", settings_.id);
@@ -112,26 +140,31 @@ void LaneKeeper::RunOnce() {
                    {"deployment", crypto::HexText(deployment.Id())},
                    {"lanes", std::to_string(deployment.lanes)},
                    {"lane", std::to_string(settings_.lane)},
+                   {"batches in flight", std::to_string(streams_.size())},
+                   {"batch in flight", std::to_string(stream.number)},
                    {"max batch", std::to_string(settings_.max_batch)}};
   tcp.interrupted = [this]() -> std::optional<std::string> {
     if (!stopping_) return std::nullopt;
     return "the server stops";
   };
   auto links = net::ConnectTcp(tcp);
-  for (auto& link : links)
-    if (link) link = std::make_unique<CountingLink>(std::move(link), sent_, received_);
+  for (auto& link : links) {
+    if (!link) continue;
+    if (context_.link.Shaped()) link = net::MakeShapedLink(std::move(link), context_.link);
+    link = std::make_unique<CountingLink>(std::move(link), sent_, received_);
+  }
   const auto session = std::make_shared<service::LaneSession>(
       settings_, context_.models, context_.registry, context_.gate, queries_);
-  session->on_models = [this](const std::vector<crypto::Digest>& models) {
+  session->on_models = [this, &stream](const std::vector<crypto::Digest>& models) {
     const std::lock_guard lock(mutex_);
-    models_ = {models.begin(), models.end()};
-    up_ = true;
+    stream.models = {models.begin(), models.end()};
+    stream.up = true;
     context_.log(fmt::format("lane {} is up with {} models", settings_.lane, models.size()));
   };
   session->on_batch = context_.on_batch;
   {
     const std::lock_guard lock(mutex_);
-    session_ = session;
+    stream.session = session;
   }
   if (stopping_) session->Stop("the server stops");
   session->Run(std::move(links));

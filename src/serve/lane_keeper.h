@@ -9,8 +9,10 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "serve/metrics.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::serve {
 
@@ -18,6 +20,7 @@ namespace tercet::serve {
 struct LaneContext {
   const service::Deployment& deployment;
   std::filesystem::path store;  ///< party<i>.pem, party<i>-key.pem
+  net::LinkProfile link;
   const mpc::Registry& registry;
   const service::Gate& gate;
   std::function<service::Models()> models;  ///< those that are here now
@@ -25,18 +28,21 @@ struct LaneContext {
   std::function<void(const service::BatchDone&)> on_batch;  ///< may be null
 };
 
-/// One lane of a server, in a thread of its own: connects to the others, runs a session, and when
-/// that ends begins anew, with new keys. Thread safe.
+/// One lane of a server: as many sessions as batches may be in flight, each in a thread and over
+/// connections of its own, which share the queries that wait. While one session's batch travels
+/// another's computes. Each connects to the others, runs, and when it ends begins anew, with new
+/// keys. Thread safe.
 class LaneKeeper {
  public:
-  LaneKeeper(const LaneContext& context, const service::LaneSettings& settings);
+  LaneKeeper(const LaneContext& context, const service::LaneSettings& settings,
+             std::size_t in_flight);
   LaneKeeper(const LaneKeeper&) = delete;
   LaneKeeper& operator=(const LaneKeeper&) = delete;
   ~LaneKeeper();
 
-  /// Whether a session is there.
-  bool Up() const { return up_; }
-  /// Whether it has this model.
+  /// Whether all its sessions are there.
+  bool Up() const;
+  /// Whether a session is there, and all that are have this model.
   bool Serves(const crypto::Digest& model) const;
   service::WaitingQueries& Queries() { return queries_; }
   LaneState State() const;
@@ -46,18 +52,24 @@ class LaneKeeper {
   void Drain();
 
  private:
-  void Keep();
-  void RunOnce();
+  struct Stream {
+    std::size_t number = 0;
+    bool up = false;
+    std::shared_ptr<service::LaneSession> session;
+    std::set<crypto::Digest> models;
+    std::thread thread;
+  };
+  void Keep(Stream& stream);
+  void RunOnce(Stream& stream);
+  void FailIfDown();
 
   const LaneContext context_;
   const service::LaneSettings settings_;
   service::WaitingQueries queries_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<service::LaneSession> session_;
-  std::set<crypto::Digest> models_;
-  std::atomic<bool> up_ = false, stopping_ = false;
+  std::atomic<bool> stopping_ = false;
   std::atomic<std::uint64_t> sent_ = 0, received_ = 0;  // bytes
-  std::thread thread_;
+  mutable std::mutex mutex_;                            // of all streams, but for their threads
+  std::vector<std::unique_ptr<Stream>> streams_;
 };
 
 }  // namespace tercet::serve

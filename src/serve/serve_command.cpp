@@ -39,9 +39,10 @@ constexpr std::size_t kMaxTotal = 1'000'000'000'000;
 struct ServeArguments {
   std::optional<int> id;
   std::filesystem::path deployment, store, web;
-  std::size_t max_batch = 64, ahead = 2;
+  std::size_t max_batch = 64, ahead = 2, in_flight = 1;
   double max_wait_ms = 0.5;
   std::string metrics;
+  std::string link{"none"};
   bool json = false;
   std::size_t max_connections = 1024, max_connections_each = 512, max_bodies = 128;
 };
@@ -90,6 +91,8 @@ int Serve(const ServeArguments& arguments) {
   options.max_wait =
       std::chrono::microseconds(static_cast<std::int64_t>(arguments.max_wait_ms * 1000));
   options.ahead = arguments.ahead;
+  options.in_flight = arguments.in_flight;
+  options.link = net::ParseLinkProfile(arguments.link);
   options.max_connections = arguments.max_connections;
   options.max_connections_each = arguments.max_connections_each;
   options.max_bodies = arguments.max_bodies << 20;
@@ -174,12 +177,19 @@ int ServeMain(int argc, char** argv) {
                     "Milliseconds that a query waits for others, where no batch is under way");
   programs::AddNumber(app, "--ahead", a.ahead, 1, 64,
                       "Batches of each size that occurs whose material is made ahead");
+  programs::AddNumber(app, "--in-flight", a.in_flight, 1, 16,
+                      "Batches of each lane at once, the same at all servers: more where messages "
+                      "travel long. Lane k uses the ports port + k, port + lanes + k, ...");
   programs::AddNumber(app, "--max-connections", a.max_connections, 1, kMaxConnections,
                       "Connections of clients at once");
   programs::AddNumber(app, "--max-connections-per-address", a.max_connections_each, 1,
                       kMaxConnections, "Of these of one address (of IPv6, of 64 bits of it)");
   programs::AddNumber(app, "--max-bodies", a.max_bodies, 1, kMaxMebibytes,
                       "MiB that requests under way may have at once; a package needs its own size");
+  app.add_option("--link", a.link,
+                 "Delay what is sent to the other servers, to measure: none, lan, wan or "
+                 "rtt_ms=X,mbit=Y")
+      ->capture_default_str();
   app.add_option("--metrics", a.metrics,
                  "Address and port, as 127.0.0.1:9464, where Prometheus gets metrics: HTTP, for "
                  "who can reach it, so none that clients can");

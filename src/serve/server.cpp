@@ -239,13 +239,16 @@ class Server::Implementation {
       throw ConfigError("--max-batch", fmt::format("{} found, at least max_images of the "
                                                    "deployment, {}, expected",
                                                    options_.max_batch, deployment_.max_images));
-    const LaneContext context{deployment_,
-                              options_.store,
-                              registry,
-                              gate_,
-                              [this] { return packages_.All(); },
-                              options_.log,
-                              [this](const service::BatchDone& batch) { metrics_.Batch(batch); }};
+    const std::size_t ports = deployment_.lanes * options_.in_flight;
+    for (const auto& server : deployment_.servers)
+      if (server.party.port + ports > std::size_t{1} << 16)
+        throw ConfigError("--in-flight", fmt::format("{} found, needs {} ports from {} on",
+                                                     options_.in_flight, ports, server.party.port));
+    const LaneContext context{
+        deployment_,   options_.store,
+        options_.link, registry,
+        gate_,         [this] { return packages_.All(); },
+        options_.log,  [this](const service::BatchDone& batch) { metrics_.Batch(batch); }};
     for (std::size_t lane = 0; lane < deployment_.lanes; ++lane) {
       service::LaneSettings settings;
       settings.id = options_.id;
@@ -254,7 +257,7 @@ class Server::Implementation {
       settings.max_wait = options_.max_wait;
       settings.ahead = options_.ahead;
       settings.now_ms = options_.now_ms;
-      lanes_.push_back(std::make_unique<LaneKeeper>(context, settings));
+      lanes_.push_back(std::make_unique<LaneKeeper>(context, settings, options_.in_flight));
     }
     if (!options_.metrics.empty()) {
       metrics_.Listen(options_.metrics, [this] {

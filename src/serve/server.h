@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tercet/mpc/registry.h"
+#include "tercet/net/wrappers.h"
 #include "tercet/service/query.h"
 
 namespace tercet::serve {
@@ -20,6 +21,8 @@ struct ServerOptions {
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;
+  net::LinkProfile link;      ///< that messages to the other servers are delayed by, to measure
+  std::size_t in_flight = 1;  ///< batches of a lane at once; the same at all servers
   std::chrono::seconds request_time{10};            ///< for a client to send a request
   std::chrono::seconds handshake_time{10};          ///< for a TLS handshake
   std::size_t max_connections = 1024;               ///< of clients

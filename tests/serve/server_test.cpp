@@ -47,19 +47,19 @@ bool IsFree(std::uint16_t port) {
   return free;
 }
 
-// Ports that nobody has now, for clients and three lanes of each server.
+// Ports that nobody has now, for clients and two batches of three lanes of each server.
 service::Addresses FreeAddresses() {
   std::mt19937 rng(static_cast<unsigned>(::getpid()));
   while (true) {
     const auto base = static_cast<int>(20'000 + rng() % 10'000);
     const auto port = [base](int i) { return static_cast<std::uint16_t>(base + i); };
     bool free = true;
-    for (int i = 0; i < 12; ++i) free = free && IsFree(port(i));
+    for (int i = 0; i < 21; ++i) free = free && IsFree(port(i));
     if (!free) continue;
     service::Addresses addresses;
     for (int i = 0; i < 3; ++i) {
       addresses.urls[static_cast<std::size_t>(i)] = fmt::format("https://localhost:{}", port(i));
-      addresses.parties[static_cast<std::size_t>(i)] = {"127.0.0.1", port(3 + 3 * i)};
+      addresses.parties[static_cast<std::size_t>(i)] = {"127.0.0.1", port(3 + 6 * i)};
     }
     return addresses;
   }
@@ -89,6 +89,7 @@ class World {
     options.id = id;
     options.store = StoreOf(id);
     options.request_time = std::chrono::seconds(5);
+    options.in_flight = 2;
     options.now_ms = [this, id] {
       return service::NowMs() + ahead_ms_[static_cast<std::size_t>(id)];
     };
