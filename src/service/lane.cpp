@@ -358,6 +358,7 @@ void LaneSession::AgreeOnModels() {
   }
   const std::size_t before = models_.size();
   std::vector<crypto::Digest> common;
+  common.reserve(mine.size());
   for (const auto& [digest, model] : mine) common.push_back(digest);
   for (std::uint32_t m = 0; m < before; ++m) {
     if (!models_[m] || mine.erase(models_[m]->digest) > 0) continue;
@@ -514,6 +515,7 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
   tell.outcomes = std::move(outcomes);
   if (!on_batch) return;
   BatchDone done{batch.size(), images, size, Seconds(start, Clock::now()), {}};
+  done.waited.reserve(batch.size());
   for (const auto& query : batch) done.waited.push_back(Seconds(query.since, start));
   on_batch(done);
 }
