@@ -39,6 +39,8 @@ def check(service, directory):
     service.put()
 
     def right():
+        for each in range(3):
+            service.wait(lambda: service.ask(each, "/v2/health/live")[0] == 200, f"server {each} is not there")
         assert service.logits(directory / "right.json", "--tries", "40") == plain
 
     # A limit is held by a server that was killed right after it had answered.
