@@ -21,15 +21,17 @@ INSTANTIATE_TEST_SUITE_P(
                                      QueryLayer{kSign, "aby3"}, QueryLayer{kRelu, "aby3", 0, 1}),
                      testing::Values(0, 1, 2)));
 
+// One party looks at each choice, which is another one in the two that are the same but for the
+// parties' numbers: so every view is looked at once.
 TEST_P(EveryRoleRotated, ViewsAreUniform) {
   const auto& [layer, data_owner] = GetParam();
   for (const int model_owner : {0, 1, 2})
     for (const int receiver : {0, 1, 2}) {
       const QueryCase c{
           .layers = {layer}, .roles = {0, data_owner, model_owner, receiver}, .batch = 3};
-      for (const int viewer : {0, 1, 2})
-        EXPECT_THAT(Findings(RotatedScenario(c, viewer), viewer), testing::IsEmpty())
-            << testing::PrintToString(c) << ", party " << viewer;
+      const int viewer = (data_owner + model_owner + receiver) % 3;
+      EXPECT_THAT(Findings(RotatedScenario(c, viewer), viewer), testing::IsEmpty())
+          << testing::PrintToString(c) << ", party " << viewer;
     }
 }
 
