@@ -103,6 +103,7 @@ TEST_F(Outputs, ThatAreSecretAreForTheirOwnerAlone) {
 
 TEST_F(Outputs, OfPartiesAreForTheirOwnersAlone) {
   std::vector<Process> parties;
+  parties.reserve(3);
   for (int id = 0; id < 3; ++id)
     parties.push_back(Start(id, "dense", {"--json", world_.File(fmt::format("report{}.json", id))},
                             TakeNothingAway));
