@@ -60,11 +60,6 @@ TEST_P(PinnedMutants, AreFoundInAQuery) {
   EXPECT_THAT(FindingsOfMutant(GetParam()), Not(IsEmpty()));
 }
 
-TEST(ForgottenMasksOfRotation, AreSeenWhicheverItIs) {
-  const QueryCase c{.suite = "aby3", .roles = {1, 0, 2, 1}, .batch = 3};
-  ExpectEveryDrawIsMissed([&](int receiver) { return RotatedScenario(c, receiver); }, 4);
-}
-
 class ForgottenMasks : public testing::TestWithParam<QueryCase> {};
 INSTANTIATE_TEST_SUITE_P(Queries, ForgottenMasks,
                          testing::Values(QueryCase{.suite = "lut:chunks=2", .roles = {1, 2, 0, 2}},
