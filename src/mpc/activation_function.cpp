@@ -166,14 +166,14 @@ class Table final : public Applied<Table> {
 }  // namespace
 
 const ActivationFunction& FunctionOf(ActivationKind kind) {
-  static const None kNone;
-  static const Sign kSign;
-  static const Relu kRelu;
-  static const Square kSquare;
-  static const Table kTable;
-  static const std::array<const ActivationFunction*, 5> kFunctions{&kNone, &kSign, &kRelu, &kSquare,
-                                                                   &kTable};
-  return *kFunctions.at(static_cast<std::size_t>(kind));
+  static const None none;
+  static const Sign sign;
+  static const Relu relu;
+  static const Square square;
+  static const Table table;
+  static const std::array<const ActivationFunction*, 5> functions{&none, &sign, &relu, &square,
+                                                                  &table};
+  return *functions.at(static_cast<std::size_t>(kind));
 }
 
 const char* ActivationName(ActivationKind kind) { return FunctionOf(kind).Name(); }

@@ -122,14 +122,13 @@ class Clip final : public ActivationType {
 }  // namespace
 
 std::span<const ActivationType* const> ActivationTypes() {
-  static const Sign kSign;
-  static const Relu kRelu;
-  static const Square kSquare;
-  static const Table kTable;
-  static const Clip kClip;
-  static const std::array<const ActivationType*, 5> kTypes{&kSign, &kRelu, &kSquare, &kTable,
-                                                           &kClip};
-  return kTypes;
+  static const Sign sign;
+  static const Relu relu;
+  static const Square square;
+  static const Table table;
+  static const Clip clip;
+  static const std::array<const ActivationType*, 5> types{&sign, &relu, &square, &table, &clip};
+  return types;
 }
 
 const ActivationType* FindActivation(LayerType type) {
