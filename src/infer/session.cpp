@@ -166,6 +166,55 @@ bool IsSession(const std::string& text) {
          text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
+// Why this party's material does not do, if it does not.
+std::optional<std::string> ShortageOf(const MaterialHeader& header, std::size_t unused,
+                                      std::size_t needed) {
+  if (unused == 0) return fmt::format("all of its {} queries are used up", header.queries);
+  if (unused < needed)
+    return fmt::format("holds {} unused queries of {} images, {} are needed", unused, header.batch,
+                       needed);
+  return std::nullopt;
+}
+
+// The first query that a peer has not used, which it tells with its session.
+std::size_t PeersNextQuery(net::Link& link, const MaterialFile& material) {
+  const auto message = link.Receive(Phase::kSetup);
+  const auto& payload = message.payload;
+  const bool fits = message.tag == kNextQueryTag && payload.size() > kSessionDigits + 1 &&
+                    payload.size() <= kSessionDigits + 11;
+  const std::string theirs = fits ? std::string(payload.begin(), payload.end()) : "";
+  const std::string session = theirs.substr(0, kSessionDigits);
+  const std::string number = fits ? theirs.substr(kSessionDigits + 1) : "";
+  if (!fits || !IsSession(session) || payload[kSessionDigits] != ' ' ||
+      number.find_first_not_of("0123456789") != std::string::npos)
+    throw ProtocolError(
+        fmt::format("party {} sent tag {:#x} with {} bytes where its next query was expected",
+                    link.Peer(), message.tag, message.payload.size()));
+  const std::string& own = material.Header().session;
+  if (session != own)
+    throw ProtocolError(fmt::format("party {} has material of session {}, {} is of session {}",
+                                    link.Peer(), session, material.File().string(), own));
+  return std::stoul(number);
+}
+
+// A party that told the others different numbers would have them use material of different queries
+// together, with a wrong result.
+void CompareFirstQuery(net::Links& links, std::size_t first) {
+  const auto chosen = std::to_string(first);
+  for (auto& link : links)
+    if (link) link->Send({Phase::kSetup, kFirstQueryTag, 1, Bytes(chosen.begin(), chosen.end())});
+  for (auto& link : links) {
+    if (!link) continue;
+    const auto message = link->Receive(Phase::kSetup);
+    if (message.tag != kFirstQueryTag ||
+        !std::equal(message.payload.begin(), message.payload.end(), chosen.begin(), chosen.end()))
+      throw ProtocolError(fmt::format(
+          "party {} begins with another query of the material than query {}, with which "
+          "this party begins: the parties were told different numbers by one of them",
+          link->Peer(), first));
+  }
+}
+
 // The query from which on all parties' material is unused. A party that stopped in the middle may
 // be ahead of the others, whose queries up to there are of no use without its.
 std::size_t AgreeOnQueries(net::Links& links, const SessionSettings& settings,
@@ -176,34 +225,12 @@ std::size_t AgreeOnQueries(net::Links& links, const SessionSettings& settings,
   for (auto& link : links)
     if (link) link->Send({Phase::kSetup, kNextQueryTag, 1, Bytes(text.begin(), text.end())});
   const std::size_t unused = header.queries - material.Next();
-  std::optional<std::string> shortage;
-  if (unused == 0) {
-    shortage = fmt::format("all of its {} queries are used up", header.queries);
-  } else if (unused < needed) {
-    shortage = fmt::format("holds {} unused queries of {} images, {} are needed", unused,
-                           header.batch, needed);
-  }
+  const std::optional<std::string> shortage = ShortageOf(header, unused, needed);
   bool owner_is_short = false;
   std::size_t first = material.Next();
   for (auto& link : links) {
     if (!link) continue;
-    const auto message = link->Receive(Phase::kSetup);
-    const auto& payload = message.payload;
-    const bool fits = message.tag == kNextQueryTag && payload.size() > kSessionDigits + 1 &&
-                      payload.size() <= kSessionDigits + 11;
-    const std::string theirs = fits ? std::string(payload.begin(), payload.end()) : "";
-    const std::string session = theirs.substr(0, kSessionDigits);
-    const std::string number = fits ? theirs.substr(kSessionDigits + 1) : "";
-    if (!fits || !IsSession(session) || payload[kSessionDigits] != ' ' ||
-        number.find_first_not_of("0123456789") != std::string::npos)
-      throw ProtocolError(
-          fmt::format("party {} sent tag {:#x} with {} bytes where its next query was expected",
-                      link->Peer(), message.tag, message.payload.size()));
-    if (session != header.session)
-      throw ProtocolError(fmt::format("party {} has material of session {}, {} is of session {}",
-                                      link->Peer(), session, material.File().string(),
-                                      header.session));
-    const std::size_t next = std::stoul(number);
+    const std::size_t next = PeersNextQuery(*link, material);
     // Also where this run comes to nothing: a message of such a query may be known somewhere.
     if (next <= header.queries) material.Skip(next);
     const bool is_short = next > header.queries || header.queries - next < needed;
@@ -220,7 +247,7 @@ std::size_t AgreeOnQueries(net::Links& links, const SessionSettings& settings,
     if (is_short)
       throw ProtocolError(
           fmt::format("party {} has used {} queries of the {} of session {}, {} more are needed",
-                      link->Peer(), next, header.queries, session, needed));
+                      link->Peer(), next, header.queries, header.session, needed));
     first = std::max(first, next);
   }
   if (shortage) {
@@ -231,21 +258,7 @@ std::size_t AgreeOnQueries(net::Links& links, const SessionSettings& settings,
     throw ProtocolError(
         fmt::format("party {} announced too many images: {} {}", owner, file, *shortage));
   }
-  // A party that told the others different numbers would have them use material of different
-  // queries together, with a wrong result.
-  const auto chosen = std::to_string(first);
-  for (auto& link : links)
-    if (link) link->Send({Phase::kSetup, kFirstQueryTag, 1, Bytes(chosen.begin(), chosen.end())});
-  for (auto& link : links) {
-    if (!link) continue;
-    const auto message = link->Receive(Phase::kSetup);
-    if (message.tag != kFirstQueryTag ||
-        !std::equal(message.payload.begin(), message.payload.end(), chosen.begin(), chosen.end()))
-      throw ProtocolError(fmt::format(
-          "party {} begins with another query of the material than query {}, with which "
-          "this party begins: the parties were told different numbers by one of them",
-          link->Peer(), first));
-  }
+  CompareFirstQuery(links, first);
   return first;
 }
 
