@@ -59,7 +59,7 @@ class Table final : public ActivationType {
                                    layer.values.size())};
   }
   void Apply(const LayerSpec& layer, std::span<float> x) const override {
-    const auto half = static_cast<double>(layer.values.size() / 2);
+    const double half = static_cast<double>(layer.values.size()) / 2;
     for (float& v : x) {
       const double index = std::floor(v / layer.input_scale + 0.5);
       v = static_cast<float>(
