@@ -20,6 +20,8 @@
 /// long a TLS handshake may take, and whether a request's body is read at all. It stands on the
 /// points where RESTinio's own TLS is put in: the type of the socket, its settings, the making of
 /// sockets, and the methods' type, which selects the callbacks of the HTTP parser.
+// Some names are those that RESTinio calls.
+// NOLINTBEGIN(readability-identifier-naming)
 namespace tercet::serve {
 
 namespace asio = restinio::asio_ns;
@@ -254,3 +256,4 @@ inline http_parser_settings create_parser_settings<tercet::serve::ClientMethods>
 
 }  // namespace impl
 }  // namespace restinio
+// NOLINTEND(readability-identifier-naming)
