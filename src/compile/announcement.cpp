@@ -27,6 +27,8 @@ static_assert(kMaxLayerBits == kMaxWidth);
 /// has, in which networks are trained and served.
 constexpr unsigned kLogitWeightBits = 16;
 
+constexpr std::size_t kMaxTextBytes = 256;  // as in the schema
+
 constexpr const char* kSchema = R"({
   "title": "an announcement", "description": "an object", "type": "object",
   "required": ["layers", "network", "only_class", "spec_digest"], "additionalProperties": false,
@@ -217,6 +219,14 @@ Announcement AnnouncementFromJson(const std::string& text, const std::string& pl
     layer.suite = from.value("suite", "");
   }
   return announcement;
+}
+
+std::size_t MostAnnouncementBytes(const nn::NetworkSpec& spec) {
+  Announcement longest{spec.name, spec.Digest(), false, {}};
+  const std::string suite(kMaxTextBytes, '"');  // which is escaped
+  longest.layers.assign(Architecture(spec, true).layers.size(),
+                        {kMaxLayerBits + kComparisonBits, kMaxLayerBits, false, suite});
+  return AnnouncementToJson(longest).size();
 }
 
 unsigned MostLogitBits(const nn::PublicNetwork& network) {

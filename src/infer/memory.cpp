@@ -28,14 +28,26 @@ std::uint64_t Words(std::uint64_t count, unsigned bits) {
   return count * ring::WordBytes(std::max(bits, 1U));
 }
 
-// Shares of weights as they are kept, and the two forms in which the linear map uses them; the
-// owner has the integers besides.
-std::uint64_t Model(const PlannedLayer& planned, bool owner) {
+std::uint64_t Weights(const PlannedLayer& planned) {
   std::uint64_t weights = planned.layer.linear.WeightCount();
   if (planned.layer.shortcut && planned.layer.shortcut->linear)
     weights += planned.layer.shortcut->linear->WeightCount();
-  return Words(4 * weights, planned.activation.ring_bits) +
-         (owner ? weights * sizeof(std::int64_t) : 0);
+  return weights;
+}
+
+// Shares of weights as they are kept, and the two forms in which the linear map uses them; the
+// owner has the integers besides.
+std::uint64_t Model(const PlannedLayer& planned, bool owner) {
+  return Words(4 * Weights(planned), planned.activation.ring_bits) +
+         (owner ? Weights(planned) * sizeof(std::int64_t) : 0);
+}
+
+// What the helper deals to a party, where it alone sends.
+std::uint64_t Dealt(const Plan& plan, const PlannedLayer& planned, std::size_t party) {
+  const auto& sent = planned.cost.OfflineBytes();
+  const auto helper = static_cast<std::size_t>(plan.roles.helper);
+  const bool alone = planned.cost.OfflineTotal() == sent[helper];
+  return alone ? Received(planned.cost, mpc::Phase::kOffline)[party] : 0;
 }
 
 // What a party keeps of a layer between the phases.
@@ -68,6 +80,26 @@ std::uint64_t Working(const Plan& plan, const PlannedLayer& planned) {
          Words(3 * out, spec.out_bits);
 }
 
+// All but images, and what waits to be sent or received.
+Sizes Held(const Plan& plan, std::size_t queries) {
+  Sizes material{}, model{}, bytes{};
+  const std::uint64_t input =
+      Words(2 * plan.network.input.shape.Size() * plan.batch, plan.input_bits);
+  material.fill(input);
+  std::uint64_t working = 0;
+  for (const auto& planned : plan.layers) {
+    const Sizes kept = Material(plan, planned);
+    for (std::size_t p = 0; p < 3; ++p) {
+      material[p] += kept[p];
+      model[p] += Model(planned, static_cast<int>(p) == plan.roles.model_owner);
+    }
+    working = std::max(working, Working(plan, planned));
+  }
+  for (std::size_t p = 0; p < 3; ++p)
+    bytes[p] = kProcess + model[p] + queries * material[p] + working;
+  return bytes;
+}
+
 std::optional<std::uint64_t> NumberIn(const char* file, const std::string& key) {
   std::ifstream in(file);
   std::string name;
@@ -86,27 +118,27 @@ std::uint64_t Left(std::uint64_t limit, std::uint64_t used) {
 
 Sizes EstimateMemory(const Plan& plan, std::size_t queries, std::size_t images) {
   const std::uint64_t pixels = plan.network.input.shape.Size();
-  Sizes material{}, model{}, bytes{};
-  const std::uint64_t input = Words(2 * pixels * plan.batch, plan.input_bits);
-  material.fill(input);
-  std::uint64_t working = 0;
-  for (const auto& planned : plan.layers) {
-    const Sizes kept = Material(plan, planned);
-    for (std::size_t p = 0; p < 3; ++p) {
-      material[p] += kept[p];
-      model[p] += Model(planned, static_cast<int>(p) == plan.roles.model_owner);
-    }
-    working = std::max(working, Working(plan, planned));
-  }
   const auto total = plan.Total();
   const Sizes received = Received(total, mpc::Phase::kOffline);
   const Sizes online = Received(total, mpc::Phase::kOnline);
+  Sizes bytes = Held(plan, queries);
   for (std::size_t p = 0; p < 3; ++p) {
-    bytes[p] = kProcess + model[p] + queries * material[p] + working +
-               std::min(kQueue, (total.OfflineBytes()[p] + received[p]) / 4) +
-               std::min(kQueue, online[p]);
+    bytes[p] +=
+        std::min(kQueue, (total.OfflineBytes()[p] + received[p]) / 4) + std::min(kQueue, online[p]);
     if (static_cast<int>(p) == plan.roles.data_owner)
       bytes[p] += images * pixels + 2 * sizeof(std::int64_t) * pixels * plan.batch;
+  }
+  return bytes;
+}
+
+Sizes LeastMemory(const Plan& plan, std::size_t queries) {
+  Sizes bytes{};
+  const Sizes held = Held(plan, queries);
+  for (std::size_t p = 0; p < 3; ++p) {
+    for (const auto& planned : plan.layers)
+      bytes[p] += Words(2 * Weights(planned), planned.activation.ring_bits) +
+                  queries * Dealt(plan, planned, p);
+    bytes[p] = std::max(bytes[p], held[p] / 2);
   }
   return bytes;
 }

@@ -8,11 +8,6 @@
 #include "tercet/infer/memory.h"
 
 namespace tercet::infer {
-namespace {
-
-constexpr std::uint64_t kEstimateFactor = 2;  // by which the estimate may be too large
-
-}  // namespace
 
 std::vector<Plan> PlansOf(const Plan& plan, const mpc::Registry& registry,
                           const mpc::SuiteChoice& suite, std::size_t batch,
@@ -55,25 +50,33 @@ RunTotals RunCost(const Plan& plan, const mpc::Registry& registry, const mpc::Su
   return totals;
 }
 
-std::array<std::uint64_t, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
-                                       std::size_t images) {
-  std::array<std::uint64_t, 3> sum{};
+MemoryNeed& MemoryNeed::operator+=(const MemoryNeed& other) {
+  least += other.least;
+  most += other.most;
+  return *this;
+}
+
+std::array<MemoryNeed, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
+                                    std::size_t images) {
+  std::array<MemoryNeed, 3> sum{};
   for (const auto& plan : plans) {
-    const auto bytes = EstimateMemory(plan, held, images);
-    for (std::size_t p = 0; p < 3; ++p) sum[p] += bytes[p];
+    const auto least = LeastMemory(plan, held), most = EstimateMemory(plan, held, images);
+    for (std::size_t p = 0; p < 3; ++p) sum[p] += {least[p], most[p]};
   }
   return sum;
 }
 
-std::optional<std::string> CheckMemory(std::uint64_t needed, std::size_t batch, std::size_t held) {
+std::optional<std::string> CheckMemory(const MemoryNeed& need, std::size_t batch,
+                                       std::size_t held) {
   const auto available = MemoryAvailable();
-  if (!available || needed <= available->bytes) return std::nullopt;
+  if (!available || need.most <= available->bytes) return std::nullopt;
+  const bool refused = need.least > available->bytes;
   auto text = fmt::format(
-      "batches of {} images{} need {} of memory, and {} leaves {}; take smaller "
-      "batches",
-      batch, held > 1 ? fmt::format(", with material of {} at once,", held) : "",
-      MemoryText(needed), available->limit, MemoryText(available->bytes));
-  if (needed / kEstimateFactor > available->bytes) throw Error(text);
+      "batches of {} images{} {} {} of memory, and {} leaves {}; take smaller batches", batch,
+      held > 1 ? fmt::format(", with material of {} at once,", held) : "",
+      refused ? "need at least" : "may need", MemoryText(refused ? need.least : need.most),
+      available->limit, MemoryText(available->bytes));
+  if (refused) throw Error(text);
   return text;
 }
 

@@ -29,9 +29,9 @@ constexpr std::uint32_t kPlanTag = 0xfffe'0002;
 constexpr std::uint32_t kSessionTag = 0xfffe'0003;
 constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
 constexpr std::uint32_t kFirstQueryTag = 0xfffe'0005;
-constexpr std::size_t kMaxAnnouncementBytes = std::size_t{1} << 20;  // of 1000 layers
+constexpr std::size_t kMaxPlanSlack = 256;  // by which numbers of other parties may be longer
 constexpr std::size_t kSessionDigits = 32;
-constexpr const char* kProtocolVersion = "3";
+constexpr const char* kProtocolVersion = "4";
 
 double PeakMemoryMb() {
   rusage usage{};
@@ -98,11 +98,12 @@ std::pair<Plan, Told> ReceivePlan(net::Links& links, const SessionSettings& sett
     const auto mine = compile::AnnouncementOf(settings.model->net, settings.spec, settings.suite);
     auto plan = plan_of(mine);  // whatever the others would refuse is refused here
     const std::string text = compile::AnnouncementToJson(mine);
-    Announce(links, owner, kNetworkTag, text, kMaxAnnouncementBytes, "");
+    Announce(links, owner, kNetworkTag, text, text.size(), "");
     return {std::move(plan), told(text)};
   }
   const std::string text =
-      Announce(links, owner, kNetworkTag, "", kMaxAnnouncementBytes, "the model's widths");
+      Announce(links, owner, kNetworkTag, "", compile::MostAnnouncementBytes(settings.spec),
+               "the model's widths");
   // What is wrong in it is no fault of this party's user.
   const auto refusal = [&](const Error& e) {
     return ProtocolError(
@@ -142,10 +143,11 @@ void CompareWhatWasTold(net::Links& links, int self, const std::vector<Told>& al
   for (auto& link : links) {
     if (!link) continue;
     const auto message = link->Receive(Phase::kSetup);
-    if (message.tag != kPlanTag)
-      throw ProtocolError(
-          fmt::format("party {} sent tag {:#x} where its plan's digest was expected", link->Peer(),
-                      message.tag));
+    if (message.tag != kPlanTag || message.payload.size() > mine.size() + kMaxPlanSlack)
+      throw ProtocolError(fmt::format(
+          "party {} sent tag {:#x} with {} bytes where its plan's digest of at most {} bytes was "
+          "expected",
+          link->Peer(), message.tag, message.payload.size(), mine.size() + kMaxPlanSlack));
     const std::string_view text(reinterpret_cast<const char*>(message.payload.data()),
                                 message.payload.size());
     std::size_t at = 0;
@@ -506,9 +508,9 @@ Session::Task Session::Agree(net::Links& links) const {
 // Too little memory is an error before anything is shared.
 void Session::CheckMemory(const Task& task) const {
   const std::size_t held = QueriesHeld(settings_.schedule, task.queries);
-  const auto needed = RunMemory(task.side_by_side, held, task.images);
+  const auto need = RunMemory(task.side_by_side, held, task.images);
   const auto warning =
-      infer::CheckMemory(needed[static_cast<std::size_t>(settings_.id)], task.plan.batch, held);
+      infer::CheckMemory(need[static_cast<std::size_t>(settings_.id)], task.plan.batch, held);
   if (warning && settings_.on_warning) settings_.on_warning(*warning);
 }
 

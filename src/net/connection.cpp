@@ -38,7 +38,7 @@ std::size_t SizeOf(const Frame& frame) {
 std::uint8_t WaitBoard::Mask() const {
   unsigned mask = 0;
   for (unsigned p = 0; p < waits_.size(); ++p)
-    if (waits_[p] > 0) mask |= 1U << p;
+    mask |= (waits_[p] > 0 ? 1U << p : 0U) | (missing_[p] ? 8U << p : 0U);
   return static_cast<std::uint8_t>(mask);
 }
 
@@ -51,6 +51,7 @@ Connection::Connection(asio::io_context& io, std::unique_ptr<Channel> channel, i
       where_(std::move(where)),
       timeout_(limits.timeout),
       stall_(limits.stall),
+      connect_(limits.connect),
       heartbeat_(std::min<Clock::duration>(timeout_ / 4, kMaxHeartbeat)),
       tick_(std::clamp<Clock::duration>(std::min(timeout_, stall_) / 8,
                                         std::chrono::milliseconds(1), kMaxTick)),
@@ -62,12 +63,22 @@ Connection::Connection(asio::io_context& io, std::unique_ptr<Channel> channel, i
 
 void Connection::Start() {
   last_heard_ = last_written_ = Clock::now();
+  {
+    const std::lock_guard lock(mutex_);
+    Enqueue({FrameKind::kHeartbeat, {.payload = Bytes{waits_->Mask()}}});
+  }
   ReadMore();
   ScheduleTick();
 }
 
 void Connection::GiveUp(const Failure& failure) {
-  if (!closed_ && !peer_sent_data_) Disown(failure, kLinger);
+  if (closed_ || peer_sent_data_) return;
+  if (failure.is_goodbye) {
+    third_left_ = failure;
+    third_left_since_ = Clock::now();
+  } else {
+    Disown(failure, kLinger);
+  }
 }
 
 void Connection::Break(const std::string& reason) {
@@ -91,9 +102,13 @@ void Connection::EnqueueReason(FrameKind how, const std::string& reason) {
   Enqueue({how, {.payload = Bytes(text.begin(), text.end())}});
 }
 
+// Not the first heartbeat, without which the peer does not take this for a link.
 void Connection::DropQueue() {
-  for (const Frame& frame : queue_) queued_bytes_ -= SizeOf(frame);
-  queue_.clear();
+  std::erase_if(queue_, [this](const Frame& frame) {
+    if (frame.kind == FrameKind::kHeartbeat) return false;
+    queued_bytes_ -= SizeOf(frame);
+    return true;
+  });
 }
 
 void Connection::WakeAll() {
@@ -475,16 +490,29 @@ void Connection::OnTick() {
            kShortLinger);
   } else if (!stalled.empty()) {
     Disown({Failure::Kind::kNetwork, std::move(stalled)}, kLinger);
+  } else if (third_left_ && now - third_left_since_ > timeout_ && PeerMissesThird()) {
+    Disown(third_left_, kLinger);
   }
   ScheduleTick();
+}
+
+/// Whether the peer says that it waits for the third party.
+bool Connection::PeerWaits() const {
+  return (peer_waits_ >> (3 - waits_->Self() - peer_) & 1) != 0;
+}
+
+/// Whether the peer says that the third party has still to connect to it; a peer that has sent data
+/// has met all.
+bool Connection::PeerMissesThird() const {
+  return !peer_sent_data_ && (peer_waits_ >> (6 - waits_->Self() - peer_) & 1) != 0;
 }
 
 /// Why waiting for this peer is of no use any more, or nothing. With the lock held.
 std::string Connection::Stalled(Clock::time_point now) const {
   // A peer that itself waits for the third party gets the time in which that one's end is noticed
   // there and told here, so that the reason names the party that is stuck.
-  const bool waits_itself = (peer_waits_ >> (3 - waits_->Self() - peer_) & 1) != 0;
-  const auto limit = waits_itself ? stall_ + timeout_ : stall_;
+  const auto waits = PeerMissesThird() ? std::max(stall_, connect_) : stall_;
+  const auto limit = PeerWaits() || PeerMissesThird() ? waits + timeout_ : stall_;
   for (std::size_t p = 0; p < lanes_.size(); ++p) {
     const Lane& lane = lanes_[p];
     if (!lane.waiting_since || !lane.messages.empty() || now - *lane.waiting_since <= limit)

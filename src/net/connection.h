@@ -23,20 +23,22 @@
 
 namespace tercet::net {
 
-/// For which peers threads of this party wait; its connections count here, and tell their peers
-/// with each heartbeat. Thread safe.
+/// For which peers threads of this party wait, and which have still to connect; its connections
+/// tell their peers with each heartbeat. Thread safe.
 class WaitBoard {
  public:
   explicit WaitBoard(int self) : self_(self) {}
   int Self() const { return self_; }
   void Begin(int peer) { ++waits_[static_cast<std::size_t>(peer)]; }
   void End(int peer) { --waits_[static_cast<std::size_t>(peer)]; }
-  /// Bit p is set when something waits for party p.
+  void SetMissing(int peer, bool missing) { missing_[static_cast<std::size_t>(peer)] = missing; }
+  /// Bit p is set when something waits for party p, bit 3 + p when it has still to connect.
   std::uint8_t Mask() const;
 
  private:
   const int self_;
   std::array<std::atomic<int>, 3> waits_{};
+  std::array<std::atomic<bool>, 3> missing_{};
 };
 
 /// An established connection to a party: queues for both directions, heartbeats, and the ends it
@@ -48,6 +50,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   struct Limits {
     std::chrono::milliseconds timeout;  ///< without a sign of life
     std::chrono::milliseconds stall;    ///< without data that something waits for
+    std::chrono::milliseconds connect;  ///< for which a peer may wait for the third party to come
   };
   /// `where` is the peer's address for messages. `on_failure` is called once, on the network
   /// thread, when the peer or the network ends the connection.
@@ -55,13 +58,14 @@ class Connection : public std::enable_shared_from_this<Connection> {
              const Limits& limits, std::shared_ptr<WaitBoard> waits,
              std::function<void(const Failure&)> on_failure);
 
-  /// Begins to read and to send heartbeats. Network thread.
+  /// Begins to read and to send heartbeats; the first leaves at once. Network thread.
   void Start();
   /// Ends the connection because of a fault in the network thread itself. Network thread.
   void Break(const std::string& reason);
   /// Ends the connection because the link to the third party has failed, and tells the peer, unless
   /// that has sent data: then it has met the third party itself and will see for itself whether it
-  /// needs that one any more. Network thread.
+  /// needs that one any more. After a goodbye it only ends when the third party has still to
+  /// connect to the peer a timeout later. Network thread.
   void GiveUp(const Failure& failure);
   /// As Abort, without waiting for the end. Any thread.
   void Dismiss(const std::string& reason) noexcept;
@@ -109,6 +113,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnWriteError(const std::error_code& error);
   void ScheduleTick();
   void OnTick();
+  bool PeerWaits() const;
+  bool PeerMissesThird() const;
   std::string Stalled(Clock::time_point now) const;
   void FinishOutput();
   void ShutdownSend();
@@ -121,7 +127,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   const std::unique_ptr<Channel> channel_;
   const int peer_;
   const std::string where_;
-  const Clock::duration timeout_, stall_, heartbeat_, tick_;
+  const Clock::duration timeout_, stall_, connect_, heartbeat_, tick_;
   const std::shared_ptr<WaitBoard> waits_;
   Clock::duration linger_;  ///< how long to wait for the peer's end; network thread
 
@@ -157,6 +163,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool peer_sent_data_ = false;
   bool sent_end_ = false;
   std::uint8_t peer_waits_ = 0;  ///< the mask in its last heartbeat
+  Failure third_left_;           ///< the third party's goodbye, which the peer may not have heard
+  Clock::time_point third_left_since_;
   Clock::time_point last_heard_, last_written_, next_tick_;
   std::optional<Clock::time_point> ended_since_;
 };

@@ -14,6 +14,8 @@ using asio::ip::tcp;
 
 constexpr auto kAddressLimit = std::chrono::seconds(5);
 constexpr std::size_t kMaxAddresses = 16;
+// All are greeted before the first listener gives up on us.
+constexpr auto kStagger = std::chrono::milliseconds(500);
 constexpr const char* kNoAnswer = "no answer";
 
 std::string WhyNot(const std::error_code& error) {
@@ -25,7 +27,12 @@ std::string WhyNot(const std::error_code& error) {
 }  // namespace
 
 Dialler::Dialler(asio::io_context& io, const Endpoint& there, Greet greet, Done done)
-    : io_(io), there_(there), greet_(std::move(greet)), done_(std::move(done)), resolver_(io) {}
+    : io_(io),
+      there_(there),
+      greet_(std::move(greet)),
+      done_(std::move(done)),
+      resolver_(io),
+      stagger_(io) {}
 
 void Dialler::Start() {
   std::error_code no_address;
@@ -79,37 +86,49 @@ void Dialler::Try(Attempt& attempt) {
 
 // Greets the next that took the connection, or ends when nothing is under way any more.
 void Dialler::GoOn() {
-  if (greeting_) return;
   using State = Attempt::State;
   const auto is = [](State state) {
     return [state](const Attempt& attempt) { return attempt.state == state; };
   };
   const auto ready = std::find_if(attempts_.begin(), attempts_.end(), is(State::kReady));
-  if (ready == attempts_.end()) {
-    if (std::any_of(attempts_.begin(), attempts_.end(), is(State::kConnecting))) return;
-    const bool hopeless = std::all_of(attempts_.begin(), attempts_.end(),
-                                      [](const Attempt& attempt) { return attempt.definite; });
-    using Kind = Greeting::Outcome::Kind;
-    Finish({.kind = hopeless ? Kind::kDefinite : Kind::kFailed, .reason = Reasons()});
+  if (ready != attempts_.end()) {
+    if (!may_answer_) GreetNext(*ready);
     return;
   }
-  greeting_ = true;
-  ready->state = State::kGreeted;
-  ready->reason = "it accepted the connection but did not answer";
-  greet_(std::move(ready->socket), attempts_.size() == 1,
-         [self = shared_from_this(), &attempt = *ready](Greeting::Outcome outcome) {
-           if (!self->done_) return;
-           self->greeting_ = false;
-           using Kind = Greeting::Outcome::Kind;
-           if (outcome.kind == Kind::kAgreed || outcome.kind == Kind::kDiffers) {
-             self->Finish(std::move(outcome));
-             return;
-           }
-           attempt.state = State::kFailed;
-           attempt.reason = std::move(outcome.reason);
-           attempt.definite = outcome.kind == Kind::kDefinite;
-           self->GoOn();
-         });
+  if (std::any_of(attempts_.begin(), attempts_.end(), is(State::kConnecting)) ||
+      std::any_of(attempts_.begin(), attempts_.end(), is(State::kGreeted)))
+    return;
+  const bool hopeless = std::all_of(attempts_.begin(), attempts_.end(),
+                                    [](const Attempt& attempt) { return attempt.definite; });
+  using Kind = Greeting::Outcome::Kind;
+  Finish({.kind = hopeless ? Kind::kDefinite : Kind::kFailed, .reason = Reasons()});
+}
+
+void Dialler::GreetNext(Attempt& attempt) {
+  may_answer_ = true;
+  stagger_.expires_after(kStagger);
+  stagger_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
+    if (cancelled || !self->done_) return;
+    self->may_answer_ = false;
+    self->GoOn();
+  });
+  attempt.state = Attempt::State::kGreeted;
+  attempt.reason = "it accepted the connection but did not answer";
+  attempt.cancel = greet_(std::move(attempt.socket), attempts_.size() == 1,
+                          [self = shared_from_this(), &attempt](Greeting::Outcome outcome) {
+                            if (!self->done_) return;
+                            attempt.cancel = nullptr;
+                            using Kind = Greeting::Outcome::Kind;
+                            if (outcome.kind == Kind::kAgreed || outcome.kind == Kind::kDiffers) {
+                              self->Finish(std::move(outcome));
+                              return;
+                            }
+                            attempt.state = Attempt::State::kFailed;
+                            attempt.reason = std::move(outcome.reason);
+                            attempt.definite = outcome.kind == Kind::kDefinite;
+                            self->may_answer_ = false;
+                            self->GoOn();
+                          });
 }
 
 std::string Dialler::Reasons() const {
@@ -137,7 +156,9 @@ void Dialler::Cancel() {
 void Dialler::CloseAll() {
   greet_ = nullptr;
   resolver_.cancel();
+  stagger_.cancel();
   for (Attempt& attempt : attempts_) {
+    if (const auto cancel = std::exchange(attempt.cancel, nullptr)) cancel();
     std::error_code ignored;
     attempt.socket.close(ignored);
     attempt.limit.cancel();

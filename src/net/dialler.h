@@ -18,13 +18,15 @@
 namespace tercet::net {
 
 /// One round of attempts to reach a party at its endpoint: all addresses of the host's name at
-/// once, each for a few seconds. Those that take the connection are greeted one after the other,
-/// until one agrees. Network thread only.
+/// once, each for a few seconds. Those that take the connection are greeted, the next one when the
+/// one before has failed or has not answered for a moment, until one agrees; the others are closed
+/// then, before the listener can take them for this party's choice. Network thread only.
 class Dialler : public std::enable_shared_from_this<Dialler> {
  public:
   using Done = std::function<void(Greeting::Outcome)>;
   /// Greets whoever is at the other end of a socket; `only` when there is no other address to try.
-  using Greet = std::function<void(asio::ip::tcp::socket, bool only, Done)>;
+  /// Returns what ends that before it is done; it does nothing afterwards.
+  using Greet = std::function<std::function<void()>(asio::ip::tcp::socket, bool only, Done)>;
 
   Dialler(asio::io_context& io, const Endpoint& there, Greet greet, Done done);
 
@@ -47,11 +49,13 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
     enum class State { kConnecting, kReady, kGreeted, kFailed } state = State::kConnecting;
     std::string reason;
     bool definite = false;
+    std::function<void()> cancel;  ///< while it is greeted
   };
 
   void Resolve();
   void Try(Attempt& attempt);
   void GoOn();
+  void GreetNext(Attempt& attempt);
   void Finish(Greeting::Outcome outcome);
   void CloseAll();
 
@@ -61,7 +65,8 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
   Done done_;
   asio::ip::tcp::resolver resolver_;
   std::deque<Attempt> attempts_;
-  bool greeting_ = false;
+  asio::steady_timer stagger_;
+  bool may_answer_ = false;  ///< the one that was greeted last has had little time yet
 };
 
 }  // namespace tercet::net

@@ -22,18 +22,19 @@ std::vector<std::shared_ptr<Greeting>> Door::Enter(const std::shared_ptr<Greetin
   const asio::ip::address address = Plain(from);
   const bool expected = hosts_.contains(address);
   std::vector<std::shared_ptr<Greeting>> gone;
-  // Of those that `counts` counts, the oldest that has shown no certificate, when they are `limit`.
+  // Of those that `counts` counts, when they are `limit`, the oldest that has not shown who it is,
+  // or of as many that have the oldest.
   const auto make_room = [&](std::size_t limit, auto counts) {
     if (!gone.empty()) return;
     const auto count = std::count_if(guests_.begin(), guests_.end(), counts);
     if (static_cast<std::size_t>(count) < limit) return;
-    for (auto guest = guests_.begin(); guest != guests_.end(); ++guest) {
-      const auto greeting = guest->greeting.lock();
-      if (!counts(*guest) || (greeting && greeting->KnowsPeer())) continue;
-      if (greeting) gone.push_back(greeting);
-      guests_.erase(guest);
-      return;
-    }
+    auto oldest = std::find_if(guests_.begin(), guests_.end(), [&](const Guest& guest) {
+      const auto greeting = guest.greeting.lock();
+      return counts(guest) && !(greeting && greeting->KnowsPeer());
+    });
+    if (oldest == guests_.end()) oldest = std::find_if(guests_.begin(), guests_.end(), counts);
+    if (const auto greeting = oldest->greeting.lock()) gone.push_back(greeting);
+    guests_.erase(oldest);
   };
   if (expected) {
     make_room(kOfOneHost, [&](const Guest& guest) { return guest.from == address; });

@@ -12,7 +12,6 @@
 namespace tercet::net {
 namespace {
 
-constexpr std::size_t kHeartbeatBytes = 1;
 constexpr std::size_t kBufferBytes = std::size_t{64} << 10;
 constexpr std::size_t kFirstGrant = std::size_t{1}
                                     << 20;  // room made for a payload before any of it has arrived
@@ -21,6 +20,7 @@ constexpr std::string_view kMagic = "TERCET";
 constexpr std::string_view kNothing = "nothing";  // shown for an item that a side lacks
 constexpr std::uint8_t kRefusal = 255;
 constexpr std::size_t kShownBytes = 80;  // of a peer's name or value in a message
+constexpr int kShownDifferences = 8;
 
 void PutU32(std::uint8_t* out, std::uint32_t value) { ToLittleEndian(value, {out, 4}); }
 
@@ -33,7 +33,7 @@ std::size_t LengthLimit(FrameKind kind) {
     case FrameKind::kData:
       return kMaxMessageBytes;
     case FrameKind::kHeartbeat:
-      return kHeartbeatBytes;
+      return kHeartbeatFrameBytes - kFrameHeaderBytes;
     default:
       return kMaxReasonBytes;
   }
@@ -93,7 +93,7 @@ FrameHeader ParseFrameHeader(std::span<const std::uint8_t, kFrameHeaderBytes> by
     throw ProtocolError(fmt::format("a frame of kind {} may carry {} bytes, this one announces {}",
                                     bytes[4], LengthLimit(header.kind), header.length));
   }
-  if (header.kind == FrameKind::kHeartbeat && header.length != kHeartbeatBytes)
+  if (header.kind == FrameKind::kHeartbeat && header.length != LengthLimit(header.kind))
     throw ProtocolError(fmt::format("a heartbeat of {} bytes", header.length));
   if (header.kind != FrameKind::kData && (bytes[5] != 0 || header.tag != 0 || header.depth != 0)) {
     throw ProtocolError(fmt::format("a frame of kind {} has no phase, tag or depth", bytes[4]));
@@ -216,13 +216,15 @@ std::string Differences(const Agreement& here, const Agreement& there) {
   for (const auto& [name, value] : there)
     items.try_emplace(name, kNothing, kNothing).first->second.second = value;
   std::string text;
+  int count = 0;
   for (const auto& [name, values] : items) {
-    if (values.first == values.second) continue;
+    if (values.first == values.second || ++count > kShownDifferences) continue;
     if (!text.empty()) text += "; ";
     text +=
         fmt::format("{}: here {}, there {}", CleanText(name, kShownBytes),
                     CleanText(values.first, kShownBytes), CleanText(values.second, kShownBytes));
   }
+  if (count > kShownDifferences) text += fmt::format("; and {} more", count - kShownDifferences);
   return text;
 }
 

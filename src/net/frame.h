@@ -14,7 +14,8 @@
 /// What TCP links write. All numbers are little endian.
 ///
 ///   frame: length u32 | kind u8 | phase u8 | tag u32 | depth u32 | payload of `length` bytes
-///          heartbeat: one byte, whose bit p says that the sender waits for data of party p
+///          heartbeat: one byte, whose bit p says that the sender waits for data of party p, and
+///          bit 3 + p that party p has still to connect to it; the first frame on a link is one
 ///          abort, goodbye: the reason, which may be empty
 ///   hello: "TERCET" | party u8 | pairs u8 | length u32 | body of `length` bytes
 ///          body: for each pair: length u32, name, length u32, value
@@ -22,6 +23,7 @@
 namespace tercet::net {
 
 inline constexpr std::size_t kFrameHeaderBytes = 14;
+inline constexpr std::size_t kHeartbeatFrameBytes = kFrameHeaderBytes + 1;
 inline constexpr std::size_t kMaxReasonBytes = 512;
 
 enum class FrameKind : std::uint8_t { kData = 0, kHeartbeat = 1, kAbort = 2, kGoodbye = 3 };

@@ -169,9 +169,45 @@ void Greeting::Compare() {
     Fail(Outcome::Kind::kDiffers, std::move(differences));
     return;
   }
-  // Another connection of the same party may have been faster.
-  if (!CheckPeer(peer_, "a second connection of")) return;
-  Finish({Outcome::Kind::kAgreed, peer_, {}, std::move(channel_)});
+  if (client_) {
+    Agree();
+  } else {
+    AwaitChoice();
+  }
+}
+
+void Greeting::AwaitChoice() {
+  stage_ = "exchange of hellos with a heartbeat";
+  in_.resize(kHeartbeatFrameBytes);
+  channel_->ReadFull(asio::buffer(in_), [self = shared_from_this()](const std::error_code& error,
+                                                                    std::size_t) {
+    if (!self->done_) return;
+    if (error) {
+      self->FailFor(error, "before its first heartbeat");
+      return;
+    }
+    bool heartbeat = false;
+    try {
+      const std::span<const std::uint8_t, kFrameHeaderBytes> header(self->in_.data(),
+                                                                    kFrameHeaderBytes);
+      heartbeat = ParseFrameHeader(header).kind == FrameKind::kHeartbeat;
+    } catch (const ProtocolError&) {
+      heartbeat = false;
+    }
+    if (heartbeat) {
+      self->Agree();
+    } else {
+      self->Fail(Outcome::Kind::kFailed, "sent something else than a heartbeat after its hello");
+    }
+  });
+}
+
+void Greeting::Agree() {
+  if (expected_()[static_cast<std::size_t>(peer_)]) {
+    Finish({Outcome::Kind::kAgreed, peer_, {}, std::move(channel_)});
+  } else {  // this party has given up on it meanwhile
+    Fail(Outcome::Kind::kFailed, fmt::format("party {} is waited for no more", peer_));
+  }
 }
 
 void Greeting::Refuse(const std::string& reason) {

@@ -18,8 +18,9 @@ namespace tercet::net {
 
 /// What happens between a TCP connection and a link: TLS handshake, check of the certificate's
 /// name, exchange and comparison of the agreements. The connecting side speaks first, so that a
-/// listener tells strangers nothing; a side that refuses says why where the other can hear it.
-/// Network thread only.
+/// listener tells strangers nothing; a side that refuses says why where the other can hear it. It
+/// may greet several addresses of one party at once: a listener takes a connection for the other's
+/// choice when the first heartbeat has come over it. Network thread only.
 class Greeting : public std::enable_shared_from_this<Greeting> {
  public:
   struct Outcome {
@@ -60,6 +61,8 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
   void OnHelloHead(const std::function<void()>& then);
   void OnHelloBody(const std::function<void()>& then);
   void Compare();
+  void AwaitChoice();
+  void Agree();
   void Refuse(const std::string& reason);
   void Fail(Outcome::Kind kind, std::string reason);
   void FailFor(const std::error_code& error, const std::string& during);

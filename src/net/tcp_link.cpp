@@ -34,7 +34,7 @@ constexpr auto kRetry = std::chrono::milliseconds(100);
 constexpr auto kGreetingLimit = std::chrono::seconds(10);
 constexpr auto kGrace = std::chrono::seconds(1);
 constexpr auto kPoll = std::chrono::milliseconds(100);
-constexpr int kMaxRefusalLines = 32;
+constexpr int kMaxLines = 32;  // on what strangers and peers do while this party waits
 // Between two lines that say who is missing.
 constexpr Clock::duration kFirstPause = std::chrono::seconds(2),
                           kLongestPause = std::chrono::seconds(30);
@@ -110,7 +110,6 @@ class Circle {
   void Join(const std::shared_ptr<Connection>& connection) { connections_.push_back(connection); }
   /// On the network thread.
   void OnFailure(const Failure& failure) const {
-    if (failure.is_goodbye) return;
     for (const auto& weak : connections_)
       if (const auto connection = weak.lock()) connection->GiveUp(failure);
   }
@@ -143,8 +142,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     EncodeHello(options.party, options_.agreement);  // checks its size now rather than in a handler
     if (options.tls) tls_ = MakeTlsContext(*options.tls);
     for (int i = 0; i < 3; ++i)
-      peers_[Index(i)].state =
-          i == options.party || i == options.absent ? State::kNone : State::kPending;
+      if (i != options.party && i != options.absent) Await(i);
   }
 
   void Begin() {
@@ -190,6 +188,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   struct PeerState {
     State state = State::kNone;
     std::string last_reason;
+    std::string lost;  ///< how its last connection ended
     std::shared_ptr<Dialler> dialler;
     std::unique_ptr<asio::steady_timer> retry;
     std::shared_ptr<Connection> connection;
@@ -207,6 +206,15 @@ class Setup : public std::enable_shared_from_this<Setup> {
   }
   void Say(const std::string& line) const {
     if (options_.on_wait) options_.on_wait(line);
+  }
+  /// What others can make happen as often as they like.
+  void SayOfOthers(const std::string& line) {
+    if (++lines_ <= kMaxLines) Say(line);
+  }
+  /// `peer` has to connect, or again; those that are connected hear of that with the heartbeats.
+  void Await(int peer) {
+    peers_[Index(peer)].state = State::kPending;
+    waits_->SetMissing(peer, true);
   }
 
   // --- Listening.
@@ -353,10 +361,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     const auto greeting = Greet(
         std::move(socket), false, limit, [this] { return Awaited(); },
         [this, from](Greeting::Outcome outcome) { OnWelcomed(from, std::move(outcome)); });
-    for (const auto& stranger : door_.Enter(greeting, remote.address())) {
-      stranger->Cancel();
-      greetings_.erase(stranger);
-    }
+    for (const auto& stranger : door_.Enter(greeting, remote.address())) Drop(stranger);
     greeting->Start();
   }
 
@@ -382,11 +387,14 @@ class Setup : public std::enable_shared_from_this<Setup> {
                               fmt::format("party {} differs in {}", outcome.peer, outcome.reason)});
         return;
       case Kind::kFailed:
+        // It greets all addresses of this party that it knows, and has chosen another.
+        if (outcome.peer >= 0 && peers_[Index(outcome.peer)].state == State::kConnected) return;
+        break;
       case Kind::kDefinite:
         break;
     }
     const std::string line = fmt::format("refused {}: {}", from, outcome.reason);
-    if (++refusals_ <= kMaxRefusalLines) Say(line);
+    SayOfOthers(line);
     for (int peer = options_.party + 1; peer < 3; ++peer) {
       // Where the certificate told who it was, only that party's entry gets the reason.
       if (outcome.peer < 0 || outcome.peer == peer || outcome.peer <= options_.party) {
@@ -403,7 +411,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     state.dialler = std::make_shared<Dialler>(
         io_, options_.endpoints[Index(peer)],
         [this, peer](tcp::socket socket, bool only, Dialler::Done done) {
-          Greet(
+          const auto greeting = Greet(
               std::move(socket), true,
               only ? Left() : std::min<Clock::duration>(kGreetingLimit, Left()),
               [peer] {
@@ -411,8 +419,11 @@ class Setup : public std::enable_shared_from_this<Setup> {
                 expected[Index(peer)] = true;
                 return expected;
               },
-              std::move(done))
-              ->Start();
+              std::move(done));
+          greeting->Start();
+          return [this, weak = std::weak_ptr(greeting)] {
+            if (const auto begun = weak.lock()) Drop(begun);
+          };
         },
         [this, peer](Greeting::Outcome outcome) { OnDialled(peer, std::move(outcome)); });
     state.dialler->Start();
@@ -477,21 +488,27 @@ class Setup : public std::enable_shared_from_this<Setup> {
     return greeting;
   }
 
+  void Drop(const std::shared_ptr<Greeting>& greeting) {
+    greeting->Cancel();
+    greetings_.erase(greeting);
+  }
+
   void OnConnected(int peer, const std::string& where, std::unique_ptr<Channel> channel) {
     if (options_.on_peer) {
       if (const auto certificate = channel->PeerCertificate()) options_.on_peer(peer, *certificate);
     }
     PeerState& state = peers_[Index(peer)];
     if (state.connection) {
-      Say(fmt::format("party {} has come again, from {}", peer, where));
+      SayOfOthers(fmt::format("party {} has come again, from {}", peer, where));
       state.connection->Dismiss(
           fmt::format("another process has connected as party {} since", peer));
     }
     state.state = State::kConnected;
+    waits_->SetMissing(peer, false);
     state.connection = std::make_shared<Connection>(
         io_, std::move(channel), peer, where,
-        Connection::Limits{options_.timeout, options_.stall_timeout}, waits_,
-        [weak = weak_from_this(), circle = circle_, peer](const Failure& failure) {
+        Connection::Limits{options_.timeout, options_.stall_timeout, options_.connect_timeout},
+        waits_, [weak = weak_from_this(), circle = circle_, peer](const Failure& failure) {
           const auto self = weak.lock();
           if (self && !self->over_) {
             self->OnLost(peer, failure);
@@ -512,9 +529,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
       GiveUp(peer, failure);
       return;
     }
-    state.state = State::kPending;
-    state.last_reason = failure.text;
-    Say(fmt::format("{}; waiting for it to come again", failure.text));
+    Await(peer);
+    state.last_reason = state.lost = failure.text;
+    SayOfOthers(fmt::format("{}; waiting for it to come again", failure.text));
     if (peer < options_.party) Redial(peer, failure.text);
   }
 
@@ -610,7 +627,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
       }
       const std::string reason =
           state.last_reason.empty() && state.dialler ? state.dialler->Reasons() : state.last_reason;
-      if (!reason.empty()) text += fmt::format(" (last: {})", reason);
+      const bool told = state.lost.empty() || state.lost == reason;
+      if (!reason.empty())
+        text += fmt::format(" ({}last: {})", told ? "" : state.lost + "; ", reason);
     }
     return text;
   }
@@ -628,7 +647,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   std::array<PeerState, 3> peers_;
   std::set<std::shared_ptr<Greeting>> greetings_;
   Clock::time_point begun_, deadline_;
-  int refusals_ = 0;
+  int lines_ = 0;
   std::vector<int> missing_;  ///< who was waited for when that was last said
   Clock::time_point say_again_;
   Clock::duration pause_{};

@@ -254,9 +254,11 @@ std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const
   const auto schedule = arguments.Schedule();
   const std::size_t images = input.data.images.count;
   const std::size_t held = infer::QueriesHeld(schedule, plan.Queries(images));
-  const auto needed = infer::RunMemory(
-      infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule), held, images);
-  return infer::CheckMemory(needed[0] + needed[1] + needed[2], plan.batch, held);
+  infer::MemoryNeed all;
+  for (const auto& need : infer::RunMemory(
+           infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule), held, images))
+    all += need;
+  return infer::CheckMemory(all, plan.batch, held);
 }
 
 // Only the offline phase, to files.

@@ -104,6 +104,17 @@ TEST(AnnouncementTest, RoundTrips) {
   EXPECT_EQ(AnnouncementFromJson(AnnouncementToJson(announcement), "model"), announcement);
 }
 
+TEST(AnnouncementTest, NoneIsLongerThanTheMost) {
+  const nn::NetworkSpec spec = SpecOf(kConv + kRelu + kLast);
+  Announcement longest = Good(spec);
+  EXPECT_LT(AnnouncementToJson(longest).size(), MostAnnouncementBytes(spec));
+  for (auto& layer : longest.layers)
+    layer = {.value_bits = 34, .shift = 33, .proven = false, .suite = std::string(256, '"')};
+  const std::string text = AnnouncementToJson(longest);
+  EXPECT_EQ(text.size(), MostAnnouncementBytes(spec));
+  EXPECT_EQ(AnnouncementFromJson(text, "model"), longest);
+}
+
 TEST(AnnouncementTest, FormIsStrict) {
   const std::string good = AnnouncementToJson(Good(SpecOf(kConv + kRelu + kLast)));
   const auto refused = [&](const std::string& from, const std::string& to,

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <new>
 
+#include "tercet/infer/run_cost.h"
 #include "tercet/infer/secure_network.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
@@ -55,6 +56,39 @@ TEST(EstimateMemory, GrowsWithBatchQueriesAndImages) {
     const auto images = EstimateMemory(PlanFor(registry, suite, 1), 1, 1'000'001);
     EXPECT_EQ(images[1] - small[1], 8'000'000u);  // at their owner
     EXPECT_EQ(images[0], small[0]);
+  }
+}
+
+TEST(LeastMemory, IsWhatIsDealtAndLessThanTheEstimate) {
+  const mpc::Registry registry = BuiltinProtocols();
+  for (const char* suite : {"lut", "fss", "aby3", "cbnn"}) {
+    const auto plan = PlanFor(registry, suite, 4096);
+    const auto least = LeastMemory(plan, 10), most = EstimateMemory(plan, 10, 0);
+    for (std::size_t p = 0; p < 3; ++p) {
+      EXPECT_GT(least[p], 0u) << suite;
+      EXPECT_LT(least[p], most[p]) << suite;
+    }
+  }
+  const auto plan = PlanFor(registry, "fss", 65536);
+  const auto dealt = plan.layers[0].cost.OfflineTotal();
+  const auto least = LeastMemory(plan, 10);
+  EXPECT_GE(least[1] + least[2], 10 * dealt);  // and kept, which the helper does not
+  EXPECT_LT(least[0], dealt);
+}
+
+// Neither what a run surely needs nor what it may need is left.
+TEST(CheckMemory, RefusesTheLeastAndWarnsOfTheMost) {
+  constexpr std::uint64_t kTooMuch = std::uint64_t{1} << 60;
+  EXPECT_EQ(CheckMemory({1, 1}, 8, 1), std::nullopt);
+  const auto warning = CheckMemory({1, kTooMuch}, 8, 3);
+  ASSERT_TRUE(warning);
+  EXPECT_THAT(*warning, HasSubstr("batches of 8 images, with material of 3 at once, may need"));
+  try {
+    CheckMemory({kTooMuch, kTooMuch}, 8, 1);
+    FAIL() << "so much memory";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), AllOf(HasSubstr("batches of 8 images need at least about"),
+                                HasSubstr("take smaller batches")));
   }
 }
 

@@ -138,6 +138,10 @@ TEST(HelloTest, NamesDifferences) {
             "network digest: here ab12, there cd34");
   EXPECT_EQ(Differences({{"a", "1"}}, {{"b", "x\x1b[2J"}}),
             "a: here 1, there nothing; b: here nothing, there x?[2J");
+  Agreement many;
+  for (int i = 0; i < 30; ++i) many.emplace_back(fmt::format("item {:02}", i), "1");
+  EXPECT_THAT(Differences({}, many), testing::AllOf(testing::HasSubstr("item 07: "),
+                                                    testing::EndsWith("; and 22 more")));
 }
 
 TEST(CleanTextTest, CutsAndReplaces) {

@@ -35,7 +35,9 @@ using namespace std::chrono_literals;
 using asio::ip::tcp;
 using testing::AllOf;
 using testing::AnyOf;
+using testing::Each;
 using testing::HasSubstr;
+using testing::Not;
 using testing::ThrowsMessage;
 
 const Agreement kAgreement{{"protocol version", "1"}, {"network digest", "ab12"}};
@@ -150,9 +152,20 @@ class TcpLinkTest : public testing::Test {
     return Encoded({kind, {.payload = Bytes(reason.begin(), reason.end())}});
   }
 
-  /// A raw party without TLS that says hello and leaves the rest to the test.
+  static std::string Heartbeat(std::uint8_t waits_for = 0) {
+    return Encoded({FrameKind::kHeartbeat, {.payload = Bytes{waits_for}}});
+  }
+
+  /// A raw party without TLS that says hello and that this is its link, and leaves the rest to the
+  /// test.
   tcp::socket DialWithHello(int party, int self, const std::string& timeout_s = "20",
                             const std::string& stall_s = "600") {
+    tcp::socket socket = Greet(party, self, timeout_s, stall_s);
+    asio::write(socket, asio::buffer(Heartbeat()));
+    return socket;
+  }
+  tcp::socket Greet(int party, int self, const std::string& timeout_s = "20",
+                    const std::string& stall_s = "600") {
     tcp::socket socket = Dial(party);
     const Agreement agreement = WithTimeouts(timeout_s, stall_s);
     asio::write(socket, asio::buffer(EncodeHello(self, agreement)));
@@ -618,6 +631,91 @@ TEST_F(TcpLinkTest, TheLaterOfTwoProcessesCounts) {
   EXPECT_TRUE(std::holds_alternative<Links>(one)) << std::get<std::string>(one);
 }
 
+// A party that greets several addresses may reach the same listener by two of them.
+TEST_F(TcpLinkTest, TheConnectionThatIsChosenBecomesTheLink) {
+  auto options = AllOptions(false);
+  std::vector<std::string> lines;
+  options[0].on_wait = [&](const std::string& line) { lines.push_back(line); };
+  auto zero = std::async(std::launch::async, [&] { return ConnectTcp(options[0]); });
+  tcp::socket chosen = Greet(0, 2), other = Greet(0, 2);
+  auto one = std::async(std::launch::async, [&] { return ConnectTcp(options[1]); });
+  tcp::socket two = DialWithHello(1, 2);
+  asio::write(chosen,
+              asio::buffer(Heartbeat() + Encoded({FrameKind::kData, {Phase::kOnline, 4, 0, {}}})));
+  Links links = zero.get();
+  EXPECT_EQ(links[2]->Receive(Phase::kOnline).tag, 4U);
+  EXPECT_THAT(lines, Each(Not(HasSubstr("come again"))));
+  for (auto* socket : {&chosen, &two}) socket->close();
+}
+
+// A party that greets and never says which connection is its link. Its oldest ones go; it may still
+// come.
+TEST_F(TcpLinkTest, GreetingsThatComeToNothingDoNotGrow) {
+  auto options = AllOptions(false);
+  auto zero = std::async(std::launch::async, [&] { return Connect(options[0]); });
+  auto one = std::async(std::launch::async, [&] { return Connect(options[1]); });
+  std::vector<tcp::socket> greeted;
+  for (std::size_t i = 0; i <= Door::kOfOneHost; ++i) greeted.push_back(Greet(0, 2));
+  std::array<char, 1> byte{};
+  std::error_code ec;
+  greeted.front().read_some(asio::buffer(byte), ec);
+  EXPECT_TRUE(ec);
+  asio::write(greeted.back(), asio::buffer(Heartbeat()));
+  tcp::socket two = DialWithHello(1, 2);
+  EXPECT_TRUE(std::holds_alternative<Links>(zero.get()));
+  EXPECT_TRUE(std::holds_alternative<Links>(one.get()));
+}
+
+/// Party 0 without TLS has met both others, of whom party 2, played by the test, has not come to
+/// party 1 yet.
+class NotAllMetTest : public TcpLinkTest {
+ protected:
+  void Begin(std::chrono::milliseconds connect_timeout) {
+    std::array<TcpOptions, 2> options{Options(0, false), Options(1, false)};
+    for (auto& o : options) {
+      o.connect_timeout = connect_timeout;
+      o.timeout = o.stall_timeout = 500ms;
+    }
+    one_ = std::async(std::launch::async, [o = options[1]] { return Connect(o); });
+    auto zero = std::async(std::launch::async, [o = options[0]] { return ConnectTcp(o); });
+    two_ = Greet(0, 2, "0.5", "0.5");
+    asio::write(two_, asio::buffer(Heartbeat()));
+    links_ = zero.get();
+  }
+
+  std::future<Result> one_;
+  Links links_;
+  tcp::socket two_{io_};
+};
+
+// Party 1 is connected for longer than a stall may last, and waits for party 2.
+TEST_F(NotAllMetTest, WhoWaitsForAPartyToComeIsNotBlamed) {
+  Begin(3s);
+  std::atomic<bool> stop{false};
+  std::thread heart([&] {
+    std::error_code ec;
+    while (!stop && !ec) {
+      asio::write(two_, asio::buffer(Heartbeat()), ec);
+      std::this_thread::sleep_for(50ms);
+    }
+  });
+  EXPECT_THAT([&] { links_[1]->Receive(Phase::kSetup); },
+              ThrowsMessage<AbortError>(
+                  HasSubstr("party 1 stopped: party 2 did not connect to party 1 within 3.0 s")));
+  stop = true;
+  heart.join();
+  EXPECT_THAT(ErrorOf(one_.get()), HasSubstr("party 2 did not connect to party 1 within 3.0 s"));
+}
+
+// Party 1 hears of the goodbye long before it stops waiting for party 2.
+TEST_F(NotAllMetTest, AGoodbyeReachesWhoStillWaits) {
+  Begin(20s);
+  asio::write(two_, asio::buffer(Ending(FrameKind::kGoodbye, "")));
+  EXPECT_EQ(ErrorOf(one_.get()), "party 0 stopped: party 2 closed the link");
+  EXPECT_THAT([&] { links_[1]->Receive(Phase::kSetup); },
+              ThrowsMessage<NetworkError>("party 2 closed the link"));
+}
+
 TEST_F(TcpLinkTest, ListensWhereItIsTold) {
   auto options = AllOptions();
   ::close(*options[0].listen_fd);
@@ -703,6 +801,24 @@ TEST_F(TcpLinkTest, WhoIsWaitedForAndWhere) {
                          "waiting for party 0 at 127.0.0.1:{}, ", options.endpoints[0].port))));
   EXPECT_THAT(lines, testing::Contains(HasSubstr(fmt::format("waiting for party 2 on port {}, ",
                                                              options.endpoints[1].port))));
+}
+
+// The reason of one that was there is not lost among the attempts to reach it again.
+TEST_F(TcpLinkTest, LeavesForGood) {
+  auto options = Options(1, false);
+  options.connect_timeout = 2s;
+  auto one = std::async(std::launch::async, [&] { return Connect(options); });
+  tcp::socket zero = listeners_[0].acceptor.accept();
+  listeners_[0].acceptor.close();
+  std::vector<char> said(EncodeHello(1, WithTimeouts()).size());
+  asio::read(zero, asio::buffer(said));
+  asio::write(zero, asio::buffer(EncodeHello(0, WithTimeouts())));
+  asio::read(zero, asio::buffer(said, Heartbeat().size()));
+  asio::write(zero, asio::buffer(Ending(FrameKind::kGoodbye, "stopped by hand")));
+  zero.shutdown(tcp::socket::shutdown_send);
+  EXPECT_THAT(ErrorOf(one.get()),
+              AllOf(HasSubstr("party 0 at 127.0.0.1"),
+                    HasSubstr("(party 0 left: stopped by hand; last: refused)")));
 }
 
 TEST_F(TcpLinkTest, PortInUse) {
@@ -806,7 +922,7 @@ class DiallerTest : public testing::Test {
     port_ = acceptor.local_endpoint().port();
     listening_.push_back(std::move(acceptor));
   }
-  // Dials and greets with the outcomes that are given, by address.
+  // Dials and greets with the outcomes that are given, by address; the others stay silent.
   Greeting::Outcome Dial(const std::vector<int>& addresses, std::map<int, Kind> outcomes) {
     io_.restart();
     std::optional<Greeting::Outcome> result;
@@ -817,9 +933,11 @@ class DiallerTest : public testing::Test {
         [&](tcp::socket socket, bool only, const Dialler::Done& done) {
           EXPECT_EQ(only, addresses.size() == 1);
           const int last = socket.remote_endpoint().address().to_v4().to_bytes()[3];
-          asio::post(io_, [&, last, done] {
-            done({.kind = outcomes.at(last), .reason = fmt::format("reason {}", last)});
-          });
+          if (const auto found = outcomes.find(last); found != outcomes.end())
+            asio::post(io_, [done, last, kind = found->second] {
+              done({.kind = kind, .reason = fmt::format("reason {}", last)});
+            });
+          return [this, last] { cancelled_.push_back(last); };
         },
         [&](Greeting::Outcome outcome) { result = std::move(outcome); });
     dialler_->StartWith(endpoints);
@@ -835,6 +953,7 @@ class DiallerTest : public testing::Test {
   asio::io_context io_;
   std::uint16_t port_ = 0;
   std::vector<tcp::acceptor> listening_;
+  std::vector<int> cancelled_;  ///< the addresses whose greetings were ended
   std::shared_ptr<Dialler> dialler_;
 };
 
@@ -844,6 +963,18 @@ TEST_F(DiallerTest, AnyAddressWillDo) {
   EXPECT_EQ(Dial({2, 3, 4}, {{3, Kind::kAgreed}}).kind, Kind::kAgreed);
   EXPECT_EQ(Dial({3, 2, 5}, {{3, Kind::kDefinite}, {5, Kind::kAgreed}}).kind, Kind::kAgreed);
   EXPECT_EQ(Dial({5, 3}, {{3, Kind::kDiffers}, {5, Kind::kFailed}}).kind, Kind::kDiffers);
+}
+
+// One that takes connections and stays silent does not keep the party from the next, which would
+// give up on it by then.
+TEST_F(DiallerTest, ASilentAddressIsGreetedBesideTheOthers) {
+  Listen(3);
+  Listen(4);
+  Listen(5);
+  EXPECT_EQ(Dial({3, 4, 5}, {{5, Kind::kAgreed}}).kind, Kind::kAgreed);
+  EXPECT_EQ(cancelled_, (std::vector<int>{3, 4}));
+  EXPECT_EQ(Dial({3, 4}, {{4, Kind::kFailed}}).reason,
+            "127.0.0.3: it accepted the connection but did not answer; 127.0.0.4: reason 4");
 }
 
 TEST_F(DiallerTest, TellsOfEachAddress) {
@@ -892,9 +1023,6 @@ class RawPeerTest : public TcpLinkTest {
         std::this_thread::sleep_for(50ms);
       }
     });
-  }
-  static std::string Heartbeat(std::uint8_t waits_for = 0) {
-    return Encoded({FrameKind::kHeartbeat, {.payload = Bytes{waits_for}}});
   }
 
   std::chrono::seconds timeout_{2}, stall_{600};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,9 @@ Announcement AnnouncementOf(const nn::PublicNetwork& network, const nn::NetworkS
 std::string AnnouncementToJson(const Announcement& announcement);
 /// Checks the form and the bounds of each field alone. ConfigError with `place` and JSON pointer.
 Announcement AnnouncementFromJson(const std::string& text, const std::string& place);
+
+/// The most bytes that an announcement of this network can have as JSON, whatever it announces.
+std::size_t MostAnnouncementBytes(const nn::NetworkSpec& spec);
 
 /// The most bits that logits of this architecture can need, for which `network` has the widths of
 /// the layers before: enough for a bias as large as the sum of what enters, each times a weight of

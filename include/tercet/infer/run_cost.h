@@ -34,12 +34,18 @@ struct RunTotals {
 RunTotals RunCost(const Plan& plan, const mpc::Registry& registry, const mpc::SuiteChoice& suite,
                   std::size_t images, const Schedule& schedule = InTurn{});
 
-/// EstimateMemory of a run whose material is of `held` queries at once (QueriesHeld), by party.
-std::array<std::uint64_t, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
-                                       std::size_t images);
+/// What a run needs of memory, in bytes.
+struct MemoryNeed {
+  std::uint64_t least = 0;  ///< LeastMemory
+  std::uint64_t most = 0;   ///< EstimateMemory
+  MemoryNeed& operator+=(const MemoryNeed& other);
+};
+/// Of a run whose material is of `held` queries at once (QueriesHeld), by party.
+std::array<MemoryNeed, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
+                                    std::size_t images);
 
-/// Throws Error when this process may not take half of `needed` bytes, which the estimate may be
-/// too large by; a warning when it may not take all. `batch` and `held` are for the text.
-std::optional<std::string> CheckMemory(std::uint64_t needed, std::size_t batch, std::size_t held);
+/// Throws Error when this process may not take the least that is needed; a warning when it may not
+/// take the most. `batch` and `held` are for the text.
+std::optional<std::string> CheckMemory(const MemoryNeed& need, std::size_t batch, std::size_t held);
 
 }  // namespace tercet::infer

@@ -52,7 +52,8 @@ struct TcpOptions {
   std::chrono::milliseconds timeout{30'000};
   /// How long a peer may send no data that is waited for (or take none), heartbeats or not: a
   /// thread that is stuck ends the run, a long computation must not. A peer that itself waits for
-  /// the third party gets `timeout` on top, so that the right one is named.
+  /// the third party gets `timeout` on top, so that the right one is named, and connect_timeout in
+  /// place of this, if that is longer, while the third has still to connect to it.
   std::chrono::milliseconds stall_timeout{600'000};
   /// What both ends must agree on; compared before anything else is exchanged. Pairs of name and
   /// value, e.g. {"protocol version", "1"}, {"network digest", "ab12..."}; a difference is reported
@@ -76,13 +77,15 @@ struct TcpOptions {
 
 /// Connects to the other parties and compares the agreements. A party that leaves or is lost while
 /// another one is still waited for may come again until the deadline; when two processes come as
-/// the same party, the later one counts. The links share one network thread that encrypts, sends
-/// heartbeats and watches the peers. A peer that ends other than by a goodbye without a reason
-/// (Link::Close) ends the link to one that has sent nothing yet, too, since that one may be waiting
-/// for it without a link of its own. Throws NetworkError (peer, what was
-/// tried, why it failed: refused, certificate of the wrong party, expired, not signed by this CA or
-/// not pinned, garbage instead of a handshake, half a handshake, agreement differs) or ConfigError
-/// (unreadable key file, port in use). Stops within connect_timeout.
+/// the same party, the later one counts. Of a host's addresses that take the connection all are
+/// greeted, half a second apart, and the first that agrees counts. The links share one network
+/// thread that encrypts, sends heartbeats and watches the peers. A peer that ends other than by a
+/// goodbye without a reason (Link::Close) ends the link to one that has sent nothing yet, too, since
+/// that one may be waiting for it without a link of its own; after such a goodbye that happens when
+/// the one that left has still to connect to the other a timeout later. Throws NetworkError (peer,
+/// what was tried, why it failed: refused, certificate of the wrong party, expired, not signed by
+/// this CA or not pinned, garbage instead of a handshake, half a handshake, agreement differs) or
+/// ConfigError (unreadable key file, port in use). Stops within connect_timeout.
 Links ConnectTcp(const TcpOptions& options);
 
 }  // namespace tercet::net
