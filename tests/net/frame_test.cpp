@@ -140,8 +140,8 @@ TEST(HelloTest, NamesDifferences) {
             "a: here 1, there nothing; b: here nothing, there x?[2J");
   Agreement many;
   for (int i = 0; i < 30; ++i) many.emplace_back(fmt::format("item {:02}", i), "1");
-  EXPECT_THAT(Differences({}, many), testing::AllOf(testing::HasSubstr("item 07: "),
-                                                    testing::EndsWith("; and 22 more")));
+  EXPECT_THAT(Differences({}, many),
+              testing::AllOf(testing::HasSubstr("item 07: "), testing::EndsWith("; and 22 more")));
 }
 
 TEST(CleanTextTest, CutsAndReplaces) {

@@ -80,12 +80,13 @@ struct TcpOptions {
 /// the same party, the later one counts. Of a host's addresses that take the connection all are
 /// greeted, half a second apart, and the first that agrees counts. The links share one network
 /// thread that encrypts, sends heartbeats and watches the peers. A peer that ends other than by a
-/// goodbye without a reason (Link::Close) ends the link to one that has sent nothing yet, too, since
-/// that one may be waiting for it without a link of its own; after such a goodbye that happens when
-/// the one that left has still to connect to the other a timeout later. Throws NetworkError (peer,
-/// what was tried, why it failed: refused, certificate of the wrong party, expired, not signed by
-/// this CA or not pinned, garbage instead of a handshake, half a handshake, agreement differs) or
-/// ConfigError (unreadable key file, port in use). Stops within connect_timeout.
+/// goodbye without a reason (Link::Close) ends the link to one that has sent nothing yet, too,
+/// since that one may be waiting for it without a link of its own; after such a goodbye that
+/// happens when the one that left has still to connect to the other a timeout later. Throws
+/// NetworkError (peer, what was tried, why it failed: refused, certificate of the wrong party,
+/// expired, not signed by this CA or not pinned, garbage instead of a handshake, half a handshake,
+/// agreement differs) or ConfigError (unreadable key file, port in use). Stops within
+/// connect_timeout.
 Links ConnectTcp(const TcpOptions& options);
 
 }  // namespace tercet::net
