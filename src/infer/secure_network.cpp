@@ -149,6 +149,7 @@ WeightShapes::WeightShapes(const nn::PublicLayer& layer)
 SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry)
     : party_(party),
       plan_(plan),
+      registry_(registry),
       linear_(registry.FindLinear(plan.linear)),
       input_(party, plan.roles.helper, plan.roles.data_owner),
       output_(party, plan.roles.helper, plan.roles.receiver, plan.DealtResult()) {
@@ -166,6 +167,23 @@ void SecureNetwork::ThrowOutOfMemory(mpc::Phase phase) const {
   throw Error(fmt::format("out of memory in layer {} ({} phase); a query of {} images needs {}",
                           party_.LayerOf(phase), net::PhaseName(phase), plan_.batch,
                           MemoryText(needed)));
+}
+
+// A smaller batch than the plan's may take fewer messages.
+const mpc::Depths& SecureNetwork::DepthsOf(Phase phase, std::size_t batch) {
+  const std::lock_guard lock(mutex_);
+  const std::pair key(phase, batch);
+  if (const auto found = depths_.find(key); found != depths_.end()) return found->second;
+  Plan plan = plan_;
+  if (batch != plan_.batch) {
+    nn::PublicNetwork network = plan_.network;
+    for (std::size_t k = 0; k < layers_.size(); ++k)
+      if (plan_.layers[k].Activates()) network.layers[k].suite = plan_.layers[k].suite.Text();
+    plan = MakePlan(network, registry_, {}, plan_.roles, batch, plan_.linear);
+  }
+  std::vector<const mpc::Cost*> costs;
+  for (const auto& step : plan.Steps()) costs.push_back(step.cost);
+  return depths_.emplace(key, mpc::DepthsAt(party_.Id(), phase, costs)).first->second;
 }
 
 void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
@@ -231,7 +249,7 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
 }
 
 SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
-  Context ctx(party_, Phase::kOffline, plan_.Total().OfflineHops());
+  Context ctx(party_, Phase::kOffline, &DepthsOf(Phase::kOffline, batch));
   const bool helper = ctx.Is(plan_.roles.helper);
   Query query;
   query.batch = batch;
@@ -371,7 +389,7 @@ AnyMatrix SecureNetwork::RunLayers(Context& ctx, Query& query, const AnyMatrix& 
 }
 
 AnyMatrix SecureNetwork::RunForClients(Query query, AnyMatrix share) try {
-  Context ctx(party_, Phase::kOnline, plan_.Total().OnlineHops());
+  Context ctx(party_, Phase::kOnline, &DepthsOf(Phase::kOnline, query.batch));
   const AnyMatrix result = RunLayers(ctx, query, share);
   ctx.Enter(layers_.size() + 1, "output");
   auto output = output_.RunForClients(ctx, std::move(query.output), result);
@@ -384,7 +402,7 @@ AnyMatrix SecureNetwork::RunForClients(Query query, AnyMatrix share) try {
 
 std::vector<std::int64_t> SecureNetwork::Run(Query query,
                                              const std::vector<std::int64_t>* input) try {
-  Context ctx(party_, Phase::kOnline, plan_.Total().OnlineHops());
+  Context ctx(party_, Phase::kOnline, &DepthsOf(Phase::kOnline, query.batch));
   const std::size_t batch = query.batch;
   AnyMatrix secret;
   if (ctx.Is(plan_.roles.data_owner)) {

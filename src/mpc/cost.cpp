@@ -45,6 +45,20 @@ std::uint32_t Cost::Hops(const Part& part) {
   return counter.Hops();
 }
 
+Depths DepthsAt(PartyId party, Phase phase, const std::vector<const Cost*>& steps) {
+  Depths depths(steps.size());
+  HopCounter counter;
+  for (std::size_t s = 0; s < steps.size(); ++s) {
+    for (const auto& round : steps[s]->Rounds(phase)) {
+      for (const auto& message : round)
+        if (message.to == party)
+          depths[s][static_cast<std::size_t>(message.from)].push_back(counter.At(message.from) + 1);
+      counter.Add(round);
+    }
+  }
+  return depths;
+}
+
 void CheckRoles(const Roles& roles, const std::string& place) {
   const auto check = [&](const char* role, int party) {
     if (!IsParty(party))

@@ -20,6 +20,7 @@ class HopCounter {
       at = std::max(at, before[static_cast<std::size_t>(message.from)] + 1);
     }
   }
+  std::uint32_t At(PartyId party) const { return depth_[static_cast<std::size_t>(party)]; }
   std::uint32_t Hops() const { return *std::max_element(depth_.begin(), depth_.end()); }
 
  private:

@@ -128,7 +128,27 @@ void Context::SendBytes(int to, Bytes payload) {
   }
 }
 
-net::Message Context::ReceivePart(int from, std::uint32_t expected) {
+// All that a sender has received has been compared with the same plan, so it is the sender itself
+// that counts otherwise.
+void Context::CheckDepth(int from, std::uint32_t step, std::uint32_t depth) const {
+  if (planned_ == nullptr) {
+    if (depth <= kMaxHops) return;
+    throw ProtocolError(fmt::format(
+        "party {} sent a message that ends a chain of {} hops, expected at most {} ({})", from,
+        depth, kMaxHops, Where()));
+  }
+  const auto& expected = planned_->at(layer_)[static_cast<std::size_t>(from)];
+  if (step >= expected.size())
+    throw ProtocolError(
+        fmt::format("party {} sent a message that the plan does not have ({})", from, Where()));
+  if (depth != expected[step])
+    throw ProtocolError(
+        fmt::format("party {} sent a message that ends a chain of {} hops, expected {} ({})", from,
+                    depth, expected[step], Where()));
+}
+
+net::Message Context::ReceivePart(int from, std::uint32_t step) {
+  const std::uint32_t expected = Tag(layer_, step);
   net::Message message;
   try {
     message = party_.LinkTo(from).Receive(phase_);
@@ -139,21 +159,16 @@ net::Message Context::ReceivePart(int from, std::uint32_t expected) {
     throw ProtocolError(fmt::format(
         "party {} sent step {} of layer {}, expected step {} of layer {} ({})", from,
         message.tag & 0xffff, message.tag >> 16, expected & 0xffff, expected >> 16, Where()));
-  if (message.depth > hops_)
-    throw ProtocolError(
-        fmt::format("party {} sent a message that ends a chain of {} hops, expected at most {}: "
-                    "it, or one before "
-                    "it in the chain, counts otherwise ({})",
-                    from, message.depth, hops_, Where()));
+  CheckDepth(from, step, message.depth);
   depth_ = std::max(depth_, message.depth);
   return message;
 }
 
 Bytes Context::ReceiveBytes(int from, std::size_t expected_bytes) {
-  const std::uint32_t tag = Tag(layer_, received_[from]++);
+  const std::uint32_t step = received_[static_cast<std::size_t>(from)]++;
   Bytes payload;
   while (true) {
-    auto part = ReceivePart(from, tag).payload;
+    auto part = ReceivePart(from, step).payload;
     const std::size_t rest = expected_bytes - payload.size();
     if (part.size() > rest || part.size() < std::min(rest, kLeastPart))
       throw ProtocolError(fmt::format("party {} sent {} bytes, expected {} ({})", from,

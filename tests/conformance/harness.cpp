@@ -171,9 +171,15 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
       [&](mpc::Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
         const auto activation = layer.plan.make(party);
+        const mpc::Cost nothing;
+        const auto depths = [&](Phase phase) {
+          return mpc::DepthsAt(party.Id(), phase, {&nothing, &layer.plan.cost});
+        };
+        const auto planned_offline = depths(Phase::kOffline),
+                   planned_online = depths(Phase::kOnline);
         std::vector<std::unique_ptr<mpc::Correlation>> prepared;
         for (std::size_t q = 0; q < queries.size(); ++q) {
-          mpc::Context offline(party, Phase::kOffline);
+          mpc::Context offline(party, Phase::kOffline, &planned_offline);
           offline.Enter(1, layer.spec.layer);
           const bool knows = layer.spec.dealt && party.Id() == layer.roles.helper;
           prepared.push_back(mpc::PrepareAny(*activation, offline, layer.spec.batch,
@@ -184,7 +190,7 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
           session.queries[q].offline_hops[id] = offline.Depth();
         }
         for (std::size_t q = 0; q < queries.size(); ++q) {
-          mpc::Context online(party, Phase::kOnline);
+          mpc::Context online(party, Phase::kOnline, &planned_online);
           online.Enter(1, layer.spec.layer);
           session.queries[q].output[id] =
               activation->Run(online, std::move(prepared[q]), queries[q][id]);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -28,6 +29,7 @@
 #include "tercet/infer/session.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/memory_link.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::integration {
 namespace {
@@ -65,20 +67,8 @@ class Liar : public testing::Test {
     Ends ends;
     const auto honest = [&](int id) {
       const auto p = static_cast<std::size_t>(id);
-      SessionSettings settings;
-      settings.id = id;
-      settings.spec = spec_;
-      settings.suite = suite_;
-      settings.roles = roles_;
-      settings.batch = 2;
-      if (id == roles_.model_owner) settings.model = &model_;
-      if (queries_ > 0) {
-        settings.schedule = infer::MakeMaterial{material_ / std::to_string(id), queries_};
-      } else if (id == roles_.data_owner) {
-        settings.images = &images_;
-      }
       try {
-        infer::Session(settings, registry_).Run([&] { return std::move(links[p]); });
+        infer::Session(SettingsOf(id), registry_).Run([&] { return std::move(links[p]); });
         ends[p] = programs::Failure{programs::FailureKind::kOwn, "it ran"};
       } catch (const std::exception& e) {
         ends[p] = programs::Classify(e);
@@ -125,6 +115,37 @@ class Liar : public testing::Test {
       EXPECT_THAT(end->text, AllOf(HasSubstr(fmt::format("party {}", peer)), HasSubstr(reason)));
     }
     EXPECT_TRUE(said);
+  }
+
+  SessionSettings SettingsOf(int id) const {
+    SessionSettings settings;
+    settings.id = id;
+    settings.spec = spec_;
+    settings.suite = suite_;
+    settings.roles = roles_;
+    settings.batch = 2;
+    if (id == roles_.model_owner) settings.model = &model_;
+    if (queries_ > 0) {
+      settings.schedule = infer::MakeMaterial{material_ / std::to_string(id), queries_};
+    } else if (id == roles_.data_owner) {
+      settings.images = &images_;
+    }
+    return settings;
+  }
+
+  // Plays a party that is honest but for what `lie` does to its messages, which are numbered;
+  // returns how many there were.
+  std::size_t RunBut(net::Links& links, int id,
+                     const std::function<void(std::size_t, net::Message&)>& lie) const {
+    std::atomic<std::size_t> sent{0};
+    for (auto& link : links)
+      if (link)
+        link = net::MakeFaultyLink(std::move(link), [&](net::Message& message) {
+          lie(sent++, message);
+          return true;
+        });
+    infer::Session(SettingsOf(id), registry_).Run([&] { return std::move(links); });
+    return sent;
   }
 
   compile::Announcement Honest() const {
@@ -195,7 +216,58 @@ TEST_F(Liar, CannotAnnounceWhatDoesNotFit) {
   refused([](auto& a) { a.layers[0].shift = 1; }, "/layers/0/shift");
   ExpectModelRefused("", "no valid JSON");
   ExpectModelRefused("{", "no valid JSON");
+  ExpectModelRefused(std::string(1'000, '['), "model");
   ExpectModelRefused(std::string(100'000, '['), "model");
+}
+
+// What a party takes is bounded by what its own network needs.
+TEST_F(Liar, CannotSendMoreThanTheNetworkTakes) {
+  const auto most = compile::MostAnnouncementBytes(spec_);
+  const auto text = compile::AnnouncementToJson(Honest());
+  ExpectModelRefused(text + std::string(most + 1 - text.size(), ' '),
+                     fmt::format("sent {} bytes where the model's widths of at most {} bytes was "
+                                 "expected",
+                                 most + 1, most));
+  const auto ends = Run(0, [&](net::Links& links) {
+    links[1]->Receive(Phase::kSetup);  // how many images there are
+    links[2]->Receive(Phase::kSetup);  // the announcement
+    for (const std::size_t p : {1U, 2U})
+      links[p]->Send(SetupMessage(kPlanTag, std::string(1U << 20, 'a')));
+    for (const std::size_t p : {1U, 2U}) links[p]->Receive(Phase::kSetup);
+  });
+  ExpectBlamed(ends, {1, 2}, 0, "with 1048576 bytes where its plan's digest of at most");
+}
+
+// A party that counts a chain of messages shorter or longer than it is: whoever hears it first
+// says so, whichever message it is.
+TEST_F(Liar, CannotCountHopsOtherwise) {
+  for (const char* suite : {"lut", "aby3"}) {
+    suite_ = mpc::ParseSuiteChoice(suite, "test");
+    for (const int liar : {0, 1, 2}) {
+      const auto play = [&](std::size_t when, std::uint32_t more) {
+        std::size_t count = 0;
+        const auto ends = Run(liar, [&](net::Links& links) {
+          std::size_t number = 0;  // of messages of a phase that has a plan
+          RunBut(links, liar, [&](std::size_t, net::Message& message) {
+            if (message.phase == Phase::kSetup) return;
+            if (number++ == when) message.depth += more;
+            count = number;
+          });
+        });
+        if (when < count) {
+          ExpectBlamed(ends, {(liar + 1) % 3, (liar + 2) % 3}, liar, "that ends a chain of");
+        } else {
+          for (const int i : {1, 2})
+            EXPECT_EQ(ends[static_cast<std::size_t>((liar + i) % 3)]->text, "it ran");
+        }
+        return count;
+      };
+      const auto count = play(1000, 0);
+      ASSERT_GT(count, 2U);
+      for (std::size_t when = 0; when < count; ++when)
+        for (const std::uint32_t more : {-1U, 1U}) play(when, more);
+    }
+  }
 }
 
 TEST_F(Liar, CannotChooseSuitesUnasked) {
@@ -218,14 +290,8 @@ TEST_F(Liar, CannotChooseSuitesUnasked) {
 TEST_F(Liar, IsNoneWhoUsesTheSuiteThatAllName) {
   suite_ = mpc::ParseSuiteChoice("cbnn", "test");
   const auto ends = Run(2, [&](net::Links& links) {
-    SessionSettings settings;
-    settings.id = 2;
-    settings.spec = spec_;
-    settings.suite = suite_;
-    settings.roles = roles_;
-    settings.batch = 2;
-    settings.model = &model_;
-    const auto report = infer::Session(settings, registry_).Run([&] { return std::move(links); });
+    const auto report =
+        infer::Session(SettingsOf(2), registry_).Run([&] { return std::move(links); });
     EXPECT_EQ(report.logits.size(), 20U);
   });
   EXPECT_EQ(ends[0]->text, "it ran");

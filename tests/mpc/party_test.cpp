@@ -97,21 +97,50 @@ TEST(Context, RefusesADepthThatWrapsAround) {
   EXPECT_THAT(text, HasSubstr("party 0 sent a message that ends a chain of 4294967295 hops"));
 }
 
-TEST(Context, RefusesAChainThatIsLongerThanPlanned) {
-  const auto text = ErrorOf([](Party& party) {
-    if (party.Id() == 0)
-      for (const std::uint32_t depth : {2U, 3U})
-        party.LinkTo(1).Send({Phase::kOnline, 1U << 16 | (depth - 2), depth, Payload(1)});
-    Context ctx(party, Phase::kOnline, 2);
+// Party 2 hears from 0 over 1, which may count neither too many hops nor too few.
+TEST(Context, RefusesAChainOfAnotherLengthThanPlanned) {
+  Cost input, layer;
+  input.Add(Phase::kOnline, {{0, 1, 1}});
+  layer.Add(Phase::kOnline, {{0, 2, 1}, {1, 2, 1}});
+  layer.Add(Phase::kOnline, {{2, 0, 1}, {1, 2, 1}});
+  layer.Add(Phase::kOnline, {{0, 2, 1}});
+  const Depths planned = DepthsAt(2, Phase::kOnline, {&input, &layer});
+  EXPECT_EQ(planned[0], (Depths::value_type{}));
+  EXPECT_EQ(planned[1], (Depths::value_type{{{1, 4}, {2, 2}, {}}}));
+  EXPECT_EQ(DepthsAt(2, Phase::kOffline, {&layer})[0], (Depths::value_type{}));
+  const auto error = [&](std::uint32_t first, std::uint32_t second) {
+    return ErrorOf([&](Party& party) {
+      if (party.Id() == 1) {
+        party.LinkTo(2).Send({Phase::kOnline, 1U << 16, first, Payload(1)});
+        party.LinkTo(2).Send({Phase::kOnline, 1U << 16 | 1, second, Payload(1)});
+      }
+      if (party.Id() != 2) return;
+      Context ctx(party, Phase::kOnline, &planned);
+      ctx.Enter(1, "conv1");
+      ctx.ReceiveBytes(1, 1);
+      ctx.ReceiveBytes(1, 1);
+      EXPECT_EQ(ctx.Depth(), 2u);
+    });
+  };
+  EXPECT_EQ(error(2, 2), "no error");
+  EXPECT_EQ(error(1, 2),
+            "party 1 sent a message that ends a chain of 1 hops, expected 2 (online "
+            "phase, layer conv1)");
+  EXPECT_THAT(error(2, 3), HasSubstr("party 1 sent a message that ends a chain of 3 hops, "
+                                     "expected 2 (online phase"));
+}
+
+TEST(Context, RefusesAMessageThatThePlanDoesNotHave) {
+  const Cost layer;
+  const Depths planned = DepthsAt(2, Phase::kOnline, {&layer, &layer});
+  const auto text = ErrorOf([&](Party& party) {
+    if (party.Id() == 1) party.LinkTo(2).Send({Phase::kOnline, 1U << 16, 1, Payload(1)});
+    if (party.Id() != 2) return;
+    Context ctx(party, Phase::kOnline, &planned);
     ctx.Enter(1, "conv1");
-    if (party.Id() != 1) return;
-    ctx.ReceiveBytes(0, 1);
-    EXPECT_EQ(ctx.Depth(), 2u);
-    ctx.ReceiveBytes(0, 1);
+    ctx.ReceiveBytes(1, 1);
   });
-  EXPECT_THAT(text, HasSubstr("party 0 sent a message that ends a chain of 3 hops, expected at "
-                              "most 2: "));
-  EXPECT_THAT(text, HasSubstr("(online phase, layer conv1)"));
+  EXPECT_EQ(text, "party 1 sent a message that the plan does not have (online phase, layer conv1)");
 }
 
 TEST(Context, LongMessagesTravelInParts) {

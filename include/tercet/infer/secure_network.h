@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <map>
 #include <memory>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 #include "tercet/infer/plan.h"
@@ -31,6 +34,7 @@ struct WeightShapes {
 ///     auto logits = net.Run(std::move(query), x);  // online; logits at the receiver only
 class SecureNetwork {
  public:
+  /// The registry must outlive this.
   SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry);
 
   /// One party's shares of the weights. They tell nothing about the weights to who has them alone.
@@ -91,17 +95,21 @@ class SecureNetwork {
     std::unique_ptr<mpc::Activation> activation;  // null for logits
   };
   [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
+  const mpc::Depths& DepthsOf(mpc::Phase phase, std::size_t batch);
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
   mpc::AnyMatrix RunLayers(mpc::Context& ctx, Query& query, const mpc::AnyMatrix& secret);
 
   mpc::Party& party_;
   Plan plan_;
+  const mpc::Registry& registry_;
   mpc::LinearProtocol linear_;
   std::vector<Layer> layers_;
   std::vector<std::size_t> last_use_;  // of the input and each layer's output: by which layer
   mpc::InputSharing input_;
   mpc::OutputReveal output_;
   std::uint32_t online_hops_ = 0;
+  std::mutex mutex_;
+  std::map<std::pair<mpc::Phase, std::size_t>, mpc::Depths> depths_;  // by phase and batch
 };
 
 }  // namespace tercet::infer

@@ -85,4 +85,11 @@ class Cost {
   Part offline_, online_;
 };
 
+/// What one party receives in a phase of a query: of each message, how long a chain of dependent
+/// messages ends with it; by step (the input, the layers, the output), sender and number within the
+/// step.
+using Depths = std::vector<std::array<std::vector<std::uint32_t>, 3>>;
+/// `steps`: what each step costs, in their order.
+Depths DepthsAt(PartyId party, Phase phase, const std::vector<const Cost*>& steps);
+
 }  // namespace tercet::mpc

@@ -12,6 +12,7 @@
 
 #include "tercet/base/party_id.h"
 #include "tercet/crypto/prf.h"
+#include "tercet/mpc/cost.h"
 #include "tercet/mpc/share.h"
 #include "tercet/net/memory_link.h"
 #include "tercet/net/meter.h"
@@ -67,10 +68,11 @@ class Party {
 /// contexts of different phases of the same party may be used at once.
 class Context {
  public:
-  /// `hops`: how long a chain of messages the phase may have, as its plan says. A peer that says
-  /// that its message ends a longer one ends the query.
-  Context(Party& party, Phase phase, std::uint32_t hops = kMaxHops)
-      : party_(party), phase_(phase), hops_(hops) {}
+  /// `planned`: what the messages that come must say of the chains that they end, for layers as
+  /// Enter numbers them; must outlive the context. A peer whose message says otherwise ends the
+  /// query. Null where there is no plan: then nothing is compared.
+  Context(Party& party, Phase phase, const Depths* planned = nullptr)
+      : party_(party), phase_(phase), planned_(planned) {}
   /// No query has a longer chain. Keeps what a peer says from wrapping around.
   static constexpr std::uint32_t kMaxHops = 1U << 24;
 
@@ -136,13 +138,14 @@ class Context {
   };
   Outgoing Begin(int to, std::size_t bytes, bool continues = false);
   void SendPart(Outgoing& message, Bytes part);
-  net::Message ReceivePart(int from, std::uint32_t expected);
+  net::Message ReceivePart(int from, std::uint32_t step);
+  void CheckDepth(int from, std::uint32_t step, std::uint32_t depth) const;
   std::string Where() const;
   [[noreturn]] void ThrowWithPlace(const NetworkError& error) const;
 
   Party& party_;
   Phase phase_;
-  std::uint32_t hops_;
+  const Depths* planned_;
   std::uint32_t depth_ = 0;
   std::size_t layer_ = 0;
   std::string layer_name_ = "setup";

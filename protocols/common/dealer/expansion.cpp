@@ -225,7 +225,8 @@ Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::s
 
 void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
                   const mpc::Roles& roles) {
-  AddDealt(cost, roles, SelectionExpansion(formula, spec.out_bits).DealtBytes(spec.Elements()));
+  AddElements(cost, roles, spec.Elements(), SelectionExpansion(formula, spec.out_bits).Dealt(),
+              spec.out_bits);
   AddExchange(cost, roles, spec.Elements(), formula.SharedBits());
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "tercet/mpc/registry.h"
 #include "tercet/ring/kernels.h"
@@ -266,14 +267,23 @@ AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t bat
 
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits) {
   const int e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
-  const std::uint64_t bytes = ring::PackedBytes(count, bits);
-  cost.Add(mpc::Phase::kOnline, {{e1, e2, bytes}, {e2, e1, bytes}});
+  mpc::Round round;
+  ForRanges(count, kExchangeElements, [&](std::size_t, std::size_t n) {
+    const std::uint64_t bytes = ring::PackedBytes(n, bits);
+    round.insert(round.end(), {{e1, e2, bytes}, {e2, e1, bytes}});
+  });
+  cost.Add(mpc::Phase::kOnline, std::move(round));
 }
 
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
-  if (!spec.dealt)
-    cost.Add(mpc::Phase::kOnline, {{roles.helper, roles.Evaluator1(),
-                                    ring::PackedBytes(spec.Elements(), spec.value_bits)}});
+  if (!spec.dealt) {
+    mpc::Round difference;
+    ForRanges(spec.Elements(), kExchangeElements, [&](std::size_t, std::size_t n) {
+      difference.push_back(
+          {roles.helper, roles.Evaluator1(), ring::PackedBytes(n, spec.value_bits)});
+    });
+    cost.Add(mpc::Phase::kOnline, std::move(difference));
+  }
   AddExchange(cost, roles, spec.Elements(), spec.value_bits);
 }
 
@@ -282,17 +292,28 @@ void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::Ac
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
     const EntryTable table{outputs, step.width, spec.out_bits};
-    AddDealt(cost, roles,
-             step.last ? ring::PackedBytes(outputs * table.Dealt(), spec.out_bits)
-                       : TableBytes(outputs, step.width));
+    if (step.last) {
+      AddElements(cost, roles, outputs, table.Dealt(), spec.out_bits);
+    } else {
+      ForRanges(
+          outputs, PieceElements(std::size_t{1} << step.width),
+          [&](std::size_t, std::size_t n) { AddDealt(cost, roles, TableBytes(n, step.width)); });
+    }
     AddExchange(cost, roles, outputs, step.width);
   }
 }
 
 void AddTable(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
   const EntryTable table{spec.Elements(), spec.TableBits(), spec.out_bits};
-  AddDealt(cost, roles, ring::PackedBytes(table.count * table.Dealt(), spec.out_bits));
+  AddElements(cost, roles, table.count, table.Dealt(), spec.out_bits);
   if (spec.shift > 0) AddExchange(cost, roles, table.count, table.width);
+}
+
+void AddElements(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, std::size_t dealt,
+                 unsigned bits) {
+  ForRanges(count, PieceElements(dealt * bits), [&](std::size_t, std::size_t n) {
+    AddDealt(cost, roles, ring::PackedBytes(n * dealt, bits));
+  });
 }
 
 void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes) {

@@ -237,5 +237,8 @@ void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::Ac
 void AddTable(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 /// D sends `bytes` to E2 offline.
 void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes);
+/// The messages of DealElements.
+void AddElements(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, std::size_t dealt,
+                 unsigned bits);
 
 }  // namespace tercet::protocols::dealer

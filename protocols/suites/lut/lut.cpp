@@ -345,10 +345,12 @@ Buffer<V> Comparison::CompareElements(Context& ctx, const Ends& ends, const Mate
 void Comparison::AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec,
                          const mpc::Roles& roles) const {
   const std::size_t count = spec.Elements();
-  dealer::AddDealt(cost, roles, layout_.CompareBytes(count));
+  dealer::ForRanges(count, layout_.PieceElements(), [&](std::size_t, std::size_t piece) {
+    dealer::AddDealt(cost, roles, layout_.CompareBytes(piece));
+  });
   if (layout_.OpenedBits() > 0)
     dealer::AddExchange(cost, roles, count, layout_.OpenedBits());  // open_bits
-  if (expansion_) dealer::AddDealt(cost, roles, expansion_->DealtBytes(count));
+  if (expansion_) dealer::AddElements(cost, roles, count, expansion_->Dealt(), spec.out_bits);
 }
 
 }  // namespace
