@@ -308,7 +308,8 @@ class Server::Implementation {
                     asio::detail::socket_option::integer<IPPROTO_TCP, TCP_DEFER_ACCEPT>(
                         kDeferSeconds));
               })
-              .concurrent_accepts_count(8)
+              // More would race for RESTinio's counter of connections.
+              .concurrent_accepts_count(1)
               .incoming_http_msg_limits(restinio::incoming_http_msg_limits_t{}
                                             .max_url_size(1024)
                                             .max_field_name_size(256)

@@ -124,10 +124,12 @@ def run(check, options=lambda i: []):
     """Calls check(service, directory) with servers of the programs that --bin names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)
-    binaries = parser.parse_args().bin
+    parser.add_argument("--memory-factor", type=float, default=1, help="by how much sanitizers may multiply memory")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        service = Service(binaries, directory, options)
+        service = Service(arguments.bin, directory, options)
+        service.memory_factor = arguments.memory_factor
         try:
             check(service, directory)
         except BaseException:
