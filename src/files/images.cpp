@@ -300,16 +300,20 @@ Part LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
   std::size_t count = 0;
   for (const std::filesystem::path& file : data.files) {
     // A subset is drawn from everything, so nothing can be left unread before.
-    const std::size_t rest = limit == 0 || data.subset ? 0 : limit - count;
+    // Of files behind the limit one item is looked at, to know how many there are in all.
+    const bool enough = !data.subset && limit > 0 && count == limit;
+    const std::size_t rest = limit == 0 || data.subset ? 0 : enough ? 1 : limit - count;
     const std::string name = file.string();
     const FileReader opened(file, kDataFile);
     Part part = parse(SourceOf(opened, name), rest);
+    all.total = all.total && part.total ? std::optional(*all.total + *part.total) : std::nullopt;
     if (all.images.count > 0 && part.images.shape != all.images.shape) {
       throw ConfigError(
           name, fmt::format("images of the wrong size: found {}, expected {} as in {}",
                             mpc::ShapeText(part.images.shape), mpc::ShapeText(all.images.shape),
                             data.files.front().string()));
     }
+    if (enough) continue;
     if (part.images.pixels.size() > kMaxDataBytes - all.images.pixels.size()) {
       throw ConfigError(name, fmt::format("more than {} bytes of images with the files before it",
                                           kMaxDataBytes));
@@ -324,10 +328,6 @@ Part LoadFiles(const DataFiles& data, std::size_t limit, const Parse& parse) {
     }
     all.labels.insert(all.labels.end(), part.labels.begin(), part.labels.end());
     count = std::max(all.images.count, all.labels.size());
-    const bool done = !data.subset && count == limit;
-    const bool known = all.total && part.total && (!done || &file == &data.files.back());
-    all.total = known ? std::optional(*all.total + *part.total) : std::nullopt;
-    if (done) break;
   }
   // Files of formats with and without labels may come together.
   if (all.images.count > 0 && all.labels.size() < all.images.count) all.labels.clear();

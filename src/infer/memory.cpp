@@ -131,13 +131,13 @@ Sizes EstimateMemory(const Plan& plan, std::size_t queries, std::size_t images) 
   return bytes;
 }
 
-Sizes LeastMemory(const Plan& plan, std::size_t queries) {
+Sizes LeastMemory(const Plan& plan) {
   Sizes bytes{};
-  const Sizes held = Held(plan, queries);
+  const Sizes held = Held(plan, 1);
   for (std::size_t p = 0; p < 3; ++p) {
     for (const auto& planned : plan.layers)
-      bytes[p] += Words(2 * Weights(planned), planned.activation.ring_bits) +
-                  queries * Dealt(plan, planned, p);
+      bytes[p] +=
+          Words(2 * Weights(planned), planned.activation.ring_bits) + Dealt(plan, planned, p);
     bytes[p] = std::max(bytes[p], held[p] / 2);
   }
   return bytes;

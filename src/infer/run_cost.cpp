@@ -60,7 +60,7 @@ std::array<MemoryNeed, 3> RunMemory(const std::vector<Plan>& plans, std::size_t 
                                     std::size_t images) {
   std::array<MemoryNeed, 3> sum{};
   for (const auto& plan : plans) {
-    const auto least = LeastMemory(plan, held), most = EstimateMemory(plan, held, images);
+    const auto least = LeastMemory(plan), most = EstimateMemory(plan, held, images);
     for (std::size_t p = 0; p < 3; ++p) sum[p] += {least[p], most[p]};
   }
   return sum;
@@ -73,7 +73,7 @@ std::optional<std::string> CheckMemory(const MemoryNeed& need, std::size_t batch
   const bool refused = need.least > available->bytes;
   auto text = fmt::format(
       "batches of {} images{} {} {} of memory, and {} leaves {}; take smaller batches", batch,
-      held > 1 ? fmt::format(", with material of {} at once,", held) : "",
+      held > 1 && !refused ? fmt::format(", with material of {} at once,", held) : "",
       refused ? "need at least" : "may need", MemoryText(refused ? need.least : need.most),
       available->limit, MemoryText(available->bytes));
   if (refused) throw Error(text);

@@ -390,7 +390,8 @@ AnyMatrix SecureNetwork::RunLayers(Context& ctx, Query& query, const AnyMatrix& 
 
 AnyMatrix SecureNetwork::RunForClients(Query query, AnyMatrix share) try {
   Context ctx(party_, Phase::kOnline, &DepthsOf(Phase::kOnline, query.batch));
-  const AnyMatrix result = RunLayers(ctx, query, share);
+  const AnyMatrix input = std::move(share);
+  const AnyMatrix result = RunLayers(ctx, query, input);
   ctx.Enter(layers_.size() + 1, "output");
   auto output = output_.RunForClients(ctx, std::move(query.output), result);
   ctx.Leave();

@@ -567,9 +567,9 @@ TEST(Images, PutsFilesTogether) {
   EXPECT_EQ(all.labels, (Bytes8{1, 2, 3}));
   EXPECT_EQ(LoadLabels(both, 0, 10), all.labels);
   EXPECT_EQ(LoadLabelledImages(both, both, 0, {3, 32, 32}, 10).labels, all.labels);
-  // A file beyond the limit is not even opened.
-  EXPECT_EQ(LoadImages(first + ",none.bin", 2, kAnyShape).count, 2U);
-  ExpectConfigError([&] { LoadImages(first + ",none.bin", 3, kAnyShape); }, "none.bin",
+  // Of a file beyond the limit only the count is wanted, but it must be there.
+  EXPECT_EQ(LoadImages(both, 2, kAnyShape).count, 2U);
+  ExpectConfigError([&] { LoadImages(first + ",none.bin", 2, kAnyShape); }, "none.bin",
                     "No such file");
   ExpectConfigError([&] { LoadLabelledImages(both, first, 0, kAnyShape, 10); }, first,
                     "2 labels found, 3 expected, one for each image of " + both);
@@ -583,6 +583,11 @@ TEST(Images, PutsFilesTogether) {
   ExpectConfigError([&] { LoadLabelledImages(first, idx, 2, kAnyShape, 10); }, idx,
                     "3 labels found, 2 expected, one for each image of " + first);
   EXPECT_EQ(LoadLabelledImages(both, idx, 1, kAnyShape, 10).labels, Bytes8{1});
+  const std::string twice = first + "," + first;
+  ExpectConfigError([&] { LoadLabelledImages(twice, idx, 1, kAnyShape, 10); }, idx,
+                    "3 labels found, 4 expected, one for each image of " + twice);
+  ExpectConfigError([&] { LoadLabelledImages(first, idx + "," + idx, 1, kAnyShape, 10); },
+                    idx + "," + idx, "6 labels found, 2 expected");
   const std::string small = scratch.Write("small", Idx({kImagesMagic, 1, 1, 2}, {8, 9})).string();
   ExpectConfigError([&] { LoadImages(first + "," + small, 0, kAnyShape); }, small,
                     "found 1 x 1 x 2, expected 3 x 32 x 32 as in " + first);

@@ -63,7 +63,7 @@ TEST(LeastMemory, IsWhatIsDealtAndLessThanTheEstimate) {
   const mpc::Registry registry = BuiltinProtocols();
   for (const char* suite : {"lut", "fss", "aby3", "cbnn"}) {
     const auto plan = PlanFor(registry, suite, 4096);
-    const auto least = LeastMemory(plan, 10), most = EstimateMemory(plan, 10, 0);
+    const auto least = LeastMemory(plan), most = EstimateMemory(plan, 1, 0);
     for (std::size_t p = 0; p < 3; ++p) {
       EXPECT_GT(least[p], 0u) << suite;
       EXPECT_LT(least[p], most[p]) << suite;
@@ -71,9 +71,20 @@ TEST(LeastMemory, IsWhatIsDealtAndLessThanTheEstimate) {
   }
   const auto plan = PlanFor(registry, "fss", 65536);
   const auto dealt = plan.layers[0].cost.OfflineTotal();
-  const auto least = LeastMemory(plan, 10);
-  EXPECT_GE(least[1] + least[2], 10 * dealt);  // and kept, which the helper does not
+  const auto least = LeastMemory(plan);
+  EXPECT_GE(least[1] + least[2], dealt);  // and kept, which the helper does not
   EXPECT_LT(least[0], dealt);
+}
+
+// What is ahead may be used up as fast as it is dealt.
+TEST(RunMemory, MaterialAheadIsNoPartOfTheLeast) {
+  const mpc::Registry registry = BuiltinProtocols();
+  const std::vector<Plan> plans{PlanFor(registry, "fss", 4096)};
+  const auto one = RunMemory(plans, 1, 0), many = RunMemory(plans, 5, 0);
+  for (std::size_t p = 0; p < 3; ++p) {
+    EXPECT_EQ(many[p].least, one[p].least);
+    EXPECT_GT(many[p].most, one[p].most);
+  }
 }
 
 // Neither what a run surely needs nor what it may need is left.

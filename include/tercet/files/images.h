@@ -49,11 +49,11 @@ DataFiles ParseDataFiles(const std::string& text);
 ///   .bin  (by its name) CIFAR-10's records of 3073 bytes: a label, then 3 x 32 x 32 pixels
 ///   .u8   (by its name) images of shape `expected` one after the other, without a header
 /// `file` is an argument as DataFiles says. `limit` 0 reads all, else at most so many, of a subset
-/// its first ones. ConfigError names the file and what was found and expected: missing, truncated,
-/// wrong magic, no image, shape other than `expected` (when it is not empty). No more is read or
-/// unpacked of a file than its header and `limit` ask for, at most 4 GiB of pixels at once, of a
-/// packed file 256 MiB; a subset is drawn from the whole. Several gzip members or xz streams in one
-/// file are read one after the other. Thread safe.
+/// its first ones, and the counts alone of files behind it. ConfigError names the file and what was
+/// found and expected: missing, truncated, wrong magic, no image, shape other than `expected` (when
+/// not empty). No more is read or unpacked of a file than its header and `limit` ask for, at most
+/// 4 GiB of pixels at once, of a packed file 256 MiB; a subset is drawn from the whole. Several
+/// gzip members or xz streams in one file are read in turn. Thread safe.
 Images LoadImages(const std::filesystem::path& file, std::size_t limit,
                   const mpc::Shape3& expected);
 /// One file from memory; `name` stands for it in messages and tells .bin and .u8.

@@ -22,8 +22,9 @@ std::array<std::uint64_t, 3> EstimateMemory(const Plan& plan, std::size_t querie
 /// How many bytes each party's process needs at the least, once its images are loaded: shares of
 /// the model and what the helper deals to an evaluator, which is kept as it is, are exact; of the
 /// whole estimate without what waits to be sent or received, which links may take at once, parties
-/// needed more than half.
-std::array<std::uint64_t, 3> LeastMemory(const Plan& plan, std::size_t queries);
+/// needed more than half. Of material one query's alone counts: the online part may use up what is
+/// ahead as fast as it is dealt.
+std::array<std::uint64_t, 3> LeastMemory(const Plan& plan);
 
 /// What this process may still take, and what says so: "the machine's available memory", "the
 /// limit of its control group", "the limit of its address space (ulimit -v)".
