@@ -40,7 +40,8 @@ void Wipe(std::span<std::uint8_t> secret) { sodium_memzero(secret.data(), secret
 
 void RandomBytes(std::span<std::uint8_t> out) {
   InitSodium();
-  randombytes_buf(out.data(), out.size());
+  // What is empty may have no address, which libsodium does not take.
+  if (!out.empty()) randombytes_buf(out.data(), out.size());
 }
 
 PrfKey::PrfKey(std::span<const std::uint8_t> bytes) {
