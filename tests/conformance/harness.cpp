@@ -296,16 +296,16 @@ Values WholeRing(unsigned bits) {
 }
 
 Values BordersAndRandom(unsigned bits, std::uint64_t seed) {
-  const std::int64_t end = std::int64_t{1} << (bits - 1);
-  Values values{0, -1, end - 1, -end};
-  for (std::int64_t power = 1; power < end; power *= 2)
+  // In words, since 2^63 is no value of 64 bits.
+  const std::uint64_t end = std::uint64_t{1} << (bits - 1);
+  const std::int64_t low = ring::Decode(end, bits), high = -(low + 1);
+  Values values{0, -1, high, low};
+  for (unsigned bit = 0; bit + 1 < bits; ++bit)
     for (std::int64_t offset : {-1, 0, 1})
-      for (std::int64_t v : {power + offset, -power + offset})
-        if (-end <= v && v < end) values.push_back(v);
+      for (std::int64_t power : {std::int64_t{1} << bit, -(std::int64_t{1} << bit)})
+        if (low <= power + offset && power + offset <= high) values.push_back(power + offset);
   std::mt19937_64 rng(seed);
-  for (std::size_t i = values.size(); i > 0; --i)
-    values.push_back(static_cast<std::int64_t>(rng() % (2 * static_cast<std::uint64_t>(end))) -
-                     end);
+  for (std::size_t i = values.size(); i > 0; --i) values.push_back(ring::Decode(rng() - end, bits));
   return values;
 }
 
