@@ -12,7 +12,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <thread>
 #include <utility>
 
@@ -62,9 +62,12 @@ std::string BigEndian(std::uint32_t value) {
 }
 
 // What is there of a file that may not be there yet, or not any more.
+// What can be read: a process may end while its file in /proc is.
 std::string ReadSoFar(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
+  const std::ifstream stream(file, std::ios::binary);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return text.str();
 }
 
 }  // namespace
