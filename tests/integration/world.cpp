@@ -83,6 +83,7 @@ Process::Process(const fs::path& scratch, const std::vector<std::string>& comman
   const std::string temporary = "TMPDIR=" + (scratch / "tmp").string();
   std::vector<std::string> words = command;
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (auto& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   std::vector<char*> environment;
