@@ -98,6 +98,14 @@ class Service:
             assert time.monotonic() < end, what
             time.sleep(0.05)
 
+    def draw(self, count):
+        """Draws digits into the file images; returns their logits as one machine alone reckons them."""
+        images, plain = self.directory / "images", self.directory / "plain.json"
+        self.run("draw-digits", images, self.directory / "labels", "--count", count)
+        self.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
+                 "--images", images, "--json", plain)
+        return json.loads(plain.read_text())["logits"]
+
     def put(self):
         """Gives the package to all servers; returns when they serve it."""
         package = self.package.read_bytes()
@@ -142,11 +150,7 @@ def run(check, options=lambda i: []):
 
 
 def check(service, directory):
-    images = directory / "images"
-    service.run("draw-digits", images, directory / "labels", "--count", "30")
-    service.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
-                "--images", images, "--json", directory / "plain.json")
-    plain = json.loads((directory / "plain.json").read_text())["logits"]
+    plain = service.draw(30)
     service.wait(lambda: service.ask(0, "/v2/health/live")[0] == 200, "server 0 is not there")
     assert service.ask(0, service.PACKAGE, "PUT", service.package.read_bytes(), service.token)[0] == 401
     service.put()
@@ -160,7 +164,7 @@ def check(service, directory):
 
     # Killed in the middle of queries: whoever asks again gets right answers as soon as it is back.
     asking = subprocess.Popen([service.tercet, "load", "--deployment", str(service.deployment), "--model",
-                               "MnistNet3", "--token-file", str(service.token), "--images", str(images),
+                               "MnistNet3", "--token-file", str(service.token), "--images", str(directory / "images"),
                                "--clients", "2", "--seconds", "1.5", "--rate", "40"], stdout=subprocess.DEVNULL)
     time.sleep(0.5)
     service.servers[1].send_signal(signal.SIGKILL)
