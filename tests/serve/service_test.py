@@ -20,17 +20,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
+BLOCK = 32  # ports
+_held = []  # the first port of each block that this process has, so that no other test takes the block
+
+
 def free_ports(count):
-    """`count` ports in a row that nobody has now."""
+    """`count` ports in a row that are this process's until it ends, below those that the system hands out itself."""
+    assert count < BLOCK
     while True:
-        base = random.randrange(30_000, 32_000)
+        base = random.randrange(20_000, 32_000, BLOCK)
+        holder = socket.socket()
         try:
-            for port in range(base, base + count):
+            holder.bind(("127.0.0.1", base))
+            for port in range(base + 1, base + 1 + count):
                 with socket.socket() as s:
                     s.bind(("127.0.0.1", port))
-            return base
         except OSError:
+            holder.close()
             continue
+        _held.append(holder)
+        return base + 1
 
 
 class Service:
