@@ -61,9 +61,15 @@ struct Service::State {
   const service::Deployment& deployment;
   std::string token;
   std::chrono::milliseconds timeout;
-  std::array<CURL*, 3> handles{};
+  std::vector<std::array<CURL*, 3>> handles;  // of each worker
   ~State() {
-    for (auto* handle : handles) curl_easy_cleanup(handle);
+    for (const auto& worker : handles)
+      for (auto* handle : worker) curl_easy_cleanup(handle);
+  }
+  // A server in words.
+  std::string Name(int server, std::size_t worker) const {
+    return handles.size() == 1 ? fmt::format("server {}", server)
+                               : fmt::format("server {} worker {}", server, worker);
   }
 };
 
@@ -71,10 +77,12 @@ Service::Service(const service::Deployment& deployment, std::string token,
                  std::chrono::milliseconds timeout)
     : state_(new State{deployment, std::move(token), timeout, {}}) {
   InitCurl();
-  for (auto& handle : state_->handles) {
-    handle = curl_easy_init();
-    TERCET_CHECK(handle != nullptr, "libcurl has no handle");
-  }
+  state_->handles.resize(deployment.servers[0].workers.size());
+  for (auto& worker : state_->handles)
+    for (auto& handle : worker) {
+      handle = curl_easy_init();
+      TERCET_CHECK(handle != nullptr, "libcurl has no handle");
+    }
 }
 
 Service::Service(Service&&) noexcept = default;
@@ -82,10 +90,11 @@ Service& Service::operator=(Service&&) noexcept = default;
 Service::~Service() = default;
 
 Service::Response Service::Send(int server, const char* method, const std::string& path,
-                                ByteSpan body, const std::vector<std::string>& headers) {
+                                ByteSpan body, const std::vector<std::string>& headers,
+                                std::size_t worker) {
   const auto s = static_cast<std::size_t>(server);
-  const auto& to = state_->deployment.servers[s];
-  CURL* curl = state_->handles[s];
+  const auto& to = state_->deployment.servers[s].workers.at(worker);
+  CURL* curl = state_->handles.at(worker)[s];
   curl_easy_reset(curl);  // its connections stay
   Response response;
   std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)> lines(nullptr, &curl_slist_free_all);
@@ -119,7 +128,7 @@ Service::Response Service::Send(int server, const char* method, const std::strin
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &response);
   const CURLcode code = curl_easy_perform(curl);
   if (code != CURLE_OK)
-    throw NetworkError(fmt::format("server {} at {}: {}", server, to.url,
+    throw NetworkError(fmt::format("{} at {}: {}", state_->Name(server, worker), to.url,
                                    problem[0] != '\0' ? problem.data() : curl_easy_strerror(code)));
   long status = 0;
   curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
@@ -127,22 +136,24 @@ Service::Response Service::Send(int server, const char* method, const std::strin
   return response;
 }
 
-service::ModelInfo Service::Model(const std::string& name, const std::string& version, int server) {
+service::ModelInfo Service::Model(const std::string& name, const std::string& version, int server,
+                                  std::size_t worker) {
   std::string path = "/v2/models/" + name;
   if (!version.empty()) path += "/versions/" + version;
-  const auto response = Send(server, "GET", path, {});
-  const std::string place = fmt::format("server {} {}", server, path);
+  const auto response = Send(server, "GET", path, {}, {}, worker);
+  const std::string place = fmt::format("{} {}", state_->Name(server, worker), path);
   if (response.status != 200)
     throw ServiceError(response.status, place + ": " + DetailOf(response));
   return service::ModelInfoFromJson(response.body, place);
 }
 
 service::ModelInfo Service::Model(const std::string& name, const std::string& version) {
-  for (int server = 0;; ++server) {
+  const std::size_t workers = state_->handles.size();
+  for (std::size_t i = 0;; ++i) {
     try {
-      return Model(name, version, server);
+      return Model(name, version, static_cast<int>(i % 3), i / 3);
     } catch (const NetworkError&) {
-      if (server == 2) throw;
+      if (i + 1 == 3 * workers) throw;
     }
   }
 }
@@ -150,21 +161,23 @@ service::ModelInfo Service::Model(const std::string& name, const std::string& ve
 std::vector<std::int64_t> Service::Ask(const service::ModelInfo& model, const files::Images& images,
                                        std::size_t first, std::size_t count) {
   const Query query(state_->deployment, model, images, first, count);
+  const std::size_t worker = state_->deployment.WorkerOf(query.Lane());
+  const std::string place = state_->Name(query.E1(), worker);
   const auto message = RequestOf(query.Request());
   const auto response =
       Send(query.E1(), "POST",
            fmt::format("/v2/models/{}/versions/{}/infer", model.name, model.version), message.body,
            {"Content-Type: application/octet-stream",
-            fmt::format("{}: {}", service::kJsonLengthHeader, message.json_bytes)});
+            fmt::format("{}: {}", service::kJsonLengthHeader, message.json_bytes)},
+           worker);
   if (response.status != 200)
-    throw ServiceError(response.status,
-                       fmt::format("server {}: {}", query.E1(), DetailOf(response)));
+    throw ServiceError(response.status, fmt::format("{}: {}", place, DetailOf(response)));
   try {
     return query.Open(service::ParseResponse(
         {reinterpret_cast<const std::uint8_t*>(response.body.data()), response.body.size()},
         response.json_bytes));
   } catch (const ConfigError& e) {
-    throw ProtocolError(fmt::format("server {} gave no answer: {}", query.E1(), e.what()));
+    throw ProtocolError(fmt::format("{} gave no answer: {}", place, e.what()));
   }
 }
 

@@ -35,9 +35,10 @@ class Service {
   Service& operator=(Service&&) noexcept;
   ~Service();
 
-  /// The model's document at a server; without a version of the last one.
-  service::ModelInfo Model(const std::string& name, const std::string& version, int server);
-  /// At the first server that can be reached.
+  /// The model's document at a server's worker; without a version of the last one.
+  service::ModelInfo Model(const std::string& name, const std::string& version, int server,
+                           std::size_t worker = 0);
+  /// At the first one that can be reached.
   service::ModelInfo Model(const std::string& name, const std::string& version);
   /// Asks once. ServiceError, NetworkError where the server cannot be reached, ProtocolError for an
   /// answer that is none.
@@ -54,7 +55,7 @@ class Service {
   };
   /// Any request, for tests and operators. `headers` are whole lines.
   Response Send(int server, const char* method, const std::string& path, ByteSpan body,
-                const std::vector<std::string>& headers = {});
+                const std::vector<std::string>& headers = {}, std::size_t worker = 0);
 
  private:
   struct State;

@@ -124,12 +124,13 @@ void LaneKeeper::RunOnce(Stream& stream) {
   const auto& deployment = context_.deployment;
   net::TcpOptions tcp;
   tcp.party = settings_.id;
+  const std::size_t worker = deployment.WorkerOf(settings_.lane);
   for (std::size_t p = 0; p < 3; ++p) {
-    tcp.endpoints[p] = deployment.servers[p].party;
+    tcp.endpoints[p] = deployment.servers[p].workers[worker].party;
     tcp.endpoints[p].port = static_cast<std::uint16_t>(tcp.endpoints[p].port + settings_.lane +
                                                        deployment.lanes * stream.number);
   }
-  tcp.listen = deployment.servers[static_cast<std::size_t>(settings_.id)].listen;
+  tcp.listen = deployment.servers[static_cast<std::size_t>(settings_.id)].workers[worker].listen;
   const std::string own = fmt::format("party{}", settings_.id);
   tcp.tls = net::TlsFiles{"", context_.store / (own + ".pem"), context_.store / (own + "-key.pem"),
                           deployment.pins};

@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -18,6 +19,7 @@
 #include "programs/process.h"
 #include "serve/server.h"
 #include "serve/store.h"
+#include "serve/worker_choice.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/infer/testbed.h"
@@ -41,7 +43,7 @@ struct ServeArguments {
   std::filesystem::path deployment, store, web;
   std::size_t max_batch = 64, ahead = 2, in_flight = 1;
   double max_wait_ms = 0.5;
-  std::string metrics;
+  std::string lanes, metrics;
   std::string link{"none"};
   bool json = false;
   std::size_t max_connections = 1024, max_connections_each = 512, max_bodies = 128;
@@ -66,25 +68,31 @@ int Serve(const ServeArguments& arguments) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   const int id = *arguments.id;
   AllowFiles(arguments.max_connections);
+  auto deployment = service::LoadDeployment(arguments.deployment);
+  const std::size_t worker =
+      ChooseWorker(arguments.lanes, deployment, [](const char* name) { return std::getenv(name); });
+  const bool several = deployment.servers[0].workers.size() > 1;
   spdlog::set_default_logger(spdlog::stderr_color_mt("server"));
   // Of JSON an object a line, whose message is JSON text already.
   const bool json = arguments.json;
   spdlog::set_pattern(
       json ? fmt::format(
-                 R"({{"time":"%Y-%m-%dT%H:%M:%S.%e%z","server":{},"level":"%l","message":%v}})", id)
-           : fmt::format("%Y-%m-%dT%H:%M:%S.%e server {}: %v", id));
+                 R"({{"time":"%Y-%m-%dT%H:%M:%S.%e%z","server":{}{},"level":"%l","message":%v}})",
+                 id, several ? fmt::format(R"(,"worker":{})", worker) : "")
+           : fmt::format("%Y-%m-%dT%H:%M:%S.%e server {}{}: %v", id,
+                         several ? fmt::format(" worker {}", worker) : ""));
   const auto log = [json](const std::string& line) {
     constexpr auto kReplace = nlohmann::json::error_handler_t::replace;
     spdlog::info("{}", json ? nlohmann::json(line).dump(-1, ' ', false, kReplace) : line);
   };
   const auto registry = BuiltinProtocols();
-  auto deployment = service::LoadDeployment(arguments.deployment);
   const std::string own = fmt::format("party{}", id);
   infer::CheckOwnCertificate(
       {"", arguments.store / (own + ".pem"), arguments.store / (own + "-key.pem"), deployment.pins},
       id, std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now()));
   ServerOptions options;
   options.id = id;
+  options.worker = worker;
   options.store = arguments.store;
   options.web = arguments.web;
   options.max_batch = arguments.max_batch;
@@ -166,8 +174,12 @@ int ServeMain(int argc, char** argv) {
   programs::AddParty(app, "--id", a.id, "This server's number")->required();
   app.add_option("--deployment", a.deployment, "The three servers (deployment.json)")->required();
   app.add_option("--store", a.store,
-                 "This server's directory: keys, packages, tokens; of no other process")
+                 "This process's directory: keys, packages, tokens; of no other process")
       ->required();
+  app.add_option("--lanes", a.lanes,
+                 "Of a server with several workers, the one with these lanes, as 0-3 or 0,2,5-7; "
+                 "auto: the one that SLURM_PROCID, OMPI_COMM_WORLD_RANK or JOB_COMPLETION_INDEX "
+                 "names, as where nothing is said and one of them is set");
   app.add_option("--web", a.web,
                  "Directory of a web page that clients get; index.html is /. Read once");
   programs::AddNumber(app, "--max-batch", a.max_batch, 1, infer::kMaxBatch,

@@ -177,6 +177,16 @@ std::uint16_t PortOf(const std::string& url) {
              : std::uint16_t{443};
 }
 
+// The address to listen on for a name or an address; of several the first of IPv4.
+asio::ip::address AddressOf(const std::string& name) {
+  asio::io_context context;
+  const auto found = asio::ip::tcp::resolver(context).resolve(name, "");
+  const auto four = std::find_if(found.begin(), found.end(), [](const auto& entry) {
+    return entry.endpoint().address().is_v4();
+  });
+  return (four == found.end() ? found.begin() : four)->endpoint().address();
+}
+
 std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& store) {
   namespace ssl = asio::ssl;
   auto made = std::make_shared<ssl::context>(ssl::context::tls_server);
@@ -215,6 +225,7 @@ class Server::Implementation {
       : options_(std::move(options)),
         deployment_(std::move(deployment)),
         pages_(PagesOf(options_.web)),
+        lock_(options_.store),
         store_(options_.store),
         key_(service::LoadSealingKey(options_.store, deployment_, options_.id)),
         packages_(options_.store / "packages", deployment_, options_.id, key_, registry,
@@ -241,15 +252,17 @@ class Server::Implementation {
                                                    options_.max_batch, deployment_.max_images));
     const std::size_t ports = deployment_.lanes * options_.in_flight;
     for (const auto& server : deployment_.servers)
-      if (server.party.port + ports > std::size_t{1} << 16)
-        throw ConfigError("--in-flight", fmt::format("{} found, needs {} ports from {} on",
-                                                     options_.in_flight, ports, server.party.port));
+      for (const auto& worker : server.workers)
+        if (worker.party.port + ports > std::size_t{1} << 16)
+          throw ConfigError("--in-flight",
+                            fmt::format("{} found, needs {} ports from {} on", options_.in_flight,
+                                        ports, worker.party.port));
     const LaneContext context{
         deployment_,   options_.store,
         options_.link, registry,
         gate_,         [this] { return packages_.All(); },
         options_.log,  [this](const service::BatchDone& batch) { metrics_.Batch(batch); }};
-    for (std::size_t lane = 0; lane < deployment_.lanes; ++lane) {
+    for (const std::size_t lane : Self().lanes) {
       service::LaneSettings settings;
       settings.id = options_.id;
       settings.lane = lane;
@@ -257,12 +270,12 @@ class Server::Implementation {
       settings.max_wait = options_.max_wait;
       settings.ahead = options_.ahead;
       settings.now_ms = options_.now_ms;
-      lanes_.push_back(std::make_unique<LaneKeeper>(context, settings, options_.in_flight));
+      lanes_[lane] = std::make_unique<LaneKeeper>(context, settings, options_.in_flight);
     }
     if (!options_.metrics.empty()) {
       metrics_.Listen(options_.metrics, [this] {
         std::vector<LaneState> states;
-        for (const auto& lane : lanes_) states.push_back(lane->State());
+        for (const auto& [lane, keeper] : lanes_) states.push_back(keeper->State());
         return states;
       });
       options_.log(fmt::format("metrics are at http://{}/metrics", options_.metrics));
@@ -280,7 +293,7 @@ class Server::Implementation {
   void Drain() {
     if (draining_.exchange(true)) return;
     std::vector<std::thread> threads;
-    for (auto& lane : lanes_) threads.emplace_back([&lane] { lane->Drain(); });
+    for (auto& lane : lanes_) threads.emplace_back([&lane] { lane.second->Drain(); });
     for (auto& thread : threads) thread.join();
     metrics_.Close();
     if (!http_) return;
@@ -290,16 +303,21 @@ class Server::Implementation {
   }
 
  private:
+  const service::Worker& Self() const {
+    const auto& workers = deployment_.servers[static_cast<std::size_t>(options_.id)].workers;
+    return workers.at(options_.worker);
+  }
+
   void Listen() {
     ::http_parser_set_max_header_size(kMaxHeader);
-    const auto& server = deployment_.servers[static_cast<std::size_t>(options_.id)];
-    const std::string listen = server.listen.empty() ? server.party.host : server.listen;
+    const auto& self = Self();
     try {
+      const auto address = AddressOf(self.listen.empty() ? self.party.host : self.listen);
       http_ = restinio::run_async(
           restinio::own_io_context(),
           restinio::server_settings_t<Traits>{}
-              .address(listen == "localhost" ? "127.0.0.1" : listen)
-              .port(PortOf(server.url))
+              .address(address)
+              .port(PortOf(self.url))
               .door(door_)
               .acceptor_options_setter([](auto& acceptor) {
                 acceptor.set_option(asio::socket_base::reuse_address(true));
@@ -324,12 +342,12 @@ class Server::Implementation {
                 return restinio::request_accepted();
               }),
           kHttpThreads);
+      options_.log(fmt::format("listens for clients at {} on {}", self.url, address.to_string()));
     } catch (const ConfigError&) {
       throw;
     } catch (const std::exception& e) {
-      throw ConfigError(server.url, fmt::format("cannot be listened on: {}", e.what()));
+      throw ConfigError(self.url, fmt::format("cannot be listened on: {}", e.what()));
     }
-    options_.log(fmt::format("listens for clients at {}", server.url));
   }
 
   // Before a request's body is read: whether it may come at all.
@@ -438,12 +456,12 @@ class Server::Implementation {
 
   bool AllServe(const crypto::Digest& digest) const {
     return std::all_of(lanes_.begin(), lanes_.end(),
-                       [&](const auto& lane) { return lane->Serves(digest); });
+                       [&](const auto& lane) { return lane.second->Serves(digest); });
   }
 
   void Ready(const Request& request) {
-    const auto up = static_cast<std::size_t>(
-        std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->Up(); }));
+    const auto up = static_cast<std::size_t>(std::count_if(
+        lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane.second->Up(); }));
     const bool ready = up == lanes_.size() && !draining_;
     const auto body = json{{"ready", ready}, {"lanes", lanes_.size()}, {"lanes_up", up}}.dump();
     if (ready) return Send(request, body);
@@ -463,7 +481,7 @@ class Server::Implementation {
     options_.log(fmt::format(
         "{} {} {}", method == restinio::http_method_put() ? "took in" : "took out", name, version));
     SetQueryBytes();
-    for (auto& lane : lanes_) lane->Renew();
+    for (auto& [lane, keeper] : lanes_) keeper->Renew();
     Send(request, "{}");
   }
 
@@ -494,10 +512,20 @@ class Server::Implementation {
     }
     if (!served) return Send(request, kNotFound);
     if (query.head.model != served->info.digest) return Send(request, ProblemOf(Refusal::kModel));
-    if (query.head.lane >= lanes_.size() ||
+    if (query.head.lane >= deployment_.lanes ||
         service::RolesOf(query.head.lane).Evaluator1() != options_.id)
       return Send(request, ProblemOf(Refusal::kLane));
-    auto& lane = *lanes_[query.head.lane];
+    const auto found = lanes_.find(query.head.lane);
+    if (found == lanes_.end()) {
+      auto problem = ProblemOf(Refusal::kLane);
+      problem.detail = fmt::format("lane {} is not one of this worker's, {}; its worker is at {}",
+                                   query.head.lane, service::LanesText(Self().lanes),
+                                   deployment_.servers[static_cast<std::size_t>(options_.id)]
+                                       .workers[deployment_.WorkerOf(query.head.lane)]
+                                       .url);
+      return Send(request, problem);
+    }
+    auto& lane = *found->second;
     if (draining_ || !lane.Serves(query.head.model)) return Send(request, kUnavailable);
     Refusal why = Refusal::kNone;
     auto share = gate_.Open(query.head, query.e1, served->info.input.shape.Size(),
@@ -535,6 +563,7 @@ class Server::Implementation {
   const service::Deployment deployment_;
   const std::map<std::string, Page> pages_;
   Metrics metrics_;
+  const StoreLock lock_;
   Store store_;
   const crypto::SealingKey key_;
   Packages packages_;
@@ -542,7 +571,7 @@ class Server::Implementation {
   Bounds bodies_;
   std::atomic<std::size_t> query_bytes_ = 0;
   const std::shared_ptr<Door> door_;
-  std::vector<std::unique_ptr<LaneKeeper>> lanes_;
+  std::map<std::size_t, std::unique_ptr<LaneKeeper>> lanes_;  // that this worker runs
   std::atomic<bool> draining_ = false;
   restinio::running_server_handle_t<Traits> http_;
 };

@@ -15,6 +15,7 @@ namespace tercet::serve {
 
 struct ServerOptions {
   int id = 0;
+  std::size_t worker = 0;  ///< of the deployment's workers of this server; its lanes are run
   std::filesystem::path store;
   std::filesystem::path web;  ///< files of a web page that clients get; empty: none
   std::string metrics;        ///< address and port for Prometheus; empty: none

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/store.h"
 
+#include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "tercet/base/error.h"
@@ -92,6 +97,22 @@ class Store::Statement {
   sqlite3* database_;
   sqlite3_stmt* statement_ = nullptr;
 };
+
+// A file of its own: SQLite's locks are given up when its database is closed anywhere in a process.
+StoreLock::StoreLock(const std::filesystem::path& directory) {
+  const std::string file = (directory / "serve.lock").string();
+  fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd_ < 0) throw ConfigError(file, fmt::format("cannot be opened: {}", std::strerror(errno)));
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  const std::string problem =
+      errno == EWOULDBLOCK
+          ? "another process serves with this store; each server and each worker has its own"
+          : fmt::format("cannot be locked: {}", std::strerror(errno));
+  ::close(fd_);
+  throw ConfigError(file, problem);
+}
+
+StoreLock::~StoreLock() { ::close(fd_); }
 
 Store::Store(const std::filesystem::path& directory) {
   const std::string file = (directory / "service.db").string();

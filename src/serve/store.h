@@ -25,6 +25,18 @@ struct Allowance {
   bool is_operator = false;            ///< may put in and take out packages, and asks without limit
 };
 
+/// Keeps other processes from serving with the same store. ConfigError where one does.
+class StoreLock {
+ public:
+  explicit StoreLock(const std::filesystem::path& directory);
+  StoreLock(const StoreLock&) = delete;
+  StoreLock& operator=(const StoreLock&) = delete;
+  ~StoreLock();
+
+ private:
+  int fd_ = -1;
+};
+
 /// A server's small database, STORE/service.db: clients' tokens (hashed), their limits and what
 /// they have used, and the numbers of queries that were seen. Each change is there after kill -9 as
 /// soon as its function has returned. Thread safe. Error (with SQLite's words) where the disk is

@@ -2,7 +2,9 @@
 #include "tercet/service/deployment.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/json.h"
@@ -35,6 +37,37 @@ std::string HostOf(const std::string& url) {
   return url.substr(begin, url.find(':', begin) - begin);
 }
 
+// The workers of a server; one that has none is its own, with all lanes.
+std::vector<Worker> WorkersOf(const json& server, std::size_t lanes, const std::string& place) {
+  const bool several = server.contains("workers");
+  std::vector<Worker> workers;
+  std::vector<std::optional<std::size_t>> of_lane(lanes);
+  for (const json& from : several ? server.at("workers") : json::array({server})) {
+    Worker worker;
+    worker.url = from.at("url").get<std::string>();
+    worker.authority = from.value("authority", "");
+    worker.party = {from.at("host").get<std::string>(), from.at("port").get<std::uint16_t>()};
+    worker.listen = from.value("listen", "");
+    const std::string at = fmt::format("{}/workers/{}/lanes", place, workers.size());
+    worker.lanes = ParseLanes(
+        several ? from.at("lanes").get<std::string>() : fmt::format("0-{}", lanes - 1), lanes, at);
+    for (const std::size_t lane : worker.lanes) {
+      if (of_lane[lane])
+        throw ConfigError(
+            at, fmt::format("lane {} is one of worker {} too; each lane has one worker", lane,
+                            *of_lane[lane]));
+      of_lane[lane] = workers.size();
+    }
+    workers.push_back(std::move(worker));
+  }
+  for (std::size_t lane = 0; lane < lanes; ++lane)
+    if (!of_lane[lane])
+      throw ConfigError(
+          place + "/workers",
+          fmt::format("none has lane {}; of {} lanes each has one worker", lane, lanes));
+  return workers;
+}
+
 const files::Schema& DeploymentSchema() {
   static const files::Schema schema(kDeploymentSchema);
   return schema;
@@ -51,18 +84,80 @@ crypto::Digest Deployment::Id() const {
                          servers[1].sealing_key, servers[2].sealing_key});
 }
 
+std::size_t Deployment::WorkerOf(std::size_t lane) const {
+  const auto& workers = servers[0].workers;
+  const auto found = std::find_if(workers.begin(), workers.end(), [&](const Worker& worker) {
+    return std::binary_search(worker.lanes.begin(), worker.lanes.end(), lane);
+  });
+  TERCET_CHECK(found != workers.end(), "the deployment has no such lane");
+  return static_cast<std::size_t>(found - workers.begin());
+}
+
+Lanes ParseLanes(const std::string& text, std::size_t lanes, const std::string& place) {
+  const auto fail = [&] {
+    throw ConfigError(
+        place, fmt::format("{} found, expected lanes from 0 to {}, as 0-3 or 0,2,5-7, each once",
+                           Printable(text), lanes - 1));
+  };
+  std::vector<bool> has(lanes);
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const auto number = [&] {
+    std::size_t value = lanes;
+    const auto [after, error] = std::from_chars(at, end, value);
+    if (error != std::errc() || value >= lanes) fail();
+    at = after;
+    return value;
+  };
+  while (true) {
+    const std::size_t first = number();
+    std::size_t last = first;
+    if (at != end && *at == '-') {
+      ++at;
+      last = number();
+    }
+    if (last < first) fail();
+    for (std::size_t lane = first; lane <= last; ++lane) {
+      if (has[lane]) fail();
+      has[lane] = true;
+    }
+    if (at == end) break;
+    if (*at++ != ',') fail();
+  }
+  Lanes all;
+  for (std::size_t lane = 0; lane < lanes; ++lane)
+    if (has[lane]) all.push_back(lane);
+  return all;
+}
+
+std::string LanesText(const Lanes& lanes) {
+  std::string text;
+  for (std::size_t i = 0; i < lanes.size(); ++i) {
+    const std::size_t first = lanes[i];
+    while (i + 1 < lanes.size() && lanes[i + 1] == lanes[i] + 1) ++i;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", first);
+    if (lanes[i] != first) text += fmt::format("-{}", lanes[i]);
+  }
+  return text;
+}
+
 Deployment ParseDeployment(const std::string& text, const std::string& name) {
   const json document = ReadJson(text, name, {.string_length = kMaxAuthorityBytes});
   DeploymentSchema().Check(document, name);
   Deployment deployment;
   deployment.text = text;
+  deployment.lanes = document.value("lanes", deployment.lanes);
   for (std::size_t i = 0; i < 3; ++i) {
     const json& from = document.at("servers").at(i);
     Server& server = deployment.servers[i];
-    server.url = from.at("url").get<std::string>();
-    server.authority = from.value("authority", "");
-    server.party = {from.at("host").get<std::string>(), from.at("port").get<std::uint16_t>()};
-    server.listen = from.value("listen", "");
+    const std::string place = fmt::format("{} /servers/{}", name, i);
+    server.workers = WorkersOf(from, deployment.lanes, place);
+    const auto same = [](const Worker& a, const Worker& b) { return a.lanes == b.lanes; };
+    const auto& first = deployment.servers[0].workers;
+    if (!std::equal(first.begin(), first.end(), server.workers.begin(), server.workers.end(), same))
+      throw ConfigError(place + "/workers",
+                        "divide the lanes in another way than those of server 0, whose i-th worker "
+                        "the i-th one here talks to");
     const auto pin = crypto::Fingerprint::Parse(from.at("fingerprint").get<std::string>());
     const bool key =
         crypto::ParseHex(from.at("sealing_key").get<std::string>(), std::span(server.sealing_key));
@@ -71,14 +166,13 @@ Deployment ParseDeployment(const std::string& text, const std::string& name) {
     for (std::size_t other = 0; other < i; ++other) {
       const auto fail = [&](const char* what) {
         throw ConfigError(
-            fmt::format("{} /servers/{}/{}", name, i, what),
+            fmt::format("{}/{}", place, what),
             fmt::format("is that of server {} too; each server has keys of its own", other));
       };
       if (deployment.servers[other].sealing_key == server.sealing_key) fail("sealing_key");
       if (deployment.pins[other].front() == *pin) fail("fingerprint");
     }
   }
-  deployment.lanes = document.value("lanes", deployment.lanes);
   deployment.max_images = document.value("max_images", deployment.max_images);
   deployment.max_age = std::chrono::seconds(
       document.value("max_age_s", static_cast<std::int64_t>(deployment.max_age.count())));

@@ -471,7 +471,7 @@ TEST_F(Servers, GarbageAndTooMuchAreRefused) {
 }
 
 TEST_F(Servers, ConnectionsThatSayNothingAreNoBurden) {
-  const auto& url = world_->deployment_.servers[0].url;
+  const auto& url = world_->deployment_.servers[0].workers[0].url;
   const sockaddr_in address =
       Loopback(static_cast<std::uint16_t>(std::stoul(url.substr(url.rfind(':') + 1))));
   std::vector<int> silent;

@@ -5,7 +5,9 @@ service_test.py --bin DIRECTORY
 """
 import argparse
 import json
+import os
 import random
+import shutil
 import signal
 import socket
 import ssl
@@ -44,22 +46,31 @@ def free_ports(count):
 
 class Service:
     """A deployment with MnistNet3's package, tokens of alice and an operator, and its servers; `options(i)` are
-    server i's, beside those that it needs."""
+    server i's, beside those that it needs. With several workers a server process n is worker n % workers of server
+    n // workers, and has three lanes of all."""
 
     PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
 
-    def __init__(self, binaries, directory, options):
+    def __init__(self, binaries, directory, options, workers=1):
         self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
         self.directory, self.root = directory, directory / "demo"
-        self.options = options
+        self.options, self.workers = options, workers
         self.run("keygen", "--servers", self.root)
         self.deployment = self.root / "deployment.json"
         document = json.loads(self.deployment.read_text())
-        base = free_ports(12)
+        lanes, count = 3 * workers, 3 * workers
+        base = free_ports(count + 3 * lanes)
+        self.urls = [f"https://localhost:{base + n}" for n in range(count)]
+        self.lanes = [f"{3 * w}-{3 * w + 2}" for w in range(workers)] * 3
         for i, server in enumerate(document["servers"]):
-            server["url"] = f"https://localhost:{base + i}"
-            server["port"] = base + 3 + 3 * i
-        self.urls = [server["url"] for server in document["servers"]]
+            server["port"] = base + count + lanes * i
+            server["url"] = self.urls[i]
+            if workers > 1:
+                own = {key: server.pop(key) for key in ("url", "authority", "host", "port")}
+                own["listen"] = "127.1"  # which is looked up, like a name
+                server["workers"] = [{**own, "url": self.urls[n], "lanes": self.lanes[n]}
+                                     for n in range(workers * i, workers * (i + 1))]
+        document["lanes"] = lanes
         self.deployment.write_text(json.dumps(document))
         self.package = directory / "m.tercet"
         self.run("publish", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
@@ -71,7 +82,13 @@ class Service:
                         "--total", "1000"])
             self.check([self.party, "token", "--store", store, "--add", "op", "--operator", "--token-file",
                         self.operator])
-        self.servers = [self.start(i) for i in range(3)]
+        self.stores = []
+        for n in range(count):
+            i, w = divmod(n, workers)
+            self.stores.append(self.root / (f"server{i}-{w}" if w else f"server{i}"))
+            if w:
+                shutil.copytree(self.root / f"server{i}", self.stores[n])
+        self.servers = [self.start(n) for n in range(count)]
 
     @staticmethod
     def check(command, code=0):
@@ -82,17 +99,21 @@ class Service:
     def run(self, *arguments, code=0):
         return self.check([self.tercet, *arguments], code)
 
-    def start(self, i):
-        with open(self.directory / f"log{i}", "a") as log:
-            return subprocess.Popen([self.party, "serve", "--id", str(i), "--deployment", str(self.deployment),
-                                     "--store", str(self.root / f"server{i}"), *self.options(i)], stderr=log,
+    def start(self, n, **environment):
+        """Process n; with several workers `environment`, where given, tells it which it is."""
+        lanes = ["--lanes", self.lanes[n]] if self.workers > 1 and not environment else []
+        with open(self.directory / f"log{n}", "a") as log:
+            return subprocess.Popen([self.party, "serve", "--id", str(n // self.workers), "--deployment",
+                                     str(self.deployment), "--store", str(self.stores[n]), *lanes, *self.options(n)],
+                                    stderr=log, env={**os.environ, **environment},
                                     restore_signals=False)  # SIGXFSZ stays ignored: a file too large is an error
 
-    def ask(self, i, path, method="GET", body=None, token=None):
+    def ask(self, i, path, method="GET", body=None, token=None, **headers):
         """Status and JSON of a request to a server; None where it cannot be reached."""
-        headers = {"Authorization": "Bearer " + token.read_text().strip()} if token else {}
+        if token:
+            headers["Authorization"] = "Bearer " + token.read_text().strip()
         request = urllib.request.Request(self.urls[i] + path, data=body, method=method, headers=headers)
-        context = ssl.create_default_context(cafile=str(self.root / f"server{i}" / "https.pem"))
+        context = ssl.create_default_context(cafile=str(self.stores[i] / "https.pem"))
         try:
             with urllib.request.urlopen(request, context=context, timeout=30) as answer:
                 return answer.status, json.load(answer)
@@ -107,6 +128,16 @@ class Service:
             assert time.monotonic() < end, what
             time.sleep(0.05)
 
+    def drain(self):
+        for server in self.servers:
+            server.send_signal(signal.SIGTERM)
+        for n, server in enumerate(self.servers):
+            assert server.wait(timeout=30) == 0, f"server {n} ended with {server.returncode}"
+
+    def used(self, n):
+        """How many images alice has asked process n about."""
+        return int(self.check([self.party, "token", "--store", self.stores[n]]).split("alice: ")[1].split()[0])
+
     def draw(self, count):
         """Draws digits into the file images; returns their logits as one machine alone reckons them."""
         images, plain = self.directory / "images", self.directory / "plain.json"
@@ -118,10 +149,10 @@ class Service:
     def put(self):
         """Gives the package to all servers; returns when they serve it."""
         package = self.package.read_bytes()
-        for i in range(3):
+        for i in range(len(self.urls)):
             self.wait(lambda: self.ask(i, "/v2/health/live")[0] == 200, f"server {i} is not there")
             assert self.ask(i, self.PACKAGE, "PUT", package, self.operator)[0] == 200
-        for i in range(3):
+        for i in range(len(self.urls)):
             self.wait(lambda: self.serves(i), f"server {i} does not serve the model")
 
     def serves(self, i):
@@ -137,7 +168,7 @@ class Service:
         return json.loads(out.read_text())["logits"]
 
 
-def run(check, options=lambda i: []):
+def run(check, options=lambda i: [], workers=1):
     """Calls check(service, directory) with servers of the programs that --bin names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)
@@ -145,13 +176,13 @@ def run(check, options=lambda i: []):
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        service = Service(arguments.bin, directory, options)
+        service = Service(arguments.bin, directory, options, workers)
         service.memory_factor = arguments.memory_factor
         try:
             check(service, directory)
         except BaseException:
-            for i in range(3):
-                print(f"--- server {i}\n{(directory / f'log{i}').read_text()[-3000:]}", file=sys.stderr)
+            for log in sorted(directory.glob("log*")):
+                print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
             raise
         finally:
             for server in service.servers:
@@ -181,20 +212,16 @@ def check(service, directory):
     assert asking.wait(timeout=60) == 0
     service.wait(lambda: service.ask(0, "/v2/health/ready")[0] == 503, "a server's end is not noticed")
     assert "tercet: error" in service.logits(directory / "d.json", "--tries", "1", code=1)
-    before = service.check([service.party, "token", "--store", service.root / "server1"])
+    before = service.used(1)
     service.servers[1] = service.start(1)
     assert service.logits(directory / "e.json", "--tries", "40") == plain
-    used = lambda text: int(text.split("alice: ")[1].split()[0])
-    assert used(before) > 0, before
-    assert used(service.check([service.party, "token", "--store", service.root / "server1"])) > used(before)
+    assert service.used(1) > before > 0
 
     # Nothing secret in the logs, and all of them drain.
     secret = service.token.read_text().strip()
-    for server in service.servers:
-        server.send_signal(signal.SIGTERM)
-    for i, server in enumerate(service.servers):
-        assert server.wait(timeout=30) == 0, f"server {i} ended with {server.returncode}"
-        assert secret not in (directory / f"log{i}").read_text()
+    service.drain()
+    for log in directory.glob("log*"):
+        assert secret not in log.read_text()
 
 
 if __name__ == "__main__":

@@ -111,5 +111,18 @@ TEST_F(Stores, ThatAreNoneAreRefusedByName) {
                     (scratch_.Path() / "service.db").string(), "is no store");
 }
 
+TEST(StoreLock, KeepsOthersFromServing) {
+  const ScratchDirectory scratch;
+  {
+    const StoreLock mine(scratch.Path());
+    ExpectConfigError([&] { const StoreLock other(scratch.Path()); },
+                      (scratch.Path() / "serve.lock").string(), "another process serves");
+    Store store(scratch.Path());  // tokens may be changed meanwhile
+  }
+  EXPECT_NO_THROW(const StoreLock again(scratch.Path()));
+  ExpectConfigError([&] { const StoreLock other(scratch.Path() / "none"); },
+                    (scratch.Path() / "none/serve.lock").string(), "cannot be opened");
+}
+
 }  // namespace
 }  // namespace tercet::serve

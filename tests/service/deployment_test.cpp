@@ -93,6 +93,85 @@ TEST_F(Files, WithMistakesAreRefusedByField) {
   refused(bad, "d /servers/0", "sealing_key");
 }
 
+// Six lanes, and two workers a server with these.
+json WithWorkers(const json& plain, const std::string& first, const std::string& second) {
+  json document = plain;
+  document["lanes"] = 6;
+  for (json& server : document["servers"]) {
+    json workers = json::array();
+    for (const auto& lanes : {first, second}) {
+      json worker{{"lanes", lanes}};
+      for (const char* key : {"url", "host", "port", "authority"}) worker[key] = server[key];
+      workers.push_back(worker);
+    }
+    for (const char* key : {"url", "host", "port", "authority"}) server.erase(key);
+    server["workers"] = workers;
+  }
+  return document;
+}
+
+TEST_F(Files, MayDivideLanesAmongWorkers) {
+  const auto plain = LoadDeployment(root_ / "deployment.json");
+  ASSERT_EQ(plain.servers[1].workers.size(), 1U);
+  EXPECT_EQ(plain.servers[1].workers[0].lanes, (Lanes{0, 1, 2}));
+  EXPECT_EQ(plain.WorkerOf(2), 0U);
+  json document = WithWorkers(json::parse(plain.text), "0,2-4", "5,1");
+  document["servers"][2]["workers"][1]["url"] = "https://other:1";
+  document["servers"][2]["workers"][1]["listen"] = "::";
+  const auto divided = ParseDeployment(document.dump(), "d");
+  for (const auto& server : divided.servers) {
+    ASSERT_EQ(server.workers.size(), 2U);
+    EXPECT_EQ(server.workers[0].lanes, (Lanes{0, 2, 3, 4}));
+    EXPECT_EQ(server.workers[1].lanes, (Lanes{1, 5}));
+    EXPECT_EQ(server.workers[1].authority,
+              plain.servers[&server - divided.servers.data()].workers[0].authority);
+  }
+  EXPECT_EQ(divided.servers[2].workers[0].url, plain.servers[2].workers[0].url);
+  EXPECT_EQ(divided.servers[2].workers[1].url, "https://other:1");
+  EXPECT_EQ(divided.servers[2].workers[1].listen, "::");
+  EXPECT_EQ(divided.Id(), plain.Id());
+  const std::array<std::size_t, 6> expected{0, 1, 0, 0, 0, 1};
+  for (std::size_t lane = 0; lane < 6; ++lane) EXPECT_EQ(divided.WorkerOf(lane), expected[lane]);
+}
+
+TEST_F(Files, ThatDivideLanesWronglyAreRefused) {
+  const json plain = json::parse(LoadDeployment(root_ / "deployment.json").text);
+  const auto refused = [&](const json& document, const std::string& place,
+                           const std::string& text) {
+    ExpectConfigError([&] { ParseDeployment(document.dump(), "d"); }, place, text);
+  };
+  refused(WithWorkers(plain, "0-2", "2-5"), "d /servers/0/workers/1/lanes",
+          "lane 2 is one of worker 0 too");
+  refused(WithWorkers(plain, "0-2", "3,5"), "d /servers/0/workers", "none has lane 4");
+  refused(WithWorkers(plain, "0-2", "3-6"), "d /servers/0/workers/1/lanes", "from 0 to 5");
+  refused(WithWorkers(plain, "0-2", "x"), "d /servers/0/workers/1/lanes", "the lanes that it runs");
+  json bad = WithWorkers(plain, "0-2", "3-5");
+  std::swap(bad["servers"][1]["workers"][0], bad["servers"][1]["workers"][1]);
+  refused(bad, "d /servers/1/workers", "in another way than those of server 0");
+  bad = WithWorkers(plain, "0-2", "3-5");
+  bad["servers"][2] = plain["servers"][2];
+  refused(bad, "d /servers/2/workers", "in another way than those of server 0");
+  bad = WithWorkers(plain, "0-2", "3-5");
+  bad["servers"][1]["url"] = "https://localhost:1";
+  refused(bad, "d /servers/1", "or, of several machines, workers");
+  bad["servers"][1].erase("url");
+  bad["servers"][1].erase("workers");
+  refused(bad, "d /servers/1", "either url, host and port");
+  bad = WithWorkers(plain, "0-2", "3-5");
+  bad["servers"][1]["workers"][0].erase("port");
+  refused(bad, "d /servers/1/workers/0", "missing key 'port' of a worker");
+}
+
+TEST(LanesText, IsReadAsItIsWritten) {
+  for (const char* text : {"0", "63", "0-3", "0,2", "0-1,3,5-7", "0-63"}) {
+    EXPECT_EQ(LanesText(ParseLanes(text, 64, "lanes")), text);
+  }
+  EXPECT_EQ(ParseLanes("7,0-1,4-4", 8, "lanes"), (Lanes{0, 1, 4, 7}));
+  for (const char* text : {"", "8", "-1", "0-", "3-1", "0,", ",0", "0,0", "0-2,1", "0 1", "0x1",
+                           "1-2-3", "99999999999999999999", "auto"})
+    ExpectConfigError([&] { ParseLanes(text, 8, "lanes"); }, "lanes", "expected lanes from 0 to 7");
+}
+
 TEST(Roles, GoRoundOverTheLanes) {
   for (std::size_t lane = 0; lane < 6; ++lane) {
     const auto roles = RolesOf(lane);

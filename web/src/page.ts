@@ -147,13 +147,13 @@ function hexView(label: string, bytes: Uint8Array): HTMLElement {
 /** Each server, and of a query's result what it saw. */
 function showSeen(model?: Model, result?: Result): void {
   const names: Record<keyof Roles, string> = { helper: "helper", e1: "first evaluator", e2: "second evaluator" };
-  const cards = (service?.deployment.servers ?? []).map((server, i) => {
+  const cards = (service?.deployment.servers ?? []).map(({ workers }, i) => {
     const roles = result?.query.roles;
     const role = roles && (Object.keys(names) as (keyof Roles)[]).find((name) => roles[name] === i)!;
     const card = make("article", { class: "card server" });
     card.append(
       make("h3", { text: `Server ${i}${role ? `, ${names[role]}` : ""}` }),
-      make("p", { class: "where", text: new URL(server.url).host + (i === service?.at ? " (this page's)" : "") }),
+      make("p", { class: "where", text: new URL(workers[service!.worker].url).host + (i === service!.at ? " (this page's)" : "") }),
     );
     if (!model || !result || !role) {
       card.append(make("div", { class: "nothing", text: "Nothing yet" }));

@@ -9,8 +9,15 @@ const kTagBytes = 17;
 const kBoxBytes = 80;
 const kHeadBytes = 104;
 
+/** One process of a server; most servers have one, with all lanes. */
+export interface Worker {
+  url: string;
+  lanes: number[];
+}
+
 export interface Deployment {
-  servers: { url: string; sealingKey: Uint8Array }[];
+  /** The i-th workers of all servers have the same lanes. */
+  servers: { workers: Worker[]; sealingKey: Uint8Array }[];
   lanes: number;
   maxImages: number;
 }
@@ -80,14 +87,37 @@ function hex(document: unknown, name: string, bytes: number): Uint8Array {
   return sodium.from_hex(value);
 }
 
+/** Of "0-3" or "0,2,5-7". */
+function parseLanes(given: string, lanes: number): number[] {
+  return given.split(",").flatMap((range) => {
+    const [, first, last = first] = /^(\d{1,2})(?:-(\d{1,2}))?$/.exec(range) ?? [];
+    if (first === undefined || Number(last) < Number(first) || Number(last) >= lanes)
+      throw new FormatError(`"lanes" is ${JSON.stringify(given)}, lanes from 0 to ${lanes - 1} expected`);
+    return Array.from({ length: Number(last) - Number(first) + 1 }, (_, i) => Number(first) + i);
+  });
+}
+
+function parseWorkers(server: unknown, lanes: number): Worker[] {
+  const { workers } = server as { workers?: unknown };
+  if (workers === undefined) return [{ url: text(server, "url"), lanes: parseLanes(`0-${lanes - 1}`, lanes) }];
+  if (!Array.isArray(workers) || workers.length === 0) throw new FormatError('"workers" is no list of workers');
+  return workers.map((worker) => ({ url: text(worker, "url"), lanes: parseLanes(text(worker, "lanes"), lanes) }));
+}
+
+/** The lanes that a server's worker has and whose first evaluator it is, so that it takes their queries. */
+export function lanesAt(deployment: Deployment, server: number, worker: number): number[] {
+  return deployment.servers[server].workers[worker].lanes.filter((lane) => rolesOf(lane).e1 === server);
+}
+
 export function parseDeployment(document: unknown): Deployment {
   const given = document as { lanes?: unknown; max_images?: unknown };
+  const lanes = given.lanes === undefined ? 3 : whole(document, "lanes", 1, 64);
   return {
     servers: list(document, "servers", 3).map((server) => ({
-      url: text(server, "url"),
+      workers: parseWorkers(server, lanes),
       sealingKey: hex(server, "sealing_key", 32),
     })),
-    lanes: given.lanes === undefined ? 3 : whole(document, "lanes", 1, 64),
+    lanes,
     maxImages: given.max_images === undefined ? 64 : whole(document, "max_images", 1, 4096),
   };
 }
@@ -255,26 +285,27 @@ export class Query {
   private readonly model: Model;
 
   /**
-   * Of bytes in the order image, channel, row, column. With `at`, of a lane whose E1 is server `at`.
-   * FormatError where the deployment has no such lane or allows no such query.
+   * Of bytes in the order image, channel, row, column. With `lanes`, of one of these.
+   * FormatError where there is none, or the deployment allows no such query.
    */
-  constructor(deployment: Deployment, model: Model, pixels: Uint8Array, at?: number, timeMs = Date.now()) {
+  constructor(deployment: Deployment, model: Model, pixels: Uint8Array, lanes?: number[], timeMs = Date.now()) {
     this.model = model;
     const images = pixels.length / (model.channels * model.height * model.width);
     if (!Number.isInteger(images) || images < 1 || images > deployment.maxImages)
       throw new FormatError(`${pixels.length} bytes are not 1 to ${deployment.maxImages} images`);
-    if (at !== undefined && (at + 2) % 3 >= deployment.lanes)
-      throw new FormatError(`the deployment has no lane whose first evaluator is server ${at}`);
+    if (lanes?.length === 0) throw new FormatError("there is no lane for the query");
     let id: Uint8Array;
+    let lane: number;
     do {
       id = sodium.randombytes_buf(16);
-      this.roles = rolesOf(laneOf(id, deployment.lanes));
-    } while (at !== undefined && this.roles.e1 !== at);
+      lane = laneOf(id, deployment.lanes);
+    } while (lanes && !lanes.includes(lane));
+    this.roles = rolesOf(lane);
     this.keys = sodium.crypto_box_keypair();
     this.head = {
       id,
       digest: model.digest,
-      lane: laneOf(id, deployment.lanes),
+      lane,
       images,
       timeMs,
       reply: this.keys.publicKey,

@@ -4,6 +4,7 @@ import {
   type Answer,
   type Deployment,
   FormatError,
+  lanesAt,
   type Model,
   parseDeployment,
   parseModel,
@@ -58,7 +59,7 @@ export interface Listed {
   ready: boolean;
 }
 
-/** How the servers are. */
+/** How the lanes of the page's server are. */
 export interface Health {
   lanes: number;
   up: number;
@@ -80,8 +81,9 @@ const kTimeoutMs = 30_000;
 export class Service {
   private constructor(
     readonly deployment: Deployment,
-    /** The server that the page comes from, 0 to 2. */
+    /** The server that the page comes from, 0 to 2, and which of its workers. */
     readonly at: number,
+    readonly worker: number,
     private readonly origin: string,
     private readonly http: typeof fetch,
     private readonly sleep: (ms: number) => Promise<void>,
@@ -95,12 +97,15 @@ export class Service {
   ): Promise<Service> {
     await ready;
     const deployment = parsed(parseDeployment, await json(http, `${origin}/deployment.json`));
-    const at = deployment.servers.findIndex((server) => new URL(server.url).origin === origin);
-    if (at < 0 || (at + 2) % 3 >= deployment.lanes) {
-      const good = deployment.servers.filter((_, i) => (i + 2) % 3 < deployment.lanes).map((server) => server.url);
-      throw new ServiceError("address", `Questions cannot be asked at this address. Open ${good.join(" or ")}.`);
+    const good = deployment.servers
+      .flatMap(({ workers }, at) => workers.map(({ url }, worker) => ({ url, at, worker })))
+      .filter(({ at, worker }) => lanesAt(deployment, at, worker).length > 0);
+    const here = good.find(({ url }) => new URL(url).origin === origin);
+    if (!here) {
+      const urls = good.map(({ url }) => url).join(" or ");
+      throw new ServiceError("address", `Questions cannot be asked at this address. Open ${urls}.`);
     }
-    return new Service(deployment, at, origin, http, sleep);
+    return new Service(deployment, here.at, here.worker, origin, http, sleep);
   }
 
   async models(): Promise<Listed[]> {
@@ -115,8 +120,9 @@ export class Service {
 
   async health(): Promise<Health> {
     const answer = await call(this.http, `${this.origin}/v2/health/ready`);
-    const document = (await answer.json()) as { lanes?: number; lanes_up?: number };
-    return { lanes: this.deployment.lanes, up: answer.ok ? (document.lanes_up ?? 0) : 0 };
+    const document = (await answer.json()) as { lanes_up?: number };
+    const { lanes } = this.deployment.servers[this.at].workers[this.worker];
+    return { lanes: lanes.length, up: answer.ok ? (document.lanes_up ?? 0) : 0 };
   }
 
   /**
@@ -143,7 +149,7 @@ export class Service {
 
   private async askOnce(model: Model, pixels: Uint8Array, token: string): Promise<Result> {
     const begin = performance.now();
-    const query = new Query(this.deployment, model, pixels, this.at);
+    const query = new Query(this.deployment, model, pixels, lanesAt(this.deployment, this.at, this.worker));
     const { jsonBytes, body } = query.request();
     const sent = performance.now();
     const response = await call(this.http, `${this.origin}${pathOf(model.name, model.version)}/infer`, {

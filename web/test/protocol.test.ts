@@ -10,6 +10,7 @@ import {
   FormatError,
   type Head,
   type KeyPair,
+  lanesAt,
   type Model,
   openParts,
   pack,
@@ -75,6 +76,12 @@ function opened(head: Head, parts: [Uint8Array, Uint8Array], model: Model, count
     return unpack(share, model.inputBits, count);
   });
   return shares[0].map((value, i) => BigInt.asUintN(model.inputBits, value + shares[1][i]));
+}
+
+/** Six lanes and two workers a server with these. */
+function divided(...lanes: string[]) {
+  const workers = lanes.map((its, w) => ({ url: `https://host${w}`, lanes: its }));
+  return { servers: vectors.servers.map(({ sealing_key }) => ({ sealing_key, workers })), lanes: 6 };
 }
 
 before(async () => {
@@ -191,13 +198,26 @@ describe("queries", () => {
   test("go to the asked server, or to any", () => {
     const image = new Uint8Array(16);
     for (const at of [0, 1, 2]) {
-      const { head, roles } = new Query(deployment, models[0], image, at);
+      const { head, roles } = new Query(deployment, models[0], image, lanesAt(deployment, at, 0));
       assert.equal(roles.e1, at);
       assert.deepEqual(roles, rolesOf(head.lane));
     }
-    const one = { ...deployment, lanes: 1 };
-    assert.equal(new Query(one, models[0], image, 1).head.lane, 0);
-    assert.throws(() => new Query(one, models[0], image, 0), /no lane/);
+    const one = parseDeployment({ servers: vectors.servers, lanes: 1 });
+    assert.equal(new Query(one, models[0], image, lanesAt(one, 1, 0)).head.lane, 0);
+    assert.throws(() => new Query(one, models[0], image, lanesAt(one, 0, 0)), /no lane/);
+  });
+
+  test("go to the worker that has their lane", () => {
+    const several = parseDeployment(divided("0,2-3", "1,4-5"));
+    assert.deepEqual(several.servers[1].workers, [
+      { url: "https://host0", lanes: [0, 2, 3] },
+      { url: "https://host1", lanes: [1, 4, 5] },
+    ]);
+    // E1 of lane k is server k + 1 modulo 3.
+    const expected = [[[2], [5]], [[0, 3], []], [[], [1, 4]]];
+    for (const at of [0, 1, 2])
+      for (const worker of [0, 1]) assert.deepEqual(lanesAt(several, at, worker), expected[at][worker]);
+    assert.equal(new Query(several, models[0], new Uint8Array(16), lanesAt(several, 0, 1)).head.lane, 5);
   });
 
   test("of no image, of a part of one, or of too many are refused", () => {
@@ -252,6 +272,8 @@ describe("documents", () => {
     assert.throws(() => parseModel(null), FormatError);
     assert.throws(() => parseDeployment({ servers: vectors.servers.slice(1) }), /"servers"/);
     assert.throws(() => parseDeployment({ servers: vectors.servers, lanes: 0 }), /"lanes"/);
+    for (const lanes of ["", "3-1", "6", "x", "0-"])
+      assert.throws(() => parseDeployment(divided("0-2", lanes)), /lanes from 0 to 5/);
     assert.equal(deployment.lanes, 3);
     assert.equal(deployment.maxImages, 64);
   });

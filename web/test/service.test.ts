@@ -21,17 +21,18 @@ function problem(status: number, more: object = {}): Response {
 }
 
 /** A service whose questions get these replies, one after the other. */
-async function serviceOf(replies: (() => Reply)[], up = 3) {
-  const asked: { url: string; headers: Headers; id: string }[] = [];
+async function serviceOf(replies: (() => Reply)[], up = 3, deployment: object = { servers: vectors.servers }) {
+  const asked: { url: string; headers: Headers; id: string; lane: number }[] = [];
   const naps: number[] = [];
   const http = (async (url: string, options: RequestInit) => {
-    if (url === `${kOrigin}/deployment.json`) return new Response(JSON.stringify({ servers: vectors.servers }));
+    if (url === `${kOrigin}/deployment.json`) return new Response(JSON.stringify(deployment));
     if (url === `${kOrigin}/v2/health/ready`)
       return up === 3 ? new Response(JSON.stringify({ lanes: 3, lanes_up: up })) : problem(503);
     const headers = new Headers(options.headers);
     const body = options.body as Uint8Array;
     const json = new TextDecoder().decode(body.subarray(0, Number(headers.get("Inference-Header-Content-Length"))));
-    asked.push({ url, headers, id: JSON.parse(json).id });
+    const { id, parameters } = JSON.parse(json);
+    asked.push({ url, headers, id, lane: parameters.lane });
     const reply = replies[Math.min(asked.length, replies.length) - 1]();
     if (reply instanceof Error) throw reply;
     return reply;
@@ -41,6 +42,19 @@ async function serviceOf(replies: (() => Reply)[], up = 3) {
   });
   return { service, asked, naps };
 }
+
+test("a worker's page asks about its lanes alone", async () => {
+  const urls = [kOrigin, "https://localhost:1"];
+  const servers = vectors.servers.map(({ sealing_key }, i) => ({
+    sealing_key,
+    workers: ["0-2", "3-5"].map((lanes, w) => ({ url: i === 0 ? urls[1 - w] : `https://server${i}`, lanes })),
+  }));
+  const { service, asked } = await serviceOf([() => problem(503)], 3, { servers, lanes: 6 });
+  assert.deepEqual([service.at, service.worker], [0, 1]);
+  assert.deepEqual(await service.health(), { lanes: 3, up: 3 });
+  await assert.rejects(service.ask(model, kImage, "secret"), { trouble: "busy" });
+  for (const { lane } of asked) assert.equal(lane, 5);
+});
 
 describe("each trouble has words of its own", () => {
   const cases: [string, () => Reply, Trouble, RegExp, number][] = [

@@ -25,7 +25,9 @@ class Query {
         std::uint64_t now_ms = service::NowMs());
 
   /// The server that it goes to.
-  int E1() const { return service::RolesOf(request_.head.lane).Evaluator1(); }
+  int E1() const { return service::RolesOf(Lane()).Evaluator1(); }
+  /// Its worker there is the deployment's WorkerOf(Lane()).
+  std::size_t Lane() const { return request_.head.lane; }
   const service::SealedPair& Request() const { return request_; }
 
   /// Logits, image after image; of a model that gives only the class 1 for it and 0 for the others.
