@@ -50,10 +50,6 @@ fs::path DirectoryOf(const fs::path& file) {
   throw ConfigError(file.string(), "cannot be written: " + problem);
 }
 
-[[noreturn]] void FailToWrite(const fs::path& file, int error_number) {
-  throw Error(fmt::format("{}: cannot be written: {}", file.string(), WriteProblem(error_number)));
-}
-
 constexpr const char* kExists = "exists already and is not overwritten";
 
 // The number N of /dev/fd/N, /dev/stdout's target and so on, where `path` is one of these.
@@ -68,6 +64,19 @@ std::optional<int> DescriptorOf(const fs::path& path) {
   const auto [end, parsed] = std::from_chars(name.data(), name.data() + name.size(), number);
   if (parsed != std::errc() || end != name.data() + name.size() || number < 0) return std::nullopt;
   return number;
+}
+
+// What a file is called in messages; one without a name, which this process has open, by what it
+// is.
+std::string NameOf(const fs::path& file) {
+  std::error_code error;
+  const std::string link =
+      DescriptorOf(file) ? fs::read_symlink(file, error).string() : std::string();
+  return link.ends_with(" (deleted)") ? std::string("a temporary file") : file.string();
+}
+
+[[noreturn]] void FailToWrite(const fs::path& file, int error_number) {
+  throw Error(fmt::format("{}: cannot be written: {}", NameOf(file), WriteProblem(error_number)));
 }
 
 // Links in /proc lead to open files, whatever their text says, so they are opened and not followed.

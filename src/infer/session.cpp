@@ -31,7 +31,7 @@ constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
 constexpr std::uint32_t kFirstQueryTag = 0xfffe'0005;
 constexpr std::size_t kMaxPlanSlack = 256;  // by which numbers of other parties may be longer
 constexpr std::size_t kSessionDigits = 32;
-constexpr const char* kProtocolVersion = "4";
+constexpr const char* kProtocolVersion = "5";
 
 double PeakMemoryMb() {
   rusage usage{};

@@ -211,7 +211,7 @@ void Connection::BeginEnd(FrameKind how, const std::string& reason) {
   const bool resume = std::exchange(read_paused_, false);
   asio::post(io_, [self = shared_from_this(), resume, how] {
     self->last_written_ = Clock::now();
-    if (how == FrameKind::kAbort) self->Linger(self->linger_);
+    if (how != FrameKind::kGoodbye) self->Linger(self->linger_);
     self->FinishOutput();
     if (resume) self->ReadMore();
   });
@@ -231,7 +231,7 @@ void Connection::End(FrameKind how, const std::string& reason) noexcept {
 
 void Connection::Dismiss(const std::string& reason) noexcept {
   try {
-    BeginEnd(FrameKind::kAbort, reason);
+    BeginEnd(FrameKind::kDismissal, reason);
   } catch (...) {  // NOLINT(bugprone-empty-catch): as above
   }
 }
@@ -295,12 +295,17 @@ bool Connection::Deliver() {
           break;
         }
         case FrameKind::kAbort:
-        case FrameKind::kGoodbye: {
+        case FrameKind::kGoodbye:
+        case FrameKind::kDismissal: {
           const Bytes& reason = frame.message.payload;
           const std::string text = CleanText(
               {reinterpret_cast<const char*>(reason.data()), reason.size()}, kMaxReasonBytes);
           drain = frame.kind == FrameKind::kGoodbye;
-          if (!drain) {
+          if (frame.kind == FrameKind::kDismissal) {
+            end = {.kind = Failure::Kind::kAbort,
+                   .text = fmt::format("party {} dismissed this process: {}", peer_, text),
+                   .is_dismissal = true};
+          } else if (!drain) {
             end = {Failure::Kind::kAbort, fmt::format("party {} stopped: {}", peer_, text)};
           } else if (text.empty()) {
             end = {Failure::Kind::kNetwork, fmt::format("party {} closed the link", peer_), true};
@@ -553,7 +558,7 @@ void Connection::Disown(const Failure& failure, Clock::duration linger) {
     failure_ = failure;
     drain_ = true;
     DropQueue();
-    EnqueueReason(FrameKind::kAbort, failure.text);
+    EnqueueReason(failure.is_dismissal ? FrameKind::kGoodbye : FrameKind::kAbort, failure.text);
     WakeAll();
   }
   last_written_ = Clock::now();

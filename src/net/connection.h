@@ -65,7 +65,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Ends the connection because the link to the third party has failed, and tells the peer, unless
   /// that has sent data: then it has met the third party itself and will see for itself whether it
   /// needs that one any more. After a goodbye it only ends when the third party has still to
-  /// connect to the peer a timeout later. Network thread.
+  /// connect to the peer a timeout later; when the third party has dismissed this process, the peer
+  /// is to wait for the newer one. Network thread.
   void GiveUp(const Failure& failure);
   /// As Abort, without waiting for the end. Any thread.
   void Dismiss(const std::string& reason) noexcept;

@@ -13,9 +13,10 @@ namespace {
 using asio::ip::tcp;
 
 constexpr auto kAddressLimit = std::chrono::seconds(5);
-constexpr std::size_t kMaxAddresses = 16;
-// All are greeted before the first listener gives up on us.
-constexpr auto kStagger = std::chrono::milliseconds(500);
+constexpr auto kRetry = std::chrono::milliseconds(100);
+constexpr auto kLookUpAgain = std::chrono::seconds(1);
+constexpr Clock::duration kStagger = std::chrono::milliseconds(500);
+constexpr std::size_t kToldAddresses = 16;
 constexpr const char* kNoAnswer = "no answer";
 
 std::string WhyNot(const std::error_code& error) {
@@ -26,13 +27,21 @@ std::string WhyNot(const std::error_code& error) {
 
 }  // namespace
 
-Dialler::Dialler(asio::io_context& io, const Endpoint& there, Greet greet, Done done)
+Dialler::Dialler(asio::io_context& io, const Endpoint& there, Clock::duration patience, Greet greet,
+                 Done done)
     : io_(io),
       there_(there),
+      patience_(patience),
       greet_(std::move(greet)),
       done_(std::move(done)),
       resolver_(io),
+      look_up_(io),
+      retry_(io),
       stagger_(io) {}
+
+Clock::duration Dialler::Stagger(Clock::duration patience, std::size_t addresses) {
+  return std::min(kStagger, patience / static_cast<int>(2 * addresses));
+}
 
 void Dialler::Start() {
   std::error_code no_address;
@@ -45,11 +54,17 @@ void Dialler::Start() {
 }
 
 void Dialler::StartWith(const std::vector<tcp::endpoint>& addresses) {
+  for (Attempt& attempt : attempts_) attempt.listed = false;
   for (const auto& address : addresses) {
-    if (attempts_.size() == kMaxAddresses) break;
-    attempts_.emplace_back(io_, address);
+    const auto known = std::find_if(attempts_.begin(), attempts_.end(),
+                                    [&](const Attempt& attempt) { return attempt.to == address; });
+    if (known != attempts_.end()) {
+      known->listed = true;
+    } else {
+      attempts_.emplace_back(io_, address);
+    }
   }
-  for (Attempt& attempt : attempts_) Try(attempt);
+  GoOn();
 }
 
 void Dialler::Resolve() {
@@ -58,8 +73,12 @@ void Dialler::Resolve() {
       [self = shared_from_this()](const std::error_code& error,
                                   const tcp::resolver::results_type& found) {
         if (!self->done_) return;
+        self->look_up_.expires_after(error ? Clock::duration(kRetry) : kLookUpAgain);
+        self->look_up_.async_wait([self](const std::error_code& cancelled) {
+          if (!cancelled && self->done_) self->Resolve();
+        });
         if (error) {
-          self->Finish({.reason = fmt::format("host name not found: {}", error.message())});
+          self->unresolved_ = fmt::format("host name not found: {}", error.message());
           return;
         }
         std::vector<tcp::endpoint> addresses;
@@ -68,45 +87,74 @@ void Dialler::Resolve() {
       });
 }
 
-void Dialler::Try(Attempt& attempt) {
-  attempt.limit.expires_after(kAddressLimit);
-  attempt.limit.async_wait([self = shared_from_this(), &attempt](const std::error_code& cancelled) {
-    std::error_code ignored;
-    if (!cancelled && attempt.state == Attempt::State::kConnecting) attempt.socket.close(ignored);
-  });
-  attempt.socket.async_connect(
-      attempt.to, [self = shared_from_this(), &attempt](const std::error_code& error) {
-        if (!self->done_) return;
-        attempt.limit.cancel();
-        attempt.state = error ? Attempt::State::kFailed : Attempt::State::kReady;
-        if (error) attempt.reason = WhyNot(error);
-        self->GoOn();
-      });
-}
-
-// Greets the next that took the connection, or ends when nothing is under way any more.
+// Looks what there is to do after something has changed.
 void Dialler::GoOn() {
   using State = Attempt::State;
+  attempts_.remove_if([](const Attempt& attempt) {
+    return !attempt.listed &&
+           (attempt.state == State::kWaiting || attempt.state == State::kHopeless);
+  });
   const auto is = [](State state) {
     return [state](const Attempt& attempt) { return attempt.state == state; };
   };
-  const auto ready = std::find_if(attempts_.begin(), attempts_.end(), is(State::kReady));
-  if (ready != attempts_.end()) {
-    if (!may_answer_) GreetNext(*ready);
+  if (!attempts_.empty() && std::all_of(attempts_.begin(), attempts_.end(), is(State::kHopeless))) {
+    Finish({.kind = Greeting::Outcome::Kind::kDefinite, .reason = Reasons()});
     return;
   }
-  if (std::any_of(attempts_.begin(), attempts_.end(), is(State::kConnecting)) ||
-      std::any_of(attempts_.begin(), attempts_.end(), is(State::kGreeted)))
-    return;
-  const bool hopeless = std::all_of(attempts_.begin(), attempts_.end(),
-                                    [](const Attempt& attempt) { return attempt.definite; });
-  using Kind = Greeting::Outcome::Kind;
-  Finish({.kind = hopeless ? Kind::kDefinite : Kind::kFailed, .reason = Reasons()});
+  TryAgain();
+  const auto ready = std::find_if(attempts_.begin(), attempts_.end(), is(State::kReady));
+  if (ready != attempts_.end() && !may_answer_) GreetNext(*ready);
+}
+
+// Tries those that have waited long enough, as many as there is room for.
+void Dialler::TryAgain() {
+  using State = Attempt::State;
+  const auto under_way =
+      std::count_if(attempts_.begin(), attempts_.end(), [](const Attempt& attempt) {
+        return attempt.state != State::kWaiting && attempt.state != State::kHopeless;
+      });
+  for (auto room = kMaxAtOnce - static_cast<std::size_t>(under_way); room > 0; --room) {
+    Attempt* next = nullptr;
+    for (Attempt& attempt : attempts_) {
+      if (attempt.state != State::kWaiting) continue;
+      if (next == nullptr || attempt.not_before < next->not_before) next = &attempt;
+    }
+    if (next == nullptr) return;
+    if (next->not_before > Clock::now()) {
+      retry_.expires_at(next->not_before);
+      retry_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
+        if (!cancelled && self->done_) self->GoOn();
+      });
+      return;
+    }
+    Try(*next);
+  }
+}
+
+void Dialler::Try(Attempt& attempt) {
+  using State = Attempt::State;
+  attempt.state = State::kConnecting;
+  attempt.socket = tcp::socket(io_);
+  attempt.limit.expires_after(kAddressLimit);
+  attempt.limit.async_wait([self = shared_from_this(), &attempt](const std::error_code& cancelled) {
+    std::error_code ignored;
+    if (!cancelled && self->done_ && attempt.state == State::kConnecting)
+      attempt.socket.close(ignored);
+  });
+  attempt.socket.async_connect(attempt.to,
+                               [self = shared_from_this(), &attempt](const std::error_code& error) {
+                                 if (!self->done_) return;
+                                 attempt.limit.cancel();
+                                 attempt.state = error ? State::kWaiting : State::kReady;
+                                 attempt.not_before = Clock::now() + kRetry;
+                                 if (error) attempt.reason = WhyNot(error);
+                                 self->GoOn();
+                               });
 }
 
 void Dialler::GreetNext(Attempt& attempt) {
   may_answer_ = true;
-  stagger_.expires_after(kStagger);
+  stagger_.expires_after(Stagger(patience_, attempts_.size()));
   stagger_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
     if (cancelled || !self->done_) return;
     self->may_answer_ = false;
@@ -116,24 +164,32 @@ void Dialler::GreetNext(Attempt& attempt) {
   attempt.reason = "it accepted the connection but did not answer";
   attempt.cancel = greet_(std::move(attempt.socket), attempts_.size() == 1,
                           [self = shared_from_this(), &attempt](Greeting::Outcome outcome) {
-                            if (!self->done_) return;
-                            attempt.cancel = nullptr;
-                            using Kind = Greeting::Outcome::Kind;
-                            if (outcome.kind == Kind::kAgreed || outcome.kind == Kind::kDiffers) {
-                              self->Finish(std::move(outcome));
-                              return;
-                            }
-                            attempt.state = Attempt::State::kFailed;
-                            attempt.reason = std::move(outcome.reason);
-                            attempt.definite = outcome.kind == Kind::kDefinite;
-                            self->may_answer_ = false;
-                            self->GoOn();
+                            if (self->done_) self->OnGreeted(attempt, std::move(outcome));
                           });
 }
 
+void Dialler::OnGreeted(Attempt& attempt, Greeting::Outcome outcome) {
+  using Kind = Greeting::Outcome::Kind;
+  attempt.cancel = nullptr;
+  if (outcome.kind == Kind::kAgreed || outcome.kind == Kind::kDiffers) {
+    Finish(std::move(outcome));
+    return;
+  }
+  using State = Attempt::State;
+  attempt.state = outcome.kind == Kind::kDefinite ? State::kHopeless : State::kWaiting;
+  attempt.not_before = Clock::now() + kRetry;
+  attempt.reason = std::move(outcome.reason);
+  may_answer_ = false;
+  GoOn();
+}
+
 std::string Dialler::Reasons() const {
+  if (attempts_.empty()) return unresolved_;
   std::string text;
+  std::size_t told = 0;
   for (const Attempt& attempt : attempts_) {
+    if (told++ == kToldAddresses)
+      return text + fmt::format("; and {} more", attempts_.size() - kToldAddresses);
     const std::string address = attempt.to.address().to_string();
     if (!text.empty()) text += "; ";
     if (address != there_.host) text += address + ": ";
@@ -156,6 +212,8 @@ void Dialler::Cancel() {
 void Dialler::CloseAll() {
   greet_ = nullptr;
   resolver_.cancel();
+  look_up_.cancel();
+  retry_.cancel();
   stagger_.cancel();
   for (Attempt& attempt : attempts_) {
     if (const auto cancel = std::exchange(attempt.cancel, nullptr)) cancel();

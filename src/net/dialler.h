@@ -5,33 +5,41 @@
 #include <asio/ip/tcp.hpp>
 #include <asio/steady_timer.hpp>
 #include <cstddef>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "net/greeting.h"
 #include "tercet/net/tcp_link.h"
 
 namespace tercet::net {
 
-/// One round of attempts to reach a party at its endpoint: all addresses of the host's name at
-/// once, each for a few seconds. Those that take the connection are greeted, the next one when the
-/// one before has failed or has not answered for a moment, until one agrees; the others are closed
-/// then, before the listener can take them for this party's choice. Network thread only.
+/// Attempts to reach a party at its endpoint, at all addresses of the host's name side by side,
+/// each again and again; the name is looked up again meanwhile. Addresses that take the connection
+/// are greeted, the next one when the one before has failed or has not answered for a moment, until
+/// one agrees; the others are closed then, before the listener can take them for this party's
+/// choice. Network thread only.
 class Dialler : public std::enable_shared_from_this<Dialler> {
  public:
+  static constexpr std::size_t kMaxAtOnce = 64;  ///< of the addresses; the others get their turn
+
   using Done = std::function<void(Greeting::Outcome)>;
   /// Greets whoever is at the other end of a socket; `only` when there is no other address to try.
   /// Returns what ends that before it is done; it does nothing afterwards.
   using Greet = std::function<std::function<void()>(asio::ip::tcp::socket, bool only, Done)>;
 
-  Dialler(asio::io_context& io, const Endpoint& there, Greet greet, Done done);
+  /// `patience` is for how long a listener keeps a connection over which nobody greets it.
+  Dialler(asio::io_context& io, const Endpoint& there, Clock::duration patience, Greet greet,
+          Done done);
 
-  /// Calls `done` once, unless cancelled. kAgreed and kDiffers are of the address that greeted us;
-  /// otherwise the reason tells of each address, and it is kDefinite when all are hopeless.
+  /// Between two greetings, so that the last address is greeted in half of the listeners' patience.
+  static Clock::duration Stagger(Clock::duration patience, std::size_t addresses);
+
+  /// Calls `done` once, unless cancelled: kAgreed or kDiffers for the address that greeted us,
+  /// kDefinite when no address can be reached by trying again.
   void Start();
   /// The same with addresses that are known.
   void StartWith(const std::vector<asio::ip::tcp::endpoint>& addresses);
@@ -46,26 +54,32 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
     asio::ip::tcp::endpoint to;
     asio::ip::tcp::socket socket;
     asio::steady_timer limit;
-    enum class State { kConnecting, kReady, kGreeted, kFailed } state = State::kConnecting;
-    std::string reason;
-    bool definite = false;
-    std::function<void()> cancel;  ///< while it is greeted
+    enum class State { kWaiting, kConnecting, kReady, kGreeted, kHopeless };
+    State state = State::kWaiting;
+    Clock::time_point not_before{};  ///< while it waits
+    bool listed = true;              ///< the name still stands for it
+    std::string reason;              ///< why it failed last
+    std::function<void()> cancel;    ///< while it is greeted
   };
 
   void Resolve();
-  void Try(Attempt& attempt);
   void GoOn();
+  void TryAgain();
+  void Try(Attempt& attempt);
   void GreetNext(Attempt& attempt);
+  void OnGreeted(Attempt& attempt, Greeting::Outcome outcome);
   void Finish(Greeting::Outcome outcome);
   void CloseAll();
 
   asio::io_context& io_;
   const Endpoint there_;
+  const Clock::duration patience_;
   Greet greet_;
   Done done_;
   asio::ip::tcp::resolver resolver_;
-  std::deque<Attempt> attempts_;
-  asio::steady_timer stagger_;
+  std::string unresolved_;  ///< why the name stands for nothing
+  std::list<Attempt> attempts_;
+  asio::steady_timer look_up_, retry_, stagger_;
   bool may_answer_ = false;  ///< the one that was greeted last has had little time yet
 };
 

@@ -13,7 +13,8 @@ struct Failure {
   enum class Kind { kNone, kNetwork, kAbort, kOther };
   Kind kind = Kind::kNone;
   std::string text;
-  bool is_goodbye = false;  ///< the peer was done, as far as it knows: no reason to stop others
+  bool is_goodbye = false;    ///< the peer was done, as far as it knows: no reason to stop others
+  bool is_dismissal = false;  ///< the peer has met a newer process of this party instead
 
   explicit operator bool() const { return kind != Kind::kNone; }
   /// Throws NetworkError, AbortError or (kOther) InternalError.

@@ -82,8 +82,8 @@ FrameHeaderBytes EncodeFrameHeader(const Frame& frame) {
 }
 
 FrameHeader ParseFrameHeader(std::span<const std::uint8_t, kFrameHeaderBytes> bytes) {
-  if (bytes[4] > static_cast<std::uint8_t>(FrameKind::kGoodbye)) {
-    throw ProtocolError(fmt::format("frame kind {} is not in 0..3", bytes[4]));
+  if (bytes[4] > static_cast<std::uint8_t>(FrameKind::kDismissal)) {
+    throw ProtocolError(fmt::format("frame kind {} is not in 0..4", bytes[4]));
   }
   if (bytes[5] >= kPhases)
     throw ProtocolError(fmt::format("frame phase {} is not in 0..2", bytes[5]));

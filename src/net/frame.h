@@ -16,7 +16,7 @@
 ///   frame: length u32 | kind u8 | phase u8 | tag u32 | depth u32 | payload of `length` bytes
 ///          heartbeat: one byte, whose bit p says that the sender waits for data of party p, and
 ///          bit 3 + p that party p has still to connect to it; the first frame on a link is one
-///          abort, goodbye: the reason, which may be empty
+///          abort, goodbye, dismissal: the reason, which may be empty
 ///   hello: "TERCET" | party u8 | pairs u8 | length u32 | body of `length` bytes
 ///          body: for each pair: length u32, name, length u32, value
 ///          with pairs = 255 the hello is a refusal and its body the reason
@@ -26,7 +26,13 @@ inline constexpr std::size_t kFrameHeaderBytes = 14;
 inline constexpr std::size_t kHeartbeatFrameBytes = kFrameHeaderBytes + 1;
 inline constexpr std::size_t kMaxReasonBytes = 512;
 
-enum class FrameKind : std::uint8_t { kData = 0, kHeartbeat = 1, kAbort = 2, kGoodbye = 3 };
+enum class FrameKind : std::uint8_t {
+  kData = 0,
+  kHeartbeat = 1,
+  kAbort = 2,      ///< the sender has failed, and so has the receiver
+  kGoodbye = 3,    ///< the sender is done, or leaves
+  kDismissal = 4,  ///< the sender goes on with a newer process of the receiver's party
+};
 
 struct FrameHeader {
   std::uint32_t length = 0;
@@ -38,7 +44,7 @@ struct FrameHeader {
 
 struct Frame {
   FrameKind kind = FrameKind::kData;
-  Message message;  ///< for kAbort and kGoodbye the payload is the reason
+  Message message;  ///< of an end the payload is the reason
 };
 
 using FrameHeaderBytes = std::array<std::uint8_t, kFrameHeaderBytes>;

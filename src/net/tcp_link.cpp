@@ -157,7 +157,8 @@ class Setup : public std::enable_shared_from_this<Setup> {
 
   bool Over() const { return over_; }
   const Failure& Result() const { return failure_; }
-  bool Interrupted() const { return interrupted_; }
+  /// Whether the others can go on without this process.
+  bool Leaves() const { return leaves_; }
   std::shared_ptr<Connection> Take(int peer) { return std::move(peers_[Index(peer)].connection); }
   const std::shared_ptr<Circle>& Others() const { return circle_; }
 
@@ -203,6 +204,10 @@ class Setup : public std::enable_shared_from_this<Setup> {
   static std::size_t Index(int party) { return static_cast<std::size_t>(party); }
   Clock::duration Left() const {
     return std::max(deadline_ - Clock::now(), Clock::duration::zero());
+  }
+  /// For how long a connection that has come in may stay without showing whose it is.
+  Clock::duration GreetingLimit() const {
+    return std::min<Clock::duration>(kGreetingLimit, options_.connect_timeout / 2);
   }
   void Say(const std::string& line) const {
     if (options_.on_wait) options_.on_wait(line);
@@ -357,9 +362,8 @@ class Setup : public std::enable_shared_from_this<Setup> {
     const auto remote = socket.remote_endpoint(gone);
     if (gone) return;
     const std::string from = Name(remote);
-    const auto limit = std::min<Clock::duration>(kGreetingLimit, options_.connect_timeout / 2);
     const auto greeting = Greet(
-        std::move(socket), false, limit, [this] { return Awaited(); },
+        std::move(socket), false, GreetingLimit(), [this] { return Awaited(); },
         [this, from](Greeting::Outcome outcome) { OnWelcomed(from, std::move(outcome)); });
     for (const auto& stranger : door_.Enter(greeting, remote.address())) Drop(stranger);
     greeting->Start();
@@ -409,7 +413,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     PeerState& state = peers_[Index(peer)];
     if (over_ || state.state != State::kPending) return;
     state.dialler = std::make_shared<Dialler>(
-        io_, options_.endpoints[Index(peer)],
+        io_, options_.endpoints[Index(peer)], GreetingLimit(),
         [this, peer](tcp::socket socket, bool only, Dialler::Done done) {
           const auto greeting = Greet(
               std::move(socket), true,
@@ -442,18 +446,15 @@ class Setup : public std::enable_shared_from_this<Setup> {
                       fmt::format("party {} differs in {}", peer, outcome.reason)});
         return;
       case Kind::kDefinite:
+      case Kind::kFailed:
         GiveUp(peer, {Failure::Kind::kNetwork,
                       fmt::format("party {} at {}: {}", peer, where, outcome.reason)});
-        return;
-      case Kind::kFailed:
-        Redial(peer, outcome.reason);
         return;
     }
   }
 
-  void Redial(int peer, const std::string& reason) {
+  void Redial(int peer) {
     PeerState& state = peers_[Index(peer)];
-    state.last_reason = reason;
     state.retry = std::make_unique<asio::steady_timer>(io_, kRetry);
     state.retry->async_wait([self = shared_from_this(), peer](const std::error_code& cancelled) {
       if (!cancelled) self->Dial(peer);
@@ -525,6 +526,11 @@ class Setup : public std::enable_shared_from_this<Setup> {
   void OnLost(int peer, const Failure& failure) {
     PeerState& state = peers_[Index(peer)];
     state.connection = nullptr;
+    if (failure.is_dismissal) {  // the others are to go on with the newer process
+      Leave(failure);
+      Finish();
+      return;
+    }
     if (failure.kind == Failure::Kind::kAbort) {
       GiveUp(peer, failure);
       return;
@@ -532,7 +538,13 @@ class Setup : public std::enable_shared_from_this<Setup> {
     Await(peer);
     state.last_reason = state.lost = failure.text;
     SayOfOthers(fmt::format("{}; waiting for it to come again", failure.text));
-    if (peer < options_.party) Redial(peer, failure.text);
+    if (peer < options_.party) Redial(peer);
+  }
+
+  /// This party ends, for which the others need not.
+  void Leave(const Failure& failure) {
+    leaves_ = true;
+    failure_ = failure;
   }
 
   /// There is no hope for `peer`. The other one gets a moment to connect, so that it can be told
@@ -556,14 +568,13 @@ class Setup : public std::enable_shared_from_this<Setup> {
   void CheckOver() {
     const bool pending = std::any_of(peers_.begin(), peers_.end(),
                                      [](const PeerState& p) { return p.state == State::kPending; });
-    if (!pending || (interrupted_ && greetings_.empty())) Finish();
+    if (!pending || (leaves_ && greetings_.empty())) Finish();
   }
 
   /// Whether somebody wants to end this.
   void Poll() {
     if (const auto reason = options_.interrupted ? options_.interrupted() : std::nullopt) {
-      interrupted_ = true;
-      failure_ = {Failure::Kind::kNetwork, *reason};
+      Leave({Failure::Kind::kNetwork, *reason});
       BeginGrace();
       CheckOver();
       return;
@@ -625,8 +636,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
         text += fmt::format("party {} did not connect to party {} within {:.1f} s", peer,
                             options_.party, seconds);
       }
-      const std::string reason =
-          state.last_reason.empty() && state.dialler ? state.dialler->Reasons() : state.last_reason;
+      const std::string reason = state.dialler ? state.dialler->Reasons() : state.last_reason;
       const bool told = state.lost.empty() || state.lost == reason;
       if (!reason.empty())
         text += fmt::format(" ({}last: {})", told ? "" : state.lost + "; ", reason);
@@ -652,7 +662,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   Clock::time_point say_again_;
   Clock::duration pause_{};
   Failure failure_;
-  bool interrupted_ = false;
+  bool leaves_ = false;
   bool over_ = false;
 };
 
@@ -682,11 +692,11 @@ Links ConnectTcp(const TcpOptions& options) {
     for (const auto& connection : connections) setup->Others()->Join(connection);
   // The result is read before the thread starts to share what setup holds.
   const Failure failure = setup->Result();
-  const bool interrupted = setup->Interrupted();
+  const bool leaves = setup->Leaves();
   network->Start({connections.begin(), connections.end()});
   if (!failure) return links;
   for (const auto& connection : connections) {
-    if (interrupted) {
+    if (leaves) {
       connection->Leave(failure.text);
     } else {
       connection->Abort(failure.text);

@@ -137,7 +137,7 @@ void LaneKeeper::RunOnce(Stream& stream) {
   tcp.connect_timeout = kConnect;
   tcp.timeout = kSilence;
   tcp.stall_timeout = kStall;
-  tcp.agreement = {{"service protocol version", "2"},
+  tcp.agreement = {{"service protocol version", "3"},
                    {"deployment", crypto::HexText(deployment.Id())},
                    {"lanes", std::to_string(deployment.lanes)},
                    {"lane", std::to_string(settings_.lane)},

@@ -297,6 +297,24 @@ TEST_F(FileWriterTest, ALimitIsAnErrorThatNamesIt) {
   EXPECT_EQ(Entries(), 1);
 }
 
+// One that this process has open, and which has no name.
+TEST_F(FileWriterTest, AFileWithoutANameIsCalledTemporary) {
+  const int descriptor = ::open(In("a").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_GE(descriptor, 0);
+  std::filesystem::remove(In("a"));
+  const int status = WithSmallFiles(SIG_IGN, [&] {
+    try {
+      WriteFile(fmt::format("/proc/self/fd/{}", descriptor), std::string(5000, 'x'));
+    } catch (const Error& e) {
+      return std::string_view(e.what()).starts_with("a temporary file: cannot be written: ") ? 0
+                                                                                             : 1;
+    }
+    return 1;
+  });
+  EXPECT_EQ(status, 0);
+  ::close(descriptor);
+}
+
 #if defined(__linux__) && defined(O_TMPFILE)
 // File systems that have no files without a name, as NFS: seen through a filter of system calls,
 // since none is at hand.

@@ -631,6 +631,81 @@ TEST_F(TcpLinkTest, TheLaterOfTwoProcessesCounts) {
   EXPECT_TRUE(std::holds_alternative<Links>(one)) << std::get<std::string>(one);
 }
 
+/// A process of party 2 that a newer one replaces; party 0 is played by the test.
+class DismissedTest : public TcpLinkTest {
+ protected:
+  // Party 2 dials, and party 0 takes it for a link.
+  void Begin() {
+    TcpOptions options = Options(2, false);
+    options.endpoints[0].port = zero_.Port();
+    older_ = std::async(std::launch::async, [options] { return Connect(options); });
+    link_ = Answer(zero_);
+  }
+  // The next that dials hears party `self`'s hello.
+  static tcp::socket Answer(Listener& listener, int self = 0) {
+    tcp::socket socket = listener.acceptor.accept();
+    ReadHello(socket);
+    asio::write(socket, asio::buffer(EncodeHello(self, WithTimeouts())));
+    return socket;
+  }
+  static void ReadHello(tcp::socket& socket) {
+    std::vector<char> hello(EncodeHello(2, WithTimeouts()).size());
+    asio::read(socket, asio::buffer(hello));
+  }
+  static std::string ReadToEnd(tcp::socket& socket) {
+    std::string said;
+    std::error_code ec;
+    asio::read(socket, asio::dynamic_buffer(said), ec);
+    return said;
+  }
+  void Dismiss() {
+    asio::write(link_, asio::buffer(Ending(FrameKind::kDismissal, "there is a newer one")));
+    ReadToEnd(link_);
+  }
+
+  Listener zero_{io_};
+  tcp::socket link_{io_};
+  std::future<Result> older_;
+};
+
+TEST_F(DismissedTest, MeetsNobodyElse) {
+  Begin();
+  tcp::socket one = listeners_[1].acceptor.accept();
+  ReadHello(one);
+  Dismiss();
+  std::error_code gone;
+  asio::write(one, asio::buffer(EncodeHello(1, WithTimeouts())), gone);
+  EXPECT_EQ(ReadToEnd(one), "");
+  EXPECT_EQ(ErrorOf(older_.get()), "party 0 dismissed this process: there is a newer one");
+}
+
+// Whom it has met waits for the newer one.
+TEST_F(DismissedTest, LeavesWhomItHasMet) {
+  TcpOptions options = Options(1, false);
+  Listener zero_of_one(io_);
+  options.endpoints[0].port = zero_of_one.Port();
+  std::promise<void> waits_again;
+  options.on_wait = [&](const std::string& line) {
+    if (line ==
+        "party 2 left: party 0 dismissed this process: there is a newer one; waiting for it "
+        "to come again")
+      waits_again.set_value();
+  };
+  auto one = std::async(std::launch::async, [options] { return Connect(options); });
+  Begin();
+  const Result older = older_.get();
+  ASSERT_TRUE(std::holds_alternative<Links>(older)) << std::get<std::string>(older);
+  Dismiss();
+  EXPECT_THAT([&] { std::get<Links>(older)[0]->Receive(Phase::kSetup); },
+              ThrowsMessage<AbortError>("party 0 dismissed this process: there is a newer one"));
+  waits_again.get_future().wait();
+  tcp::socket newer = DialWithHello(1, 2);
+  tcp::socket zero = Answer(zero_of_one);
+  const Result met = one.get();
+  EXPECT_TRUE(std::holds_alternative<Links>(met)) << std::get<std::string>(met);
+  for (auto* socket : {&newer, &zero}) socket->close();
+}
+
 // A party that greets several addresses may reach the same listener by two of them.
 TEST_F(TcpLinkTest, TheConnectionThatIsChosenBecomesTheLink) {
   auto options = AllOptions(false);
@@ -922,17 +997,21 @@ class DiallerTest : public testing::Test {
     port_ = acceptor.local_endpoint().port();
     listening_.push_back(std::move(acceptor));
   }
-  // Dials and greets with the outcomes that are given, by address; the others stay silent.
-  Greeting::Outcome Dial(const std::vector<int>& addresses, std::map<int, Kind> outcomes) {
+  using Outcomes = std::map<int, Kind>;
+  // Dials and greets with the outcomes that are given, by address; the others stay silent. Goes on
+  // until there is a result or the reasons are `until`, which are returned then.
+  Greeting::Outcome Dial(const std::vector<int>& addresses, Outcomes outcomes,
+                         const std::string& until = "", const std::function<void()>& then = {}) {
     io_.restart();
     std::optional<Greeting::Outcome> result;
     std::vector<tcp::endpoint> endpoints;
     for (const int last : addresses) endpoints.push_back(Address(last));
     dialler_ = std::make_shared<Dialler>(
-        io_, Endpoint{"host.example", port_},
+        io_, Endpoint{"host.example", port_}, 5s,
         [&](tcp::socket socket, bool only, const Dialler::Done& done) {
           EXPECT_EQ(only, addresses.size() == 1);
           const int last = socket.remote_endpoint().address().to_v4().to_bytes()[3];
+          ++greeted_[last];
           if (const auto found = outcomes.find(last); found != outcomes.end())
             asio::post(io_, [done, last, kind = found->second] {
               done({.kind = kind, .reason = fmt::format("reason {}", last)});
@@ -941,7 +1020,11 @@ class DiallerTest : public testing::Test {
         },
         [&](Greeting::Outcome outcome) { result = std::move(outcome); });
     dialler_->StartWith(endpoints);
-    while (!result && io_.run_one_for(1s) > 0) {
+    bool reached = false;
+    while (!result && (!reached || then) && io_.run_one_for(5s) > 0) {
+      if (result || reached || until.empty() || dialler_->Reasons() != until) continue;
+      reached = true;
+      if (then) then();
     }
     if (result) return std::move(*result);
     Greeting::Outcome pending{.reason = dialler_->Reasons()};
@@ -953,6 +1036,7 @@ class DiallerTest : public testing::Test {
   asio::io_context io_;
   std::uint16_t port_ = 0;
   std::vector<tcp::acceptor> listening_;
+  std::map<int, int> greeted_;  ///< how often, by address
   std::vector<int> cancelled_;  ///< the addresses whose greetings were ended
   std::shared_ptr<Dialler> dialler_;
 };
@@ -973,17 +1057,51 @@ TEST_F(DiallerTest, ASilentAddressIsGreetedBesideTheOthers) {
   Listen(5);
   EXPECT_EQ(Dial({3, 4, 5}, {{5, Kind::kAgreed}}).kind, Kind::kAgreed);
   EXPECT_EQ(cancelled_, (std::vector<int>{3, 4}));
-  EXPECT_EQ(Dial({3, 4}, {{4, Kind::kFailed}}).reason,
-            "127.0.0.3: it accepted the connection but did not answer; 127.0.0.4: reason 4");
+  const std::string reasons =
+      "127.0.0.3: it accepted the connection but did not answer; 127.0.0.4: reason 4";
+  EXPECT_EQ(Dial({3, 4}, {{4, Kind::kFailed}}, reasons).reason, reasons);
+}
+
+// A party that starts later than this one is found beside an address that keeps it waiting.
+TEST_F(DiallerTest, EachAddressIsTriedAgainByItself) {
+  Listen(3);
+  const auto outcome =
+      Dial({3, 4}, {{4, Kind::kAgreed}},
+           "127.0.0.3: it accepted the connection but did not answer; 127.0.0.4: refused",
+           [this] { Listen(4); });
+  EXPECT_EQ(outcome.kind, Kind::kAgreed);
+  EXPECT_EQ(greeted_, (std::map<int, int>{{3, 1}, {4, 1}}));
+}
+
+// Those above the number that are tried at once get their turn, and are counted where not all are
+// named.
+TEST_F(DiallerTest, NoAddressIsLeftOut) {
+  std::vector<int> many;
+  for (int last = 10; last < 10 + static_cast<int>(Dialler::kMaxAtOnce) + 20; ++last)
+    many.push_back(last);
+  Listen(many.back());
+  EXPECT_EQ(Dial(many, {{many.back(), Kind::kAgreed}}).kind, Kind::kAgreed);
+  std::string reasons;
+  for (int last = 10; last < 26; ++last) reasons += fmt::format("127.0.0.{}: refused; ", last);
+  EXPECT_EQ(Dial(many, {{many.back(), Kind::kFailed}}, reasons + "and 68 more").reason,
+            reasons + "and 68 more");
+}
+
+// All are greeted within half of the time for which a listener keeps a connection.
+TEST_F(DiallerTest, ManyAddressesAreGreetedFaster) {
+  EXPECT_EQ(Dialler::Stagger(10s, 2), 500ms);
+  EXPECT_EQ(Dialler::Stagger(10s, 10), 500ms);
+  EXPECT_EQ(Dialler::Stagger(10s, 50), 100ms);
+  EXPECT_EQ(Dialler::Stagger(1s, 5), 100ms);
 }
 
 TEST_F(DiallerTest, TellsOfEachAddress) {
   Listen(3);
-  auto outcome = Dial({2, 3}, {{3, Kind::kDefinite}});
-  EXPECT_EQ(outcome.kind, Kind::kFailed);  // the refusal may pass
-  EXPECT_EQ(outcome.reason, "127.0.0.2: refused; 127.0.0.3: reason 3");
-  outcome = Dial({3}, {{3, Kind::kDefinite}});
-  EXPECT_EQ(outcome.kind, Kind::kDefinite);
+  // The refusal may pass.
+  const std::string reasons = "127.0.0.2: refused; 127.0.0.3: reason 3";
+  EXPECT_EQ(Dial({2, 3}, {{3, Kind::kDefinite}}, reasons).reason, reasons);
+  EXPECT_EQ(greeted_[3], 1);
+  EXPECT_EQ(Dial({3}, {{3, Kind::kDefinite}}).kind, Kind::kDefinite);
   // One that takes no more connections, and one that is not there.
   Listen(4, 0);
   std::vector<tcp::socket> waiting;
@@ -991,7 +1109,23 @@ TEST_F(DiallerTest, TellsOfEachAddress) {
     waiting.emplace_back(io_);
     waiting.back().async_connect(Address(4), [](const std::error_code&) {});
   }
-  EXPECT_EQ(Dial({2, 4}, {}).reason, "127.0.0.2: refused; 127.0.0.4: no answer");
+  const std::string unanswered = "127.0.0.2: refused; 127.0.0.4: no answer";
+  EXPECT_EQ(Dial({2, 4}, {}, unanswered).reason, unanswered);
+}
+
+// What the name stands for may change while it is dialled.
+TEST_F(DiallerTest, TakesTheAddressesOfNow) {
+  Listen(3);
+  Listen(5);
+  const auto outcome = Dial(
+      {3, 4}, {{5, Kind::kAgreed}},
+      "127.0.0.3: it accepted the connection but did not answer; 127.0.0.4: refused", [this] {
+        dialler_->StartWith({Address(3), Address(5)});
+        EXPECT_EQ(dialler_->Reasons(),
+                  "127.0.0.3: it accepted the connection but did not answer; 127.0.0.5: no answer");
+      });
+  EXPECT_EQ(outcome.kind, Kind::kAgreed);
+  EXPECT_EQ(greeted_, (std::map<int, int>{{3, 1}, {5, 1}}));
 }
 
 /// Parties 0 and 1 without TLS, party 2 is played by the test.
