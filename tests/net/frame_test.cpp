@@ -63,6 +63,7 @@ TEST(FrameTest, SurvivesAnyCutting) {
   }
   frames.push_back({FrameKind::kAbort, {.payload = Bytes(20, 'x')}});
   frames.push_back({FrameKind::kGoodbye, {}});
+  frames.push_back({FrameKind::kDismissal, {.payload = Bytes{1}}});
   const Bytes wire = Encode(frames);
   for (const std::size_t piece : {std::size_t{97}, std::size_t{16'384}, wire.size()}) {
     FrameReader reader;
@@ -81,8 +82,8 @@ TEST(FrameTest, SurvivesAnyCutting) {
 
 TEST(FrameTest, ChecksEveryField) {
   EXPECT_NO_THROW(ParseFrameHeader(Header(kMaxMessageBytes, 0, 2, 9)));
-  EXPECT_THAT([] { ParseFrameHeader(Header(0, 4, 0)); },
-              ThrowsMessage<ProtocolError>(HasSubstr("kind 4")));
+  EXPECT_THAT([] { ParseFrameHeader(Header(0, 5, 0)); },
+              ThrowsMessage<ProtocolError>(HasSubstr("kind 5")));
   EXPECT_THAT([] { ParseFrameHeader(Header(0, 0, 3)); },
               ThrowsMessage<ProtocolError>(HasSubstr("phase 3")));
   EXPECT_THROW(ParseFrameHeader(Header(kMaxMessageBytes + 1, 0, 0)), ProtocolError);
