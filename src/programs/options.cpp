@@ -2,8 +2,10 @@
 #include "programs/options.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <numeric>
 #include <sstream>
 #include <utility>
@@ -80,6 +82,37 @@ std::optional<std::string> UnknownWord(const CLI::App& app, int argc, char** arg
     if (command == &app) return Unknown("command", word, known);
   }
   return std::nullopt;
+}
+
+// An option that was given without a value, as `--json ""`, is a mistake and not a default.
+void RefuseEmptyValues(const CLI::App& app) {
+  for (const auto* option : app.get_options()) {
+    const auto& values = option->results();
+    if (std::find(values.begin(), values.end(), "") != values.end())
+      throw ConfigError(option->get_name(), "found an empty value");
+  }
+  for (const auto* command : app.get_subcommands()) RefuseEmptyValues(*command);
+}
+
+// Nobody wants his images or weights to be replaced by a report of them.
+void RefuseOutputInPlaceOfInput(const CLI::App& app) {
+  constexpr std::array kOutputs{"--out", "--json", "--csv", "--log"};
+  const auto options = app.get_options();
+  for (const auto* output : options) {
+    if (std::find(kOutputs.begin(), kOutputs.end(), output->get_name()) == kOutputs.end()) continue;
+    for (const auto* input : options) {
+      if (input == output || output->count() == 0) continue;
+      for (const auto& file : input->results()) {
+        std::error_code none;
+        if (std::filesystem::is_regular_file(file, none) &&
+            std::filesystem::equivalent(file, output->results().front(), none))
+          throw ConfigError(output->get_name(), fmt::format("found {}, which is {} and would be "
+                                                            "replaced",
+                                                            file, input->get_name()));
+      }
+    }
+  }
+  for (const auto* command : app.get_subcommands()) RefuseOutputInPlaceOfInput(*command);
 }
 
 std::string LongName(const std::string& names) { return names.substr(names.rfind(',') + 1); }
@@ -182,6 +215,8 @@ int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>
                       fmt::format("{} (see {} --help)",
                                   UnknownWord(app, argc, argv).value_or(e.what()), command));
   }
+  RefuseEmptyValues(app);
+  RefuseOutputInPlaceOfInput(app);
   return run();
 }
 

@@ -107,13 +107,14 @@ CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& 
           ->excludes(ahead)
           ->excludes(leaves)
           ->group(kGroup);
-  AddNumber(app, "--queries", options.queries, 1, kMaxQueries,
-            "How many queries to make material for")
-      ->group(kGroup);
+  auto* queries = AddNumber(app, "--queries", options.queries, 1, kMaxQueries,
+                            "How many queries to make material for")
+                      ->group(kGroup);
   auto* out = app.add_option("--material-out", options.material_out, out_help)
                   ->excludes(leaves)
                   ->excludes(rotates)
                   ->group(kGroup);
+  queries->needs(out);
   auto* use = app.add_option("--material", options.material, use_help)
                   ->excludes(out)
                   ->excludes(leaves)

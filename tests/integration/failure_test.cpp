@@ -53,9 +53,23 @@ TEST(WrongOptions, NameOptionAndRange) {
   ExpectRefused(world.Run("dense", {"--transport", "udp"}), "--transport");
   ExpectRefused(world.Run("dense", {"--json", world.File("no/such/directory.json")}), "--json");
   ExpectRefused(world.Run("dense", {"--nonsense"}), "--nonsense");
+  ExpectRefused(world.Run("dense", {"--queries", "2"}), "--queries requires --material-out");
+  ExpectRefused(world.Run("dense", {"--json", ""}), "--json: found an empty value");
+  ExpectRefused(world.Tercet({"plan", ""}), "network: found an empty value");
   ExpectRefused(world.Tercet({"run", world.File("dense.json")}), "--model is required");
   ExpectRefused(world.Tercet({}), "subcommand");
   world.ExpectClean();
+}
+
+TEST(WrongOptions, NoInputIsReplaced) {
+  const World world;
+  const std::string before = ReadAll(world.File("images.idx"));
+  std::filesystem::create_symlink("images.idx", world.File("link"));
+  for (const char* name : {"images.idx", "link"})
+    ExpectRefused(world.Run("dense", {"--json", world.File(name)}),
+                  "--json: found " + world.File("images.idx") + ", which is --images and would be");
+  ExpectRefused(world.Run("dense", {"--json", world.File("dense.json")}), "which is network");
+  EXPECT_EQ(ReadAll(world.File("images.idx")), before);
 }
 
 // A reader that waited for the FIFO's other end, or took memory for the sparse file, would hang or
