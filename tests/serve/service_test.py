@@ -51,7 +51,7 @@ class Service:
 
     PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
 
-    def __init__(self, binaries, directory, options, workers=1):
+    def __init__(self, binaries, directory, options, workers=1, start=True):
         self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
         self.directory, self.root = directory, directory / "demo"
         self.options, self.workers = options, workers
@@ -88,7 +88,7 @@ class Service:
             self.stores.append(self.root / (f"server{i}-{w}" if w else f"server{i}"))
             if w:
                 shutil.copytree(self.root / f"server{i}", self.stores[n])
-        self.servers = [self.start(n) for n in range(count)]
+        self.servers = [self.start(n) for n in range(count)] if start else []
 
     @staticmethod
     def check(command, code=0):
@@ -168,15 +168,15 @@ class Service:
         return json.loads(out.read_text())["logits"]
 
 
-def run(check, options=lambda i: [], workers=1):
-    """Calls check(service, directory) with servers of the programs that --bin names."""
+def run(check, options=lambda i: [], workers=1, start=True):
+    """Calls check(service, directory) with servers of the programs that --bin names; unless `start`, without any."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)
     parser.add_argument("--memory-factor", type=float, default=1, help="by how much sanitizers may multiply memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        service = Service(arguments.bin, directory, options, workers)
+        service = Service(arguments.bin, directory, options, workers, start)
         service.memory_factor = arguments.memory_factor
         try:
             check(service, directory)

@@ -19,7 +19,7 @@ constexpr std::uint64_t kNow = 1'800'000'000'000;
 class Stores : public testing::Test {
  protected:
   std::string Add(Store& store, const Allowance& allowance) {
-    const auto token = Store::NewToken();
+    auto token = Store::NewToken();
     store.AddToken(allowance, token);
     return token;
   }

@@ -12,7 +12,7 @@ namespace {
 
 using Environment = std::map<std::string, std::string>;
 
-service::Deployment Divided(std::vector<service::Lanes> workers) {
+service::Deployment Divided(const std::vector<service::Lanes>& workers) {
   service::Deployment deployment;
   deployment.lanes = 6;
   for (auto& server : deployment.servers)
