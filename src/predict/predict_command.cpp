@@ -64,7 +64,7 @@ int Predict(const PredictArguments& a) {
   if (!a.json.empty()) CheckWritable(a.json, "--json");
   const auto deployment = service::LoadDeployment(a.deployment);
   Service service(deployment, a.Token());
-  const auto info = service.Model(a.model, a.version);
+  const auto info = service.Model(a.model, a.version, a.tries);
   const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
   std::vector<std::uint8_t> labels;
   if (!a.labels.empty()) labels = files::LoadLabels(a.labels, a.limit, info.classes);
@@ -212,8 +212,9 @@ void AddPredictCommand(CLI::App& app, programs::Chosen& chosen) {
   auto a = std::make_shared<PredictArguments>();
   a->AddTo(*command);
   command->add_option("--labels", a->labels, "Labels, for the accuracy");
-  programs::AddNumber(*command, "--tries", a->tries, 1, 1000,
-                      "How often one query is tried, each time as a new one");
+  programs::AddNumber(
+      *command, "--tries", a->tries, 1, 1000,
+      "How often one query is tried, each time as a new one, and the model looked up");
   command->add_option("--json", a->json, "Write predictions and logits");
   command->footer(
       "Example:\n"

@@ -55,6 +55,23 @@ std::string DetailOf(const Service::Response& response) {
   }
 }
 
+// What `ask` returns, up to `tries` times where that may help, with longer and longer pauses.
+template <class F>
+auto Again(std::size_t tries, const F& ask) {
+  auto pause = kFirstPause;
+  while (true) {
+    try {
+      return ask();
+    } catch (const ServiceError& e) {
+      if (--tries == 0 || !e.MayPass()) throw;
+    } catch (const NetworkError&) {
+      if (--tries == 0) throw;
+    }
+    std::this_thread::sleep_for(pause);
+    pause = std::min(2 * pause, kLongestPause);
+  }
+}
+
 }  // namespace
 
 struct Service::State {
@@ -136,8 +153,8 @@ Service::Response Service::Send(int server, const char* method, const std::strin
   return response;
 }
 
-service::ModelInfo Service::Model(const std::string& name, const std::string& version, int server,
-                                  std::size_t worker) {
+service::ModelInfo Service::ModelAt(int server, std::size_t worker, const std::string& name,
+                                    const std::string& version) {
   std::string path = "/v2/models/" + name;
   if (!version.empty()) path += "/versions/" + version;
   const auto response = Send(server, "GET", path, {}, {}, worker);
@@ -147,15 +164,20 @@ service::ModelInfo Service::Model(const std::string& name, const std::string& ve
   return service::ModelInfoFromJson(response.body, place);
 }
 
-service::ModelInfo Service::Model(const std::string& name, const std::string& version) {
+service::ModelInfo Service::ModelOfAny(const std::string& name, const std::string& version) {
   const std::size_t workers = state_->handles.size();
   for (std::size_t i = 0;; ++i) {
     try {
-      return Model(name, version, static_cast<int>(i % 3), i / 3);
+      return ModelAt(static_cast<int>(i % 3), i / 3, name, version);
     } catch (const NetworkError&) {
       if (i + 1 == 3 * workers) throw;
     }
   }
+}
+
+service::ModelInfo Service::Model(const std::string& name, const std::string& version,
+                                  std::size_t tries) {
+  return Again(tries, [&] { return ModelOfAny(name, version); });
 }
 
 std::vector<std::int64_t> Service::Ask(const service::ModelInfo& model, const files::Images& images,
@@ -184,18 +206,7 @@ std::vector<std::int64_t> Service::Ask(const service::ModelInfo& model, const fi
 std::vector<std::int64_t> Service::AskAgain(const service::ModelInfo& model,
                                             const files::Images& images, std::size_t first,
                                             std::size_t count, std::size_t tries) {
-  auto pause = kFirstPause;
-  while (true) {
-    try {
-      return Ask(model, images, first, count);
-    } catch (const ServiceError& e) {
-      if (--tries == 0 || !e.MayPass()) throw;
-    } catch (const NetworkError&) {
-      if (--tries == 0) throw;
-    }
-    std::this_thread::sleep_for(pause);
-    pause = std::min(2 * pause, kLongestPause);
-  }
+  return Again(tries, [&] { return Ask(model, images, first, count); });
 }
 
 }  // namespace tercet::client

@@ -36,10 +36,11 @@ class Service {
   ~Service();
 
   /// The model's document at a server's worker; without a version of the last one.
-  service::ModelInfo Model(const std::string& name, const std::string& version, int server,
-                           std::size_t worker = 0);
-  /// At the first one that can be reached.
-  service::ModelInfo Model(const std::string& name, const std::string& version);
+  service::ModelInfo ModelAt(int server, std::size_t worker, const std::string& name,
+                             const std::string& version);
+  /// At the first one that can be reached; where none can, again, up to `tries` times.
+  service::ModelInfo Model(const std::string& name, const std::string& version,
+                           std::size_t tries = 1);
   /// Asks once. ServiceError, NetworkError where the server cannot be reached, ProtocolError for an
   /// answer that is none.
   std::vector<std::int64_t> Ask(const service::ModelInfo& model, const files::Images& images,
@@ -58,6 +59,8 @@ class Service {
                 const std::vector<std::string>& headers = {}, std::size_t worker = 0);
 
  private:
+  service::ModelInfo ModelOfAny(const std::string& name, const std::string& version);
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -103,6 +103,8 @@ const Problem kUnavailable{503, "Service Unavailable",
                            ""};
 
 const Problem kFull{503, "Service Unavailable", "too many queries wait; ask again later", ""};
+const Problem kNoStore{503, "Service Unavailable",
+                       "the store of this server cannot be used now; its log says why", ""};
 const Problem kBroken{500, "Internal Server Error", "the server's log says why", ""};
 
 // "/v2/models/a" in its steps, without the query string.
@@ -369,9 +371,9 @@ class Server::Implementation {
         if (store_.HolderOf(token) == Store::Holder::kUnknown) return refuse(kUnknownToken);
         most = query_bytes_;
       }
-    } catch (const Error& e) {
+    } catch (const StoreError& e) {
       options_.log(fmt::format("a request failed: {}", ErrorText(e)));
-      return refuse(kBroken);
+      return refuse(kNoStore);
     }
     if (chunked)
       return refuse(
@@ -395,6 +397,9 @@ class Server::Implementation {
       Send(request, Problem{400, "Bad Request", e.what(), e.Place()});
     } catch (const UnsupportedError& e) {
       Send(request, Problem{400, "Bad Request", e.what(), ""});
+    } catch (const StoreError& e) {
+      options_.log(fmt::format("a request failed: {}", ErrorText(e)));
+      Send(request, kNoStore);
     } catch (const std::exception& e) {
       options_.log(fmt::format("a request failed: {}", ErrorText(e)));
       Send(request, kBroken);

@@ -39,7 +39,7 @@ crypto::Digest HashOf(std::string_view token) {
 }
 
 [[noreturn]] void Fail(sqlite3* database, const char* what) {
-  throw Error(fmt::format("the store could not {}: {}", what, sqlite3_errmsg(database)));
+  throw StoreError(fmt::format("the store could not {}: {}", what, sqlite3_errmsg(database)));
 }
 
 }  // namespace

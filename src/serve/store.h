@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tercet/base/error.h"
 #include "tercet/service/query.h"
 
 struct sqlite3;
@@ -37,10 +38,15 @@ class StoreLock {
   int fd_ = -1;
 };
 
+/// The store could not be read or written: the disk is full or broken. Says so in SQLite's words.
+class StoreError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A server's small database, STORE/service.db: clients' tokens (hashed), their limits and what
 /// they have used, and the numbers of queries that were seen. Each change is there after kill -9 as
-/// soon as its function has returned. Thread safe. Error (with SQLite's words) where the disk is
-/// full or broken.
+/// soon as its function has returned. Thread safe. All functions throw StoreError.
 class Store {
  public:
   explicit Store(const std::filesystem::path& directory);

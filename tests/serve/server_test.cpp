@@ -218,7 +218,7 @@ TEST_F(Servers, TellWhatEverybodyMayKnow) {
   EXPECT_EQ(service_.Send(1, "GET", "/deployment.json", {}).body, world_->deployment_.text);
   EXPECT_EQ(service_.Send(1, "GET", "/v2/health/live", {}).status, 200);
   EXPECT_EQ(info_.input.shape, (mpc::Shape3{1, 4, 4}));
-  EXPECT_EQ(service_.Model("small", "1", 2), info_);
+  EXPECT_EQ(service_.ModelAt(2, 0, "small", "1"), info_);
   ExpectProblem(service_.Send(0, "GET", "/v2/models/none", {}), 404, "no such thing", "");
   ExpectProblem(service_.Send(0, "GET", "/v2/models/small/versions/2", {}), 404, "no such", "");
   ExpectProblem(service_.Send(0, "GET", "/none", {}), 404, "no such thing", "");
@@ -429,7 +429,7 @@ TEST_F(Servers, APackageIsReplacedWhileItIsAsked) {
     threads.emplace_back([&, c] {
       Service mine(world_->deployment_, token_);
       for (std::size_t i = c; !done; i = (i + 3) % 60) {
-        const auto info = mine.Model("small", "1", static_cast<int>(i % 3));
+        const auto info = mine.ModelAt(static_cast<int>(i % 3), 0, "small", "1");
         const bool is_first = info.digest == first;
         try {
           const auto answer = mine.Ask(info, images_, i, 1);
