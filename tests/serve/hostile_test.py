@@ -80,7 +80,7 @@ def flood(service):
         connection.sendall(bytes(140_000))
     service.wait(lambda: not any(unread(connection) for connection in connections), "nobody reads the bodies")
     grown = memory(service.servers[0]) - before
-    assert grown < 7 * service.memory_factor, f"{grown} MB for 14 MB of bodies"
+    assert grown < 7 * service.arguments.memory_factor, f"{grown} MB for 14 MB of bodies"
     for connection in connections:
         connection.close()
 

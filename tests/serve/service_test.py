@@ -51,7 +51,7 @@ class Service:
 
     PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
 
-    def __init__(self, binaries, directory, options, workers=1, start=True):
+    def __init__(self, binaries, directory, options, workers=1, start=True, total=1000):
         self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
         self.directory, self.root = directory, directory / "demo"
         self.options, self.workers = options, workers
@@ -79,7 +79,7 @@ class Service:
         for i in range(3):
             store = self.root / f"server{i}"
             self.check([self.party, "token", "--store", store, "--add", "alice", "--token-file", self.token,
-                        "--total", "1000"])
+                        "--total", str(total)])
             self.check([self.party, "token", "--store", store, "--add", "op", "--operator", "--token-file",
                         self.operator])
         self.stores = []
@@ -168,16 +168,17 @@ class Service:
         return json.loads(out.read_text())["logits"]
 
 
-def run(check, options=lambda i: [], workers=1, start=True):
-    """Calls check(service, directory) with servers of the programs that --bin names; unless `start`, without any."""
-    parser = argparse.ArgumentParser()
+def run(check, options=lambda i: [], workers=1, start=True, total=1000, parser=None):
+    """Calls check(service, directory) with servers of the programs that --bin names; unless `start`, without any. Alice
+    may ask about `total` images at each; what `parser` reads besides is in service.arguments."""
+    parser = parser or argparse.ArgumentParser()
     parser.add_argument("--bin", type=Path, required=True)
     parser.add_argument("--memory-factor", type=float, default=1, help="by how much sanitizers may multiply memory")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        service = Service(arguments.bin, directory, options, workers, start)
-        service.memory_factor = arguments.memory_factor
+        service = Service(arguments.bin, directory, options, workers, start, total)
+        service.arguments = arguments
         try:
             check(service, directory)
         except BaseException:
