@@ -16,7 +16,7 @@ service::Deployment Divided(const std::vector<service::Lanes>& workers) {
   service::Deployment deployment;
   deployment.lanes = 6;
   for (auto& server : deployment.servers)
-    for (const auto& lanes : workers) server.workers.push_back({"", "", {}, "", lanes});
+    for (const auto& lanes : workers) server.workers.emplace_back().lanes = lanes;
   return deployment;
 }
 
