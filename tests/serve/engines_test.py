@@ -85,12 +85,12 @@ class Slurm:
                     f"--pid-file={d}/munge.pid", f"--log-file={d}/munge.log", f"--seed-file={d}/munge.seed")
         end = time.monotonic() + 30
         while not (d / "munge.socket").exists():
-            if time.monotonic() > end:
+            if time.monotonic() > end or self.daemons[0].poll() is not None:
                 return False
             time.sleep(0.1)
         self.daemon("slurmctld", "-D", "-f", self.config)
         self.daemon("slurmd", "-D", "-f", self.config, "-N", self.host)
-        while time.monotonic() < end:
+        while time.monotonic() < end and not any(daemon.poll() is not None for daemon in self.daemons):
             seen = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
             if seen.stdout.strip() == "idle":
                 return subprocess.run(["srun", "-n1", "-t1", "true"], capture_output=True, timeout=60).returncode == 0
