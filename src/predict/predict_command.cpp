@@ -23,12 +23,13 @@
 namespace tercet::client {
 namespace {
 
-constexpr FileKind kTokenFile{"a token", 4096};
+constexpr FileKind kTokenFile{"a token", 4096}, kCertificateFile{"a certificate", 1 << 20},
+    kKeyFile{"a key", 1 << 20};
 constexpr std::size_t kMaxClients = 1024;
 constexpr double kMaxSeconds = 86'400;
 
 struct Asked {
-  std::filesystem::path deployment, images, token_file;
+  std::filesystem::path deployment, images, token_file, certificate, key;
   std::string model, version;
   std::size_t limit = 0, batch = 1;
 
@@ -37,14 +38,31 @@ struct Asked {
     command.add_option("--model", model, "The model's name")->required();
     command.add_option("--model-version", version, "Its version (default: the last one)");
     command.add_option("--images", images, "Images to ask about, which no server sees")->required();
-    command
-        .add_option("--token-file", token_file,
-                    "File with this client's token, which the servers know")
-        ->required();
+    auto* token = command.add_option("--token-file", token_file,
+                                     "File with this client's token, which the servers know");
+    auto* shown = command
+                      .add_option("--certificate", certificate,
+                                  "In place of a token: this client's certificate, whose key the "
+                                  "servers know")
+                      ->excludes(token);
+    shown->needs(command.add_option("--key", key, "The certificate's key")->needs(shown));
     programs::AddNumber(command, "--limit", limit, 1, programs::kMaxImages,
                         "Use the first N images only");
     programs::AddNumber(command, "--batch", batch, 1, programs::kMaxBatch, "Images a query");
   }
+  /// The servers, for this client.
+  Service Servers(const service::Deployment& servers) const {
+    if (!certificate.empty()) {
+      const auto text = ReadPrivateFile(key, kKeyFile);
+      return {servers, ClientCertificate{ReadTextFile(certificate, kCertificateFile),
+                                         std::string(text.begin(), text.end())}};
+    }
+    if (token_file.empty())
+      throw ConfigError("--token-file", "expected, or --certificate and --key");
+    return {servers, Token()};
+  }
+
+ private:
   std::string Token() const {
     auto text = ReadPrivateFile(token_file, kTokenFile);
     std::string token(text.begin(), text.end());
@@ -63,7 +81,7 @@ struct PredictArguments : Asked {
 int Predict(const PredictArguments& a) {
   if (!a.json.empty()) CheckWritable(a.json, "--json");
   const auto deployment = service::LoadDeployment(a.deployment);
-  Service service(deployment, a.Token());
+  Service service = a.Servers(deployment);
   const auto info = service.Model(a.model, a.version, a.tries);
   const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
   std::vector<std::uint8_t> labels;
@@ -181,12 +199,13 @@ void Report(const LoadArguments& a, Seen all, double taken) {
 int Load(const LoadArguments& a) {
   if (!a.json.empty()) CheckWritable(a.json, "--json");
   const auto deployment = service::LoadDeployment(a.deployment);
-  const std::string token = a.Token();
-  const auto info = Service(deployment, token).Model(a.model, a.version);
+  const auto info = a.Servers(deployment).Model(a.model, a.version);
   const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
   if (images.count < a.batch)
     throw ConfigError("--images",
                       fmt::format("{} found, {} a query asked for", images.count, a.batch));
+  std::vector<Service> services;
+  while (services.size() < a.clients) services.push_back(a.Servers(deployment));
   Seen all;
   std::mutex mutex;
   const auto start = Clock::now();
@@ -194,7 +213,7 @@ int Load(const LoadArguments& a) {
     std::vector<std::jthread> threads;
     for (std::size_t client = 0; client < a.clients; ++client)
       threads.emplace_back([&, client] {
-        const Seen seen = AskUntilEnd(a, client, Service(deployment, token), info, images, start);
+        const Seen seen = AskUntilEnd(a, client, std::move(services[client]), info, images, start);
         const std::lock_guard lock(mutex);
         all.seconds.insert(all.seconds.end(), seen.seconds.begin(), seen.seconds.end());
         for (const auto& [kind, count] : seen.errors) all.errors[kind] += count;

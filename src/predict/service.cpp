@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "tercet/crypto/prf.h"
 
 namespace tercet::client {
 namespace {
@@ -77,11 +78,13 @@ auto Again(std::size_t tries, const F& ask) {
 struct Service::State {
   const service::Deployment& deployment;
   std::string token;
+  ClientCertificate certificate;
   std::chrono::milliseconds timeout;
   std::vector<std::array<CURL*, 3>> handles;  // of each worker
   ~State() {
     for (const auto& worker : handles)
       for (auto* handle : worker) curl_easy_cleanup(handle);
+    crypto::Wipe({reinterpret_cast<std::uint8_t*>(certificate.key.data()), certificate.key.size()});
   }
   // A server in words.
   std::string Name(int server, std::size_t worker) const {
@@ -92,7 +95,7 @@ struct Service::State {
 
 Service::Service(const service::Deployment& deployment, std::string token,
                  std::chrono::milliseconds timeout)
-    : state_(new State{deployment, std::move(token), timeout, {}}) {
+    : state_(new State{deployment, std::move(token), {}, timeout, {}}) {
   InitCurl();
   state_->handles.resize(deployment.servers[0].workers.size());
   for (auto& worker : state_->handles)
@@ -100,6 +103,12 @@ Service::Service(const service::Deployment& deployment, std::string token,
       handle = curl_easy_init();
       TERCET_CHECK(handle != nullptr, "libcurl has no handle");
     }
+}
+
+Service::Service(const service::Deployment& deployment, ClientCertificate certificate,
+                 std::chrono::milliseconds timeout)
+    : Service(deployment, std::string(), timeout) {
+  state_->certificate = std::move(certificate);
 }
 
 Service::Service(Service&&) noexcept = default;
@@ -139,6 +148,13 @@ Service::Response Service::Send(int server, const char* method, const std::strin
   curl_blob authority{const_cast<char*>(to.authority.data()), to.authority.size(),
                       CURL_BLOB_NOCOPY};
   if (!to.authority.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO_BLOB, &authority);
+  auto& own = state_->certificate;
+  curl_blob certificate{own.certificate.data(), own.certificate.size(), CURL_BLOB_NOCOPY};
+  curl_blob key{own.key.data(), own.key.size(), CURL_BLOB_NOCOPY};
+  if (!own.key.empty()) {
+    curl_easy_setopt(curl, CURLOPT_SSLCERT_BLOB, &certificate);
+    curl_easy_setopt(curl, CURLOPT_SSLKEY_BLOB, &key);
+  }
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, &TakeBody);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &response);
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, &TakeHeader);

@@ -25,11 +25,18 @@ class ServiceError : public Error {
   int status_;
 };
 
+/// What a client without a token shows the servers: a certificate and its key, in PEM format.
+struct ClientCertificate {
+  std::string certificate, key;
+};
+
 /// The three servers over HTTPS. Connections are kept and used again; one object for each thread.
 class Service {
  public:
   /// `deployment` outlives it; `token` is the client's at all three servers.
   Service(const service::Deployment& deployment, std::string token,
+          std::chrono::milliseconds timeout = std::chrono::seconds(60));
+  Service(const service::Deployment& deployment, ClientCertificate certificate,
           std::chrono::milliseconds timeout = std::chrono::seconds(60));
   Service(Service&&) noexcept;
   Service& operator=(Service&&) noexcept;

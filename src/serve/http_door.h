@@ -40,16 +40,23 @@ struct Entry {
   bool cut = false;                  ///< its body is not even read: the connection ends
   std::shared_ptr<const void> hold;  ///< its part of what requests may hold, until it is answered
   Metrics* metrics = nullptr;        ///< where its answer counts
+  std::string credential;            ///< the client's token, or what its certificate stands for
 };
 
 /// The server's side of a connection's beginning. Thread safe.
 class Door {
  public:
-  using Admit =
-      std::function<Entry(const restinio::http_request_header_t& header,
-                          restinio::http_method_id_t method, bool chunked, std::uint64_t length)>;
-  Door(Bounds connections, std::chrono::steady_clock::duration handshake, Admit admit)
-      : connections_(std::move(connections)), handshake_(handshake), admit_(std::move(admit)) {}
+  using Admit = std::function<Entry(const restinio::http_request_header_t& header,
+                                    restinio::http_method_id_t method, bool chunked,
+                                    std::uint64_t length, const std::string& certificate)>;
+  /// What a certificate that was shown stands for; empty: for nobody.
+  using Recognise = std::function<std::string(const X509* certificate)>;
+  Door(Bounds connections, std::chrono::steady_clock::duration handshake, Admit admit,
+       Recognise recognise)
+      : connections_(std::move(connections)),
+        handshake_(handshake),
+        admit_(std::move(admit)),
+        recognise_(std::move(recognise)) {}
 
   /// The certificate for connections from now on.
   void SetContext(std::shared_ptr<asio::ssl::context> context) {
@@ -66,6 +73,7 @@ class Door {
   Bounds connections_;
   const std::chrono::steady_clock::duration handshake_;
   const Admit admit_;
+  const Recognise recognise_;
   mutable std::mutex mutex_;
   std::shared_ptr<asio::ssl::context> context_;
 };
@@ -77,6 +85,7 @@ class ClientSocket : public restinio::impl::tls_socket_t {
     explicit State(std::shared_ptr<Door> its_door) : door(std::move(its_door)) {}
     std::shared_ptr<Door> door;
     std::shared_ptr<const void> place;  // among the connections
+    std::string certificate;            // what the client's stands for
     Entry entry;                        // of the request that is being read
     bool ends = false;                  // after the request that was read last
   };
@@ -121,7 +130,12 @@ class ClientSocket : public restinio::impl::tls_socket_t {
   std::chrono::steady_clock::duration HandshakeTime() const { return state_->door->handshake_; }
   static Entry Admit(State& state, const restinio::http_request_header_t& header,
                      restinio::http_method_id_t method, bool chunked, std::uint64_t length) {
-    return state.door->admit_(header, method, chunked, length);
+    return state.door->admit_(header, method, chunked, length, state.certificate);
+  }
+  /// After the handshake, in which the client has shown that it has the key.
+  void Recognise() {
+    if (const X509* shown = SSL_get0_peer_certificate(asio_ssl_stream().native_handle()))
+      state_->certificate = state_->door->recognise_(shown);
   }
 
  private:
@@ -157,10 +171,12 @@ void prepare_connection_and_start_read(ClientSocket& socket, Connection& connect
   socket.async_handshake(
       asio::ssl::stream_base::server,
       asio::bind_executor(connection.get_executor(),
-                          [self, timer, start = std::move(start),
+                          [self, timer, &socket, start = std::move(start),
                            failed = std::move(failed)](const asio::error_code& error) {
                             timer->cancel();
-                            error ? failed(error) : start();
+                            if (error) return failed(error);
+                            socket.Recognise();
+                            start();
                           }));
 }
 

@@ -46,6 +46,7 @@ struct ServeArguments {
   std::string lanes, metrics;
   std::string link{"none"};
   bool json = false;
+  bool client_certificates = false;
   std::size_t max_connections = 1024, max_connections_each = 512, max_bodies = 128;
 };
 
@@ -104,6 +105,7 @@ int Serve(const ServeArguments& arguments) {
   options.max_connections = arguments.max_connections;
   options.max_connections_each = arguments.max_connections_each;
   options.max_bodies = arguments.max_bodies << 20;
+  options.client_certificates = arguments.client_certificates;
   options.metrics = arguments.metrics;
   options.log = log;
   Server server(options, std::move(deployment), registry);
@@ -122,6 +124,7 @@ int Serve(const ServeArguments& arguments) {
 
 struct TokenArguments {
   std::filesystem::path store, token_file;
+  std::string certificate;
   std::string add, remove;
   double rate = 0;
   std::size_t total = 0;
@@ -143,7 +146,13 @@ int Token(const TokenArguments& arguments) {
     allowance.is_operator = arguments.is_operator;
     // One token for all three servers, so the first makes it and the others take it.
     std::string token;
-    if (std::filesystem::exists(arguments.token_file)) {
+    if (!arguments.certificate.empty()) {
+      const auto pinned = crypto::Fingerprint::Parse(arguments.certificate);
+      token = Store::CredentialOf(
+          pinned ? *pinned : crypto::ReadCertificate(arguments.certificate).fingerprint);
+    } else if (arguments.token_file.empty()) {
+      throw ConfigError("--add", "expected with --token-file or --certificate");
+    } else if (std::filesystem::exists(arguments.token_file)) {
       const auto text = ReadPrivateFile(arguments.token_file, kTokenFile);
       token.assign(text.begin(), text.end());
       while (!token.empty() && token.back() == '\n') token.pop_back();
@@ -198,6 +207,9 @@ int ServeMain(int argc, char** argv) {
                       kMaxConnections, "Of these of one address (of IPv6, of 64 bits of it)");
   programs::AddNumber(app, "--max-bodies", a.max_bodies, 1, kMaxMebibytes,
                       "MiB that requests under way may have at once; a package needs its own size");
+  app.add_flag("--client-certificates", a.client_certificates,
+               "Ask clients for certificates, for those without a token (tercet-party token "
+               "--certificate); browsers may ask people which of theirs to show");
   app.add_option("--link", a.link,
                  "Delay what is sent to the other servers, to measure: none, lan, wan or "
                  "rtt_ms=X,mbit=Y")
@@ -229,7 +241,11 @@ int TokenMain(int argc, char** argv) {
                               "The token: taken from this file, or made and written to it where it "
                               "is missing; the store keeps its hash")
                    ->needs(add);
-  add->needs(file);
+  app.add_option("--certificate", a.certificate,
+                 "In place of a token: the client's certificate, or the fingerprint of its key; "
+                 "renewed with the same key it stays known")
+      ->needs(add)
+      ->excludes(file);
   app.add_option("--remove", a.remove, "Remove the token of this name")->excludes(add);
   programs::AddReal(app, "--rate", a.rate, 0, 1e9, "Images a second; 0: no limit")->needs(add);
   programs::AddNumber(app, "--total", a.total, 0, kMaxTotal, "Images in all; 0: no limit")

@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/json.h"
+#include "crypto/certificates_internal.h"
 #include "serve/http_door.h"
 #include "serve/lane_keeper.h"
 #include "serve/models.h"
@@ -164,7 +166,10 @@ std::map<std::string, Page> PagesOf(const std::filesystem::path& directory) {
 std::string TokenOf(const restinio::http_request_header_t& header) {
   const std::string value = header.get_field_or(restinio::http_field::authorization, std::string());
   constexpr std::string_view kScheme("Bearer ");
-  return value.starts_with(kScheme) ? value.substr(kScheme.size()) : std::string();
+  // A text with a NUL is none: certificates stand for such.
+  return value.starts_with(kScheme) && value.find('\0') == std::string::npos
+             ? value.substr(kScheme.size())
+             : std::string();
 }
 
 ByteSpan BodyOf(const Request& request) {
@@ -189,7 +194,8 @@ asio::ip::address AddressOf(const std::string& name) {
   return (four == found.end() ? found.begin() : four)->endpoint().address();
 }
 
-std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& store) {
+// With `asks`, clients may show a certificate: any, since the store knows the keys that count.
+std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& store, bool asks) {
   namespace ssl = asio::ssl;
   auto made = std::make_shared<ssl::context>(ssl::context::tls_server);
   auto& context = *made;
@@ -199,6 +205,15 @@ std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& stor
                         ssl::context::no_tlsv1_1);
     context.use_certificate_chain_file((store / (name + ".pem")).string());
     context.use_private_key_file((store / (name + "-key.pem")).string(), ssl::context::pem);
+    if (asks) {
+      context.set_verify_mode(ssl::verify_peer);
+      context.set_verify_callback([](bool, ssl::verify_context&) { return true; });
+      // Without it OpenSSL ends the connections of clients that come again.
+      const std::string_view id("tercet clients");
+      SSL_CTX_set_session_id_context(context.native_handle(),
+                                     reinterpret_cast<const unsigned char*>(id.data()),
+                                     static_cast<unsigned>(id.size()));
+    }
   } catch (const std::exception& e) {
     throw ConfigError((store / name).string(),
                       fmt::format("no certificate and key for clients: {}", e.what()));
@@ -216,7 +231,16 @@ bool IsPackage(const std::vector<std::string>& steps) {
          steps[2] == "models" && steps[4] == "versions";
 }
 
-const Problem kUnknownToken{401, "Unauthorized", "the token is unknown", ""};
+const Problem kUnknownToken{401, "Unauthorized", "the token or certificate is unknown", ""};
+
+// What stands for the client that shows a certificate; one that is out of date stands for nobody.
+std::string CredentialOf(const X509* shown) {
+  const auto certificate = crypto::Describe(shown);
+  const auto now = Now();
+  return now < certificate.not_before || now > certificate.not_after
+             ? std::string()
+             : Store::CredentialOf(certificate.fingerprint);
+}
 
 }  // namespace
 
@@ -241,12 +265,16 @@ class Server::Implementation {
             Bounds(options_.max_connections, options_.max_connections_each),
             options_.handshake_time,
             [this](const restinio::http_request_header_t& header, restinio::http_method_id_t method,
-                   bool chunked, std::uint64_t length) {
-              Entry entry = Admit(header, method, chunked, length);
+                   bool chunked, std::uint64_t length, const std::string& certificate) {
+              const std::string token = TokenOf(header);
+              const std::string& credential = token.empty() ? certificate : token;
+              Entry entry = Admit(header, method, chunked, length, credential);
+              entry.credential = credential;
               entry.metrics = &metrics_;
               return entry;
-            })) {
-    door_->SetContext(TlsContext(options_.store));
+            },
+            &CredentialOf)) {
+    door_->SetContext(TlsContext(options_.store, options_.client_certificates));
     SetQueryBytes();
     if (options_.max_batch < deployment_.max_images)
       throw ConfigError("--max-batch", fmt::format("{} found, at least max_images of the "
@@ -286,7 +314,7 @@ class Server::Implementation {
   }
 
   void Reload() {
-    door_->SetContext(TlsContext(options_.store));
+    door_->SetContext(TlsContext(options_.store, options_.client_certificates));
     options_.log("has read the certificate for clients anew");
   }
 
@@ -354,21 +382,21 @@ class Server::Implementation {
 
   // Before a request's body is read: whether it may come at all.
   Entry Admit(const restinio::http_request_header_t& header, restinio::http_method_id_t method,
-              bool chunked, std::uint64_t length) {
+              bool chunked, std::uint64_t length, const std::string& credential) {
     const auto refuse = [&](Problem problem) {
       return Entry{std::move(problem), chunked || length > kMaxUnkept, nullptr};
     };
     const auto steps = Steps(std::string(header.request_target()));
-    const std::string token = TokenOf(header);
     std::size_t most = 0;
     try {
       if (IsPackage(steps)) {
-        if (token.empty() || store_.HolderOf(token) != Store::Holder::kOperator)
+        if (credential.empty() || store_.HolderOf(credential) != Store::Holder::kOperator)
           return refuse({401, "Unauthorized", "an operator's token is expected", ""});
         if (method == restinio::http_method_put()) most = kMaxPackage;
       } else if (IsQuery(steps) && method == restinio::http_method_post()) {
-        if (token.empty()) return refuse({401, "Unauthorized", "a bearer token is expected", ""});
-        if (store_.HolderOf(token) == Store::Holder::kUnknown) return refuse(kUnknownToken);
+        if (credential.empty())
+          return refuse({401, "Unauthorized", "a bearer token is expected", ""});
+        if (store_.HolderOf(credential) == Store::Holder::kUnknown) return refuse(kUnknownToken);
         most = query_bytes_;
       }
     } catch (const StoreError& e) {
@@ -384,7 +412,7 @@ class Server::Implementation {
                      "Content-Length"});
     if (length == 0) return {};
     Entry entry;
-    entry.hold = bodies_.Take(token, length + kRequestBytes);
+    entry.hold = bodies_.Take(credential, length + kRequestBytes);
     if (entry.hold == nullptr) return refuse(kFull);
     return entry;
   }
@@ -504,7 +532,7 @@ class Server::Implementation {
     auto query = service::ParseRequest(BodyOf(request), std::stoul(length));
     const auto served = packages_.Find(name, version);
     // Before anything else is told: only who has a token learns more.
-    switch (store_.Admit(TokenOf(request->header()), served ? query.head.images : 0,
+    switch (store_.Admit(request->extra_data().credential, served ? query.head.images : 0,
                          options_.now_ms())) {
       case Store::Admission::kUnknown:
         return Send(request, kUnknownToken);

@@ -17,8 +17,9 @@ struct ServerOptions {
   int id = 0;
   std::size_t worker = 0;  ///< of the deployment's workers of this server; its lanes are run
   std::filesystem::path store;
-  std::filesystem::path web;  ///< files of a web page that clients get; empty: none
-  std::string metrics;        ///< address and port for Prometheus; empty: none
+  std::filesystem::path web;         ///< files of a web page that clients get; empty: none
+  bool client_certificates = false;  ///< clients may show one in place of a token
+  std::string metrics;               ///< address and port for Prometheus; empty: none
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;

@@ -133,6 +133,10 @@ Store::Store(const std::filesystem::path& directory) {
 
 Store::~Store() { sqlite3_close(database_); }
 
+std::string Store::CredentialOf(const crypto::Fingerprint& key) {
+  return std::string(1, '\0') + "certificate " + key.Text();
+}
+
 std::string Store::NewToken() {
   Bytes secret(kTokenBytes);
   crypto::RandomBytes(secret);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tercet/base/error.h"
+#include "tercet/crypto/certificates.h"
 #include "tercet/service/query.h"
 
 struct sqlite3;
@@ -49,6 +50,9 @@ class StoreError : public Error {
 /// soon as its function has returned. Thread safe. All functions throw StoreError.
 class Store {
  public:
+  /// What stands for a certificate's key where a token is expected below. No token begins so.
+  static std::string CredentialOf(const crypto::Fingerprint& key);
+
   explicit Store(const std::filesystem::path& directory);
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;

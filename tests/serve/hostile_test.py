@@ -4,6 +4,7 @@
 hostile_test.py --bin DIRECTORY
 """
 import json
+import re
 import resource
 import socket
 import ssl
@@ -78,23 +79,24 @@ def flood(service):
     for connection in connections:
         send_header(connection, 150_000, "0" * 32)
         connection.sendall(bytes(140_000))
-    service.wait(lambda: not any(unread(connection) for connection in connections), "nobody reads the bodies")
+    service.wait(lambda: not unread(connections), "nobody reads the bodies")
     grown = memory(service.servers[0]) - before
     assert grown < 7 * service.arguments.memory_factor, f"{grown} MB for 14 MB of bodies"
     for connection in connections:
         connection.close()
 
 
-def unread(connection):
-    """Bytes that the other end of a connection on this machine has not read yet."""
-    port = connection.getsockname()[1]
+def unread(connections):
+    """Whether the other ends of connections on this machine have not read all bytes yet."""
+    ports = {connection.getsockname()[1] for connection in connections}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with open(table) as lines:
-            for line in list(lines)[1:]:
+            next(lines)
+            for line in lines:
                 remote, queues = line.split()[2], line.split()[4]
-                if int(remote.split(":")[1], 16) == port:
-                    return int(queues.split(":")[1], 16)
-    return 0
+                if int(remote.split(":")[1], 16) in ports and int(queues.split(":")[1], 16):
+                    return True
+    return False
 
 
 def idle(service, count, talking):
@@ -135,6 +137,19 @@ def many_of_one_address(service):
     close(connections)
 
 
+def fingerprint_as_token(service):
+    """Whoever knows a client's certificate, which is no secret, cannot give what it stands for as a token."""
+    certificate = service.root / "server0/party0.pem"
+    service.check([service.party, "token", "--store", service.root / "server0", "--add", "bob", "--certificate", certificate])
+    shown = re.search("sha256:[0-9a-f]{64}", service.run("certificate", certificate))[0]
+    for token in (shown, "\0certificate " + shown, "certificate " + shown):
+        with connect(service, 0) as connection:
+            send_header(connection, 5, token)
+            connection.sendall(bytes(5))
+            stream = connection.makefile("rb").read(13)
+            assert stream in (b"", b"HTTP/1.1 401 "), (token, stream)
+
+
 def bounded_bodies(service, token):
     """Requests under way are bounded; who comes too much is told to come again, and can when others are through."""
     connections = []
@@ -161,6 +176,7 @@ def check(service, directory):
     service.put()
     token, operator = service.token.read_text().strip(), service.operator.read_text().strip()
     refused_early(service, token, operator)
+    fingerprint_as_token(service)
     flood(service)
     silent = idle(service, 1000, talking=False)
     others_work(service, images, directory / "load.json")

@@ -127,10 +127,27 @@ def renewed(service, directory):
     assert trusted(other / "https.pem")
 
 
+def certified(service, directory):
+    """A client that shows a certificate in place of a token."""
+    service.run("keygen", "--party", "1", directory / "bob")
+    certificate, key = directory / "bob/party1.pem", directory / "bob/party1-key.pem"
+    ask = ["predict", "--deployment", service.deployment, "--model", "MnistNet3", "--images", directory / "images"]
+    shown = ["--certificate", certificate, "--key", key]
+    assert "Unauthorized" in service.run(*ask, *shown, code=1)
+    for i in range(3):
+        service.check([service.party, "token", "--store", service.root / f"server{i}", "--add", "bob", "--certificate",
+                       certificate])
+    assert "30 images" in service.run(*ask, *shown)
+    for wrong, text in ((shown[:2], "--key"), (shown[2:], "--certificate"), ([], "--token-file"),
+                        ([*shown, "--token-file", service.token], "excludes")):
+        assert text in service.run(*ask, *wrong, code=2), wrong
+
+
 def check(service, directory):
     service.run("draw-digits", directory / "images", directory / "labels", "--count", "30")
     service.put()
     counted(service, directory)
+    certified(service, directory)
     described(service)
     renewed(service, directory)
     for i, server in enumerate(service.servers):
@@ -142,4 +159,5 @@ def check(service, directory):
 
 
 if __name__ == "__main__":
-    run(check, lambda i: ["--metrics", f"127.0.0.1:{METRICS + i}", "--log-format", "json"])
+    run(check, lambda i: ["--metrics", f"127.0.0.1:{METRICS + i}", "--log-format", "json",
+                         "--client-certificates"])

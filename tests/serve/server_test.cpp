@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/scratch.h"
+#include "crypto/certificates_internal.h"
 #include "files/schema_check.h"
 #include "predict/service.h"
 #include "serve/store.h"
@@ -25,6 +26,7 @@
 namespace tercet::serve {
 namespace {
 
+using client::ClientCertificate;
 using client::Query;
 using client::Service;
 using client::ServiceError;
@@ -90,6 +92,7 @@ class World {
     options.store = StoreOf(id);
     options.request_time = std::chrono::seconds(5);
     options.in_flight = 2;
+    options.client_certificates = true;
     options.now_ms = [this, id] {
       return service::NowMs() + ahead_ms_[static_cast<std::size_t>(id)];
     };
@@ -192,6 +195,41 @@ class Servers : public testing::Test {
   files::Images images_ = compile::RandomImages({1, 4, 4}, 60, 4);
 };
 std::unique_ptr<World> Servers::world_;
+
+// Who shows a certificate needs no token. Its key counts, and that it has not expired.
+TEST_F(Servers, KnowsClientsByTheirCertificates) {
+  const auto directory = world_->scratch_.Path() / "clients";
+  const auto shown = [&](const std::string& name) {
+    return ClientCertificate{ReadAll(directory / (name + ".pem")),
+                             ReadAll(directory / (name + "-key.pem"))};
+  };
+  const auto allow = [&](const std::string& name) {
+    const auto key = crypto::ReadCertificate(directory / (name + ".pem")).fingerprint;
+    for (int id = 0; id < 3; ++id)
+      Store(world_->StoreOf(id)).AddToken({.name = name}, Store::CredentialOf(key));
+    return key;
+  };
+  for (const char* name : {"bob", "eve"})
+    crypto::MakeServerCertificate(directory, name, "localhost", 30, false);
+  crypto::MakeCertificatesValid(directory, {-3, -2}, false);
+  const auto key = allow("bob");
+  allow("party0");
+  EXPECT_EQ(Service(world_->deployment_, shown("bob")).Ask(info_, images_, 0, 4), Plain(0, 4));
+  const auto refused = [&](Service service) {
+    try {
+      service.Ask(info_, images_, 0, 1);
+    } catch (const ServiceError& e) {
+      return e.Status();
+    }
+    return 200;
+  };
+  EXPECT_EQ(refused({world_->deployment_, shown("eve")}), 401);
+  EXPECT_EQ(refused({world_->deployment_, shown("party0")}), 401);  // expired
+  // Whoever knows the fingerprint, which is no secret, cannot give it for a token.
+  EXPECT_EQ(refused({world_->deployment_, key.Text()}), 401);
+  EXPECT_EQ(refused({world_->deployment_, Store::CredentialOf(key)}), 401);
+  EXPECT_EQ(refused({world_->deployment_, ""}), 401);
+}
 
 TEST_F(Servers, AnswersEqualThePlainIntegers) {
   const auto plain = Plain(0, 60);
