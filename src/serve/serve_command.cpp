@@ -196,8 +196,10 @@ int ServeMain(int argc, char** argv) {
                       "max_images");
   programs::AddReal(app, "--max-wait", a.max_wait_ms, 0, kMaxWaitMs,
                     "Milliseconds that a query waits for others, where no batch is under way");
-  programs::AddNumber(app, "--ahead", a.ahead, 1, 64,
-                      "Batches of each size that occurs whose material is made ahead");
+  programs::AddNumber(
+      app, "--ahead", a.ahead, 1, 64,
+      "Batches of each size that occurs whose material each lane makes ahead; at least one "
+      "for each batch in flight");
   programs::AddNumber(app, "--in-flight", a.in_flight, 1, 16,
                       "Batches of each lane at once, the same at all servers: more where messages "
                       "travel long. Lane k uses the ports port + k, port + lanes + k, ...");

@@ -298,7 +298,7 @@ class Server::Implementation {
       settings.lane = lane;
       settings.max_batch = options_.max_batch;
       settings.max_wait = options_.max_wait;
-      settings.ahead = options_.ahead;
+      settings.ahead = (options_.ahead + options_.in_flight - 1) / options_.in_flight;
       settings.now_ms = options_.now_ms;
       lanes_[lane] = std::make_unique<LaneKeeper>(context, settings, options_.in_flight);
     }
