@@ -5,10 +5,12 @@ workers_test.py --bin DIRECTORY
 """
 import json
 import os
+import re
 import signal
 import subprocess
+import textwrap
 
-from service_test import run
+from service_test import ROOT, run
 
 IMAGES = 100
 
@@ -41,9 +43,27 @@ def misdirected(service):
     assert other == f"lane 5 is not one of this worker's, 0-2; its worker is at {service.urls[1]}", other
 
 
+def put(service, directory):
+    """Gives the package to all workers as docs/service.md says."""
+    code = re.search(r"runs this\. -->\n\n((?:    .*\n)+)", (ROOT / "docs/service.md").read_text())[1]
+    here = directory / "put"
+    here.mkdir()
+    (here / "deployment.json").symlink_to(service.deployment)
+    (here / "mnistnet3.tercet").symlink_to(service.package)
+    (here / "operator.header").write_text(f"Authorization: Bearer {service.operator.read_text().strip()}\n")
+    (here / "authorities").write_text("".join((service.root / f"server{i}/https.pem").read_text() for i in range(3)))
+    for n in range(6):
+        service.wait(lambda: service.ask(n, "/v2/health/live")[0] == 200, f"process {n} is not there")
+    done = subprocess.run(["bash", "-e", "-c", textwrap.dedent(code)], cwd=here, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "CURL_CA_BUNDLE": str(here / "authorities")})
+    assert done.returncode == 0, done.stderr
+    for n in range(6):
+        service.wait(lambda: service.serves(n), f"process {n} does not serve the model")
+
+
 def check(service, directory):
     plain = service.draw(IMAGES)
-    service.put()
+    put(service, directory)
     for n in range(6):
         status, health = service.ask(n, "/v2/health/ready")
         assert status == 200 and (health["lanes"], health["lanes_up"]) == (3, 3), health
