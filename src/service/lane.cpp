@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "service/words.h"
 #include "tercet/base/error.h"
 #include "tercet/net/wrappers.h"
@@ -17,7 +18,6 @@
 namespace tercet::service {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using mpc::AnyMatrix;
 using net::Phase;
 
@@ -33,10 +33,6 @@ constexpr std::size_t kMaxModels = 1000;
 constexpr std::size_t kMaxOutstanding = 1024;  // batches whose material waits, whoever orders it
 // How often E1 asks: whoever is gone is noticed then.
 constexpr std::chrono::milliseconds kPoll{200};
-
-double Seconds(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
 
 Bytes Copy(ByteSpan bytes) { return {bytes.begin(), bytes.end()}; }
 
@@ -382,6 +378,8 @@ void LaneSession::AgreeOnModels() {
   if (on_models) on_models(common);
 }
 
+net::Link& LaneSession::LinkTo(int party) const { return *links_[static_cast<std::size_t>(party)]; }
+
 LaneSession::Model* LaneSession::ModelOf(std::uint32_t m) const {
   return m < models_.size() ? models_[m].get() : nullptr;
 }
@@ -441,27 +439,10 @@ void LaneSession::Lead() {
   }
 }
 
-void LaneSession::RunBatch(std::vector<Waiting> batch) {
-  const auto start = Clock::now();
-  // Whatever happens, all are told.
-  struct Tell {
-    std::vector<Waiting>& batch;
-    std::vector<Outcome> outcomes;
-    ~Tell() {
-      for (std::size_t q = 0; q < batch.size(); ++q) batch[q].done(std::move(outcomes[q]));
-    }
-  } tell{batch, std::vector<Outcome>(batch.size())};
-  std::uint32_t m = 0;
-  while (m < models_.size() && !(models_[m] && models_[m]->digest == batch.front().head.model)) ++m;
-  if (ModelOf(m) == nullptr) return;  // gone since the query came
-  Model& model = *models_[m];
-  std::size_t images = 0;
-  for (const auto& query : batch) images += query.head.images;
-  const auto size =
-      static_cast<std::uint32_t>(std::min<std::size_t>(std::bit_ceil(images), settings_.max_batch));
-  const std::pair key{m, size};
-  if (ordered_[key] == 0) OrderMaterial(m, size);
-
+// Gives E2 and the helper their parts of a batch; returns E1's share of its images, in columns.
+AnyMatrix LaneSession::SendBatch(std::uint32_t m, std::uint32_t size,
+                                 const std::vector<Waiting>& batch) {
+  const Model& model = *models_[m];
   Writer for_e2, for_helper;
   for (Writer* writer : {&for_e2, &for_helper}) {
     writer->Word32(m);
@@ -476,15 +457,15 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
     PutColumns(query.share, column, query.head.images, share);
     column += query.head.images;
   }
-  auto& e2 = *links_[static_cast<std::size_t>(roles_.Evaluator2())];
-  e2.Send({Phase::kSetup, kRunTag, 0, for_e2.Take()});
-  links_[static_cast<std::size_t>(roles_.helper)]->Send(
-      {Phase::kSetup, kRunTag, 0, for_helper.Take()});
-  auto material = preparer_->Take(key);
-  --ordered_[key];
-  while (ordered_[key] < settings_.ahead) OrderMaterial(m, size);
-  const AnyMatrix result = model.secure.RunForClients(std::move(material), std::move(share));
+  LinkTo(roles_.Evaluator2()).Send({Phase::kSetup, kRunTag, 0, for_e2.Take()});
+  LinkTo(roles_.helper).Send({Phase::kSetup, kRunTag, 0, for_helper.Take()});
+  return share;
+}
 
+// What becomes of each query: E2's part of its answer or E2's refusal, and E1's part of `result`.
+std::vector<Outcome> LaneSession::ReceiveAnswers(const std::vector<Waiting>& batch,
+                                                 const AnyMatrix& result) {
+  auto& e2 = LinkTo(roles_.Evaluator2());
   auto answers = e2.Receive(Phase::kSetup);
   if (answers.tag == kStateTag) {
     TakeState(e2, answers);
@@ -492,38 +473,66 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
   }
   if (answers.tag != kAnswerTag) Unexpected(e2, answers, "its part of a batch's answers");
   Reader reader(answers.payload);
-  std::vector<Outcome> outcomes(batch.size());
-  column = 0;
-  for (std::size_t q = 0; q < batch.size(); ++q) {
-    const auto& head = batch[q].head;
+  std::vector<Outcome> outcomes;
+  outcomes.reserve(batch.size());
+  std::size_t column = 0;
+  for (const auto& query : batch) {
+    const auto& head = query.head;
     const auto refusal = reader.Raw(1);
     const auto length = reader.Word32();
     const auto sealed = length ? reader.Raw(*length) : std::nullopt;
     if (!refusal || !sealed || refusal->front() > static_cast<std::uint8_t>(Refusal::kLength))
       Unexpected(e2, answers, "its part of a batch's answers");
     if (refusal->front() != 0) {
-      outcomes[q] = {Outcome::Kind::kRefused, static_cast<Refusal>(refusal->front()), {}, {}};
+      outcomes.push_back({Outcome::Kind::kRefused, static_cast<Refusal>(refusal->front()), {}, {}});
     } else {
-      outcomes[q] = {Outcome::Kind::kAnswered, Refusal::kNone,
-                     crypto::Seal(head.reply, AnswerContext(head, settings_.id),
-                                  TakeColumns(result, column, head.images)),
-                     Copy(*sealed)};
+      outcomes.push_back({Outcome::Kind::kAnswered, Refusal::kNone,
+                          crypto::Seal(head.reply, AnswerContext(head, settings_.id),
+                                       TakeColumns(result, column, head.images)),
+                          Copy(*sealed)});
     }
     column += head.images;
   }
   if (!reader.AtEnd()) Unexpected(e2, answers, "its part of a batch's answers");
-  tell.outcomes = std::move(outcomes);
+  return outcomes;
+}
+
+void LaneSession::RunBatch(std::vector<Waiting> batch) {
+  const auto start = Clock::now();
+  // Whatever happens, all are told.
+  struct Tell {
+    std::vector<Waiting>& batch;
+    std::vector<Outcome> outcomes;
+    ~Tell() {
+      for (std::size_t q = 0; q < batch.size(); ++q) batch[q].done(std::move(outcomes[q]));
+    }
+  } tell{batch, std::vector<Outcome>(batch.size())};
+  std::uint32_t m = 0;
+  while (m < models_.size() && !(models_[m] && models_[m]->digest == batch.front().head.model)) ++m;
+  if (ModelOf(m) == nullptr) return;  // gone since the query came
+  std::size_t images = 0;
+  for (const auto& query : batch) images += query.head.images;
+  const auto size =
+      static_cast<std::uint32_t>(std::min<std::size_t>(std::bit_ceil(images), settings_.max_batch));
+  const std::pair key{m, size};
+  if (ordered_[key] == 0) OrderMaterial(m, size);
+  AnyMatrix share = SendBatch(m, size, batch);
+  auto material = preparer_->Take(key);
+  --ordered_[key];
+  while (ordered_[key] < settings_.ahead) OrderMaterial(m, size);
+  const AnyMatrix result = models_[m]->secure.RunForClients(std::move(material), std::move(share));
+  tell.outcomes = ReceiveAnswers(batch, result);
   if (!on_batch) return;
-  BatchDone done{batch.size(), images, size, Seconds(start, Clock::now()), {}};
+  BatchDone done{batch.size(), images, size, SecondsSince(start), {}};
   done.waited.reserve(batch.size());
-  for (const auto& query : batch) done.waited.push_back(Seconds(query.since, start));
+  for (const auto& query : batch) done.waited.push_back(Seconds(start - query.since));
   on_batch(done);
 }
 
 // --- E2 and the helper.
 
 void LaneSession::Follow() {
-  auto& e1 = *links_[static_cast<std::size_t>(roles_.Evaluator1())];
+  auto& e1 = LinkTo(roles_.Evaluator1());
   while (true) {
     const auto command = e1.Receive(Phase::kSetup);
     Reader reader(command.payload);
@@ -546,7 +555,7 @@ void LaneSession::Follow() {
 
 // Runs a batch and gives its part of the answers to E1; false when the session is to end.
 bool LaneSession::Answer(const net::Message& command) {
-  auto& e1 = *links_[static_cast<std::size_t>(roles_.Evaluator1())];
+  auto& e1 = LinkTo(roles_.Evaluator1());
   Reader reader(command.payload);
   const std::uint32_t m = *reader.Word32(), size = *reader.Word32();
   Model& model = *models_[m];

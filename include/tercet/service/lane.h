@@ -127,10 +127,14 @@ class LaneSession {
   void Lead();
   void Follow();
   void RunBatch(std::vector<Waiting> batch);
+  mpc::AnyMatrix SendBatch(std::uint32_t m, std::uint32_t size, const std::vector<Waiting>& batch);
+  std::vector<Outcome> ReceiveAnswers(const std::vector<Waiting>& batch,
+                                      const mpc::AnyMatrix& result);
   bool Answer(const net::Message& command);
   void OrderMaterial(std::uint32_t model, std::uint32_t size);
   void Poll();
   void TakeState(const net::Link& from, const net::Message& state);
+  net::Link& LinkTo(int party) const;
   Model* ModelOf(std::uint32_t m) const;
   bool Begin();
   bool End();
