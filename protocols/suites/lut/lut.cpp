@@ -20,61 +20,6 @@ using dealer::Bits;
 using dealer::Context;
 using dealer::Ends;
 
-/// The comparison of a formula's numbers chunk by chunk (README.md, steps 2 and 3), as
-/// dealer::Activation wants it. D is the helper, E1 and E2 the evaluators. Every draw happens
-/// offline, in the same order at both holders.
-class Comparison {
- public:
-  static constexpr unsigned kMaxCompared = 32;
-
-  Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
-
-  /// What an evaluator keeps.
-  struct Material {
-    Bits rho;                        ///< its mask of the opened flags
-    Bytes rows;                      ///< its shares of the rows and dealt bits
-    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic
-    void Visit(mpc::Archive& archive) { archive(rho)(rows)(coefficients); }
-  };
-
-  bool GivesElements() const { return layout_.arithmetic; }
-  /// At D, offline: one message to E2 for every PieceElements() elements, and the coefficients.
-  /// What the evaluators' bits differ by from s and carry, where they are made as bits.
-  template <ring::Word W>
-  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a) const;
-  /// At an evaluator, offline.
-  Material Take(Context& ctx, Ends& ends, std::size_t count) const;
-  /// At E1 and E2, online. 1 hop, 2 * OpenedBits() bits; no message where nothing is opened.
-  template <ring::Word W>
-  Bits CompareBits(Context& ctx, const Ends& ends, const Material& material,
-                   std::span<const W> b) const;
-  template <ring::Word W, ring::Word V>
-  Buffer<V> CompareElements(Context& ctx, const Ends& ends, const Material& material,
-                            std::span<const W> b) const;
-  void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const;
-
- private:
-  /// Shares of all flags of each comparison.
-  struct Flags {
-    Bits opened;  ///< those that are opened
-    Bits linear;  ///< the first "greater" of s and of carry, bit 0 and bit 1, where bits are made
-  };
-  /// At D and E1: E1's shares of the rows and dealt bits of one block.
-  void DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const;
-  /// At D: E2's shares of one message, packed.
-  template <ring::Word W>
-  Bytes Piece(Ends& ends, std::span<const W> a, std::span<const std::uint8_t> rho) const;
-  /// At E1 and E2. No message.
-  template <ring::Word W>
-  Flags CompareChunks(const Ends& ends, const Material& material, std::span<const W> b) const;
-
-  Formula formula_;
-  Layout layout_;
-  std::vector<DealtBit> dealt_;
-  std::vector<BitPolynomial> polynomials_;      // of s and carry, where they are made as bits
-  std::optional<dealer::Expansion> expansion_;  // of D's elements, where arithmetic
-};
-
 using BlockBytes = std::array<std::uint8_t, kBlock>;
 
 // Calls f(chunk, its lowest bit, its width) from the most significant chunk on.
@@ -155,203 +100,242 @@ void XorProduct(const std::uint8_t* r, std::size_t count, dealer::Monomial produ
   for (std::size_t i = 0; i < count; ++i) out[i] ^= dealer::Covers(r[i], product) & bit;
 }
 
-Comparison::Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options)
-    : formula_(spec), layout_(MakeLayout(spec, options)) {
-  if (layout_.arithmetic) {
-    expansion_.emplace(formula_, layout_.Carries(), spec.out_bits);
-  } else {
-    polynomials_ = layout_.Polynomials(dealt_);
-  }
-}
+/// The comparison of a formula's numbers chunk by chunk (README.md, steps 2 and 3), as
+/// dealer::Activation wants it. D is the helper, E1 and E2 the evaluators. Every draw happens
+/// offline, in the same order at both holders.
+class Comparison {
+ public:
+  static constexpr unsigned kMaxCompared = 32;
 
-void Comparison::DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const {
-  ends.WithE1().Fill({out, count * layout_.ElementBytes()});
-  for (const unsigned width : layout_.chunks) {
-    ClearLast(out, count, width);
-    out += count * RowBytes(width);
-  }
-}
-
-// Entry v of a chunk's row is [own > v].
-template <ring::Word W>
-Bytes Comparison::Piece(Ends& ends, std::span<const W> a, std::span<const std::uint8_t> rho) const {
-  const auto& kernels = ring::ActiveKernels();
-  Bytes piece(layout_.CompareBytes(a.size()));
-  Bytes block(std::min(a.size(), kBlock) * layout_.ElementBytes());
-  std::uint8_t* out = piece.data();
-  BlockBytes own;
-  dealer::ForRanges(a.size(), kBlock, [&](std::size_t begin, std::size_t n) {
-    DrawBlock(ends, n, block.data());
-    std::uint8_t* rows = block.data();
-    ForChunks(layout_, [&](std::size_t, unsigned bit, unsigned width) {
-      Chunk<W>(a.data() + begin, n, bit, width, W{0}, own.data());
-      kernels.xor_greater_rows(rows, own.data(), n, RowWidth(width));
-      out += PackRows(rows, n, width, out);
-      rows += n * RowBytes(width);
-    });
-    for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
-      const unsigned count = BitsOfByte(dealt_.size(), k);
-      for (unsigned i = 0; i < count; ++i)
-        for (const dealer::Monomial product : dealt_[8 * k + i])
-          XorProduct(rho.data() + begin, n, product, static_cast<std::uint8_t>(1U << i), rows);
-      const std::size_t bytes = ring::PackedBytes(n, count);
-      ring::Pack(std::span<const std::uint8_t>(rows, n), count, {out, bytes});
-      out += bytes;
+  Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options)
+      : formula_(spec), layout_(MakeLayout(spec, options)) {
+    if (layout_.arithmetic) {
+      expansion_.emplace(formula_, layout_.Carries(), spec.out_bits);
+    } else {
+      polynomials_ = layout_.Polynomials(dealt_);
     }
-  });
-  return piece;
-}
-
-template <ring::Word W>
-Bits Comparison::Deal(Context& ctx, Ends& ends, std::span<const W> a) const {
-  const Bits rho = layout_.OpenedBits() > 0 ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
-                                            : Bits(a.size(), 0);
-  const std::span<const std::uint8_t> masks(rho);
-  dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
-    ctx.SendBytes(ends.E2(),
-                  Piece<W>(ends, a.subspan(begin, n), masks.subspan(begin, n)));  // offline
-  });
-  Bits flips(a.size());
-  for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula_.Flip(a[i]);
-  if (layout_.arithmetic) {
-    expansion_->Deal<W>(ctx, ends, formula_, a, masks, flips);
-    return {};
   }
-  for (std::size_t k = 0; k < polynomials_.size(); ++k)
-    for (const dealer::Monomial product : polynomials_[k].offset)
-      XorProduct(rho.data(), rho.size(), product, static_cast<std::uint8_t>(1U << k), flips.data());
-  return flips;
-}
 
-Comparison::Material Comparison::Take(Context& ctx, Ends& ends, std::size_t count) const {
-  Material material;
-  if (layout_.OpenedBits() > 0)
-    material.rho = dealer::DrawBits(ends.WithDealer(), count, layout_.OpenedBits());
-  material.rows.resize(count * layout_.ElementBytes());
-  if (ends.IsE1()) {
-    dealer::ForRanges(count, kBlock, [&](std::size_t begin, std::size_t n) {
-      DrawBlock(ends, n, material.rows.data() + begin * layout_.ElementBytes());
+  /// What an evaluator keeps.
+  struct Material {
+    Bits rho;                        ///< its mask of the opened flags
+    Bytes rows;                      ///< its shares of the rows and dealt bits
+    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic
+    void Visit(mpc::Archive& archive) { archive(rho)(rows)(coefficients); }
+  };
+
+  bool GivesElements() const { return layout_.arithmetic; }
+
+  /// At D, offline: one message to E2 for every PieceElements() elements, and the coefficients.
+  /// What the evaluators' bits differ by from s and carry, where they are made as bits.
+  template <ring::Word W>
+  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a) const {
+    const Bits rho = layout_.OpenedBits() > 0
+                         ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
+                         : Bits(a.size(), 0);
+    const std::span<const std::uint8_t> masks(rho);
+    dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
+      ctx.SendBytes(ends.E2(),
+                    Piece<W>(ends, a.subspan(begin, n), masks.subspan(begin, n)));  // offline
     });
-  } else {
-    dealer::ForRanges(count, layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t m) {
-      const Bytes piece = ctx.ReceiveBytes(ends.Dealer(), layout_.CompareBytes(m));
-      const std::uint8_t* in = piece.data();
-      dealer::ForRanges(m, kBlock, [&](std::size_t begin, std::size_t n) {
-        std::uint8_t* rows = material.rows.data() + (piece_begin + begin) * layout_.ElementBytes();
-        for (const unsigned width : layout_.chunks) {
-          in += UnpackRows(in, n, width, rows);
-          rows += n * RowBytes(width);
+    Bits flips(a.size());
+    for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula_.Flip(a[i]);
+    if (layout_.arithmetic) {
+      expansion_->Deal<W>(ctx, ends, formula_, a, masks, flips);
+      return {};
+    }
+    for (std::size_t k = 0; k < polynomials_.size(); ++k)
+      for (const dealer::Monomial product : polynomials_[k].offset)
+        XorProduct(rho.data(), rho.size(), product, static_cast<std::uint8_t>(1U << k),
+                   flips.data());
+    return flips;
+  }
+
+  /// At an evaluator, offline.
+  Material Take(Context& ctx, Ends& ends, std::size_t count) const {
+    Material material;
+    if (layout_.OpenedBits() > 0)
+      material.rho = dealer::DrawBits(ends.WithDealer(), count, layout_.OpenedBits());
+    material.rows.resize(count * layout_.ElementBytes());
+    if (ends.IsE1()) {
+      dealer::ForRanges(count, kBlock, [&](std::size_t begin, std::size_t n) {
+        DrawBlock(ends, n, material.rows.data() + begin * layout_.ElementBytes());
+      });
+    } else {
+      dealer::ForRanges(
+          count, layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t m) {
+            const Bytes piece = ctx.ReceiveBytes(ends.Dealer(), layout_.CompareBytes(m));
+            const std::uint8_t* in = piece.data();
+            dealer::ForRanges(m, kBlock, [&](std::size_t begin, std::size_t n) {
+              std::uint8_t* rows =
+                  material.rows.data() + (piece_begin + begin) * layout_.ElementBytes();
+              for (const unsigned width : layout_.chunks) {
+                in += UnpackRows(in, n, width, rows);
+                rows += n * RowBytes(width);
+              }
+              for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
+                const unsigned bits = BitsOfByte(dealt_.size(), k);
+                const std::size_t bytes = ring::PackedBytes(n, bits);
+                ring::Unpack(ByteSpan(in, bytes), bits, std::span<std::uint8_t>(rows, n));
+                in += bytes;
+              }
+            });
+          });
+    }
+    if (expansion_) material.coefficients = expansion_->Take(ctx, ends, count);
+    return material;
+  }
+
+  /// At E1 and E2, online. 1 hop, 2 * OpenedBits() bits; no message where nothing is opened.
+  template <ring::Word W>
+  Bits CompareBits(Context& ctx, const Ends& ends, const Material& material,
+                   std::span<const W> b) const {
+    using Source = BitPolynomial::Source;
+    Flags flags = CompareChunks(ends, material, b);
+    Bits bits = std::move(flags.linear);
+    if (layout_.OpenedBits() == 0) return bits;
+    const Bits opened = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
+                                         layout_.OpenedBits());  // 1 hop, 2q - 2 bits
+    BlockBytes ones, sum;
+    ones.fill(ends.IsE1() ? 1 : 0);
+    dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+      const std::uint8_t* c = opened.data() + begin;
+      const std::uint8_t* masks = material.rho.data() + begin;
+      const std::uint8_t* dealt = material.rows.data() + (begin + n) * layout_.ElementBytes() -
+                                  n * ((dealt_.size() + 7) / 8);
+      for (std::size_t k = 0; k < polynomials_.size(); ++k) {
+        // Each coefficient is a bit of a byte; their XOR is the parity of what is added up here.
+        std::fill_n(sum.data(), n, std::uint8_t{0});
+        for (const auto& [product, source, at] : polynomials_[k].terms) {
+          const std::uint8_t* from = source == Source::kOne    ? ones.data()
+                                     : source == Source::kMask ? masks
+                                                               : dealt + at / 8 * n;
+          const auto bit = static_cast<std::uint8_t>(1U << at % 8);
+          for (std::size_t i = 0; i < n; ++i)
+            sum[i] ^= dealer::Covers(c[i], product) & from[i] & bit;
         }
-        for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
-          const unsigned bits = BitsOfByte(dealt_.size(), k);
-          const std::size_t bytes = ring::PackedBytes(n, bits);
-          ring::Unpack(ByteSpan(in, bytes), bits, std::span<std::uint8_t>(rows, n));
-          in += bytes;
+        for (std::size_t i = 0; i < n; ++i) {
+          auto parity = static_cast<std::uint8_t>(sum[i] ^ sum[i] >> 4);
+          parity = static_cast<std::uint8_t>(parity ^ parity >> 2);
+          parity = static_cast<std::uint8_t>(parity ^ parity >> 1) & 1;
+          bits[begin + i] ^= static_cast<std::uint8_t>(parity << k);
         }
+      }
+    });
+    return bits;
+  }
+
+  template <ring::Word W, ring::Word V>
+  Buffer<V> CompareElements(Context& ctx, const Ends& ends, const Material& material,
+                            std::span<const W> b) const {
+    Flags flags = CompareChunks(ends, material, b);
+    const Bits c = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
+                                    layout_.OpenedBits());  // 1 hop, 2q - 1 bits
+    return expansion_->Evaluate<V>(ends, material.coefficients, c);
+  }
+
+  void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const {
+    const std::size_t count = spec.Elements();
+    dealer::ForRanges(count, layout_.PieceElements(), [&](std::size_t, std::size_t piece) {
+      dealer::AddDealt(cost, roles, layout_.CompareBytes(piece));
+    });
+    if (layout_.OpenedBits() > 0)
+      dealer::AddExchange(cost, roles, count, layout_.OpenedBits());  // open_bits
+    if (expansion_) dealer::AddElements(cost, roles, count, expansion_->Dealt(), spec.out_bits);
+  }
+
+ private:
+  /// Shares of all flags of each comparison.
+  struct Flags {
+    Bits opened;  ///< those that are opened
+    Bits linear;  ///< the first "greater" of s and of carry, bit 0 and bit 1, where bits are made
+  };
+  /// At D and E1: E1's shares of the rows and dealt bits of one block.
+  void DrawBlock(Ends& ends, std::size_t count, std::uint8_t* out) const {
+    ends.WithE1().Fill({out, count * layout_.ElementBytes()});
+    for (const unsigned width : layout_.chunks) {
+      ClearLast(out, count, width);
+      out += count * RowBytes(width);
+    }
+  }
+
+  /// At D: E2's shares of one message, packed. Entry v of a chunk's row is [own > v].
+  template <ring::Word W>
+  Bytes Piece(Ends& ends, std::span<const W> a, std::span<const std::uint8_t> rho) const {
+    const auto& kernels = ring::ActiveKernels();
+    Bytes piece(layout_.CompareBytes(a.size()));
+    Bytes block(std::min(a.size(), kBlock) * layout_.ElementBytes());
+    std::uint8_t* out = piece.data();
+    BlockBytes own;
+    dealer::ForRanges(a.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+      DrawBlock(ends, n, block.data());
+      std::uint8_t* rows = block.data();
+      ForChunks(layout_, [&](std::size_t, unsigned bit, unsigned width) {
+        Chunk<W>(a.data() + begin, n, bit, width, W{0}, own.data());
+        kernels.xor_greater_rows(rows, own.data(), n, RowWidth(width));
+        out += PackRows(rows, n, width, out);
+        rows += n * RowBytes(width);
+      });
+      for (std::size_t k = 0; 8 * k < dealt_.size(); ++k, rows += n) {
+        const unsigned count = BitsOfByte(dealt_.size(), k);
+        for (unsigned i = 0; i < count; ++i)
+          for (const dealer::Monomial product : dealt_[8 * k + i])
+            XorProduct(rho.data() + begin, n, product, static_cast<std::uint8_t>(1U << i), rows);
+        const std::size_t bytes = ring::PackedBytes(n, count);
+        ring::Pack(std::span<const std::uint8_t>(rows, n), count, {out, bytes});
+        out += bytes;
+      }
+    });
+    return piece;
+  }
+
+  /// At E1 and E2, no message: greater = entry v, equal = entry v - 1 ^ entry v; entry -1 is 1, and
+  /// the last is 0.
+  template <ring::Word W>
+  Flags CompareChunks(const Ends& ends, const Material& material, std::span<const W> b) const {
+    const auto& kernels = ring::ActiveKernels();
+    dealer::CheckSize("rows", material.rows.size(), b.size() * layout_.ElementBytes());
+    Flags flags;
+    flags.opened.assign(b.size(), 0);
+    if (!layout_.arithmetic) flags.linear.assign(b.size(), 0);
+    const std::uint8_t one = ends.IsE1() ? 1 : 0;
+    const W complement = formula_.Complement<W>();
+    BlockBytes index, before;
+    dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
+      const std::uint8_t* rows = material.rows.data() + begin * layout_.ElementBytes();
+      std::uint8_t* opened = flags.opened.data() + begin;
+      ForChunks(layout_, [&](std::size_t j, unsigned bit, unsigned width) {
+        const unsigned k = RowWidth(width);
+        Chunk<W>(b.data() + begin, n, bit, width, complement, index.data());
+        if (j > 0 || layout_.arithmetic)
+          kernels.select_bits(opened, rows, index.data(), n, k, layout_.Greater(j));
+        if (!layout_.arithmetic) {
+          std::uint8_t* linear = flags.linear.data() + begin;
+          if (j == 0) kernels.select_bits(linear, rows, index.data(), n, k, 0);
+          if (j == layout_.low) kernels.select_bits(linear, rows, index.data(), n, k, 1);
+        }
+        if (j + 1 < layout_.chunks.size()) {
+          const auto last = static_cast<std::uint8_t>((1U << width) - 1);
+          const unsigned at = layout_.Equal(j);
+          for (std::size_t i = 0; i < n; ++i) {
+            before[i] = static_cast<std::uint8_t>(index[i] - 1) & last;
+            opened[i] ^= static_cast<std::uint8_t>((dealer::ZeroMask(index[i]) & one) << at);
+          }
+          kernels.select_bits(opened, rows, index.data(), n, k, at);
+          kernels.select_bits(opened, rows, before.data(), n, k, at);
+        }
+        rows += n * RowBytes(width);
       });
     });
+    return flags;
   }
-  if (expansion_) material.coefficients = expansion_->Take(ctx, ends, count);
-  return material;
-}
 
-// greater = entry v, equal = entry v - 1 ^ entry v; entry -1 is 1, and the last is 0.
-template <ring::Word W>
-Comparison::Flags Comparison::CompareChunks(const Ends& ends, const Material& material,
-                                            std::span<const W> b) const {
-  const auto& kernels = ring::ActiveKernels();
-  dealer::CheckSize("rows", material.rows.size(), b.size() * layout_.ElementBytes());
-  Flags flags;
-  flags.opened.assign(b.size(), 0);
-  if (!layout_.arithmetic) flags.linear.assign(b.size(), 0);
-  const std::uint8_t one = ends.IsE1() ? 1 : 0;
-  const W complement = formula_.Complement<W>();
-  BlockBytes index, before;
-  dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
-    const std::uint8_t* rows = material.rows.data() + begin * layout_.ElementBytes();
-    std::uint8_t* opened = flags.opened.data() + begin;
-    ForChunks(layout_, [&](std::size_t j, unsigned bit, unsigned width) {
-      const unsigned k = RowWidth(width);
-      Chunk<W>(b.data() + begin, n, bit, width, complement, index.data());
-      if (j > 0 || layout_.arithmetic)
-        kernels.select_bits(opened, rows, index.data(), n, k, layout_.Greater(j));
-      if (!layout_.arithmetic) {
-        std::uint8_t* linear = flags.linear.data() + begin;
-        if (j == 0) kernels.select_bits(linear, rows, index.data(), n, k, 0);
-        if (j == layout_.low) kernels.select_bits(linear, rows, index.data(), n, k, 1);
-      }
-      if (j + 1 < layout_.chunks.size()) {
-        const auto last = static_cast<std::uint8_t>((1U << width) - 1);
-        const unsigned at = layout_.Equal(j);
-        for (std::size_t i = 0; i < n; ++i) {
-          before[i] = static_cast<std::uint8_t>(index[i] - 1) & last;
-          opened[i] ^= static_cast<std::uint8_t>((dealer::ZeroMask(index[i]) & one) << at);
-        }
-        kernels.select_bits(opened, rows, index.data(), n, k, at);
-        kernels.select_bits(opened, rows, before.data(), n, k, at);
-      }
-      rows += n * RowBytes(width);
-    });
-  });
-  return flags;
-}
-
-template <ring::Word W>
-Bits Comparison::CompareBits(Context& ctx, const Ends& ends, const Material& material,
-                             std::span<const W> b) const {
-  using Source = BitPolynomial::Source;
-  Flags flags = CompareChunks(ends, material, b);
-  Bits bits = std::move(flags.linear);
-  if (layout_.OpenedBits() == 0) return bits;
-  const Bits opened = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
-                                       layout_.OpenedBits());  // 1 hop, 2q - 2 bits
-  BlockBytes ones, sum;
-  ones.fill(ends.IsE1() ? 1 : 0);
-  dealer::ForRanges(b.size(), kBlock, [&](std::size_t begin, std::size_t n) {
-    const std::uint8_t* c = opened.data() + begin;
-    const std::uint8_t* masks = material.rho.data() + begin;
-    const std::uint8_t* dealt =
-        material.rows.data() + (begin + n) * layout_.ElementBytes() - n * ((dealt_.size() + 7) / 8);
-    for (std::size_t k = 0; k < polynomials_.size(); ++k) {
-      // Each coefficient is a bit of a byte; their XOR is the parity of what is added up here.
-      std::fill_n(sum.data(), n, std::uint8_t{0});
-      for (const auto& [product, source, at] : polynomials_[k].terms) {
-        const std::uint8_t* from = source == Source::kOne    ? ones.data()
-                                   : source == Source::kMask ? masks
-                                                             : dealt + at / 8 * n;
-        const auto bit = static_cast<std::uint8_t>(1U << at % 8);
-        for (std::size_t i = 0; i < n; ++i) sum[i] ^= dealer::Covers(c[i], product) & from[i] & bit;
-      }
-      for (std::size_t i = 0; i < n; ++i) {
-        auto parity = static_cast<std::uint8_t>(sum[i] ^ sum[i] >> 4);
-        parity = static_cast<std::uint8_t>(parity ^ parity >> 2);
-        parity = static_cast<std::uint8_t>(parity ^ parity >> 1) & 1;
-        bits[begin + i] ^= static_cast<std::uint8_t>(parity << k);
-      }
-    }
-  });
-  return bits;
-}
-
-template <ring::Word W, ring::Word V>
-Buffer<V> Comparison::CompareElements(Context& ctx, const Ends& ends, const Material& material,
-                                      std::span<const W> b) const {
-  Flags flags = CompareChunks(ends, material, b);
-  const Bits c = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
-                                  layout_.OpenedBits());  // 1 hop, 2q - 1 bits
-  return expansion_->Evaluate<V>(ends, material.coefficients, c);
-}
-
-void Comparison::AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec,
-                         const mpc::Roles& roles) const {
-  const std::size_t count = spec.Elements();
-  dealer::ForRanges(count, layout_.PieceElements(), [&](std::size_t, std::size_t piece) {
-    dealer::AddDealt(cost, roles, layout_.CompareBytes(piece));
-  });
-  if (layout_.OpenedBits() > 0)
-    dealer::AddExchange(cost, roles, count, layout_.OpenedBits());  // open_bits
-  if (expansion_) dealer::AddElements(cost, roles, count, expansion_->Dealt(), spec.out_bits);
-}
+  Formula formula_;
+  Layout layout_;
+  std::vector<DealtBit> dealt_;
+  std::vector<BitPolynomial> polynomials_;      // of s and carry, where they are made as bits
+  std::optional<dealer::Expansion> expansion_;  // of D's elements, where arithmetic
+};
 
 }  // namespace
 
