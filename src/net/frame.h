@@ -69,8 +69,6 @@ class FrameReader {
   /// `count` bytes of Space() have been filled; appends the frames that are complete. Throws
   /// ProtocolError as ParseFrameHeader does.
   void Advance(std::size_t count, std::vector<Frame>& frames);
-  /// True when the stream may end here: no frame has begun.
-  bool AtBoundary() const { return header_size_ == 0; }
 
  private:
   void BeginPayload();

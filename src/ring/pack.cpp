@@ -48,21 +48,6 @@ void Unpack(std::span<const std::uint8_t> in, unsigned bits, std::span<W> values
   }
 }
 
-std::uint64_t UnpackOne(std::span<const std::uint8_t> in, unsigned bits, std::size_t index) {
-  TERCET_CHECK(bits >= 1 && bits <= kMaxBits, "ring width {} is not in 1..64", bits);
-  TERCET_CHECK(index < in.size() * 8 / bits, "element {} of {} bits lies outside {} packed bytes",
-               index, bits, in.size());
-  std::uint64_t value = 0;
-  std::size_t at = index * bits;
-  for (unsigned got = 0; got < bits;) {
-    const unsigned used = at % 8;
-    value |= static_cast<std::uint64_t>(in[at / 8] >> used) << got;
-    got += 8 - used;
-    at += 8 - used;
-  }
-  return Reduce(value, bits);
-}
-
 template void Pack(std::span<const std::uint8_t>, unsigned, std::span<std::uint8_t>);
 template void Pack(std::span<const std::uint16_t>, unsigned, std::span<std::uint8_t>);
 template void Pack(std::span<const std::uint32_t>, unsigned, std::span<std::uint8_t>);

@@ -80,7 +80,6 @@ class Context {
   bool Is(int party) const { return party == party_.Id(); }
   int Next() const { return party_.Next(); }
   int Prev() const { return party_.Prev(); }
-  Phase CurrentPhase() const { return phase_; }
 
   /// Everything until the next Enter or Leave belongs to this layer (0 input, 1..L, L+1 output).
   /// `name` is for errors.

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <span>
 
-#include "tercet/base/bytes.h"
 #include "tercet/ring/word.h"
 
 /// Packing to exactly `bits` bits an element: element i occupies bits [i*bits, (i+1)*bits) of the
@@ -27,8 +26,5 @@ void Pack(std::span<const W> values, unsigned bits, std::span<std::uint8_t> out)
 /// The inverse; every value is reduced. Throws InternalError when `in` is not of the exact size.
 template <Word W>
 void Unpack(std::span<const std::uint8_t> in, unsigned bits, std::span<W> values);
-
-/// Element `index` of a packed string of elements of `bits` bits.
-std::uint64_t UnpackOne(std::span<const std::uint8_t> in, unsigned bits, std::size_t index);
 
 }  // namespace tercet::ring

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <chrono>
-#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -15,8 +14,6 @@
 /// The prediction service: three servers answer clients who are none of them. docs/service.md has
 /// the formats of all files and messages.
 namespace tercet::service {
-
-inline constexpr std::size_t kMaxLanes = 64;
 
 /// Lanes in ascending order, each once.
 using Lanes = std::vector<std::size_t>;

@@ -56,11 +56,6 @@ class Formula {
   std::uint8_t Flip(W a) const {
     return HasTop() ? static_cast<std::uint8_t>(~(a >> (bits_ - 1)) & 1) : 0;
   }
-  /// At D: what to set in a number that is not a, so that its Flip is 0 and its compared bits stay.
-  template <ring::Word W>
-  W TopWithoutFlip() const {
-    return HasTop() ? Top<W>() : W{0};
-  }
   /// At E1 and E2: [z >= 0] ^ s, for sign.
   template <ring::Word W>
   std::uint8_t SignFlip(W b) const {

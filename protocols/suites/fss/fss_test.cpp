@@ -151,6 +151,12 @@ TEST(DcfTest, OneShareLooksRandom) {
   EXPECT_LT(*std::max_element(seen.begin(), seen.end()), 25);  // 4 expected
 }
 
+std::uint16_t Word16(ByteSpan packed) {
+  std::uint16_t word = 0;
+  ring::Unpack(packed, 16, std::span(&word, 1));
+  return word;
+}
+
 // The correction words of a small tree, worked out by hand from the hash itself.
 TEST(DcfTest, FirstLevelAndLeafAreAsTheReadmeSays) {
   const DcfShape shape{1, 16, 0};
@@ -173,13 +179,13 @@ TEST(DcfTest, FirstLevelAndLeafAreAsTheReadmeSays) {
   const auto word = static_cast<std::uint16_t>(v[0].low - v[1].low - 1);
   ASSERT_EQ(keys.first.size(), 18u);
   EXPECT_EQ(std::memcmp(keys.first.data(), &correction, 16), 0);
-  EXPECT_EQ(ring::UnpackOne(ByteSpan(keys.first).subspan(16), 16, 0), word);
+  EXPECT_EQ(Word16(ByteSpan(keys.first).subspan(16)), word);
   const auto sum = static_cast<std::uint16_t>(v[0].high - v[1].high - word);
   value.Hash(next, v);
   const auto missing = static_cast<std::uint16_t>(0 - sum - (v[0].low - v[1].low));
   const auto leaf = static_cast<std::uint16_t>((next[0].low & 1) != 0 ? missing : 0 - missing);
   ASSERT_EQ(keys.rest.size(), 2u);
-  EXPECT_EQ(ring::UnpackOne(keys.rest, 16, 0), leaf);
+  EXPECT_EQ(Word16(keys.rest), leaf);
 }
 
 TEST(LayoutTest, LeavesOfBitsFillOneBlock) {
