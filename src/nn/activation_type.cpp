@@ -42,17 +42,11 @@ class Square final : public ActivationType {
 
 class Table final : public ActivationType {
  public:
-  Table() : ActivationType(LayerType::kTable, ActivationKind::kTable) {}
-  void ReadOptions(const nlohmann::json& value, LayerSpec& layer) const override {
-    value.at("values").get_to(layer.values);
-    value.at("input_scale").get_to(layer.input_scale);
-    value.at("output_scale").get_to(layer.output_scale);
-  }
-  nlohmann::ordered_json Options(const LayerSpec& layer) const override {
-    return {{"input_scale", layer.input_scale},
-            {"output_scale", layer.output_scale},
-            {"values", layer.values}};
-  }
+  Table()
+      : ActivationType(LayerType::kTable, ActivationKind::kTable,
+                       {{"input_scale", &LayerSpec::input_scale},
+                        {"output_scale", &LayerSpec::output_scale},
+                        {"values", &LayerSpec::values}}) {}
   Problem Check(const LayerSpec& layer) const override {
     if (std::has_single_bit(layer.values.size())) return {};
     return {"/values", fmt::format("found {} values, expected a power of two from 4 to 256",
@@ -82,15 +76,11 @@ class Table final : public ActivationType {
 /// min(max(x, low), high); in integers a table of as many steps as one may have.
 class Clip final : public ActivationType {
  public:
-  Clip() : ActivationType(LayerType::kClip, ActivationKind::kTable) {}
-  void ReadOptions(const nlohmann::json& value, LayerSpec& layer) const override {
-    value.at("low").get_to(layer.low);
-    value.at("high").get_to(layer.high);
-    value.at("input_scale").get_to(layer.input_scale);
-  }
-  nlohmann::ordered_json Options(const LayerSpec& layer) const override {
-    return {{"low", layer.low}, {"high", layer.high}, {"input_scale", layer.input_scale}};
-  }
+  Clip()
+      : ActivationType(LayerType::kClip, ActivationKind::kTable,
+                       {{"low", &LayerSpec::low},
+                        {"high", &LayerSpec::high},
+                        {"input_scale", &LayerSpec::input_scale}}) {}
   Problem Check(const LayerSpec& layer) const override {
     const double least = kLeast * layer.input_scale, most = kMost * layer.input_scale;
     if (layer.low < layer.high && layer.low >= least && layer.high <= most) return {};
@@ -120,6 +110,18 @@ class Clip final : public ActivationType {
 };
 
 }  // namespace
+
+void ActivationType::ReadOptions(const nlohmann::json& value, LayerSpec& layer) const {
+  for (const auto& option : options_)
+    std::visit([&](auto field) { value.at(option.key).get_to(layer.*field); }, option.field);
+}
+
+nlohmann::ordered_json ActivationType::Options(const LayerSpec& layer) const {
+  auto options = nlohmann::ordered_json::object();
+  for (const auto& option : options_)
+    std::visit([&](auto field) { options[option.key] = layer.*field; }, option.field);
+  return options;
+}
 
 std::span<const ActivationType* const> ActivationTypes() {
   static const Sign sign;

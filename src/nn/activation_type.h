@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "mpc/activation_function.h"
@@ -27,7 +29,14 @@ struct ActivationEncoding {
 /// thread safe.
 class ActivationType {
  public:
-  ActivationType(LayerType type, mpc::ActivationKind kind) : type_(type), kind_(kind) {}
+  /// An option: its key in JSON, and the field that has it.
+  struct Option {
+    const char* key;
+    std::variant<double LayerSpec::*, std::vector<std::int64_t> LayerSpec::*> field;
+  };
+  /// `options` in the order in which a reader expects them.
+  ActivationType(LayerType type, mpc::ActivationKind kind, std::vector<Option> options = {})
+      : type_(type), kind_(kind), options_(std::move(options)) {}
   ActivationType(const ActivationType&) = delete;
   ActivationType& operator=(const ActivationType&) = delete;
   virtual ~ActivationType() = default;
@@ -39,11 +48,9 @@ class ActivationType {
   const mpc::ActivationFunction& Function() const { return mpc::FunctionOf(kind_); }
 
   /// Takes its options from a layer of the JSON, which fits the schema.
-  virtual void ReadOptions(const nlohmann::json& /*value*/, LayerSpec& /*layer*/) const {}
-  /// Those options again, in the order in which a reader expects them.
-  virtual nlohmann::ordered_json Options(const LayerSpec& /*layer*/) const {
-    return nlohmann::ordered_json::object();
-  }
+  void ReadOptions(const nlohmann::json& value, LayerSpec& layer) const;
+  /// Those options again.
+  nlohmann::ordered_json Options(const LayerSpec& layer) const;
   /// What is wrong with options that fit the schema: nothing, or key and problem.
   struct Problem {
     const char* key = nullptr;
@@ -58,6 +65,7 @@ class ActivationType {
  private:
   LayerType type_;
   mpc::ActivationKind kind_;
+  std::vector<Option> options_;
 };
 
 /// All of them, in the order of LayerType.

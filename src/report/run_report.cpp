@@ -51,17 +51,49 @@ ordered_json Rows(const std::vector<std::int64_t>& logits, std::size_t classes) 
   return rows;
 }
 
-ordered_json LayerToJson(const PartyLayer& layer) {
-  return {{"name", layer.name},
-          {"type", layer.type},
-          {"suite", layer.suite},
-          {"width", layer.width},
-          {"hops", layer.online_hops},
-          {"offline_hops", layer.offline_hops},
-          {"offline_bytes", layer.offline_bytes},
-          {"online_bytes", layer.online_bytes},
-          {"offline_s", layer.offline_s},
-          {"online_s", layer.online_s}};
+// What JSON says of a layer, and of a party before and after its times and layers, in the order of
+// the file: calls visit(key, field).
+void VisitLayer(auto& layer, auto&& visit) {
+  visit("name", layer.name);
+  visit("type", layer.type);
+  visit("suite", layer.suite);
+  visit("width", layer.width);
+  visit("hops", layer.online_hops);
+  visit("offline_hops", layer.offline_hops);
+  visit("offline_bytes", layer.offline_bytes);
+  visit("online_bytes", layer.online_bytes);
+  visit("offline_s", layer.offline_s);
+  visit("online_s", layer.online_s);
+}
+void VisitHead(auto& report, auto&& visit) {
+  visit("party", report.party);
+  visit("network", report.network);
+  visit("suite", report.suite);
+  visit("link", report.link);
+  visit("batch", report.batch);
+  visit("images", report.images);
+  visit("classes", report.classes);
+}
+void VisitRest(auto& report, auto&& visit) {
+  visit("logits", report.logits);
+  visit("peak_memory_mb", report.peak_memory_mb);
+  visit("kernels", report.kernels);
+  visit("material", report.material);
+  visit("presence", report.presence);
+  visit("warnings", report.warnings);
+}
+
+auto WriteInto(ordered_json& to) {
+  return [&to](const char* key, const auto& field) { to[key] = field; };
+}
+auto ReadFrom(const json& from) {
+  return [&from](const char* key, auto& field) { from.at(key).get_to(field); };
+}
+
+ordered_json LayersToJson(const std::vector<PartyLayer>& layers) {
+  ordered_json array = ordered_json::array();
+  for (const PartyLayer& layer : layers) VisitLayer(layer, WriteInto(array.emplace_back()));
+  return array;
 }
 
 template <class Report>
@@ -196,38 +228,21 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
 }
 
 std::string ToJson(const PartyReport& report) {
-  ordered_json layers = ordered_json::array();
-  for (const PartyLayer& layer : report.layers) layers.push_back(LayerToJson(layer));
-  return Layout({{"party", report.party},
-                 {"network", report.network},
-                 {"suite", report.suite},
-                 {"link", report.link},
-                 {"batch", report.batch},
-                 {"images", report.images},
-                 {"classes", report.classes},
-                 {"time", TimesToJson(report)},
-                 {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
-                 {"bytes", {{"offline", report.OfflineBytes()}, {"online", report.OnlineBytes()}}},
-                 {"layers", std::move(layers)},
-                 {"logits", report.logits},
-                 {"peak_memory_mb", report.peak_memory_mb},
-                 {"kernels", report.kernels},
-                 {"material", report.material},
-                 {"presence", report.presence},
-                 {"warnings", report.warnings}});
+  ordered_json document;
+  VisitHead(report, WriteInto(document));
+  document["time"] = TimesToJson(report);
+  document["hops"] = {{"offline", report.offline_hops}, {"online", report.online_hops}};
+  document["bytes"] = {{"offline", report.OfflineBytes()}, {"online", report.OnlineBytes()}};
+  document["layers"] = LayersToJson(report.layers);
+  VisitRest(report, WriteInto(document));
+  return Layout(document);
 }
 
 PartyReport PartyReportFromJson(const std::string& text, const std::string& place) {
   try {
     const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
     PartyReport report;
-    document.at("party").get_to(report.party);
-    document.at("network").get_to(report.network);
-    document.at("suite").get_to(report.suite);
-    document.at("link").get_to(report.link);
-    document.at("batch").get_to(report.batch);
-    document.at("images").get_to(report.images);
-    document.at("classes").get_to(report.classes);
+    VisitHead(report, ReadFrom(document));
     const json& time = document.at("time");
     time.at("setup_s").get_to(report.setup_s);
     time.at("offline_s").get_to(report.offline_s);
@@ -235,26 +250,9 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
     time.at("wall_s").get_to(report.wall_s);
     document.at("hops").at("offline").get_to(report.offline_hops);
     document.at("hops").at("online").get_to(report.online_hops);
-    for (const json& from : document.at("layers")) {
-      PartyLayer layer;
-      from.at("name").get_to(layer.name);
-      from.at("type").get_to(layer.type);
-      from.at("suite").get_to(layer.suite);
-      from.at("width").get_to(layer.width);
-      from.at("offline_hops").get_to(layer.offline_hops);
-      from.at("hops").get_to(layer.online_hops);
-      from.at("offline_bytes").get_to(layer.offline_bytes);
-      from.at("online_bytes").get_to(layer.online_bytes);
-      from.at("offline_s").get_to(layer.offline_s);
-      from.at("online_s").get_to(layer.online_s);
-      report.layers.push_back(std::move(layer));
-    }
-    document.at("logits").get_to(report.logits);
-    document.at("peak_memory_mb").get_to(report.peak_memory_mb);
-    document.at("kernels").get_to(report.kernels);
-    document.at("material").get_to(report.material);
-    document.at("presence").get_to(report.presence);
-    document.at("warnings").get_to(report.warnings);
+    for (const json& layer : document.at("layers"))
+      VisitLayer(report.layers.emplace_back(), ReadFrom(layer));
+    VisitRest(report, ReadFrom(document));
     return report;
   } catch (const json::exception& e) {
     throw ConfigError(place, fmt::format("no report of a party: {}", e.what()));
@@ -262,11 +260,9 @@ PartyReport PartyReportFromJson(const std::string& text, const std::string& plac
 }
 
 std::string ToJson(const RunReport& report) {
-  ordered_json layers = ordered_json::array(), suites = ordered_json::object();
-  for (const PartyLayer& layer : report.layers) {
+  ordered_json suites = ordered_json::object();
+  for (const PartyLayer& layer : report.layers)
     if (!layer.suite.empty()) suites[layer.name] = layer.suite;
-    layers.push_back(LayerToJson(layer));
-  }
   return Layout({{"network", report.network},
                  {"suite", report.suite},
                  {"suite_per_layer", std::move(suites)},
@@ -282,7 +278,7 @@ std::string ToJson(const RunReport& report) {
                  {"time", TimesToJson(report)},
                  {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
                  {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
-                 {"layers", std::move(layers)},
+                 {"layers", LayersToJson(report.layers)},
                  {"predictions", report.predictions},
                  {"logits", Rows(report.logits, report.classes)},
                  {"warnings", report.warnings},
