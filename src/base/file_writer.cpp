@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "tercet/base/error.h"
 
 namespace tercet {
@@ -260,14 +261,14 @@ bool Sync(int descriptor) {
 
 // Opens a device or FIFO without waiting for what may never come. Negative with errno set.
 int OpenStraight(const fs::path& file, const fs::path& path) {
-  const auto deadline = std::chrono::steady_clock::now() + kReaderTime;
+  const auto deadline = Clock::now() + kReaderTime;
   for (;;) {
     const int fd = ::open(path.c_str(), O_WRONLY | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     // What a reader takes slowly is waited for.
     if (fd >= 0) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK);
     std::error_code ignored;
     if (fd >= 0 || errno != ENXIO || !fs::is_fifo(path, ignored)) return fd;
-    if (std::chrono::steady_clock::now() > deadline) {
+    if (Clock::now() > deadline) {
       throw Error(fmt::format(
           "{}: cannot be written: it is a FIFO that nobody has opened for reading within {} s",
           file.string(), kReaderTime.count()));

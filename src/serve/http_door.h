@@ -4,7 +4,6 @@
 #include <restinio/all.hpp>
 #include <restinio/tls.hpp>
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "base/clock.h"
 #include "serve/bounds.h"
 #include "serve/metrics.h"
 
@@ -51,8 +51,7 @@ class Door {
                                     std::uint64_t length, const std::string& certificate)>;
   /// What a certificate that was shown stands for; empty: for nobody.
   using Recognise = std::function<std::string(const X509* certificate)>;
-  Door(Bounds connections, std::chrono::steady_clock::duration handshake, Admit admit,
-       Recognise recognise)
+  Door(Bounds connections, Clock::duration handshake, Admit admit, Recognise recognise)
       : connections_(std::move(connections)),
         handshake_(handshake),
         admit_(std::move(admit)),
@@ -71,7 +70,7 @@ class Door {
  private:
   friend class ClientSocket;
   Bounds connections_;
-  const std::chrono::steady_clock::duration handshake_;
+  const Clock::duration handshake_;
   const Admit admit_;
   const Recognise recognise_;
   mutable std::mutex mutex_;
@@ -127,7 +126,7 @@ class ClientSocket : public restinio::impl::tls_socket_t {
     state_->place = state_->door->connections_.Take(key, 1);
     return state_->place != nullptr;
   }
-  std::chrono::steady_clock::duration HandshakeTime() const { return state_->door->handshake_; }
+  Clock::duration HandshakeTime() const { return state_->door->handshake_; }
   static Entry Admit(State& state, const restinio::http_request_header_t& header,
                      restinio::http_method_id_t method, bool chunked, std::uint64_t length) {
     return state.door->admit_(header, method, chunked, length, state.certificate);

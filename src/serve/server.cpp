@@ -519,10 +519,7 @@ class Server::Implementation {
   }
 
   void Infer(const Request& request, const std::string& name, const std::string& version) {
-    const auto start = std::chrono::steady_clock::now();
-    const auto seconds = [start] {
-      return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    };
+    const auto seconds = [start = Clock::now()] { return SecondsSince(start); };
     const std::string length =
         request->header().get_field_or(service::kJsonLengthHeader, std::string());
     if (length.empty() || length.size() > 9 ||

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <thread>
 
+#include "base/clock.h"
 #include "tercet/base/error.h"
 #include "tercet/net/memory_link.h"
 
@@ -14,7 +15,6 @@ namespace tercet::net {
 namespace {
 
 using namespace std::chrono_literals;
-using Clock = std::chrono::steady_clock;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
