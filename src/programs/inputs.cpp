@@ -12,6 +12,7 @@
 #include "tercet/base/error.h"
 #include "tercet/compile/architecture.h"
 #include "tercet/compile/compiled_file.h"
+#include "tercet/files/tensor_file.h"
 
 namespace tercet::programs {
 namespace {
@@ -58,44 +59,6 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
                                   const nn::NetworkSpec& spec) {
   return files::LoadLabelledImages(images, labels, limit, spec.input.shape, spec.Classes());
-}
-
-files::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed) {
-  files::TensorFile file;
-  std::mt19937 generator(seed);
-  // Between low and high, the same on every machine (unlike the distributions of <random>).
-  auto add = [&](const std::string& name, const std::vector<std::size_t>& shape, float low,
-                 float high) {
-    std::size_t count = 1;
-    for (const std::size_t n : shape) count *= n;
-    std::vector<float> values(count);
-    for (float& v : values)
-      v = low + (high - low) * static_cast<float>(generator() >> 8) / 16777216.0F;
-    file.tensors[name] = files::TensorData::FromFloats(shape, values);
-  };
-  for (const nn::LayerSpec& layer : spec.layers) {
-    switch (layer.type) {
-      case nn::LayerType::kConv2d:
-        add(layer.name + ".weight",
-            {layer.out_channels, layer.in.channels / layer.groups, layer.kernel, layer.kernel}, -1,
-            1);
-        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
-        break;
-      case nn::LayerType::kLinear:
-        add(layer.name + ".weight", {layer.out_channels, layer.in.Size()}, -1, 1);
-        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
-        break;
-      case nn::LayerType::kBatchNorm:
-        add(layer.name + ".weight", {layer.out.channels}, -1, 1);
-        add(layer.name + ".bias", {layer.out.channels}, -0.5, 0.5);
-        add(layer.name + ".running_mean", {layer.out.channels}, -0.5, 0.5);
-        add(layer.name + ".running_var", {layer.out.channels}, 0.5, 2);
-        break;
-      default:
-        break;
-    }
-  }
-  return file;
 }
 
 nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits) {

@@ -8,8 +8,6 @@
 
 #include "tercet/compile/compile.h"
 #include "tercet/files/images.h"
-#include "tercet/files/tensor_file.h"
-#include "tercet/mpc/suite.h"
 #include "tercet/nn/integer_network.h"
 #include "tercet/nn/network.h"
 #include "tercet/nn/run_plain.h"
@@ -40,9 +38,6 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
                                   const nn::NetworkSpec& spec);
 
-/// Weights drawn from a fixed seed, for questions that the architecture alone answers (costs) and
-/// for tests.
-files::TensorFile PlaceholderWeights(const nn::NetworkSpec& spec, std::uint32_t seed);
 /// The public network with the same width for every layer, and the shifts that leave as
 /// many bits as Compile does by default.
 nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits);

@@ -15,20 +15,12 @@
 
 #include "base/scratch.h"
 #include "files/byte_reader.h"
+#include "files/idx.h"
 
 namespace tercet::files {
 namespace {
 
 using Bytes8 = std::vector<std::uint8_t>;
-
-Bytes8 Idx(const std::vector<std::uint32_t>& header, const Bytes8& data) {
-  Bytes8 bytes;
-  for (const std::uint32_t word : header)
-    for (int shift = 24; shift >= 0; shift -= 8)
-      bytes.push_back(static_cast<std::uint8_t>(word >> shift));
-  bytes.insert(bytes.end(), data.begin(), data.end());
-  return bytes;
-}
 
 Bytes8 Npy(const std::string& dictionary, const Bytes8& data, std::uint8_t major = 1,
            std::uint8_t minor = 0) {

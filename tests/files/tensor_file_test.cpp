@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tercet/files/tensor_file.h"
 
-#include <bit>
 #include <cmath>
 #include <limits>
 

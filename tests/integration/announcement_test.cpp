@@ -9,7 +9,6 @@
 #include <array>
 #include <atomic>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -23,7 +22,6 @@
 #include "programs/inputs.h"
 #include "tercet/base/error.h"
 #include "tercet/compile/announcement.h"
-#include "tercet/compile/architecture.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/infer/material.h"
 #include "tercet/infer/session.h"

@@ -347,84 +347,74 @@ TEST(Options, MakeOneSchedule) {
   EXPECT_EQ(std::get<infer::UseMaterial>(options.Schedule()).ahead, 20u);
 }
 
-TEST(Costs, WithMaterialAreThoseOfWholeBatchesOnline) {
-  const World world;
-  const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
-  const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
-  const auto cost = infer::RunCost(plan, registry, suite, 10, infer::UseMaterial{});
+class PlanTest : public testing::Test {
+ protected:
+  const World world_;
+  const mpc::Registry registry_ = BuiltinProtocols();
+  const nn::PublicNetwork network_ =
+      PlaceholderNetwork(nn::LoadNetwork(world_.File("dense.json")), 14);
+  const mpc::SuiteChoice suite_{"lut", {}};
+  const infer::Plan plan_ = infer::MakePlan(network_, registry_, suite_, {}, 4);
+};
+
+TEST_F(PlanTest, CostsWithMaterialAreThoseOfWholeBatchesOnline) {
+  const auto cost = infer::RunCost(plan_, registry_, suite_, 10, infer::UseMaterial{});
   for (std::size_t p = 0; p < 3; ++p) {
-    EXPECT_EQ(cost.online_bytes[p], 3 * plan.Total().OnlineBytes()[p]);
+    EXPECT_EQ(cost.online_bytes[p], 3 * plan_.Total().OnlineBytes()[p]);
     EXPECT_EQ(cost.offline_bytes[p], 0u);
   }
   EXPECT_EQ(cost.offline_hops, 0u);
-  EXPECT_EQ(cost.online_hops, plan.Total().OnlineHops());
+  EXPECT_EQ(cost.online_hops, plan_.Total().OnlineHops());
 }
 
-TEST(Costs, OfARunAddUpOverBatches) {
-  const World world;
-  const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
-  const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
-  const auto rest = infer::MakePlan(network, registry, suite, {}, 2).Total();
-  const auto cost = RunCost(plan, registry, suite, 10);
+TEST_F(PlanTest, CostsOfARunAddUpOverBatches) {
+  const auto rest = infer::MakePlan(network_, registry_, suite_, {}, 2).Total();
+  const auto cost = RunCost(plan_, registry_, suite_, 10);
   for (std::size_t p = 0; p < 3; ++p)
-    EXPECT_EQ(cost.online_bytes[p], 2 * plan.Total().OnlineBytes()[p] + rest.OnlineBytes()[p]);
-  EXPECT_EQ(cost.online_hops, plan.Total().OnlineHops());
+    EXPECT_EQ(cost.online_bytes[p], 2 * plan_.Total().OnlineBytes()[p] + rest.OnlineBytes()[p]);
+  EXPECT_EQ(cost.online_hops, plan_.Total().OnlineHops());
 }
 
-TEST(Prediction, AddsTheLinkToWhatARunHasMeasured) {
-  const World world;
-  const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
-  const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
+TEST_F(PlanTest, PredictionAddsTheLinkToWhatARunHasMeasured) {
   // 10 images are 3 queries, each 2 ms offline and 1 ms online.
-  json report{{"network", network.name},
+  json report{{"network", network_.name},
               {"suite", "lut"},
               {"link", "none"},
               {"batch", 4},
               {"images", 10},
               {"time", {{"offline_s", 0.006}, {"online_s", 0.003}}}};
-  for (std::size_t k = 0; k < plan.layers.size() + 2; ++k)
+  for (std::size_t k = 0; k < plan_.layers.size() + 2; ++k)
     report["layers"].push_back({{"offline_s", 0.1}, {"online_s", k == 1 ? 0.2 : 0.0}});
-  const auto file = world.File("report.json");
+  const auto file = world_.File("report.json");
   std::ofstream(file) << report;
   const net::LinkProfile link{"slow", 10, 0};
-  const auto prediction = Predict(plan, suite, registry, link, {file});
+  const auto prediction = Predict(plan_, suite_, registry_, link, {file});
   EXPECT_TRUE(prediction.measured);
-  ASSERT_EQ(prediction.steps.size(), plan.layers.size() + 2);
+  ASSERT_EQ(prediction.steps.size(), plan_.layers.size() + 2);
   EXPECT_NEAR(static_cast<double>(prediction.steps.back().online_ns),
-              1e6 + plan.Total().OnlineHops() * 5e6, 10);
+              1e6 + plan_.Total().OnlineHops() * 5e6, 10);
   EXPECT_NEAR(static_cast<double>(prediction.steps.back().offline_ns),
-              2e6 + plan.Total().OfflineHops() * 5e6, 10);
+              2e6 + plan_.Total().OfflineHops() * 5e6, 10);
   // Of another batch, it says nothing.
   report["batch"] = 5;
   std::ofstream(file) << report;
-  EXPECT_FALSE(Predict(plan, suite, registry, link, {file}).measured);
+  EXPECT_FALSE(Predict(plan_, suite_, registry_, link, {file}).measured);
   std::ofstream(file) << "{}";
   try {
-    Predict(plan, suite, registry, link, {file});
+    Predict(plan_, suite_, registry_, link, {file});
     FAIL() << "a file that is no report is taken";
   } catch (const ConfigError& e) {
     EXPECT_THAT(e.what(), HasSubstr("report.json"));
   }
 }
 
-TEST(Prediction, LinesOfCsvAddUpToTheWhole) {
-  const World world;
-  const auto registry = BuiltinProtocols();
-  const auto network = PlaceholderNetwork(nn::LoadNetwork(world.File("dense.json")), 14);
-  const mpc::SuiteChoice suite{"lut", {}};
-  const auto plan = infer::MakePlan(network, registry, suite, {}, 4);
-  std::istringstream lines(
-      PlanToCsv(plan, suite, Predict(plan, suite, registry, net::ParseLinkProfile("wan"), {})));
+TEST_F(PlanTest, LinesOfCsvAddUpToTheWhole) {
+  std::istringstream lines(PlanToCsv(
+      plan_, suite_, Predict(plan_, suite_, registry_, net::ParseLinkProfile("wan"), {})));
   std::vector<double> times;
   for (std::string line; std::getline(lines, line);)
     times.push_back(std::stod(line.substr(line.rfind(',') + 1)));
-  ASSERT_EQ(times.size(), plan.layers.size() + 3);
+  ASSERT_EQ(times.size(), plan_.layers.size() + 3);
   const double whole = times.back();
   times.pop_back();
   EXPECT_NEAR(std::accumulate(times.begin(), times.end(), 0.0), whole, 1e-7);

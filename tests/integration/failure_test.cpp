@@ -10,13 +10,11 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "integration/world.h"
-#include "programs/inputs.h"
 #include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
 
@@ -123,7 +121,7 @@ TEST(WrongInput, NamesTheFileAndWhatIsWrong) {
   ExpectRefused(run("syntax.json", "dense.safetensors", "images.idx"), "syntax.json");
 
   const auto spec = nn::LoadNetwork(world.File("dense.json"));
-  const auto good = programs::PlaceholderWeights(spec, 11);
+  const auto good = RandomWeights(spec, 11);
   const auto bytes = files::SerializeTensors(good);
   world.Write("truncated.safetensors", std::string(bytes.begin(), bytes.end() - 5));
   ExpectRefused(run("dense.json", "truncated.safetensors", "images.idx"), "truncated.safetensors");
@@ -145,7 +143,7 @@ TEST(WrongInput, NamesTheFileAndWhatIsWrong) {
   ExpectRefused(run("dense.json", "dense.safetensors", "empty.idx"), "empty.idx");
   world.Write("none.idx", IdxImages(0, 8, 8));
   ExpectRefused(run("dense.json", "dense.safetensors", "none.idx"), "none.idx");
-  world.Write("few.idx", IdxLabels({0, 1, 2}));
+  world.Write("few.idx", files::Idx({0x801, 3}, {0, 1, 2}));
   ExpectRefused(
       world.Tercet({"run", world.File("dense.json"), "--model", world.File("dense.safetensors"),
                     "--images", world.File("images.idx"), "--labels", world.File("few.idx")}),

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
-#include <deque>
 #include <fstream>
 #include <memory>
 #include <thread>

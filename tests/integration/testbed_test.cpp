@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -81,7 +80,7 @@ TEST_F(Testbed, ThreePartiesAgreeAndReport) {
 // wrong then is between two parties, each of which was started rightly as far as it can tell.
 TEST_F(Testbed, RefusesLabelsOfAnotherCountBeforeTheFirstQuery) {
   config_["roles"] = {{"helper", 0}, {"data_owner", 1}, {"model_owner", 2}, {"receiver", 2}};
-  world_.Write("few.idx", IdxLabels({0, 1, 2}));
+  world_.Write("few.idx", files::Idx({0x801, 3}, {0, 1, 2}));
   auto parties =
       StartAll({"dense", "dense", "dense"}, {{{}, {}, {"--labels", world_.File("few.idx")}}});
   for (std::size_t p = 0; p < 3; ++p) {
@@ -95,7 +94,7 @@ TEST_F(Testbed, RefusesLabelsOfAnotherCountBeforeTheFirstQuery) {
 
 // A party that has both need not ask anybody.
 TEST_F(Testbed, RefusesLabelsThatDoNotFitItsOwnImages) {
-  world_.Write("few.idx", IdxLabels({0, 1, 2}));
+  world_.Write("few.idx", files::Idx({0x801, 3}, {0, 1, 2}));
   const auto result = Start(1, "dense", {"--labels", world_.File("few.idx")}).Wait();
   EXPECT_EQ(result.status, 2);
   EXPECT_THAT(result.err, HasSubstr(world_.File("few.idx") +
@@ -279,7 +278,7 @@ TEST_F(Testbed, SaysThatMemoryDoesNotSuffice) {
     "output": "logits"
   })");
   const auto spec = nn::LoadNetwork(world_.File("large.json"));
-  files::SaveTensors(programs::PlaceholderWeights(spec, 11), world_.File("large.safetensors"));
+  files::SaveTensors(RandomWeights(spec, 11), world_.File("large.safetensors"));
   const auto images = programs::RandomImages(spec.input.shape, 1024);
   world_.Write("large.npy",
                programs::NpyHeader(images).append(images.pixels.begin(), images.pixels.end()));

@@ -8,14 +8,15 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <random>
 #include <sstream>
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "programs/inputs.h"
 #include "tercet/base/error.h"
 #include "tercet/files/tensor_file.h"
@@ -55,14 +56,8 @@ constexpr const char* kConv = R"({
   "output": "logits"
 })";
 
-std::string BigEndian(std::uint32_t value) {
-  std::string text;
-  for (int shift = 24; shift >= 0; shift -= 8) text += static_cast<char>(value >> shift & 0xff);
-  return text;
-}
-
-// What is there of a file that may not be there yet, or not any more.
-// What can be read: a process may end while its file in /proc is.
+// What can be read of a file that may not be there yet, or not any more: a process may end while its
+// file in /proc is read.
 std::string ReadSoFar(const fs::path& file) {
   const std::ifstream stream(file, std::ios::binary);
   std::ostringstream text;
@@ -139,9 +134,9 @@ std::string Process::OutSoFar() const { return ReadSoFar(out_); }
 std::string Process::ErrSoFar() const { return ReadSoFar(err_); }
 
 bool Eventually(const std::function<bool()>& condition, std::chrono::milliseconds limit) {
-  const auto deadline = std::chrono::steady_clock::now() + limit;
+  const auto deadline = Clock::now() + limit;
   while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
+    if (Clock::now() > deadline) return false;
     std::this_thread::sleep_for(kLook);
   }
   return true;
@@ -162,57 +157,73 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
   return found;
 }
 
-std::string IdxImages(std::size_t count, std::size_t height, std::size_t width) {
-  const auto images = programs::RandomImages({1, height, width}, count);
-  std::string file = BigEndian(0x803) + BigEndian(static_cast<std::uint32_t>(count)) +
-                     BigEndian(static_cast<std::uint32_t>(height)) +
-                     BigEndian(static_cast<std::uint32_t>(width));
-  return file.append(images.pixels.begin(), images.pixels.end());
+std::vector<std::uint8_t> IdxImages(std::uint32_t count, std::uint32_t height,
+                                    std::uint32_t width) {
+  return files::Idx({0x803, count, height, width},
+                    programs::RandomImages({1, height, width}, count).pixels);
 }
 
-std::string IdxLabels(const std::vector<std::uint8_t>& labels) {
-  std::string file = BigEndian(0x801) + BigEndian(static_cast<std::uint32_t>(labels.size()));
-  return file.append(labels.begin(), labels.end());
+files::TensorFile RandomWeights(const nn::NetworkSpec& spec, std::uint32_t seed) {
+  files::TensorFile file;
+  std::mt19937 generator(seed);
+  // Between low and high, the same on every machine (unlike the distributions of <random>).
+  auto add = [&](const std::string& name, const std::vector<std::size_t>& shape, float low,
+                 float high) {
+    std::size_t count = 1;
+    for (const std::size_t n : shape) count *= n;
+    std::vector<float> values(count);
+    for (float& v : values)
+      v = low + (high - low) * static_cast<float>(generator() >> 8) / 16777216.0F;
+    file.tensors[name] = files::TensorData::FromFloats(shape, values);
+  };
+  for (const nn::LayerSpec& layer : spec.layers) {
+    switch (layer.type) {
+      case nn::LayerType::kConv2d:
+        add(layer.name + ".weight",
+            {layer.out_channels, layer.in.channels / layer.groups, layer.kernel, layer.kernel}, -1,
+            1);
+        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
+        break;
+      case nn::LayerType::kLinear:
+        add(layer.name + ".weight", {layer.out_channels, layer.in.Size()}, -1, 1);
+        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
+        break;
+      case nn::LayerType::kBatchNorm:
+        add(layer.name + ".weight", {layer.out.channels}, -1, 1);
+        add(layer.name + ".bias", {layer.out.channels}, -0.5, 0.5);
+        add(layer.name + ".running_mean", {layer.out.channels}, -0.5, 0.5);
+        add(layer.name + ".running_var", {layer.out.channels}, 0.5, 2);
+        break;
+      default:
+        break;
+    }
+  }
+  return file;
 }
 
 World::World() {
-  std::string pattern = (fs::temp_directory_path() / "tercet-integration-XXXXXX").string();
-  TERCET_CHECK(::mkdtemp(pattern.data()) != nullptr, "cannot make {}", pattern);
-  path_ = pattern;
-  fs::create_directory(path_ / "tmp");
+  fs::create_directory(Path() / "tmp");
   // Of this process and of those that it starts.
-  ::setenv("XDG_STATE_HOME", (path_ / "state").c_str(), 1);
+  ::setenv("XDG_STATE_HOME", (Path() / "state").c_str(), 1);
   for (const auto& [name, text] : {std::pair{"dense", kDense}, {"conv", kConv}}) {
     Write(fmt::format("{}.json", name), text);
     const auto spec = nn::ParseNetwork(text, name);
-    files::SaveTensors(programs::PlaceholderWeights(spec, 11),
-                       path_ / fmt::format("{}.safetensors", name));
+    files::SaveTensors(RandomWeights(spec, 11), Path() / fmt::format("{}.safetensors", name));
   }
   Write("images.idx", IdxImages(kImages, 8, 8));
-  Write("labels.idx", IdxLabels({0, 1, 2, 3, 0, 1, 2, 3, 0, 1}));
-}
-
-World::~World() {
-  std::error_code ignored;
-  fs::remove_all(path_, ignored);
-}
-
-void World::Write(const std::string& name, const std::string& content) const {
-  std::ofstream stream(path_ / name, std::ios::binary);
-  stream << content;
-  TERCET_CHECK(stream.good(), "cannot write {}", name);
+  Write("labels.idx", files::Idx({0x801, kImages}, {0, 1, 2, 3, 0, 1, 2, 3, 0, 1}));
 }
 
 Process World::Tercet(std::vector<std::string> arguments,
                       const std::function<void()>& prepare) const {
   arguments.insert(arguments.begin(), TERCET_BIN_DIR "/tercet");
-  return {path_, arguments, {}, prepare};
+  return {Path(), arguments, {}, prepare};
 }
 
 Process World::Party(std::vector<std::string> arguments, const std::vector<int>& fds,
                      const std::function<void()>& prepare) const {
   arguments.insert(arguments.begin(), TERCET_BIN_DIR "/tercet-party");
-  return {path_, arguments, fds, prepare};
+  return {Path(), arguments, fds, prepare};
 }
 
 Process World::Run(const std::string& network, const std::vector<std::string>& more,
@@ -225,9 +236,9 @@ Process World::Run(const std::string& network, const std::vector<std::string>& m
 }
 
 void World::ExpectClean() const {
-  EXPECT_TRUE(fs::is_empty(path_ / "tmp")) << "something is left in the temporary directory";
+  EXPECT_TRUE(fs::is_empty(Path() / "tmp")) << "something is left in the temporary directory";
   EXPECT_TRUE(
-      Eventually([&] { return ProcessesWith(path_.string()).empty(); }, std::chrono::seconds(5)))
+      Eventually([&] { return ProcessesWith(Path().string()).empty(); }, std::chrono::seconds(5)))
       << "a process is left";
 }
 

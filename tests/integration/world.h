@@ -3,7 +3,6 @@
 
 #include <sys/types.h>
 
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +13,10 @@
 #include <vector>
 
 #include "base/scratch.h"
+#include "files/idx.h"
 #include "tercet/files/images.h"
+#include "tercet/files/tensor_file.h"
+#include "tercet/nn/network.h"
 
 /// What the tests of whole processes share: a scratch directory with small networks, weights and
 /// images, where programs keep their state too, and processes with a deadline.
@@ -61,16 +63,20 @@ std::vector<pid_t> ProcessesWith(const std::string& text);
 
 class World {
  public:
-  static constexpr std::size_t kImages = 10;
+  static constexpr std::uint32_t kImages = 10;
 
   World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
-  ~World();
 
-  const std::filesystem::path& Path() const { return path_; }
-  std::string File(const std::string& name) const { return (path_ / name).string(); }
-  void Write(const std::string& name, const std::string& content) const;
+  const std::filesystem::path& Path() const { return scratch_.Path(); }
+  std::string File(const std::string& name) const { return (Path() / name).string(); }
+  void Write(const std::string& name, const std::string& content) const {
+    scratch_.Write(name, content);
+  }
+  void Write(const std::string& name, const std::vector<std::uint8_t>& content) const {
+    scratch_.Write(name, content);
+  }
 
   /// bin/tercet and bin/tercet-party with these arguments.
   Process Tercet(std::vector<std::string> arguments,
@@ -87,13 +93,14 @@ class World {
   void ExpectClean() const;
 
  private:
-  std::filesystem::path path_;
+  ScratchDirectory scratch_;
 };
 
 nlohmann::json ReadJson(const std::filesystem::path& file);
 
+/// Float weights of a network from a fixed seed.
+files::TensorFile RandomWeights(const nn::NetworkSpec& spec, std::uint32_t seed);
 /// An IDX file of pixels from a fixed seed.
-std::string IdxImages(std::size_t count, std::size_t height, std::size_t width);
-std::string IdxLabels(const std::vector<std::uint8_t>& labels);
+std::vector<std::uint8_t> IdxImages(std::uint32_t count, std::uint32_t height, std::uint32_t width);
 
 }  // namespace tercet::integration

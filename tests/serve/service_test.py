@@ -152,6 +152,9 @@ class Service:
         for i in range(len(self.urls)):
             self.wait(lambda: self.ask(i, "/v2/health/live")[0] == 200, f"server {i} is not there")
             assert self.ask(i, self.PACKAGE, "PUT", package, self.operator)[0] == 200
+        self.wait_until_served()
+
+    def wait_until_served(self):
         for i in range(len(self.urls)):
             self.wait(lambda: self.serves(i), f"server {i} does not serve the model")
 

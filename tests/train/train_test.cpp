@@ -3,17 +3,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <sstream>
 
 #include "base/scratch.h"
+#include "files/idx.h"
 #include "programs/failure.h"
 #include "tercet/base/error.h"
 #include "tercet/files/tensor_file.h"
@@ -47,12 +45,6 @@ void Write(const fs::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
-std::string BigEndian(std::uint32_t value) {
-  std::string bytes;
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift & 255);
-  return bytes;
-}
-
 // A temporary folder with a small network and 8 x 8 images whose class is the corner that is
 // bright.
 class TrainTest : public testing::Test {
@@ -60,25 +52,21 @@ class TrainTest : public testing::Test {
   static constexpr std::uint32_t kImages = 480;
 
   TrainTest() {
-    const std::string name = testing::UnitTest::GetInstance()->current_test_info()->name();
-    folder_ = fs::temp_directory_path() / fmt::format("tercet_train_{}_{}", name, getpid());
-    fs::create_directories(folder_);
     Write(folder_ / "net.json", kNetwork);
     std::mt19937 random(7);
-    std::string images = BigEndian(0x803) + BigEndian(kImages) + BigEndian(8) + BigEndian(8);
-    std::string labels = BigEndian(0x801) + BigEndian(kImages);
+    std::vector<std::uint8_t> images, labels;
     for (std::uint32_t i = 0; i < kImages; ++i) {
       const unsigned label = random() % 4;
-      labels += static_cast<char>(label);
+      labels.push_back(static_cast<std::uint8_t>(label));
       for (unsigned y = 0; y < 8; ++y) {
         for (unsigned x = 0; x < 8; ++x) {
           const bool bright = y / 4 == label / 2 && x / 4 == label % 2;
-          images += static_cast<char>((bright ? 110 : 40) + random() % 100);
+          images.push_back(static_cast<std::uint8_t>((bright ? 110 : 40) + random() % 100));
         }
       }
     }
-    Write(folder_ / "images", images);
-    Write(folder_ / "labels", labels);
+    scratch_.Write("images", files::Idx({0x803, kImages, 8, 8}, images));
+    scratch_.Write("labels", files::Idx({0x801, kImages}, labels));
     options_.network = folder_ / "net.json";
     options_.train_images = options_.test_images = folder_ / "images";
     options_.train_labels = options_.test_labels = folder_ / "labels";
@@ -89,10 +77,6 @@ class TrainTest : public testing::Test {
     options_.augment = 0;
     options_.width_bits = 0;
     options_.validation = 96;
-  }
-  ~TrainTest() override {
-    std::error_code ignored;
-    fs::remove_all(folder_, ignored);
   }
 
   // The message of the ConfigError that training throws.
@@ -105,7 +89,8 @@ class TrainTest : public testing::Test {
     return "no ConfigError";
   }
 
-  fs::path folder_;
+  const ScratchDirectory scratch_;
+  const fs::path folder_ = scratch_.Path();
   TrainOptions options_;
 };
 
@@ -418,7 +403,7 @@ TEST_F(TrainTest, RejectsDataThatAreCutShort) {
 }
 
 TEST_F(TrainTest, RejectsLabelsOfAnotherLength) {
-  Write(folder_ / "labels", BigEndian(0x801) + BigEndian(3) + std::string(3, '\1'));
+  scratch_.Write("labels", files::Idx({0x801, 3}, {1, 1, 1}));
   EXPECT_THAT(Failure(), AllOf(HasSubstr("labels"), HasSubstr("3 labels found, 480 expected")));
 }
 

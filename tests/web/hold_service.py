@@ -21,8 +21,7 @@ def obey(service, command, i=None):
         service.servers[int(i)].wait()
     elif command == "start":
         service.servers[int(i)] = service.start(int(i))
-        for each in range(3):
-            service.wait(lambda: service.serves(each), f"server {each} does not serve the model")
+        service.wait_until_served()
     elif command == "take-out":
         for each in range(3):
             assert service.ask(each, service.PACKAGE, "DELETE", token=service.operator)[0] == 200
@@ -34,12 +33,9 @@ def obey(service, command, i=None):
 
 def hold(service, directory):
     service.put()
-    images, plain = directory / "images", directory / "plain.json"
-    service.run("draw-digits", images, directory / "labels", "--count", "70")
-    service.run("plain", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
-                "--images", images, "--json", plain)
-    print(json.dumps({"urls": service.urls, "token": service.token.read_text().strip(), "images": str(images),
-                      "logits": json.loads(plain.read_text())["logits"]}), flush=True)
+    logits = service.draw(70)
+    print(json.dumps({"urls": service.urls, "token": service.token.read_text().strip(),
+                      "images": str(directory / "images"), "logits": logits}), flush=True)
     for line in sys.stdin:
         obey(service, *line.split())
         print("done", flush=True)
