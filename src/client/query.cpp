@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tercet/client/query.h"
 
-#include <array>
-
 #include "tercet/base/error.h"
 #include "tercet/crypto/prf.h"
 #include "tercet/nn/integer_network.h"

@@ -10,7 +10,6 @@
 #include <set>
 #include <utility>
 
-#include "base/json.h"
 #include "nn/float_network_state.h"
 #include "nn/sum_windows.h"
 #include "tercet/base/error.h"

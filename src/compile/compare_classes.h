@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <string>
-
 #include "tercet/nn/integer_network.h"
 
 namespace tercet::compile {

@@ -10,7 +10,6 @@
 #include "mpc/activation_function.h"
 #include "nn/convolve.h"
 #include "nn/sum_windows.h"
-#include "tercet/base/error.h"
 
 namespace tercet::compile {
 namespace {

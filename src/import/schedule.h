@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
 #include <vector>
 
 /// The order of a graph's layers in a network's list, where a layer takes what leaves the one

@@ -10,7 +10,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <string_view>
 
 #include "base/json.h"
 #include "files/disk.h"

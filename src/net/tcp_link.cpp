@@ -10,7 +10,6 @@
 #include <asio/ip/v6_only.hpp>
 #include <asio/ssl/context.hpp>
 #include <asio/steady_timer.hpp>
-#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>

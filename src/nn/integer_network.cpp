@@ -2,16 +2,12 @@
 #include "tercet/nn/integer_network.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
-#include <string_view>
 #include <utility>
 
-#include "base/json.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/files/tensor_file.h"

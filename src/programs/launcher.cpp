@@ -32,6 +32,7 @@
 #include "programs/events.h"
 #include "programs/failure.h"
 #include "tercet/base/error.h"
+#include "tercet/report/run_report.h"
 
 namespace tercet::programs {
 namespace {

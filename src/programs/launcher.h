@@ -13,7 +13,7 @@
 
 #include "programs/owned_fd.h"
 #include "programs/process.h"
-#include "tercet/report/run_report.h"
+#include "tercet/infer/party_report.h"
 
 namespace tercet::programs {
 

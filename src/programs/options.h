@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstddef>
-#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -11,7 +10,6 @@
 #include "tercet/infer/material.h"
 #include "tercet/infer/session.h"
 #include "tercet/mpc/suite.h"
-#include "tercet/net/wrappers.h"
 
 /// What the commands' options have in common. Every wrong value is a ConfigError whose place is the
 /// option.

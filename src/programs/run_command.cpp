@@ -2,13 +2,12 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstdio>
 #include <exception>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <thread>
 
+#include "base/clock.h"
 #include "programs/anonymous_file.h"
 #include "programs/auto_suite.h"
 #include "programs/commands.h"
@@ -45,7 +44,7 @@ struct RunArguments : RunOptions {
   std::string transport = "tls";
   std::size_t show = 0;
   double timeout_s = 30;
-  double stall_timeout_s = std::chrono::duration<double>(infer::kStallTimeout).count();
+  double stall_timeout_s = Seconds(infer::kStallTimeout);
   RoleOptions roles;
   bool no_check = false;
 };

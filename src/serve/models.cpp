@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/models.h"
 
-#include <tuple>
 #include <utility>
 
 #include "tercet/base/error.h"

@@ -2,7 +2,6 @@
 #include "tercet/service/package.h"
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>

@@ -4,7 +4,6 @@
 // With TERCET_WRITE_VECTORS=FILE a new one is written.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 

@@ -6,11 +6,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <optional>
-#include <random>
 
 #include "tercet/net/wrappers.h"
 

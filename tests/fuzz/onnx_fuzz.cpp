@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "import/import_onnx.h"
 #include "tercet/base/error.h"

@@ -63,7 +63,7 @@ std::vector<pid_t> ProcessesWith(const std::string& text);
 
 class World {
  public:
-  static constexpr std::uint32_t kImages = 10;
+  static constexpr std::size_t kImages = 10;
 
   World();
   World(const World&) = delete;

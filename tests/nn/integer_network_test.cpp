@@ -2,8 +2,6 @@
 #include "tercet/nn/integer_network.h"
 #include "tercet/compile/compiled_file.h"
 
-#include <fmt/format.h>
-
 #include <functional>
 #include <limits>
 #include <string>

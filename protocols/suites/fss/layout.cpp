@@ -2,7 +2,6 @@
 #include "suites/fss/layout.h"
 
 #include <algorithm>
-#include <string>
 
 #include "common/dealer/activation.h"
 
