@@ -11,13 +11,13 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "predict/service.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/output.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/client/service.h"
 
 namespace tercet::client {
 namespace {

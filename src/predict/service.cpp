@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "predict/service.h"
+#include "tercet/client/service.h"
 
 #include <curl/curl.h>
 

@@ -55,5 +55,27 @@ def main():
         own = ([], [images], [model])
         check("one_party", [start(examples / "one_party", i, testbed, network, *own[i]) for i in range(3)], 1)
 
+    if (examples / "ask_service").exists():
+        ask_service(examples / "ask_service", tercet)
+
+
+def ask_service(program, tercet):
+    """The client of a prediction service, whose servers run beside it."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "serve"))
+    from service_test import Service
+    with tempfile.TemporaryDirectory() as scratch:
+        service = Service(tercet.parent, pathlib.Path(scratch), lambda n: [])
+        try:
+            logits = service.draw(IMAGES)
+            service.put()
+            done = subprocess.run([program, service.deployment, "MnistNet3", service.token, service.directory / "images"],
+                                  capture_output=True, text=True, timeout=SECONDS)
+            expected = [row.index(max(row)) for row in logits]
+            if done.returncode != 0 or [int(word) for word in done.stdout.split()] != expected:
+                sys.exit(f"ask_service says {done.stdout}{done.stderr}, the plain network {expected}")
+        finally:
+            for server in service.servers:
+                server.kill()
+
 
 main()

@@ -17,9 +17,9 @@
 #include "base/scratch.h"
 #include "crypto/certificates_internal.h"
 #include "files/schema_check.h"
-#include "predict/service.h"
 #include "serve/store.h"
 #include "service/small_service.h"
+#include "tercet/client/service.h"
 #include "tercet/nn/run_plain.h"
 #include "tercet/ring/pack.h"
 

@@ -29,7 +29,13 @@ struct ClientCertificate {
   std::string certificate, key;
 };
 
-/// The three servers over HTTPS. Connections are kept and used again; one object for each thread.
+/// The three servers over HTTPS, in the library tercet::https_client, which needs libcurl.
+/// Connections are kept and used again; one object for each thread.
+///
+///     const auto deployment = service::LoadDeployment("deployment.json");
+///     Service service(deployment, token);
+///     const auto info = service.Model("MnistNet3");
+///     const auto logits = service.AskAgain(info, images, 0, images.count, 8);
 class Service {
  public:
   /// `deployment` outlives it; `token` is the client's at all three servers.
@@ -45,10 +51,11 @@ class Service {
   service::ModelInfo ModelAt(int server, std::size_t worker, const std::string& name,
                              const std::string& version);
   /// At the first one that can be reached; where none can, again, up to `tries` times.
-  service::ModelInfo Model(const std::string& name, const std::string& version,
+  service::ModelInfo Model(const std::string& name, const std::string& version = {},
                            std::size_t tries = 1);
-  /// Asks once. ServiceError, NetworkError where the server cannot be reached, ProtocolError for an
-  /// answer that is none.
+  /// Asks once about images [first, first + count), no more than the deployment's max_images.
+  /// Returns their logits, image after image (what Query::Open returns). ServiceError, NetworkError
+  /// where the server cannot be reached, ProtocolError for an answer that is none.
   std::vector<std::int64_t> Ask(const service::ModelInfo& model, const files::Images& images,
                                 std::size_t first, std::size_t count);
   /// Asks up to `tries` times, each time with a new query: no server sees one twice.
