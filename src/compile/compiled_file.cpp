@@ -80,9 +80,7 @@ std::vector<std::size_t> ShortcutShape(const nn::PublicLayer& layer) {
   return {linear->out_channels, linear->Depth()};
 }
 
-}  // namespace
-
-void SaveCompiled(const nn::IntegerNetwork& network, const std::filesystem::path& file) {
+files::TensorFile Compiled(const nn::IntegerNetwork& network) {
   CheckSizes(network);
   files::TensorFile data;
   data.metadata[kFormatKey] = std::string(kFormat);
@@ -104,7 +102,17 @@ void SaveCompiled(const nn::IntegerNetwork& network, const std::filesystem::path
     }
   }
   data.metadata[kDigestKey] = files::ContentDigest(data, kDigestKey);
-  files::SaveTensors(data, file);
+  return data;
+}
+
+}  // namespace
+
+void SaveCompiled(const nn::IntegerNetwork& network, const std::filesystem::path& file) {
+  files::SaveTensors(Compiled(network), file);
+}
+
+std::string CompiledDigest(const nn::IntegerNetwork& network) {
+  return Compiled(network).metadata.at(kDigestKey);
 }
 
 nn::IntegerNetwork LoadCompiled(const std::filesystem::path& file, const nn::NetworkSpec& spec) {

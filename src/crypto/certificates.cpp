@@ -110,6 +110,10 @@ BioHandle ToPem(X509* certificate) {
   return pem;
 }
 
+std::string HexOf(std::span<const std::uint8_t> bytes) {
+  return fmt::format("{:02x}", fmt::join(bytes, ""));
+}
+
 /// Wiped when it goes.
 BioHandle ToPem(EVP_PKEY* key) {
   BioHandle pem(BIO_new(BIO_s_secmem()));
@@ -312,11 +316,7 @@ std::optional<Fingerprint> Fingerprint::Parse(std::string_view text) {
   return Fingerprint(digest);
 }
 
-std::string Fingerprint::Text() const {
-  std::string text(kFingerprintPrefix);
-  for (const std::uint8_t byte : digest_) text += fmt::format("{:02x}", byte);
-  return text;
-}
+std::string Fingerprint::Text() const { return std::string(kFingerprintPrefix) + HexOf(digest_); }
 
 bool Fingerprint::operator==(const Fingerprint& other) const {
   return sodium_memcmp(digest_.data(), other.digest_.data(), kBytes) == 0;
@@ -451,9 +451,20 @@ std::string Sha256Hex(std::string_view text) {
   std::array<unsigned char, crypto_hash_sha256_BYTES> digest{};
   crypto_hash_sha256(digest.data(), reinterpret_cast<const unsigned char*>(text.data()),
                      text.size());
-  std::string hex;
-  for (const unsigned char byte : digest) hex += fmt::format("{:02x}", byte);
-  return hex;
+  return HexOf(digest);
+}
+
+std::string KeyedTag(const std::filesystem::path& key, std::string_view text) {
+  auto secret = ReadPrivateFile(key, kKeyFile);
+  crypto_auth_hmacsha256_state state;
+  crypto_auth_hmacsha256_init(&state, secret.data(), secret.size());
+  sodium_memzero(secret.data(), secret.size());
+  crypto_auth_hmacsha256_update(&state, reinterpret_cast<const unsigned char*>(text.data()),
+                                text.size());
+  std::array<unsigned char, crypto_auth_hmacsha256_BYTES> tag{};
+  crypto_auth_hmacsha256_final(&state, tag.data());
+  sodium_memzero(&state, sizeof state);
+  return HexOf(tag);
 }
 
 }  // namespace tercet::crypto

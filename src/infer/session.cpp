@@ -29,9 +29,15 @@ constexpr std::uint32_t kPlanTag = 0xfffe'0002;
 constexpr std::uint32_t kSessionTag = 0xfffe'0003;
 constexpr std::uint32_t kNextQueryTag = 0xfffe'0004;
 constexpr std::uint32_t kFirstQueryTag = 0xfffe'0005;
+constexpr std::uint32_t kModelTagTag = 0xfffe'0006;
+constexpr std::uint32_t kImagesTagTag = 0xfffe'0007;
+constexpr std::uint32_t kDoneTag = 0xfffe'0008;
 constexpr std::size_t kMaxPlanSlack = 256;  // by which numbers of other parties may be longer
 constexpr std::size_t kSessionDigits = 32;
+constexpr std::size_t kTagDigits = 64;
 constexpr const char* kProtocolVersion = "5";
+constexpr const char* kShardName = "shard";
+constexpr const char* kResumeName = "resume";
 
 double PeakMemoryMb() {
   rusage usage{};
@@ -163,9 +169,37 @@ void CompareWhatWasTold(net::Links& links, int self, const std::vector<Told>& al
   }
 }
 
-bool IsSession(const std::string& text) {
-  return text.size() == kSessionDigits &&
-         text.find_first_not_of("0123456789abcdef") == std::string::npos;
+bool IsHex(const std::string& text, std::size_t digits) {
+  return text.size() == digits && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+// Random or keyed digits that their owner announces and that all compare.
+Told AnnounceHex(net::Links& links, int owner, std::uint32_t tag, const std::string& mine,
+                 std::size_t digits, const char* what) {
+  auto text = Announce(links, owner, tag, mine, digits, what);
+  if (!IsHex(text, digits))
+    throw ProtocolError(
+        fmt::format("party {} announced {} that is not {} hex digits", owner, what, digits));
+  return {what, std::move(text), owner};
+}
+
+// Whether all three parties have their results already.
+bool AllAreDone(net::Links& links, bool mine) {
+  const std::string_view text = mine ? "yes" : "no";
+  bool all = mine;
+  for (auto& link : links)
+    if (link) link->Send({Phase::kSetup, kDoneTag, 1, Bytes(text.begin(), text.end())});
+  for (auto& link : links) {
+    if (!link) continue;
+    const auto message = link->Receive(Phase::kSetup);
+    const std::string_view theirs(reinterpret_cast<const char*>(message.payload.data()),
+                                  message.payload.size());
+    if (message.tag != kDoneTag || (theirs != "yes" && theirs != "no"))
+      throw ProtocolError(
+          fmt::format("party {} did not say whether it has its results already", link->Peer()));
+    all &= theirs == "yes";
+  }
+  return all;
 }
 
 // Why this party's material does not do, if it does not.
@@ -187,7 +221,7 @@ std::size_t PeersNextQuery(net::Link& link, const MaterialFile& material) {
   const std::string theirs = fits ? std::string(payload.begin(), payload.end()) : "";
   const std::string session = theirs.substr(0, kSessionDigits);
   const std::string number = fits ? theirs.substr(kSessionDigits + 1) : "";
-  if (!fits || !IsSession(session) || payload[kSessionDigits] != ' ' ||
+  if (!fits || !IsHex(session, kSessionDigits) || payload[kSessionDigits] != ' ' ||
       number.find_first_not_of("0123456789") != std::string::npos)
     throw ProtocolError(
         fmt::format("party {} sent tag {:#x} with {} bytes where its next query was expected",
@@ -311,9 +345,18 @@ std::vector<PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
   return SideBySide(groups);
 }
 
+// The settings that the shards of a job share, and what was told: number of images, widths, tags.
+std::string JobDigest(const SessionSettings& settings, const std::vector<Told>& told) {
+  std::string text = fmt::format("{} shards\n", settings.shard->shard.count);
+  for (const auto& [name, value] : Agreement(settings))
+    if (name != kShardName && name != kResumeName) text += fmt::format("{}: {}\n", name, value);
+  for (const auto& each : told) text += fmt::format("{}: {}\n", each.what, each.value);
+  return crypto::Sha256Hex(text);
+}
+
 // All but what a meter tells.
 PartyReport MakeReport(const SessionSettings& settings, const Plan& plan, std::size_t images,
-                       QueryRunner::Outcome outcome) {
+                       const std::optional<JobPart>& part, QueryRunner::Outcome outcome) {
   PartyReport report;
   report.party = settings.id;
   report.network = plan.network.name;
@@ -321,6 +364,7 @@ PartyReport MakeReport(const SessionSettings& settings, const Plan& plan, std::s
   report.link = settings.link.name;
   report.batch = plan.batch;
   report.images = images;
+  report.part = part;
   report.classes = plan.network.Classes();
   report.offline_s = outcome.offline_s;
   report.online_s = outcome.online_s;
@@ -369,6 +413,8 @@ std::vector<std::pair<std::string, std::string>> Agreement(const SessionSettings
           {"roles", mpc::RolesText(settings.roles)},
           {"rotation of the dealer", rotates ? "yes" : "no"},
           {"batch", std::to_string(settings.batch)},
+          {kShardName, settings.shard ? settings.shard->shard.Text() : "none"},
+          {kResumeName, settings.shard && settings.shard->is_done ? "yes" : "no"},
           {"link", fmt::format("rtt_ms={},mbit={}", settings.link.rtt_ms, settings.link.mbit)}};
 }
 
@@ -384,6 +430,13 @@ Session::Session(SessionSettings settings, const mpc::Registry& registry)
   TERCET_CHECK(
       (settings_.images != nullptr) == (settings_.id == settings_.roles.data_owner && !to_file),
       "the images' owner, and it alone, has the images");
+  if (!settings_.shard) return;
+  const auto& [shard, all_images, model_tag, images_tag, is_done] = *settings_.shard;
+  TERCET_CHECK(!from_file && !to_file, "shards do without material in files");
+  TERCET_CHECK(shard.index < shard.count, "there is no shard {}", shard.Text());
+  TERCET_CHECK(settings_.images == nullptr || settings_.images->count == shard.Of(all_images).size,
+               "{} images are not shard {} of {}", settings_.images->count, shard.Text(),
+               all_images);
 }
 
 net::Links Session::Hold(net::Links links) {
@@ -457,6 +510,8 @@ struct Session::Task {
   std::size_t images = 0, queries = 0;
   std::size_t first = 0;  // of the queries in the material's file
   std::string session;    // for the files that are made
+  std::optional<JobPart> part;
+  bool was_done = false;  // by all three parties
 };
 
 Session::Task Session::Agree(net::Links& links) const {
@@ -466,12 +521,23 @@ Session::Task Session::Agree(net::Links& links) const {
   std::vector<Told> told;
   if (make == nullptr) {
     const int owner = settings_.roles.data_owner;
-    const auto mine =
-        settings_.images != nullptr ? std::to_string(settings_.images->count) : std::string();
-    task.images = ParseImageCount(
+    std::string mine;
+    if (settings_.images != nullptr)
+      mine =
+          std::to_string(settings_.shard ? settings_.shard->all_images : settings_.images->count);
+    const std::size_t all = ParseImageCount(
         Announce(links, owner, kImagesTag, mine, 16, "the number of images"), owner);
-    told.push_back({"a number of images", std::to_string(task.images), owner});
-    if (settings_.on_images) settings_.on_images(task.images);
+    told.push_back({"a number of images", std::to_string(all), owner});
+    if (settings_.on_images) settings_.on_images(all);
+    task.images = all;
+    if (settings_.shard) {
+      const Shard& shard = settings_.shard->shard;
+      if (all < shard.count)
+        throw ProtocolError(
+            fmt::format("party {} has {} images, too few for {} shards", owner, all, shard.count));
+      task.images = shard.Of(all).size;
+      task.part = {shard, all, {}, {}};
+    }
   }
   std::size_t batch = settings_.batch;
   if (use != nullptr) {
@@ -483,6 +549,14 @@ Session::Task Session::Agree(net::Links& links) const {
     task.plan = std::move(plan);
     told.push_back(std::move(widths));
   }
+  if (task.part) {
+    const auto& of_job = *settings_.shard;
+    told.push_back(AnnounceHex(links, settings_.roles.model_owner, kModelTagTag, of_job.model_tag,
+                               kTagDigits, "a tag of the model"));
+    told.push_back(AnnounceHex(links, settings_.roles.data_owner, kImagesTagTag, of_job.images_tag,
+                               kTagDigits, "a tag of the images"));
+    task.part->job = JobDigest(settings_, told);
+  }
   task.queries = make != nullptr ? make->queries : task.plan.Queries(task.images);
   task.side_by_side =
       PlansOf(task.plan, registry_, settings_.suite, task.plan.batch, settings_.schedule);
@@ -491,17 +565,16 @@ Session::Task Session::Agree(net::Links& links) const {
     for (const auto& group : task.side_by_side) digest += " " + group.Digest();
   if (make != nullptr) {
     const int owner = settings_.roles.model_owner;
-    task.session = Announce(links, owner, kSessionTag, NewMaterialSession(), kSessionDigits,
-                            "the session's number");
-    if (!IsSession(task.session))
-      throw ProtocolError(
-          fmt::format("party {} announced no session of {} hex digits", owner, kSessionDigits));
-    told.push_back({"a session's number", task.session, owner});
+    told.push_back(AnnounceHex(links, owner, kSessionTag, NewMaterialSession(), kSessionDigits,
+                               "a session's number"));
+    task.session = told.back().value;
   }
   told.push_back({"", std::move(digest)});
   CompareWhatWasTold(links, settings_.id, told);
   if (use != nullptr) task.first = AgreeOnQueries(links, settings_, *use->file, task.queries);
   if (std::holds_alternative<HelperLeaves>(settings_.schedule)) RequireIdleHelper(task.plan);
+  if (task.part && settings_.shard->is_done)
+    task.was_done = AllAreDone(links, settings_.shard->is_done(task.part->job));
   return task;
 }
 
@@ -517,6 +590,13 @@ void Session::CheckMemory(const Task& task) const {
 PartyReport Session::RunOver(net::Links links, double connect_s) {
   const auto start = Clock::now();
   const Task task = Agree(links);
+  if (task.was_done) {
+    for (auto& link : links)
+      if (link) link->Close();
+    auto report = MakeReport(settings_, task.plan, task.images, task.part, {});
+    report.presence = kWasDone;
+    return report;
+  }
   CheckMemory(task);
   if (std::holds_alternative<HelperRotates>(settings_.schedule))
     return RunRotated(std::move(links), task, connect_s, start);
@@ -546,7 +626,7 @@ PartyReport Session::RunOver(net::Links links, double connect_s) {
       to_file ? runner.MakeFile(model, task.session) : runner.Run(task.images, task.first);
   party.Close();
 
-  auto report = MakeReport(settings_, plan, images, std::move(outcome));
+  auto report = MakeReport(settings_, plan, images, task.part, std::move(outcome));
   report.setup_s = setup_s;
   report.offline_hops = party.Meter().Total(Phase::kOffline).hops;
   report.layers = MeasuredLayers(plan, party.Meter());
@@ -560,8 +640,8 @@ PartyReport Session::RunRotated(net::Links links, const Task& task, double conne
   RotatedRunner runner(std::move(links), task.side_by_side, registry_, settings_,
                        [this](const std::string& reason) { AbortAll(reason); });
   const double setup_s = connect_s + SecondsSince(start);
-  auto report =
-      MakeReport(settings_, task.plan, task.images, runner.Run(task.images, task.plan.batch));
+  auto report = MakeReport(settings_, task.plan, task.images, task.part,
+                           runner.Run(task.images, task.plan.batch));
   report.setup_s = setup_s;
   report.layers = MeasuredLayers(runner);
   for (const auto& layer : report.layers) report.offline_hops += layer.offline_hops;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "files/schema_check.h"
 #include "infer/testbed_schema.h"
 #include "tercet/base/error.h"
+#include "tercet/infer/shard.h"
 
 namespace tercet::infer {
 namespace {
@@ -19,6 +21,16 @@ using nlohmann::json;
 
 std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
+std::uint16_t PortOf(const json& party, std::size_t shard, const std::string& place) {
+  constexpr std::size_t kLast = std::numeric_limits<std::uint16_t>::max();
+  const auto first = party.at("port").get<std::uint16_t>();
+  if (shard > kLast - first)
+    throw ConfigError(
+        place, fmt::format("{} found, {} or less expected, so that shard {} has a port", first,
+                           shard < kLast ? kLast - shard : 0, shard));
+  return static_cast<std::uint16_t>(first + shard);
 }
 
 /// The entries of a value that is one string or an array of them, each with its pointer.
@@ -148,7 +160,7 @@ net::TcpOptions Testbed::Tcp(int id) const {
   return options;
 }
 
-Testbed LoadTestbed(const std::filesystem::path& file, int id) {
+Testbed LoadTestbed(const std::filesystem::path& file, int id, std::size_t shard) {
   const std::string name = file.string();
   const json document = ReadJsonFile(file, {"a testbed's JSON", 1 << 20}, JsonLimits{});
   static const files::Schema schema(kTestbedSchema);
@@ -157,9 +169,9 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id) {
   Testbed testbed;
   for (std::size_t p = 0; p < 3; ++p) {
     const json& party = document.at("parties").at(p);
-    testbed.endpoints[p].host = party.at("host").get<std::string>();
+    testbed.endpoints[p].host = ForShard(party.at("host").get<std::string>(), shard);
     if (party.contains("port")) {
-      testbed.endpoints[p].port = party.at("port").get<std::uint16_t>();
+      testbed.endpoints[p].port = PortOf(party, shard, fmt::format("{} /parties/{}/port", name, p));
     } else if (p < 2) {
       throw ConfigError(
           fmt::format("{} /parties/{}", name, p),
@@ -169,7 +181,8 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id) {
     if (p == 2)
       throw ConfigError(fmt::format("{} /parties/2/listen", name),
                         "party 2 connects to the others and does not listen; leave it out");
-    if (static_cast<int>(p) == id) testbed.listen = party.at("listen").get<std::string>();
+    if (static_cast<int>(p) == id)
+      testbed.listen = ForShard(party.at("listen").get<std::string>(), shard);
   }
   const auto at = [&](const std::string& path) {
     return std::filesystem::absolute(file).parent_path() / path;

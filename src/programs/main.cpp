@@ -29,6 +29,7 @@ int Main(int argc, char** argv) {
       "shares; TERCET_CORE_DUMPS=1 in the environment allows both.");
   programs::Chosen chosen;
   programs::AddRunCommand(cli, chosen);
+  programs::AddJoinCommand(cli, chosen);
   programs::AddPlanCommand(cli, chosen);
   programs::AddPlainCommand(cli, chosen);
   programs::AddCompileCommand(cli, chosen);

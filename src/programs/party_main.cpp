@@ -21,10 +21,12 @@
 #include "programs/output.h"
 #include "programs/process.h"
 #include "programs/run_options.h"
+#include "programs/shard_options.h"
 #include "serve/serve_command.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/compile/compiled_file.h"
 #include "tercet/infer/session.h"
 #include "tercet/infer/testbed.h"
 #include "tercet/mpc/builtin_protocols.h"
@@ -44,6 +46,7 @@ struct Arguments : RunOptions {
   std::optional<int> id;
   std::filesystem::path testbed, json;
   int listen_fd = -1, report_fd = -1;
+  ShardOptions shard;
 };
 
 // The run as a signal sees it: what to stop, and where to say so.
@@ -106,8 +109,8 @@ class PartyRun {
   PartyRun(const Arguments& arguments, EventPipe* launcher)
       : arguments_(arguments), launcher_(launcher), id_(*arguments.id) {
     StartLog();
-    if (!arguments_.json.empty()) CheckWritable(arguments_.json, "--json");
-    testbed_ = infer::LoadTestbed(arguments_.testbed, id_);
+    if (!json_.empty()) CheckWritable(json_, "--json");
+    testbed_ = infer::LoadTestbed(arguments_.testbed, id_, arguments_.shard.Index());
     if (testbed_.tls) WarnOfExpiry(infer::CheckOwnCertificate(*testbed_.tls, id_, Now()));
     if (arguments_.UsesMaterial()) OpenMaterial();
     settings_ = arguments_.Settings(id_, nn::LoadNetwork(arguments_.network),
@@ -116,6 +119,7 @@ class PartyRun {
     settings_.stall_timeout = testbed_.stall_timeout;
     if (material_) UseMaterial();
     if (arguments_.MakesMaterial()) CheckMaterialOut();
+    if (arguments_.shard.shard) UseShard();
     CheckOwners();
     LoadInput();
     SetCallbacks();
@@ -133,6 +137,8 @@ class PartyRun {
       tcp.interrupted = [&] { return session.Stopped(); };
       report = session.Run([&] { return net::ConnectTcp(tcp); });
       report.warnings = std::move(warnings_);
+      if (HasLabels() && report.presence != infer::kWasDone)
+        report.correct = CountCorrect(nn::Predictions(report.logits, report.classes), data_.labels);
     } catch (...) {
       process.Detach();
       throw;
@@ -232,6 +238,8 @@ class PartyRun {
       ResolveAuto(model_->net, registry_, settings_.suite, settings_.link, Objective(),
                   settings_.roles, settings_.batch);
       settings_.model = &*model_;
+      if (settings_.shard)
+        settings_.shard->model_tag = TagOf("model " + compile::CompiledDigest(*model_));
     }
     const auto& a = arguments_;
     if (OwnsImages() && HasLabels()) {
@@ -241,7 +249,41 @@ class PartyRun {
     } else if (HasLabels()) {
       data_.labels = files::LoadLabels(a.labels, a.limit, settings_.spec.Classes());
     }
-    if (OwnsImages()) settings_.images = &data_.images;
+    if (!OwnsImages()) return;
+    settings_.images = &data_.images;
+    if (!settings_.shard) return;
+    settings_.shard->all_images = data_.images.count;
+    settings_.shard->images_tag = TagOf("images " + ImagesDigest(data_.images));
+    TakeShard(data_, settings_.shard->shard);
+  }
+
+  // The others learn whether two shards have the same model and images, and cannot tell by guessing
+  // which those are.
+  std::string TagOf(const std::string& text) const {
+    return crypto::KeyedTag(testbed_.tls->key, text);
+  }
+
+  void UseShard() {
+    if (!testbed_.tls)
+      throw ConfigError("--shard",
+                        "needs the transport tls, since the owners of model and images "
+                        "mark them with their key");
+    settings_.shard = {.shard = *arguments_.shard.shard};
+    if (arguments_.shard.resume)
+      settings_.shard->is_done = [this](const std::string& job) { return HasReportOf(job); };
+  }
+
+  bool HasReportOf(const std::string& job) const {
+    if (!std::filesystem::exists(json_)) return false;
+    try {
+      const auto report =
+          report::PartyReportFromJson(ReadTextFile(json_, kShardReport), json_.string());
+      return report.party == id_ && IsDone(report, {settings_.shard->shard, all_images_, job, {}},
+                                           Receives(), data_.labels);
+    } catch (const ConfigError& e) {
+      spdlog::info("no report of this shard, so it is made anew: {}", e.what());
+      return false;
+    }
   }
 
   net::TcpOptions Connection() {
@@ -262,11 +304,14 @@ class PartyRun {
   void SetCallbacks() {
     settings_.on_warning = [this](const std::string& text) { Warn(text); };
     settings_.on_images = [this](std::size_t count) {
+      all_images_ = count;
+      if (!HasLabels() || OwnsImages()) return;
       // Each party's own arguments are right by themselves, so this is no wrong usage of this one.
-      if (HasLabels() && data_.labels.size() != count)
+      if (data_.labels.size() != count)
         throw ProtocolError(
             fmt::format("--labels: {} labels found, {} expected, one for each image of party {}",
                         data_.labels.size(), count, settings_.roles.data_owner));
+      if (settings_.shard) TakeShard(data_, settings_.shard->shard);
     };
     settings_.on_plan = [this](const infer::Plan& plan, std::size_t count) {
       if (launcher_ == nullptr) ShowPlan(plan, count);
@@ -284,6 +329,7 @@ class PartyRun {
     if (!std::exchange(warned_of_plan_, true))
       for (const auto& warning : plan.Warnings(registry_)) Warn(warning);
     const bool rotates = arguments_.rotate_dealer;
+    if (settings_.shard) Print("{}\n", ShardText(settings_.shard->shard, all_images_));
     Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
           rotates ? "groups" : "batches", plan.batch, mpc::RolesText(plan.roles),
           rotates ? "group" : "batch", DescribePlan(plan, nullptr, report::Utf8Locale()));
@@ -308,27 +354,24 @@ class PartyRun {
       launcher_->Send(ReportEvent{report::ToJson(report)});
       return;
     }
-    Print("{}", report::Describe(report, report::Utf8Locale()));
-    if (Receives() && !arguments_.MakesMaterial()) {
-      const auto predictions = nn::Predictions(report.logits, report.classes);
-      if (!HasLabels()) {
-        Print("\npredictions: {}\n", fmt::join(predictions, " "));
-      } else {
-        const std::size_t count = data_.labels.size(),
-                          correct = CountCorrect(predictions, data_.labels);
-        Print("\naccuracy: {:.2f} % ({} of {} images)\n",
-              100.0 * static_cast<double>(correct) / static_cast<double>(count), correct, count);
-      }
+    if (report.presence == infer::kWasDone) {
+      Print("{}: done already by all parties, see {}\n",
+            ShardText(settings_.shard->shard, all_images_), json_.string());
+      return;
     }
+    Print("{}", report::Describe(report, report::Utf8Locale()));
+    if (Receives() && !arguments_.MakesMaterial() && !HasLabels())
+      Print("\npredictions: {}\n", fmt::join(nn::Predictions(report.logits, report.classes), " "));
     // Last, so that a disk that is full does not lose what has been computed.
     FlushOutput();
-    if (!arguments_.json.empty())
-      WriteFile(arguments_.json, report::ToJson(report), FileRights::kOwner);
+    if (!json_.empty()) WriteFile(json_, report::ToJson(report), FileRights::kOwner);
   }
 
   const Arguments& arguments_;
   EventPipe* const launcher_;  // null: this party speaks to a terminal
   const int id_;
+  const std::filesystem::path json_ = arguments_.shard.ReportOf(arguments_.json);
+  std::size_t all_images_ = 0;
   const mpc::Registry registry_ = BuiltinProtocols();
   std::vector<std::string> warnings_;
   infer::Testbed testbed_;
@@ -368,7 +411,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("--link", a.link,
                  "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y; the same at all parties")
       ->capture_default_str();
-  app.add_option("--json", a.json, "Write this party's report");
+  auto* json = app.add_option("--json", a.json, "Write this party's report");
+  AddShard(app, a.shard, json);
   app.add_option_function<std::string>(
          "--options",
          [&a](const std::string& file) {

@@ -20,7 +20,9 @@
 #include "programs/pictures.h"
 #include "programs/progress_line.h"
 #include "programs/run_options.h"
+#include "programs/shard_options.h"
 #include "tercet/base/error.h"
+#include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/crypto/certificates.h"
@@ -47,6 +49,7 @@ struct RunArguments : RunOptions {
   double stall_timeout_s = Seconds(infer::kStallTimeout);
   RoleOptions roles;
   bool no_check = false;
+  ShardOptions shard;
 };
 
 // All that a run needs, loaded and checked.
@@ -59,6 +62,7 @@ struct RunInput {
   mpc::SuiteChoice suite;
   mpc::Roles roles;
   net::LinkProfile link;
+  std::optional<infer::JobPart> part;   // of what job the images are a shard
   std::optional<infer::Plan> material;  // the plan of material that is there
   // A party without a part in this run.
   std::optional<int> Absent() const {
@@ -87,12 +91,24 @@ infer::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registr
   return material.MakePlan(spec, registry);
 }
 
+// What is the same in all shards of a job.
+std::string JobDigest(const RunArguments& arguments, const RunInput& input) {
+  return crypto::Sha256Hex(fmt::format(
+      "{} shards\nnetwork {}\nsuite {}\nroles {}\nlink rtt_ms={},mbit={}\nbatch {}\nmaterial {}\n"
+      "transport {}\nchecked {}\nmodel {}\nimages {}\n",
+      arguments.shard.shard->count, input.spec.Digest(), input.suite.Text(),
+      mpc::RolesText(input.roles), input.link.rtt_ms, input.link.mbit, arguments.batch,
+      infer::ScheduleText(arguments.Schedule()), arguments.transport, !arguments.no_check,
+      compile::CompiledDigest(input.model), ImagesDigest(input.data.images)));
+}
+
 RunInput LoadInput(const RunArguments& arguments) {
   RunInput input;
   input.suite = ParseSuite(arguments.suite, input.registry);
   input.roles = arguments.roles.Resolve();
   input.link = net::ParseLinkProfile(arguments.link);
-  if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
+  const auto json = arguments.shard.ReportOf(arguments.json);
+  if (!json.empty()) CheckWritable(json, "--json");
   input.spec = nn::LoadNetwork(arguments.network);
   if (arguments.MakesMaterial()) {
     // No image has a part in it.
@@ -110,7 +126,26 @@ RunInput LoadInput(const RunArguments& arguments) {
     ResolveAuto(input.model.net, input.registry, input.suite, input.link,
                 infer::ParseObjective(arguments.optimise, "--optimise"), input.roles,
                 arguments.batch);
+  if (arguments.shard.shard) {
+    const std::size_t all = input.data.images.count;
+    input.part = {*arguments.shard.shard, all, JobDigest(arguments, input), {}};
+    TakeShard(input.data, *arguments.shard.shard);
+  }
   return input;
+}
+
+// Whether the report of this shard is there, right and whole.
+bool IsDoneAlready(const RunArguments& arguments, const RunInput& input) {
+  const auto file = arguments.shard.ReportOf(arguments.json);
+  if (!std::filesystem::exists(file)) return false;
+  try {
+    const auto run = report::RunReportFromJson(ReadTextFile(file, kShardReport), file.string());
+    run.RequireRight();
+    return IsDone(run, *input.part, true, input.data.labels);
+  } catch (const Error& e) {
+    PrintWarning(fmt::format("not the report of this shard, so it is made anew: {}", e.what()));
+    return false;
+  }
 }
 
 // Keys, the model and the images go from hand to hand, each party's to that party alone, so that
@@ -295,6 +330,11 @@ int Run(RunArguments arguments) {
   if (arguments.UsesMaterial()) material = PlanOfMaterial(arguments, BuiltinProtocols());
   RunInput input = LoadInput(arguments);
   input.material = std::move(material);
+  if (arguments.shard.resume && IsDoneAlready(arguments, input)) {
+    Print("{}: done already, see {}\n", ShardText(input.part->shard, input.part->all_images),
+          arguments.shard.ReportOf(arguments.json).string());
+    return kExitOk;
+  }
   const auto& images = input.data.images;
   const auto plan = input.material
                         ? *input.material
@@ -308,6 +348,7 @@ int Run(RunArguments arguments) {
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
   if (const auto warning = CheckMemoryOfAll(arguments, input, plan)) warnings.push_back(*warning);
   for (const auto& warning : warnings) PrintWarning(warning);
+  if (input.part) Print("{}\n", ShardText(input.part->shard, input.part->all_images));
   Print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
         input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
         input.suite.Text(), input.link.name, arguments.transport, mpc::RolesText(input.roles),
@@ -318,6 +359,7 @@ int Run(RunArguments arguments) {
   run.transport = arguments.transport;
   run.machine = MachineText();
   run.warnings = warnings;
+  run.part = input.part;
   run.predictions = nn::Predictions(run.logits, run.classes);
   run.matches_plan = MatchesPlan(
       run, infer::RunCost(plan, input.registry, input.suite, images.count, arguments.Schedule()));
@@ -343,11 +385,9 @@ int Run(RunArguments arguments) {
     Print("\n{}", DrawPictures(images, arguments.show, input.data.labels, run.predictions, utf8));
   Print("\n{}", report::Describe(run, utf8));
   FlushOutput();
-  if (!arguments.json.empty()) WriteFile(arguments.json, report::ToJson(run), FileRights::kOwner);
-  if (!run.MatchesPlain().value_or(true))
-    throw Error("the secure result differs from the plain integer network");
-  if (!*run.matches_plan)
-    throw Error("the bytes and hops that were measured differ from the plan's (see tercet plan)");
+  if (!arguments.json.empty())
+    WriteFile(arguments.shard.ReportOf(arguments.json), report::ToJson(run), FileRights::kOwner);
+  run.RequireRight();
   return kExitOk;
 }
 
@@ -382,7 +422,7 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
   AddNumber(*command, "--show", a->show, 0, 1000,
             "Print the first N images as pictures, with true and predicted class");
   command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
-  command->add_option("--json", a->json, "Write the report");
+  auto* json = command->add_option("--json", a->json, "Write the report");
   a->roles.AddTo(*command);
   AddSchedule(*command, *a,
               "Make material for --queries queries, a file a party in this directory, and stop. As "
@@ -391,6 +431,7 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
               "copies are refused, since a query used from two copies gives the difference of the "
               "two inputs away")
       ->excludes(images);
+  AddShard(*command, a->shard, json);
   command->footer(
       "Example:\n"
       "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "

@@ -2,11 +2,15 @@
 #include "tercet/report/run_report.h"
 
 #include <algorithm>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 
 #include "base/json.h"
 #include "tercet/base/error.h"
+#include "tercet/nn/run_plain.h"
 #include "tercet/report/table.h"
 
 namespace tercet::report {
@@ -15,6 +19,7 @@ using infer::kNotStarted;
 using infer::kStayed;
 using infer::PartyLayer;
 using infer::PartyReport;
+using infer::SessionReport;
 
 namespace {
 
@@ -51,8 +56,8 @@ ordered_json Rows(const std::vector<std::int64_t>& logits, std::size_t classes) 
   return rows;
 }
 
-// What JSON says of a layer, and of a party before and after its times and layers, in the order of
-// the file: calls visit(key, field).
+// What JSON says of a layer, of times, and of both kinds of reports, for writing and reading: calls
+// visit(key, field).
 void VisitLayer(auto& layer, auto&& visit) {
   visit("name", layer.name);
   visit("type", layer.type);
@@ -65,44 +70,141 @@ void VisitLayer(auto& layer, auto&& visit) {
   visit("offline_s", layer.offline_s);
   visit("online_s", layer.online_s);
 }
-void VisitHead(auto& report, auto&& visit) {
-  visit("party", report.party);
+void VisitTimes(auto& report, auto&& visit) {
+  visit("setup_s", report.setup_s);
+  visit("offline_s", report.offline_s);
+  visit("online_s", report.online_s);
+  visit("wall_s", report.wall_s);
+}
+void VisitCommon(auto& report, auto&& visit) {
   visit("network", report.network);
   visit("suite", report.suite);
   visit("link", report.link);
   visit("batch", report.batch);
   visit("images", report.images);
   visit("classes", report.classes);
-}
-void VisitRest(auto& report, auto&& visit) {
-  visit("logits", report.logits);
-  visit("peak_memory_mb", report.peak_memory_mb);
   visit("kernels", report.kernels);
   visit("material", report.material);
-  visit("presence", report.presence);
   visit("warnings", report.warnings);
 }
 
 auto WriteInto(ordered_json& to) {
   return [&to](const char* key, const auto& field) { to[key] = field; };
 }
-auto ReadFrom(const json& from) {
-  return [&from](const char* key, auto& field) { from.at(key).get_to(field); };
+
+// A negative number or a fraction would become another one without a word.
+template <class Number>
+Number WholeNumber(const json& value, const char* key) {
+  const bool whole =
+      std::is_signed_v<Number> ? value.is_number_integer() : value.is_number_unsigned();
+  if (!whole || std::cmp_not_equal(value.get<std::int64_t>(), value.get<Number>()))
+    throw ConfigError(key, fmt::format("found {}, expected a whole number", ValueText(value)));
+  return value.get<Number>();
 }
 
-ordered_json LayersToJson(const std::vector<PartyLayer>& layers) {
+auto ReadFrom(const json& from) {
+  return [&from]<class Field>(const char* key, Field& field) {
+    if constexpr (std::is_integral_v<Field>) {
+      field = WholeNumber<Field>(from.at(key), key);
+    } else {
+      from.at(key).get_to(field);
+    }
+  };
+}
+
+ordered_json LayersToJson(const SessionReport& report) {
   ordered_json array = ordered_json::array();
-  for (const PartyLayer& layer : layers) VisitLayer(layer, WriteInto(array.emplace_back()));
+  for (const PartyLayer& layer : report.layers) VisitLayer(layer, WriteInto(array.emplace_back()));
   return array;
 }
 
+template <class Times>
+ordered_json TimesToJson(const Times& report) {
+  ordered_json times;
+  VisitTimes(report, WriteInto(times));
+  times["total_s"] = report.offline_s + report.online_s;
+  return times;
+}
+
+ordered_json PartToJson(const SessionReport& report) {
+  if (!report.part) return nullptr;
+  const auto& [shard, all_images, job, joined] = *report.part;
+  ordered_json document{{"index", shard.index},
+                        {"count", shard.count},
+                        {"first_image", shard.Of(all_images).first},
+                        {"all_images", all_images},
+                        {"job", job}};
+  for (const auto& each : joined)
+    document["joined"].push_back(
+        {{"index", each.shard.index}, {"images", each.images}, {"time", TimesToJson(each)}});
+  return document;
+}
+
+ordered_json CommonToJson(const SessionReport& report) {
+  ordered_json document;
+  VisitCommon(report, WriteInto(document));
+  document["correct"] = OrNull(report.correct);
+  document["accuracy"] = PercentOrNull(report.correct, report.images);
+  document["time"] = TimesToJson(report);
+  document["hops"] = {{"offline", report.offline_hops}, {"online", report.online_hops}};
+  document["shard"] = PartToJson(report);
+  return document;
+}
+
+infer::JobPart PartFromJson(const json& from) {
+  infer::JobPart part;
+  const auto read = ReadFrom(from);
+  read("index", part.shard.index);
+  read("count", part.shard.count);
+  read("all_images", part.all_images);
+  read("job", part.job);
+  if (part.shard.count == 0) throw ConfigError("count", "found 0, expected a number of shards");
+  for (const json& each : from.value("joined", json::array())) {
+    auto& joined = part.joined.emplace_back();
+    ReadFrom(each)("index", joined.shard.index);
+    ReadFrom(each)("images", joined.images);
+    VisitTimes(joined, ReadFrom(each.at("time")));
+    joined.shard.count = from.at("joined").size();
+  }
+  return part;
+}
+
+std::optional<std::size_t> CountOrNull(const json& from, const char* key) {
+  if (from.at(key).is_null()) return std::nullopt;
+  return WholeNumber<std::size_t>(from.at(key), key);
+}
+
+void ReadCommon(const json& document, SessionReport& report) {
+  VisitCommon(report, ReadFrom(document));
+  VisitTimes(report, ReadFrom(document.at("time")));
+  report.correct = CountOrNull(document, "correct");
+  ReadFrom(document.at("hops"))("offline", report.offline_hops);
+  ReadFrom(document.at("hops"))("online", report.online_hops);
+  for (const json& layer : document.at("layers"))
+    VisitLayer(report.layers.emplace_back(), ReadFrom(layer));
+  if (const json& part = document.at("shard"); !part.is_null()) report.part = PartFromJson(part);
+}
+
+void ReadLogits(const json& from, std::vector<std::int64_t>& logits) {
+  for (const json& logit : from) logits.push_back(WholeNumber<std::int64_t>(logit, "logits"));
+}
+
+// `read` takes a report from the document of a file.
 template <class Report>
-ordered_json TimesToJson(const Report& report) {
-  return {{"setup_s", report.setup_s},
-          {"offline_s", report.offline_s},
-          {"online_s", report.online_s},
-          {"total_s", report.offline_s + report.online_s},
-          {"wall_s", report.wall_s}};
+Report FromJson(const std::string& text, const std::string& place, const char* what,
+                const std::function<void(const json&, Report&)>& read) {
+  try {
+    const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
+    Report report;
+    ReadCommon(document, report);
+    read(document, report);
+    return report;
+  } catch (const json::exception& e) {
+    throw ConfigError(place, fmt::format("no report of {}: {}", what, e.what()));
+  } catch (const ConfigError& e) {
+    if (e.Place().starts_with(place)) throw;
+    throw ConfigError(place, fmt::format("no report of {}: {}", what, e.what()));
+  }
 }
 
 // One value a line becomes long with thousands of images, so arrays of numbers stay on one line.
@@ -146,8 +248,7 @@ void AddLayers(Table& table, const std::vector<Layer>& layers) {
   table.AddRule();
 }
 
-template <class Report>
-std::string Times(const Report& report, bool utf8) {
+std::string Times(const SessionReport& report, bool utf8) {
   const auto& [setup_s, offline_s, online_s, wall_s] =
       std::tie(report.setup_s, report.offline_s, report.online_s, report.wall_s);
   const double each = report.images > 0 ? 1.0 / static_cast<double>(report.images) : 0;
@@ -158,18 +259,36 @@ std::string Times(const Report& report, bool utf8) {
   table.AddRow({"offline + online", FormatSeconds(offline_s + online_s),
                 FormatSeconds((offline_s + online_s) * each)});
   table.AddRow({"wall clock", FormatSeconds(wall_s), FormatSeconds(wall_s * each)});
-  return table.Render(utf8) + fmt::format("Material: {}.\n", report.material);
+  std::string text = table.Render(utf8) + fmt::format("Material: {}.\n", report.material);
+  if (report.part && !report.part->joined.empty()) {
+    double longest = 0;
+    for (const auto& shard : report.part->joined) longest = std::max(longest, shard.wall_s);
+    text += fmt::format("Times are sums over {} shards; the longest took {}.\n",
+                        report.part->joined.size(), FormatSeconds(longest));
+  }
+  return text;
+}
+
+std::string AccuracyText(const SessionReport& report) {
+  if (!report.correct) return "";
+  return fmt::format("accuracy: {:.2f} % ({} of {} images)\n",
+                     Percent(*report.correct, report.images), *report.correct, report.images);
 }
 
 const char* YesNo(bool yes) { return yes ? "yes" : "NO"; }
 
 }  // namespace
 
-double RunReport::Accuracy() const { return Percent(correct.value_or(0), images); }
-
 std::optional<bool> RunReport::MatchesPlain() const {
   if (!equal) return std::nullopt;
   return *equal == images * classes;
+}
+
+void RunReport::RequireRight() const {
+  if (!MatchesPlain().value_or(true))
+    throw Error("the secure result differs from the plain integer network");
+  if (!matches_plan.value_or(true))
+    throw Error("the bytes and hops that were measured differ from the plan's (see tercet plan)");
 }
 
 RunReport Merge(const std::array<PartyReport, 3>& parties) {
@@ -178,14 +297,10 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
   if (found == parties.end()) throw ProtocolError("no party was started");
   const PartyReport& first = *found;
   RunReport run;
-  run.material = first.material;
-  run.network = first.network;
-  run.suite = first.suite;
-  run.link = first.link;
-  run.kernels = first.kernels;
-  run.batch = first.batch;
-  run.images = first.images;
-  run.classes = first.classes;
+  static_cast<SessionReport&>(run) = first;
+  run.logits.clear();
+  run.correct.reset();
+  run.warnings.clear();
   std::vector<std::vector<PartyLayer>> layers;
   int receivers = 0;
   for (std::size_t p = 0; p < 3; ++p) {
@@ -201,6 +316,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
     RequireEqual(id, "batch", party.batch, first.batch);
     RequireEqual(id, "images", party.images, first.images);
     RequireEqual(id, "classes", party.classes, first.classes);
+    RequireEqual(id, "shard", PartToJson(party).dump(), PartToJson(first).dump());
     RequireEqual(id, "layers", party.layers.size(), first.layers.size());
     run.setup_s = std::max(run.setup_s, party.setup_s);
     run.offline_s = std::max(run.offline_s, party.offline_s);
@@ -220,6 +336,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
       throw ProtocolError(fmt::format("party {} reports {} logits, expected {} images x {} classes",
                                       id, party.logits.size(), party.images, party.classes));
     run.logits = party.logits;
+    run.correct = party.correct;
   }
   run.layers = infer::SideBySide(layers);
   if (receivers != 1)
@@ -228,65 +345,68 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
 }
 
 std::string ToJson(const PartyReport& report) {
-  ordered_json document;
-  VisitHead(report, WriteInto(document));
-  document["time"] = TimesToJson(report);
-  document["hops"] = {{"offline", report.offline_hops}, {"online", report.online_hops}};
+  ordered_json document{{"party", report.party}};
+  document.update(CommonToJson(report));
   document["bytes"] = {{"offline", report.OfflineBytes()}, {"online", report.OnlineBytes()}};
-  document["layers"] = LayersToJson(report.layers);
-  VisitRest(report, WriteInto(document));
+  document["layers"] = LayersToJson(report);
+  document["logits"] = report.logits;
+  document["peak_memory_mb"] = report.peak_memory_mb;
+  document["presence"] = report.presence;
   return Layout(document);
 }
 
 PartyReport PartyReportFromJson(const std::string& text, const std::string& place) {
-  try {
-    const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
-    PartyReport report;
-    VisitHead(report, ReadFrom(document));
-    const json& time = document.at("time");
-    time.at("setup_s").get_to(report.setup_s);
-    time.at("offline_s").get_to(report.offline_s);
-    time.at("online_s").get_to(report.online_s);
-    time.at("wall_s").get_to(report.wall_s);
-    document.at("hops").at("offline").get_to(report.offline_hops);
-    document.at("hops").at("online").get_to(report.online_hops);
-    for (const json& layer : document.at("layers"))
-      VisitLayer(report.layers.emplace_back(), ReadFrom(layer));
-    VisitRest(report, ReadFrom(document));
-    return report;
-  } catch (const json::exception& e) {
-    throw ConfigError(place, fmt::format("no report of a party: {}", e.what()));
-  }
+  return FromJson<PartyReport>(text, place, "a party",
+                               [](const json& document, PartyReport& report) {
+                                 ReadFrom(document)("party", report.party);
+                                 ReadLogits(document.at("logits"), report.logits);
+                                 document.at("peak_memory_mb").get_to(report.peak_memory_mb);
+                                 document.at("presence").get_to(report.presence);
+                               });
 }
 
 std::string ToJson(const RunReport& report) {
-  ordered_json suites = ordered_json::object();
+  ordered_json document = CommonToJson(report), suites = ordered_json::object();
   for (const PartyLayer& layer : report.layers)
     if (!layer.suite.empty()) suites[layer.name] = layer.suite;
-  return Layout({{"network", report.network},
-                 {"suite", report.suite},
-                 {"suite_per_layer", std::move(suites)},
-                 {"link", report.link},
-                 {"transport", report.transport},
-                 {"batch", report.batch},
-                 {"images", report.images},
-                 {"correct", OrNull(report.correct)},
-                 {"accuracy", PercentOrNull(report.correct, report.images)},
-                 {"matches_plain", OrNull(report.MatchesPlain())},
-                 {"tolerance", report.tolerance},
-                 {"matches_plan", OrNull(report.matches_plan)},
-                 {"time", TimesToJson(report)},
-                 {"hops", {{"offline", report.offline_hops}, {"online", report.online_hops}}},
-                 {"bytes", {{"offline", report.offline_bytes}, {"online", report.online_bytes}}},
-                 {"layers", LayersToJson(report.layers)},
-                 {"predictions", report.predictions},
-                 {"logits", Rows(report.logits, report.classes)},
-                 {"warnings", report.warnings},
-                 {"peak_memory_mb", report.peak_memory_mb},
-                 {"machine", report.machine},
-                 {"kernels", report.kernels},
-                 {"material", report.material},
-                 {"presence", report.presence}});
+  document["suite_per_layer"] = std::move(suites);
+  document["transport"] = report.transport;
+  document["equal"] = OrNull(report.equal);
+  document["matches_plain"] = OrNull(report.MatchesPlain());
+  document["tolerance"] = report.tolerance;
+  document["matches_plan"] = OrNull(report.matches_plan);
+  document["bytes"] = {{"offline", report.offline_bytes}, {"online", report.online_bytes}};
+  document["layers"] = LayersToJson(report);
+  document["predictions"] = report.predictions;
+  document["logits"] = Rows(report.logits, report.classes);
+  document["peak_memory_mb"] = report.peak_memory_mb;
+  document["machine"] = report.machine;
+  document["presence"] = report.presence;
+  return Layout(document);
+}
+
+RunReport RunReportFromJson(const std::string& text, const std::string& place) {
+  return FromJson<RunReport>(text, place, "a run", [](const json& document, RunReport& report) {
+    document.at("transport").get_to(report.transport);
+    report.equal = CountOrNull(document, "equal");
+    ReadFrom(document)("tolerance", report.tolerance);
+    if (const json& matches = document.at("matches_plan"); !matches.is_null())
+      report.matches_plan = matches.get<bool>();
+    document.at("bytes").at("offline").get_to(report.offline_bytes);
+    document.at("bytes").at("online").get_to(report.online_bytes);
+    for (const json& row : document.at("logits")) ReadLogits(row, report.logits);
+    if (report.classes > 0) report.predictions = nn::Predictions(report.logits, report.classes);
+    document.at("peak_memory_mb").get_to(report.peak_memory_mb);
+    document.at("machine").get_to(report.machine);
+    document.at("presence").get_to(report.presence);
+  });
+}
+
+AnyReport ReportFromJson(const std::string& text, const std::string& place) {
+  // A run's has no party; what else is wrong says whichever reads it.
+  const json document = ReadJson(text, place, JsonLimits::UpTo(text.size()));
+  if (document.is_object() && document.contains("transport")) return RunReportFromJson(text, place);
+  return PartyReportFromJson(text, place);
 }
 
 std::string ToJson(const PlainReport& report) {
@@ -335,9 +455,7 @@ std::string Describe(const RunReport& report, bool utf8) {
     if (report.presence[p] != kStayed)
       text += fmt::format("Party {}: {}.\n", p, report.presence[p]);
   text += "\n";
-  if (report.correct)
-    text += fmt::format("accuracy: {:.2f} % ({} of {} images)\n", report.Accuracy(),
-                        *report.correct, report.images);
+  text += AccuracyText(report);
   if (report.matches_plan)
     text += fmt::format("bytes and hops are what the plan says: {}\n", YesNo(*report.matches_plan));
   if (report.equal)
@@ -357,6 +475,7 @@ std::string Describe(const PartyReport& report, bool utf8) {
                  FormatSeconds(report.online_s)});
   std::string text = layers.Render(utf8) + "\n" + Times(report, utf8);
   if (report.presence != kStayed) text += fmt::format("This party {}.\n", report.presence);
+  if (report.correct) text += "\n" + AccuracyText(report);
   return text;
 }
 

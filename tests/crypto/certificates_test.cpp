@@ -250,5 +250,16 @@ TEST(DigestTest, Sha256) {
   EXPECT_EQ(Sha256Hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
 }
 
+// The test case 1 of RFC 4231.
+TEST(KeyedTag, IsAnHmacUnderTheKeysFile) {
+  const ScratchDirectory scratch;
+  const auto key = scratch.Path() / "key";
+  std::ofstream(key) << std::string(20, '\x0b');
+  EXPECT_THROW(KeyedTag(key, "Hi There"), ConfigError) << "others may read it";
+  fs::permissions(key, fs::perms::owner_read);
+  EXPECT_EQ(KeyedTag(key, "Hi There"),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+}
+
 }  // namespace
 }  // namespace tercet::crypto

@@ -412,6 +412,14 @@ def make_kinds(options, folder, runner):
         [[tercet, "plan", network, "--model", compiled, "--suite", "lut", "--batch", "20", "--measured",
           folder / "measured.json"]])
 
+    must(tercet, "run", network, "--model", compiled, "--images", idx, "--transport", "memory", "--shard", "0/2",
+         "--json", folder / "shard0.json")
+    must(tercet, "run", network, "--model", compiled, "--images", idx, "--transport", "memory", "--shard", "1/2",
+         "--json", folder / "shard1.json")
+    add("shard", write("shard.json", (folder / "shard1.json").read_bytes()),
+        [[tercet, "join", folder / "joined.json", folder / "shard0.json", folder / "shard.json"]],
+        also_names=["shards: no report of"])
+
     # Party 2 owns the model. One that is missing ends the run once the testbed has been read.
     must(tercet, "keygen", folder / "keys")
     testbed = {"parties": [{"host": "127.0.0.1", "port": CLOSED_PORTS[0]}, {"host": "127.0.0.1", "port": CLOSED_PORTS[1]},

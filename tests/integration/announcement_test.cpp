@@ -41,7 +41,8 @@ using testing::HasSubstr;
 
 constexpr std::uint32_t kNetworkTag = 0xfffe'0000, kImagesTag = 0xfffe'0001, kPlanTag = 0xfffe'0002,
                         kSessionTag = 0xfffe'0003, kNextQueryTag = 0xfffe'0004,
-                        kFirstQueryTag = 0xfffe'0005;
+                        kFirstQueryTag = 0xfffe'0005, kModelTagTag = 0xfffe'0006,
+                        kDoneTag = 0xfffe'0008;
 
 net::Message SetupMessage(std::uint32_t tag, const std::string& text) {
   return {Phase::kSetup, tag, 1, Bytes(text.begin(), text.end())};
@@ -122,6 +123,11 @@ class Liar : public testing::Test {
     settings.suite = suite_;
     settings.roles = roles_;
     settings.batch = 2;
+    settings.shard = shard_;
+    if (shard_ && done_)
+      settings.shard->is_done = [this, id](const auto&) {
+        return done_->at(static_cast<std::size_t>(id));
+      };
     if (id == roles_.model_owner) settings.model = &model_;
     if (queries_ > 0) {
       settings.schedule = infer::MakeMaterial{material_ / std::to_string(id), queries_};
@@ -156,6 +162,8 @@ class Liar : public testing::Test {
       compile::LoadCompiled(TERCET_SOURCE_DIR "/nets/mnistnet1.compiled.safetensors", spec_);
   const files::Images images_ = programs::RandomImages(spec_.input.shape, 2);
   mpc::SuiteChoice suite_ = mpc::ParseSuiteChoice("lut", "test");
+  std::optional<infer::ShardOfJob> shard_;
+  std::optional<std::array<bool, 3>> done_;  // where they resume
   std::size_t queries_ = 0;  // where not 0, material for them is made, in this directory
   std::filesystem::path material_;
   mpc::Roles roles_{.helper = 0, .data_owner = 1, .model_owner = 2, .receiver = 2};
@@ -378,6 +386,55 @@ TEST_F(Liar, CannotAnnounceAWrongNumberOfImages) {
   }
 }
 
+// The second of two shards of three images; the owners' tags are the same here.
+class ShardLiar : public Liar {
+ protected:
+  ShardLiar() {
+    const std::string tag(64, 'a');
+    shard_ = infer::ShardOfJob{{0, 2}, 3, tag, tag, {}};
+  }
+  // A model's owner that is honest but for message `number` of tag `tag` to either peer.
+  Ends LieAt(std::uint32_t tag, std::size_t number, const std::string& text) {
+    std::size_t seen = 0;
+    return Run(2, [&](net::Links& links) {
+      RunBut(links, 2, [&](std::size_t, net::Message& message) {
+        if (message.phase == Phase::kSetup && message.tag == tag && seen++ == number)
+          message = SetupMessage(tag, text);
+      });
+    });
+  }
+};
+
+TEST_F(ShardLiar, CannotTellATagThatIsNone) {
+  for (const auto& text : {std::string("0x"), std::string(64, 'G'), std::string(65, 'a')})
+    ExpectBlamed(LieAt(kModelTagTag, 0, text), {0}, 2, "a tag of the model");
+}
+
+TEST_F(ShardLiar, CannotTellTwoTags) {
+  const auto ends = LieAt(kModelTagTag, 1, std::string(64, 'b'));
+  for (const int p : {0, 1}) {
+    ASSERT_TRUE(ends[static_cast<std::size_t>(p)]);
+    EXPECT_NE(ends[static_cast<std::size_t>(p)]->text, "it ran");
+  }
+}
+
+TEST_F(ShardLiar, SaysYesOrNo) {
+  done_ = {true, true, true};
+  ExpectBlamed(LieAt(kDoneTag, 0, "yess"), {0}, 2, "whether it has its results already");
+}
+
+TEST_F(ShardLiar, NothingRunsWhereAllAreDoneAndAllWhereOneIsNot) {
+  for (const bool last : {true, false}) {
+    done_ = {true, true, last};
+    const auto ends = Run(2, [&](net::Links& links) {
+      const auto report =
+          infer::Session(SettingsOf(2), registry_).Run([&] { return std::move(links); });
+      EXPECT_STREQ(report.presence.c_str(), last ? infer::kWasDone : infer::kStayed);
+    });
+    for (const int p : {0, 1}) EXPECT_EQ(ends[static_cast<std::size_t>(p)]->text, "it ran");
+  }
+}
+
 // Every item that parties compare when they greet each other, and what it tells a peer.
 TEST(Agreement, EveryItemIsListedWithWhatItTells) {
   const std::map<std::string, std::string> tells{
@@ -387,6 +444,8 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
       {"roles", "the testbed's roles"},
       {"rotation of the dealer", "an option"},
       {"batch", "an option"},
+      {"shard", "an option"},
+      {"resume", "an option"},
       {"link", "an option"},
       {"material", "whether material is made or used, and which random session made it"}};
   SessionSettings settings;

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
@@ -28,6 +29,7 @@
 #include "programs/options.h"
 #include "programs/pictures.h"
 #include "programs/run_options.h"
+#include "programs/shard_options.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/crypto/certificates.h"
@@ -265,6 +267,89 @@ TEST_F(PinnedTestbedFile, WhatIsAmbiguousIsRefused) {
   config_["tls"] = {{"certificate", "a"}, {"key", "b"}};
   for (auto& party : config_["parties"]) party.erase("fingerprint");
   refused("/tls", "missing key 'ca'");
+}
+
+TEST_F(TestbedFile, EachShardHasItsPortsAndHosts) {
+  config_["parties"][0]["host"] = "p0-{shard}.example";
+  config_["parties"][1]["listen"] = "worker{shard}";
+  Load();
+  auto testbed = infer::LoadTestbed(world_.File("t.json"), 1, 12);
+  EXPECT_EQ(testbed.endpoints[0].host, "p0-12.example");
+  EXPECT_EQ(testbed.endpoints[0].port, 13);
+  EXPECT_EQ(testbed.endpoints[1].port, 14);
+  EXPECT_EQ(testbed.listen, "worker12");
+  try {
+    infer::LoadTestbed(world_.File("t.json"), 1, 65'534);
+    FAIL() << "port 65536 is taken";
+  } catch (const ConfigError& e) {
+    EXPECT_THAT(e.what(), HasSubstr("/parties/1/port: 2 found, 1 or less expected"));
+  }
+}
+
+TEST(ShardOption, IsSaidOrTakenFromTheEnvironment) {
+  std::map<std::string, std::string> variables;
+  const Environment environment = [&](const char* name) {
+    const auto found = variables.find(name);
+    return found == variables.end() ? nullptr : found->second.c_str();
+  };
+  const auto text = [&](const std::string& option) {
+    return ParseShard(option, environment).shard->Text();
+  };
+  const auto refused = [&](const std::string& option, const std::string& reason) {
+    try {
+      ParseShard(option, environment);
+      ADD_FAILURE() << option << " is taken";
+    } catch (const ConfigError& e) {
+      EXPECT_EQ(e.Place(), "--shard");
+      EXPECT_THAT(e.what(), HasSubstr(reason));
+    }
+  };
+  EXPECT_EQ(text("2/3"), "2/3");
+  for (const char* wrong : {"", "3/3", "-1/3", "1", "1/", "/3", "1/3/4", "a/3", "0/0", "0/1000001",
+                            "auto/", "auto/0", "auto/x", "Auto", " 1/3"})
+    refused(wrong, "I/N with I from 0 to N - 1");
+  refused("auto", "none of OMPI_COMM_WORLD_RANK, SLURM_PROCID and JOB_COMPLETION_INDEX is set");
+  variables = {{"JOB_COMPLETION_INDEX", "4"}};
+  EXPECT_EQ(text("auto/5"), "4/5");
+  refused("auto/4", "I from 0 to N - 1");
+  refused("auto", "auto/N expected");
+  variables["SLURM_PROCID"] = "1";
+  refused("auto", "SLURM_NTASKS is not set");
+  variables["SLURM_NTASKS"] = "two";
+  refused("auto", "SLURM_NTASKS is no whole number");
+  variables["SLURM_NTASKS"] = "2";
+  EXPECT_EQ(text("auto"), "1/2");
+  EXPECT_EQ(text("auto/2"), "1/2");
+  refused("auto/3", "auto/3 found, but SLURM_NTASKS is 2");
+  variables["OMPI_COMM_WORLD_RANK"] = "6";
+  variables["OMPI_COMM_WORLD_SIZE"] = "7";
+  EXPECT_EQ(text("auto"), "6/7") << "mpirun within a job of Slurm";
+}
+
+TEST(ShardOption, ReportsHaveNamesOfTheirOwn) {
+  ShardOptions options;
+  EXPECT_EQ(options.ReportOf("r-{shard}.json"), "r-{shard}.json");
+  options.shard = {2, 3};
+  EXPECT_EQ(options.ReportOf("r-{shard}.json"), "r-2.json");
+  EXPECT_EQ(options.ReportOf("r.json"), "r.json");
+  options.by_environment = true;
+  EXPECT_EQ(options.ReportOf("r-{shard}.json"), "r-2.json");
+  EXPECT_EQ(options.ReportOf(""), "");
+  EXPECT_THROW(options.ReportOf("r.json"), ConfigError);
+}
+
+TEST(TakeShard, KeepsItsImagesAndLabels) {
+  LabelledImages data{{{1, 1, 2}, 5, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}}, {10, 11, 12, 13, 14}};
+  LabelledImages labels{{}, data.labels};
+  const auto digest = ImagesDigest(data.images);
+  TakeShard(data, {1, 2});
+  EXPECT_EQ(data.images.count, 2u);
+  EXPECT_EQ(data.images.pixels, (std::vector<std::uint8_t>{6, 7, 8, 9}));
+  EXPECT_EQ(data.labels, (std::vector<std::uint8_t>{13, 14}));
+  EXPECT_NE(ImagesDigest(data.images), digest);
+  TakeShard(labels, {0, 2});
+  EXPECT_EQ(labels.labels, (std::vector<std::uint8_t>{10, 11, 12}));
+  EXPECT_THROW(TakeShard(data, {0, 3}), ConfigError);
 }
 
 TEST(TestbedExamples, AreValid) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "tercet/nn/integer_network.h"
 
@@ -16,6 +17,8 @@ namespace tercet::compile {
 /// a missing tensor or a wrong shape, and what NetworkOf refuses.
 void SaveCompiled(const nn::IntegerNetwork& network, const std::filesystem::path& file);
 nn::IntegerNetwork LoadCompiled(const std::filesystem::path& file, const nn::NetworkSpec& spec);
+/// The digest that SaveCompiled writes, in hex. Thread safe.
+std::string CompiledDigest(const nn::IntegerNetwork& network);
 /// Whether the file is a compiled model (has any of the metadata above) rather than float weights.
 bool IsCompiled(const std::filesystem::path& file);
 

@@ -95,5 +95,8 @@ Certificate RenewPartyCertificate(const std::filesystem::path& directory, int pa
 
 /// SHA-256 of a string in hex; for digests of networks and configurations.
 std::string Sha256Hex(std::string_view text);
+/// HMAC-SHA-256 of a text under a private key's file, in hex: equal for equal texts, and without
+/// the key nobody can tell whether it is of a text that they guess. ConfigError as ReadPrivateFile.
+std::string KeyedTag(const std::filesystem::path& key, std::string_view text);
 
 }  // namespace tercet::crypto

@@ -3,8 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "tercet/infer/shard.h"
 
 namespace tercet::infer {
 
@@ -30,11 +33,31 @@ std::vector<PartyLayer> SideBySide(const std::vector<std::vector<PartyLayer>>& p
 inline constexpr const char* kStayed = "stayed to the end";
 inline constexpr const char* kHasLeft = "left when all material was delivered";
 inline constexpr const char* kNotStarted = "not started";
+inline constexpr const char* kWasDone = "had its results already";
 
-/// What one party's session has computed and measured. The first layer is the input, the last the
-/// output.
-struct PartyReport {
-  int party = 0;
+/// What is known of one shard after several reports have been joined.
+struct JoinedShard {
+  Shard shard;
+  std::size_t images = 0;
+  double setup_s = 0, offline_s = 0, online_s = 0, wall_s = 0;
+};
+
+/// Which part of a job a report is of, and what tells jobs apart.
+struct JobPart {
+  Shard shard;
+  std::size_t all_images = 0;  ///< of the whole job
+  /// SHA-256 in hex of what is the same in all shards of a job: network, settings, and what stands
+  /// for the model and the images.
+  std::string job;
+  /// Those of a joined report, whose times are the sums of theirs.
+  std::vector<JoinedShard> joined;
+  bool IsSame(const JobPart& other) const {
+    return shard == other.shard && all_images == other.all_images && job == other.job;
+  }
+};
+
+/// What the reports of a party and of a whole run have in common.
+struct SessionReport {
   std::string network, suite, link;
   std::size_t batch = 0, images = 0, classes = 0;
   double setup_s = 0, offline_s = 0, online_s = 0;
@@ -42,17 +65,27 @@ struct PartyReport {
   double wall_s = 0;
   /// ScheduleText: when material was made.
   std::string material;
-  /// kStayed, kHasLeft or kNotStarted.
-  std::string presence = kStayed;
   /// Of one batch.
   std::uint32_t offline_hops = 0, online_hops = 0;
+  /// The first is the input, the last the output.
   std::vector<PartyLayer> layers;
-  /// Image after image; at the receiver only.
+  /// Image after image; in a party's report at the receiver only.
   std::vector<std::int64_t> logits;
-  double peak_memory_mb = 0;
+  /// Predictions that are the labels; known to a receiver with labels.
+  std::optional<std::size_t> correct;
   std::string kernels;
   /// What the session and the program around it warned of.
   std::vector<std::string> warnings;
+  /// Where the session took one shard of a job, or all shards were joined.
+  std::optional<JobPart> part;
+};
+
+/// What one party's session has computed and measured.
+struct PartyReport : SessionReport {
+  int party = 0;
+  /// kStayed, kHasLeft, kNotStarted or kWasDone.
+  std::string presence = kStayed;
+  double peak_memory_mb = 0;
 
   std::uint64_t OfflineBytes() const;
   std::uint64_t OnlineBytes() const;

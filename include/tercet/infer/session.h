@@ -15,6 +15,7 @@
 #include "tercet/infer/party_report.h"
 #include "tercet/infer/plan.h"
 #include "tercet/infer/schedule.h"
+#include "tercet/infer/shard.h"
 #include "tercet/mpc/suite.h"
 #include "tercet/net/memory_link.h"
 #include "tercet/net/wrappers.h"
@@ -51,11 +52,13 @@ struct SessionSettings {
   const files::Images* images = nullptr;
   /// When material is made, and when queries are run.
   Schedule schedule = InTurn{};
+  /// Where the images are one shard of a job: which, and of what job. Not with material in files.
+  std::optional<ShardOfJob> shard;
   /// As TcpOptions::stall_timeout, for what waits within this process.
   std::chrono::milliseconds stall_timeout{600'000};
 
-  /// Called in the thread of Session::Run when the owner of the images has said how many there are,
-  /// before the parties agree. What it throws ends the session.
+  /// Called in the thread of Session::Run when the owner of the images has said how many there are
+  /// in all shards, before the parties agree. What it throws ends the session.
   std::function<void(std::size_t images)> on_images;
   /// Called in the thread of Session::Run once the parties agree, before anything is shared; with
   /// HelperRotates once for each group, with its plan and the images of all groups.
@@ -83,10 +86,13 @@ void CheckMaterial(const MaterialFile& material, const SessionSettings& settings
 /// and run query after query. With UseMaterial, network and shares of the model are in the file,
 /// and the parties compare which session made it and which query is the next that none of them has
 /// used. With HelperRotates the groups share the model each for itself, and the report's bytes are
-/// sums over them, its hops and times the largest.
+/// sums over them, its hops and times the largest. Of one shard of a job (ShardOfJob) the parties
+/// tell each other also the tags of model and images; where they resume and all three have its
+/// results, nothing else happens and the report's presence is kWasDone.
 ///
 /// The receiver learns the logits of all images, or their classes where the model gives no more.
-/// Nobody learns anything else than what is public: the plan, the number of images, the times.
+/// Nobody learns anything else than what is public: the plan, the number of images, the times,
+/// tags.
 ///
 ///     Session session(settings, registry);
 ///     const auto report = session.Run([&] { return net::ConnectTcp(options); });

@@ -32,8 +32,10 @@ struct Testbed {
 /// Reads and checks the file for party `id`, and the certificates that it pins. ConfigError "FILE
 /// POINTER: found, expected" for whatever the schema (configs/testbed.schema.json, built in)
 /// forbids, missing or needless certificates, pins of some parties only, a key of two parties, a
-/// certificate that is not of its party or of none of the fingerprints beside it.
-Testbed LoadTestbed(const std::filesystem::path& file, int id);
+/// certificate that is not of its party or of none of the fingerprints beside it. Each shard of a
+/// job has a port of its own, `shard` after that in the file (ConfigError where there is none
+/// left), and its number stands for "{shard}" in hosts.
+Testbed LoadTestbed(const std::filesystem::path& file, int id, std::size_t shard = 0);
 
 /// Reads this party's certificate. ConfigError (place: its file) when it is not valid at `now`, not
 /// of party `id`, or its key is pinned for another party or not for this one, which the others
