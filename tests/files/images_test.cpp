@@ -482,7 +482,7 @@ TEST(Images, RefusesBadXz) {
       {Prefix(packed, packed.size() - 1), "truncated: the xz data end in the middle"},
       {Xz({}), "is empty once unpacked and holds no image"}};
   for (const auto& [bytes, message] : cases)
-    ExpectConfigError([&] { ParseImages(bytes, "f", 0, kAnyShape); }, "f", message);
+    ExpectConfigError([&bytes = bytes] { ParseImages(bytes, "f", 0, kAnyShape); }, "f", message);
 }
 
 constexpr std::size_t kCifarPixels = 3072;
@@ -510,13 +510,12 @@ TEST(Images, ReadsCifarRecords) {
     EXPECT_EQ(ParseImages(packed, name, 2, kAnyShape).count, 2U);
     EXPECT_EQ(ParseLabels(packed, name, 0, 10), (Bytes8{3, 9, 0}));
     EXPECT_EQ(ParseLabels(packed, name, 1, 10), (Bytes8{3}));
-    ExpectConfigError([&] { ParseLabels(packed, name, 0, 9); }, name,
-                      "the label of item 1 (counted from 0) is 9, expected 0 to 8");
-    ExpectConfigError(
-        [&] {
-          ParseImages(packed, name, 0, {1, 28, 28});
-        },
-        name, "found 3 x 32 x 32, expected 1 x 28 x 28");
+    const auto labels = [&packed = packed, &name = name] { ParseLabels(packed, name, 0, 9); };
+    ExpectConfigError(labels, name, "the label of item 1 (counted from 0) is 9, expected 0 to 8");
+    const auto pixels = [&packed = packed, &name = name] {
+      ParseImages(packed, name, 0, {1, 28, 28});
+    };
+    ExpectConfigError(pixels, name, "found 3 x 32 x 32, expected 1 x 28 x 28");
   }
   const Bytes8 cut = Prefix(bytes, bytes.size() - 1);
   for (const Bytes8& file : {cut, Xz(cut)}) {
