@@ -309,6 +309,7 @@ std::vector<Candidate> AutoCandidates(const mpc::Registry& registry) {
     return rank(a) < rank(b);
   });
   std::vector<Candidate> candidates;
+  candidates.reserve(all.size());
   for (auto& [stays, candidate] : all) candidates.push_back(std::move(candidate));
   return candidates;
 }

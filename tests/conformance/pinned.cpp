@@ -308,12 +308,13 @@ class Check {
     Varied draws;
     for (const auto& [draw, changed] : changes_) {
       if (!changed.contains(message) || !MayMask(draw, message)) continue;
-      const bool others = std::any_of(left.begin(), left.end(), [&](const auto& other) {
-        const auto found = changed.find(other.first);
-        return other.first != message && found != changed.end() &&
-               std::any_of(found->second.begin(), found->second.end(),
-                           [&](std::size_t at) { return other.second.contains(at); });
-      });
+      const bool others =
+          std::any_of(left.begin(), left.end(), [&, &changed = changed](const auto& other) {
+            const auto found = changed.find(other.first);
+            return other.first != message && found != changed.end() &&
+                   std::any_of(found->second.begin(), found->second.end(),
+                               [&](std::size_t at) { return other.second.contains(at); });
+          });
       if (!others) draws[draw] = {};
     }
     return draws;
