@@ -4,6 +4,7 @@
 #include "import/import_command.h"
 #include "predict/predict_command.h"
 #include "programs/commands.h"
+#include "programs/completion.h"
 #include "programs/failure.h"
 #include "programs/options.h"
 #include "train/train_command.h"
@@ -18,15 +19,6 @@ int Main(int argc, char** argv) {
       "tercet");
   cli.set_version_flag("--version", "tercet " TERCET_VERSION);
   cli.require_subcommand(1);
-  cli.footer(
-      "Example, three parties on this machine:\n"
-      "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
-      "t10k-images-idx3-ubyte.gz\n"
-      "         --labels t10k-labels-idx1-ubyte.gz --limit 1000\n"
-      "`tercet COMMAND --help` explains a command. Exit status: 0 done, 1 the run failed, 2 wrong "
-      "usage or input, 141 done, but the reader of the output left.\n"
-      "Neither program leaves a core dump or lets a debugger in, since its memory holds keys and "
-      "shares; TERCET_CORE_DUMPS=1 in the environment allows both.");
   programs::Chosen chosen;
   programs::AddRunCommand(cli, chosen);
   programs::AddJoinCommand(cli, chosen);
@@ -43,6 +35,17 @@ int Main(int argc, char** argv) {
   programs::AddPublishCommand(cli, chosen);
   tercet::client::AddPredictCommand(cli, chosen);
   tercet::client::AddLoadCommand(cli, chosen);
+  programs::AddCompletionCommand(cli, chosen);
+  // A command takes over what is there when it is added.
+  cli.footer(
+      "Example, three parties on this machine:\n"
+      "  tercet run nets/mnistnet1.json --model nets/mnistnet1.safetensors --images "
+      "t10k-images-idx3-ubyte.gz\n"
+      "         --labels t10k-labels-idx1-ubyte.gz --limit 1000\n"
+      "`tercet COMMAND --help` explains a command. Exit status: 0 done, 1 the run failed, 2 wrong "
+      "usage or input, 141 done, but the reader of the output left.\n"
+      "Neither program leaves a core dump or lets a debugger in, since its memory holds keys and "
+      "shares; TERCET_CORE_DUMPS=1 in the environment allows both.");
   return programs::ParseAndRun(cli, argc, argv,
                                [&] { return chosen ? chosen() : programs::kExitOk; });
 }

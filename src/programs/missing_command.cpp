@@ -10,10 +10,10 @@ void AddMissingCommand(CLI::App& app, Chosen& chosen, const std::string& name,
                        const std::string& what, const std::string& remedy) {
   auto* command = app.add_subcommand(name, what + " (not part of this build)");
   command->allow_extras();
-  command->callback([=, &chosen] {
-    chosen = [=]() -> int {
+  command->callback([=, &app, &chosen] {
+    chosen = [=, program = app.get_name()]() -> int {
       throw UnsupportedError(
-          fmt::format("this tercet was built without `{}`: {} and build again", name, remedy));
+          fmt::format("this {} was built without `{}`: {} and build again", program, name, remedy));
     };
   });
 }

@@ -72,7 +72,8 @@ std::optional<std::string> UnknownWord(const CLI::App& app, int argc, char** arg
       }
       return Unknown("option", name, known);
     }
-    if (word.starts_with('-') || commands.empty()) continue;
+    // A command is the first word; others are values of options, or files.
+    if (i > 1 || word.starts_with('-') || commands.empty()) continue;
     std::vector<std::string> known;
     for (const auto* each : commands) {
       if (each->get_name() == word) command = each;

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "programs/auto_suite.h"
+#include "programs/completion.h"
 #include "programs/cost_table.h"
 #include "programs/events.h"
 #include "programs/failure.h"
@@ -435,13 +436,21 @@ void AddOptions(CLI::App& app, Arguments& a) {
       "TERCET_CORE_DUMPS=1 in the environment allows both.");
 }
 
-int Main(int argc, char** argv) {
-  if (argc > 1 && argv[1] == std::string_view("serve")) return serve::ServeMain(argc - 1, argv + 1);
-  if (argc > 1 && argv[1] == std::string_view("token")) return serve::TokenMain(argc - 1, argv + 1);
-  // A thread of its own waits for the signals; all others leave them alone.
-  const sigset_t signals = StopSignals();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+// Whether a command follows the program's name. It needs none of a party's options, and a party has
+// no command.
+bool BeginsWithCommand(CLI::App& app, int argc, char** argv) {
+  bool begins = false;
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) {
+    command->excludes(app.get_option("--id"));
+    begins = begins || (argc > 1 && command->get_name() == argv[1]);
+  }
+  if (begins)
+    for (CLI::Option* option : app.get_options([](CLI::Option*) { return true; }))
+      option->required(false);
+  return begins;
+}
 
+int Main(int argc, char** argv) {
   Arguments arguments;
   CLI::App app(
       "One party of secure inference, for testbeds of real hosts. See `tercet run` for three on "
@@ -449,8 +458,16 @@ int Main(int argc, char** argv) {
       "`tercet-party token --help` for its clients' tokens.",
       kProgram);
   app.set_version_flag("--version", "tercet-party " TERCET_VERSION);
+  Chosen chosen;
+  serve::AddServeCommands(app, chosen);
+  AddCompletionCommand(app, chosen);
   AddOptions(app, arguments);
+  const bool is_party = !BeginsWithCommand(app, argc, argv);
+  // A thread of its own waits for the signals; all others leave them alone.
+  const sigset_t signals = StopSignals();
+  if (is_party) ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return ParseAndRun(app, argc, argv, [&] {
+    if (chosen) return chosen();
     std::unique_ptr<EventPipe> launcher;
     if (arguments.report_fd >= 0) launcher = std::make_unique<EventPipe>(arguments.report_fd);
     // Outlives this function: the waiting thread ends with the process only.

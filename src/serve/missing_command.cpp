@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/serve_command.h"
-#include "tercet/base/error.h"
 
 namespace tercet::serve {
-namespace {
 
-[[noreturn]] int Refuse() {
-  throw UnsupportedError(
-      "this tercet-party was built without the prediction service: install librestinio-dev and "
-      "libsqlite3-dev and build again");
+void AddServeCommands(CLI::App& app, programs::Chosen& chosen) {
+  const std::string remedy("install librestinio-dev and libsqlite3-dev");
+  programs::AddMissingCommand(app, chosen, "serve", "One server of a prediction service", remedy);
+  programs::AddMissingCommand(app, chosen, "token", "Clients' tokens in a server's store", remedy);
 }
-
-}  // namespace
-
-int ServeMain(int, char**) { Refuse(); }
-int TokenMain(int, char**) { Refuse(); }
 
 }  // namespace tercet::serve

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -174,12 +175,11 @@ int Token(const TokenArguments& arguments) {
   return programs::kExitOk;
 }
 
-}  // namespace
-
-int ServeMain(int argc, char** argv) {
-  ServeArguments a;
-  CLI::App app("One server of a prediction service: answers clients' queries with the two others.",
-               "tercet-party serve");
+void AddServeCommand(CLI::App& program, programs::Chosen& chosen) {
+  auto arguments = std::make_shared<ServeArguments>();
+  auto& a = *arguments;
+  auto& app = *program.add_subcommand(
+      "serve", "One server of a prediction service: answers clients' queries with the two others");
   programs::AddParty(app, "--id", a.id, "This server's number")->required();
   app.add_option("--deployment", a.deployment, "The three servers (deployment.json)")->required();
   app.add_option("--store", a.store,
@@ -230,13 +230,14 @@ int ServeMain(int argc, char** argv) {
       "SIGTERM and SIGINT drain it: no new query, those under way end. SIGHUP: reads the "
       "certificate for clients anew. Tokens: tercet-party token.\n"
       "docs/service.md has the rest.");
-  return programs::ParseAndRun(app, argc, argv, [&] { return Serve(a); });
+  app.callback([arguments, &chosen] { chosen = [arguments] { return Serve(*arguments); }; });
 }
 
-int TokenMain(int argc, char** argv) {
-  TokenArguments a;
-  CLI::App app("Clients' tokens in a server's store: lists them, makes or removes one.",
-               "tercet-party token");
+void AddTokenCommand(CLI::App& program, programs::Chosen& chosen) {
+  auto arguments = std::make_shared<TokenArguments>();
+  auto& a = *arguments;
+  auto& app = *program.add_subcommand(
+      "token", "Clients' tokens in a server's store: lists them, makes or removes one");
   app.add_option("--store", a.store, "The server's directory")->required();
   auto* add = app.add_option("--add", a.add, "Add a token of this name");
   auto* file = app.add_option("--token-file", a.token_file,
@@ -256,7 +257,14 @@ int TokenMain(int argc, char** argv) {
   app.footer(
       "Example:\n  tercet-party token --store demo/server0 --add alice --token-file alice.token "
       "--rate 10 --total 10000\nThe same for the other servers' stores.");
-  return programs::ParseAndRun(app, argc, argv, [&] { return Token(a); });
+  app.callback([arguments, &chosen] { chosen = [arguments] { return Token(*arguments); }; });
+}
+
+}  // namespace
+
+void AddServeCommands(CLI::App& app, programs::Chosen& chosen) {
+  AddServeCommand(app, chosen);
+  AddTokenCommand(app, chosen);
 }
 
 }  // namespace tercet::serve

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "programs/commands.h"
+
 namespace tercet::serve {
 
-/// `tercet-party serve ...`, with the arguments from "serve" on: one server of a prediction
-/// service, until SIGTERM or SIGINT, which drain it. Gives the exit code.
-int ServeMain(int argc, char** argv);
-/// `tercet-party token ...`: clients' tokens in a server's store.
-int TokenMain(int argc, char** argv);
+/// `tercet-party serve`: one server of a prediction service, until SIGTERM or SIGINT, which drain
+/// it. `tercet-party token`: clients' tokens in a server's store.
+void AddServeCommands(CLI::App& app, programs::Chosen& chosen);
 
 }  // namespace tercet::serve

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -144,13 +143,6 @@ int RunCommand(const Arguments& arguments) {
   return programs::kExitOk;
 }
 
-template <class T>
-CLI::CheckedTransformer ByName(const std::vector<T>& choices) {
-  std::map<std::string, T> names;
-  for (const T choice : choices) names[Name(choice)] = choice;
-  return CLI::CheckedTransformer(names);
-}
-
 /// The options of the command, each of which overrides a configuration's value if it is given.
 class OptionAdder {
  public:
@@ -251,16 +243,25 @@ class OptionAdder {
   CLI::Option* Add(const char* name, Member member, const char* description) {
     CLI::Option* option = command_.add_option(name, arguments_->flags.options.*member, description);
     using Value = std::remove_reference_t<decltype(arguments_->flags.options.*member)>;
-    if constexpr (std::is_arithmetic_v<Value>) option->capture_default_str();
+    if constexpr (std::is_arithmetic_v<Value>)
+      option->capture_default_str()->type_name(std::is_integral_v<Value> ? "N" : "X");
     Remember(option, member);
     return option;
   }
 
-  template <class Member, class Choices>
-  void AddChoice(const char* name, Member member, const Choices& choices, const char* description) {
-    Add(name, member, description)
-        ->transform(ByName(choices))
-        ->default_str(Name(TrainOptions().*member));
+  template <class Choice>
+  void AddChoice(const char* name, Choice O::*member, const std::vector<Choice>& choices,
+                 const char* description) {
+    std::vector<std::string> names;
+    for (const Choice choice : choices) names.emplace_back(Name(choice));
+    const auto take_over = [member, choices, flags = &arguments_->flags](const std::string& text) {
+      for (const Choice choice : choices)
+        if (text == Name(choice)) flags->options.*member = choice;
+    };
+    Remember(command_.add_option_function<std::string>(name, take_over, description)
+                 ->check(CLI::IsMember(names))
+                 ->default_str(Name(TrainOptions().*member)),
+             member);
   }
 
   CLI::App& command_;
