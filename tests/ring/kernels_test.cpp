@@ -90,6 +90,7 @@ void CheckProduct(const Kernels& kernels, std::size_t outputs, std::size_t cols,
       expected[m][c] = static_cast<W>(sum);
     }
   }
+  targets.reserve(outputs);
   for (Guarded<W>& row : y) targets.push_back(row.Data());
   ProductOf<W>(kernels)(targets.data(), outputs, cols, w.data(), rows.data(), depth);
   for (std::size_t m = 0; m < outputs; ++m) {
