@@ -47,10 +47,6 @@ fs::path DirectoryOf(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
 
-[[noreturn]] void Refuse(const fs::path& file, const std::string& problem) {
-  throw ConfigError(file.string(), "cannot be written: " + problem);
-}
-
 constexpr const char* kExists = "exists already and is not overwritten";
 
 // The number N of /dev/fd/N, /dev/stdout's target and so on, where `path` is one of these.
@@ -74,6 +70,10 @@ std::string NameOf(const fs::path& file) {
   const std::string link =
       DescriptorOf(file) ? fs::read_symlink(file, error).string() : std::string();
   return link.ends_with(" (deleted)") ? std::string("a temporary file") : file.string();
+}
+
+[[noreturn]] void Refuse(const fs::path& file, const std::string& problem) {
+  throw ConfigError(NameOf(file), "cannot be written: " + problem);
 }
 
 [[noreturn]] void FailToWrite(const fs::path& file, int error_number) {

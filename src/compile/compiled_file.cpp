@@ -115,6 +115,25 @@ std::string CompiledDigest(const nn::IntegerNetwork& network) {
   return Compiled(network).metadata.at(kDigestKey);
 }
 
+namespace {
+
+// Whoever compiled the model may not have said that a layer is lost.
+void WarnOfNoWeights(const std::string& layer, const nn::LayerWeights& weights,
+                     std::vector<std::string>& warnings) {
+  const auto is_zero = [](std::int64_t weight) { return weight == 0; };
+  if (!std::all_of(weights.weight.begin(), weights.weight.end(), is_zero) ||
+      !std::all_of(weights.shortcut.begin(), weights.shortcut.end(), is_zero))
+    return;
+  const bool said = std::any_of(warnings.begin(), warnings.end(), [&](const std::string& warning) {
+    return warning.starts_with("layer " + layer + ":");
+  });
+  if (!said)
+    warnings.push_back(
+        fmt::format("layer {}: all weights are zero, so no image makes a difference", layer));
+}
+
+}  // namespace
+
 nn::IntegerNetwork LoadCompiled(const std::filesystem::path& file, const nn::NetworkSpec& spec) {
   files::TensorFile data = files::LoadTensors(file);
   const std::string name = file.string();
@@ -155,6 +174,7 @@ nn::IntegerNetwork LoadCompiled(const std::filesystem::path& file, const nn::Net
     if (ShortcutWeights(layer) > 0) {
       weights.shortcut = TakeIntegers(data, name, layer.name + ".shortcut", ShortcutShape(layer));
     }
+    WarnOfNoWeights(layer.name, weights, network.warnings);
     network.weights.push_back(std::move(weights));
   }
   if (!data.tensors.empty()) {

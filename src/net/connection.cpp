@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/endian.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/prf.h"
 
@@ -25,6 +26,8 @@ constexpr Clock::duration kShortLinger = std::chrono::milliseconds(300);
 // Address translators on the way forget links that are idle for longer than a minute or so.
 constexpr Clock::duration kMaxHeartbeat = std::chrono::seconds(15);
 constexpr Clock::duration kMaxTick = std::chrono::seconds(1);
+// Until all have heard that a process is replaced by a newer one: some ticks.
+constexpr Clock::duration kReplacing = 3 * kMaxTick;
 constexpr auto kSpin = std::chrono::microseconds(30);
 
 // What a frame counts in the queue: bookkeeping until it is begun, its bytes until they are
@@ -35,11 +38,26 @@ std::size_t SizeOf(const Frame& frame) {
 
 }  // namespace
 
-std::uint8_t WaitBoard::Mask() const {
+WaitBoard::WaitBoard(int self) : self_(self) {
+  std::array<std::uint8_t, 4> random{};
+  crypto::RandomBytes(random);
+  processes_[static_cast<std::size_t>(self)] =
+      static_cast<std::uint32_t>(FromLittleEndian(random)) | 1U;
+}
+
+void WaitBoard::SetMissing(int peer, bool missing) {
+  if (missing_[static_cast<std::size_t>(peer)].exchange(missing) != missing) ++version_;
+}
+
+void WaitBoard::SetProcess(int peer, std::uint32_t process) {
+  if (processes_[static_cast<std::size_t>(peer)].exchange(process) != process) ++version_;
+}
+
+Heartbeat WaitBoard::For(int peer) const {
   unsigned mask = 0;
   for (unsigned p = 0; p < waits_.size(); ++p)
     mask |= (waits_[p] > 0 ? 1U << p : 0U) | (missing_[p] ? 8U << p : 0U);
-  return static_cast<std::uint8_t>(mask);
+  return {static_cast<std::uint8_t>(mask), Process(self_), Process(3 - self_ - peer)};
 }
 
 Connection::Connection(asio::io_context& io, std::unique_ptr<Channel> channel, int peer,
@@ -65,7 +83,7 @@ void Connection::Start() {
   last_heard_ = last_written_ = Clock::now();
   {
     const std::lock_guard lock(mutex_);
-    Enqueue({FrameKind::kHeartbeat, {.payload = Bytes{waits_->Mask()}}});
+    EnqueueHeartbeat();
   }
   ReadMore();
   ScheduleTick();
@@ -95,6 +113,11 @@ void Connection::Enqueue(Frame frame) {
   queue_.push_back(std::move(frame));
   if (!std::exchange(writing_, true))
     asio::post(io_, [self = shared_from_this()] { self->Pump(); });
+}
+
+void Connection::EnqueueHeartbeat() {
+  told_ = waits_->Version();
+  Enqueue(EncodeHeartbeat(waits_->For(peer_)));
 }
 
 void Connection::EnqueueReason(FrameKind how, const std::string& reason) {
@@ -283,7 +306,8 @@ bool Connection::Deliver() {
       if (failure_ || end) break;  // what comes after an end is of no interest
       switch (frame.kind) {
         case FrameKind::kHeartbeat:
-          peer_waits_ = frame.message.payload.front();
+          peer_says_ = ParseHeartbeat(frame.message.payload);
+          if (peer_says_.sender != 0) waits_->SetProcess(peer_, peer_says_.sender);
           break;
         case FrameKind::kData: {
           const auto phase = static_cast<std::size_t>(frame.message.phase);
@@ -480,8 +504,9 @@ void Connection::OnTick() {
     ended = static_cast<bool>(failure_);
     paused = read_paused_;
     if (!ended) stalled = Stalled(now);
-    if (!ended && stalled.empty() && !writing_ && now - last_written_ >= heartbeat_)
-      Enqueue({FrameKind::kHeartbeat, {.payload = Bytes{waits_->Mask()}}});
+    if (!ended && stalled.empty()) stalled = OtherThird(now);
+    const bool due = !writing_ && now - last_written_ >= heartbeat_;
+    if (!ended && stalled.empty() && (due || told_ != waits_->Version())) EnqueueHeartbeat();
   }
   if (ended) {
     if (!ended_since_) ended_since_ = now;
@@ -502,14 +527,26 @@ void Connection::OnTick() {
 }
 
 /// Whether the peer says that it waits for the third party.
-bool Connection::PeerWaits() const {
-  return (peer_waits_ >> (3 - waits_->Self() - peer_) & 1) != 0;
-}
+bool Connection::PeerWaits() const { return (peer_says_.waits >> Third() & 1) != 0; }
 
 /// Whether the peer says that the third party has still to connect to it; a peer that has sent data
 /// has met all.
 bool Connection::PeerMissesThird() const {
-  return !peer_sent_data_ && (peer_waits_ >> (6 - waits_->Self() - peer_) & 1) != 0;
+  return !peer_sent_data_ && (peer_says_.waits >> (3 + Third()) & 1) != 0;
+}
+
+/// Two processes run as the third party, and this party has met the one, the peer the other: each
+/// of them would wait in vain. Empty while that may be about to pass. With the lock held.
+std::string Connection::OtherThird(Clock::time_point now) {
+  const std::uint32_t here = waits_->Process(Third()), there = peer_says_.third;
+  if (here == 0 || there == 0 || here == there) {
+    differs_since_.reset();
+    return {};
+  }
+  if (!differs_since_) differs_since_ = now;
+  if (now - *differs_since_ < kReplacing) return {};
+  return fmt::format("party {} has met another process of party {} than party {}: two run at once",
+                     peer_, Third(), waits_->Self());
 }
 
 /// Why waiting for this peer is of no use any more, or nothing. With the lock held.

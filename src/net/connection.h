@@ -23,22 +23,29 @@
 
 namespace tercet::net {
 
-/// For which peers threads of this party wait, and which have still to connect; its connections
-/// tell their peers with each heartbeat. Thread safe.
+/// What a party tells its peers with each heartbeat: for which peers its threads wait, which have
+/// still to connect, and which processes it has met. Thread safe.
 class WaitBoard {
  public:
-  explicit WaitBoard(int self) : self_(self) {}
+  explicit WaitBoard(int self);
   int Self() const { return self_; }
   void Begin(int peer) { ++waits_[static_cast<std::size_t>(peer)]; }
   void End(int peer) { --waits_[static_cast<std::size_t>(peer)]; }
-  void SetMissing(int peer, bool missing) { missing_[static_cast<std::size_t>(peer)] = missing; }
-  /// Bit p is set when something waits for party p, bit 3 + p when it has still to connect.
-  std::uint8_t Mask() const;
+  void SetMissing(int peer, bool missing);
+  /// The process of `peer` that was met; 0: none, or it has not said.
+  void SetProcess(int peer, std::uint32_t process);
+  std::uint32_t Process(int peer) const { return processes_[static_cast<std::size_t>(peer)]; }
+  /// For a peer.
+  Heartbeat For(int peer) const;
+  /// Changes with what peers should hear of at once: all but the waits.
+  std::uint32_t Version() const { return version_; }
 
  private:
   const int self_;
   std::array<std::atomic<int>, 3> waits_{};
   std::array<std::atomic<bool>, 3> missing_{};
+  std::array<std::atomic<std::uint32_t>, 3> processes_{};
+  std::atomic<std::uint32_t> version_{0};
 };
 
 /// An established connection to a party: queues for both directions, heartbeats, and the ends it
@@ -90,6 +97,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // Any thread, with the lock held.
   void Enqueue(Frame frame);
+  void EnqueueHeartbeat();
   void EnqueueReason(FrameKind how, const std::string& reason);
   void DropQueue();
   void WakeAll();
@@ -116,6 +124,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void OnTick();
   bool PeerWaits() const;
   bool PeerMissesThird() const;
+  int Third() const { return 3 - waits_->Self() - peer_; }
+  std::string OtherThird(Clock::time_point now);
   std::string Stalled(Clock::time_point now) const;
   void FinishOutput();
   void ShutdownSend();
@@ -163,8 +173,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool half_close_ = false;  ///< stop sending once the queue is empty
   bool peer_sent_data_ = false;
   bool sent_end_ = false;
-  std::uint8_t peer_waits_ = 0;  ///< the mask in its last heartbeat
-  Failure third_left_;           ///< the third party's goodbye, which the peer may not have heard
+  Heartbeat peer_says_;                             ///< its last heartbeat
+  std::uint32_t told_ = 0;                          ///< the board's version in our last one
+  std::optional<Clock::time_point> differs_since_;  ///< about the third party's process
+  Failure third_left_;  ///< the third party's goodbye, which the peer may not have heard
   Clock::time_point third_left_since_;
   Clock::time_point last_heard_, last_written_, next_tick_;
   std::optional<Clock::time_point> ended_since_;

@@ -14,7 +14,10 @@ using asio::ip::tcp;
 
 constexpr auto kAddressLimit = std::chrono::seconds(5);
 constexpr auto kRetry = std::chrono::milliseconds(100);
-constexpr auto kLookUpAgain = std::chrono::seconds(1);
+constexpr Clock::duration kLookUpAgain = std::chrono::seconds(1);
+// After a greeting that failed again and again.
+constexpr Clock::duration kLongestPause = std::chrono::seconds(1);
+constexpr int kDoublings = 4;
 constexpr Clock::duration kStagger = std::chrono::milliseconds(500);
 constexpr std::size_t kToldAddresses = 16;
 constexpr const char* kNoAnswer = "no answer";
@@ -47,6 +50,7 @@ void Dialler::Start() {
   std::error_code no_address;
   const auto address = asio::ip::make_address(there_.host, no_address);
   if (no_address) {
+    unresolved_ = "no answer from the name server";
     Resolve();
   } else {
     StartWith({tcp::endpoint(address, there_.port)});
@@ -54,72 +58,75 @@ void Dialler::Start() {
 }
 
 void Dialler::StartWith(const std::vector<tcp::endpoint>& addresses) {
-  for (Attempt& attempt : attempts_) attempt.listed = false;
+  for (const auto& attempt : attempts_) attempt->listed = false;
   for (const auto& address : addresses) {
-    const auto known = std::find_if(attempts_.begin(), attempts_.end(),
-                                    [&](const Attempt& attempt) { return attempt.to == address; });
+    const auto known =
+        std::find_if(attempts_.begin(), attempts_.end(),
+                     [&](const AttemptPtr& attempt) { return attempt->to == address; });
     if (known != attempts_.end()) {
-      known->listed = true;
+      (*known)->listed = true;
     } else {
-      attempts_.emplace_back(io_, address);
+      attempts_.push_back(std::make_shared<Attempt>(io_, address));
     }
   }
   GoOn();
 }
 
 void Dialler::Resolve() {
-  resolver_.async_resolve(
-      there_.host, std::to_string(there_.port),
-      [self = shared_from_this()](const std::error_code& error,
-                                  const tcp::resolver::results_type& found) {
-        if (!self->done_) return;
-        self->look_up_.expires_after(error ? Clock::duration(kRetry) : kLookUpAgain);
-        self->look_up_.async_wait([self](const std::error_code& cancelled) {
-          if (!cancelled && self->done_) self->Resolve();
-        });
-        if (error) {
-          self->unresolved_ = fmt::format("host name not found: {}", error.message());
-          return;
-        }
-        std::vector<tcp::endpoint> addresses;
-        for (const auto& entry : found) addresses.push_back(entry.endpoint());
-        self->StartWith(addresses);
-      });
+  resolver_.Resolve(there_.host, there_.port, false,
+                    [self = shared_from_this()](const std::error_code& error,
+                                                const Resolver::Addresses& addresses) {
+                      if (!self->done_) return;
+                      self->look_up_.expires_after(error ? Clock::duration(kRetry) : kLookUpAgain);
+                      self->look_up_.async_wait([self](const std::error_code& cancelled) {
+                        if (!cancelled && self->done_) self->Resolve();
+                      });
+                      if (error) {
+                        self->unresolved_ = fmt::format("host name not found: {}", error.message());
+                      } else {
+                        self->StartWith(addresses);
+                      }
+                    });
 }
 
 // Looks what there is to do after something has changed.
 void Dialler::GoOn() {
   using State = Attempt::State;
-  attempts_.remove_if([](const Attempt& attempt) {
-    return !attempt.listed &&
-           (attempt.state == State::kWaiting || attempt.state == State::kHopeless);
+  std::erase_if(attempts_, [](const AttemptPtr& attempt) {
+    return !attempt->listed && attempt->state == State::kWaiting;
   });
-  const auto is = [](State state) {
-    return [state](const Attempt& attempt) { return attempt.state == state; };
-  };
-  if (!attempts_.empty() && std::all_of(attempts_.begin(), attempts_.end(), is(State::kHopeless))) {
+  const bool hopeless = std::all_of(attempts_.begin(), attempts_.end(), [](const auto& attempt) {
+    return attempt->state == State::kWaiting && attempt->hopeless;
+  });
+  if (hopeless && !attempts_.empty()) {
     Finish({.kind = Greeting::Outcome::Kind::kDefinite, .reason = Reasons()});
     return;
   }
   TryAgain();
-  const auto ready = std::find_if(attempts_.begin(), attempts_.end(), is(State::kReady));
-  if (ready != attempts_.end() && !may_answer_) GreetNext(*ready);
+  if (may_answer_) return;
+  // Each gets its turn, also where others fail and are ready again in no time.
+  AttemptPtr next;
+  for (const auto& attempt : attempts_) {
+    if (attempt->state != State::kReady) continue;
+    if (!next || attempt->greeted_at < next->greeted_at) next = attempt;
+  }
+  if (next) GreetNext(next);
 }
 
 // Tries those that have waited long enough, as many as there is room for.
 void Dialler::TryAgain() {
   using State = Attempt::State;
-  const auto under_way =
-      std::count_if(attempts_.begin(), attempts_.end(), [](const Attempt& attempt) {
-        return attempt.state != State::kWaiting && attempt.state != State::kHopeless;
-      });
-  for (auto room = kMaxAtOnce - static_cast<std::size_t>(under_way); room > 0; --room) {
-    Attempt* next = nullptr;
-    for (Attempt& attempt : attempts_) {
-      if (attempt.state != State::kWaiting) continue;
-      if (next == nullptr || attempt.not_before < next->not_before) next = &attempt;
+  const auto waiting =
+      std::count_if(attempts_.begin(), attempts_.end(),
+                    [](const AttemptPtr& attempt) { return attempt->state == State::kWaiting; });
+  const std::size_t under_way = attempts_.size() - static_cast<std::size_t>(waiting);
+  for (std::size_t room = kMaxAtOnce - std::min(kMaxAtOnce, under_way); room > 0; --room) {
+    AttemptPtr next;
+    for (const auto& attempt : attempts_) {
+      if (attempt->state != State::kWaiting) continue;
+      if (!next || attempt->not_before < next->not_before) next = attempt;
     }
-    if (next == nullptr) return;
+    if (!next) return;
     if (next->not_before > Clock::now()) {
       retry_.expires_at(next->not_before);
       retry_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
@@ -127,32 +134,40 @@ void Dialler::TryAgain() {
       });
       return;
     }
-    Try(*next);
+    Try(next);
   }
 }
 
-void Dialler::Try(Attempt& attempt) {
+void Dialler::Try(const AttemptPtr& attempt) {
   using State = Attempt::State;
-  attempt.state = State::kConnecting;
-  attempt.socket = tcp::socket(io_);
-  attempt.limit.expires_after(kAddressLimit);
-  attempt.limit.async_wait([self = shared_from_this(), &attempt](const std::error_code& cancelled) {
+  attempt->state = State::kConnecting;
+  attempt->socket = tcp::socket(io_);
+  attempt->limit.expires_after(kAddressLimit);
+  attempt->limit.async_wait([attempt](const std::error_code& cancelled) {
     std::error_code ignored;
-    if (!cancelled && self->done_ && attempt.state == State::kConnecting)
-      attempt.socket.close(ignored);
+    if (!cancelled && attempt->state == State::kConnecting) attempt->socket.close(ignored);
   });
-  attempt.socket.async_connect(attempt.to,
-                               [self = shared_from_this(), &attempt](const std::error_code& error) {
-                                 if (!self->done_) return;
-                                 attempt.limit.cancel();
-                                 attempt.state = error ? State::kWaiting : State::kReady;
-                                 attempt.not_before = Clock::now() + kRetry;
-                                 if (error) attempt.reason = WhyNot(error);
-                                 self->GoOn();
-                               });
+  attempt->socket.async_connect(
+      attempt->to, [self = shared_from_this(), attempt](const std::error_code& error) {
+        if (!self->done_) return;
+        attempt->limit.cancel();
+        if (error) {
+          std::error_code ignored;
+          attempt->socket.close(ignored);
+          attempt->state = State::kWaiting;
+          attempt->not_before = Clock::now() + kRetry;
+          attempt->hopeless = false;
+          attempt->reason = WhyNot(error);
+        } else {
+          attempt->state = State::kReady;
+          if (attempt->greeted_at == Clock::time_point())
+            attempt->reason = "it accepted the connection; others are greeted first";
+        }
+        self->GoOn();
+      });
 }
 
-void Dialler::GreetNext(Attempt& attempt) {
+void Dialler::GreetNext(const AttemptPtr& attempt) {
   may_answer_ = true;
   stagger_.expires_after(Stagger(patience_, attempts_.size()));
   stagger_.async_wait([self = shared_from_this()](const std::error_code& cancelled) {
@@ -160,12 +175,13 @@ void Dialler::GreetNext(Attempt& attempt) {
     self->may_answer_ = false;
     self->GoOn();
   });
-  attempt.state = Attempt::State::kGreeted;
-  attempt.reason = "it accepted the connection but did not answer";
-  attempt.cancel = greet_(std::move(attempt.socket), attempts_.size() == 1,
-                          [self = shared_from_this(), &attempt](Greeting::Outcome outcome) {
-                            if (self->done_) self->OnGreeted(attempt, std::move(outcome));
-                          });
+  attempt->state = Attempt::State::kGreeted;
+  attempt->greeted_at = Clock::now();
+  attempt->reason = "it accepted the connection but did not answer";
+  attempt->cancel = greet_(std::move(attempt->socket),
+                           [self = shared_from_this(), attempt](Greeting::Outcome outcome) {
+                             if (self->done_) self->OnGreeted(*attempt, std::move(outcome));
+                           });
 }
 
 void Dialler::OnGreeted(Attempt& attempt, Greeting::Outcome outcome) {
@@ -175,9 +191,11 @@ void Dialler::OnGreeted(Attempt& attempt, Greeting::Outcome outcome) {
     Finish(std::move(outcome));
     return;
   }
-  using State = Attempt::State;
-  attempt.state = outcome.kind == Kind::kDefinite ? State::kHopeless : State::kWaiting;
-  attempt.not_before = Clock::now() + kRetry;
+  attempt.state = Attempt::State::kWaiting;
+  attempt.hopeless = outcome.kind == Kind::kDefinite;
+  attempt.not_before =
+      Clock::now() + std::min<Clock::duration>(kLongestPause, kRetry * (1 << attempt.failures));
+  attempt.failures = std::min(attempt.failures + 1, kDoublings);
   attempt.reason = std::move(outcome.reason);
   may_answer_ = false;
   GoOn();
@@ -187,13 +205,13 @@ std::string Dialler::Reasons() const {
   if (attempts_.empty()) return unresolved_;
   std::string text;
   std::size_t told = 0;
-  for (const Attempt& attempt : attempts_) {
+  for (const auto& attempt : attempts_) {
     if (told++ == kToldAddresses)
       return text + fmt::format("; and {} more", attempts_.size() - kToldAddresses);
-    const std::string address = attempt.to.address().to_string();
+    const std::string address = attempt->to.address().to_string();
     if (!text.empty()) text += "; ";
     if (address != there_.host) text += address + ": ";
-    text += attempt.reason.empty() ? kNoAnswer : attempt.reason;
+    text += attempt->reason.empty() ? kNoAnswer : attempt->reason;
   }
   return text;
 }
@@ -211,15 +229,15 @@ void Dialler::Cancel() {
 
 void Dialler::CloseAll() {
   greet_ = nullptr;
-  resolver_.cancel();
+  resolver_.Cancel();
   look_up_.cancel();
   retry_.cancel();
   stagger_.cancel();
-  for (Attempt& attempt : attempts_) {
-    if (const auto cancel = std::exchange(attempt.cancel, nullptr)) cancel();
+  for (const auto& attempt : attempts_) {
+    if (const auto cancel = std::exchange(attempt->cancel, nullptr)) cancel();
     std::error_code ignored;
-    attempt.socket.close(ignored);
-    attempt.limit.cancel();
+    attempt->socket.close(ignored);
+    attempt->limit.cancel();
   }
 }
 

@@ -6,13 +6,13 @@
 #include <asio/steady_timer.hpp>
 #include <cstddef>
 #include <functional>
-#include <list>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "net/greeting.h"
+#include "net/resolver.h"
 #include "tercet/net/tcp_link.h"
 
 namespace tercet::net {
@@ -27,9 +27,9 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
   static constexpr std::size_t kMaxAtOnce = 64;  ///< of the addresses; the others get their turn
 
   using Done = std::function<void(Greeting::Outcome)>;
-  /// Greets whoever is at the other end of a socket; `only` when there is no other address to try.
-  /// Returns what ends that before it is done; it does nothing afterwards.
-  using Greet = std::function<std::function<void()>(asio::ip::tcp::socket, bool only, Done)>;
+  /// Greets whoever is at the other end of a socket. Returns what ends that before it is done; it
+  /// does nothing afterwards.
+  using Greet = std::function<std::function<void()>(asio::ip::tcp::socket, Done)>;
 
   /// `patience` is for how long a listener keeps a connection over which nobody greets it.
   Dialler(asio::io_context& io, const Endpoint& there, Clock::duration patience, Greet greet,
@@ -54,19 +54,23 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
     asio::ip::tcp::endpoint to;
     asio::ip::tcp::socket socket;
     asio::steady_timer limit;
-    enum class State { kWaiting, kConnecting, kReady, kGreeted, kHopeless };
-    State state = State::kWaiting;
+    enum class State { kWaiting, kConnecting, kReady, kGreeted } state = State::kWaiting;
     Clock::time_point not_before{};  ///< while it waits
+    Clock::time_point greeted_at{};  ///< last
+    int failures = 0;                ///< of greetings
+    bool hopeless = false;           ///< it failed last for a reason that hardly passes
     bool listed = true;              ///< the name still stands for it
     std::string reason;              ///< why it failed last
     std::function<void()> cancel;    ///< while it is greeted
   };
+  // Handlers of sockets and timers may come late.
+  using AttemptPtr = std::shared_ptr<Attempt>;
 
   void Resolve();
   void GoOn();
   void TryAgain();
-  void Try(Attempt& attempt);
-  void GreetNext(Attempt& attempt);
+  void Try(const AttemptPtr& attempt);
+  void GreetNext(const AttemptPtr& attempt);
   void OnGreeted(Attempt& attempt, Greeting::Outcome outcome);
   void Finish(Greeting::Outcome outcome);
   void CloseAll();
@@ -76,9 +80,9 @@ class Dialler : public std::enable_shared_from_this<Dialler> {
   const Clock::duration patience_;
   Greet greet_;
   Done done_;
-  asio::ip::tcp::resolver resolver_;
+  Resolver resolver_;
   std::string unresolved_;  ///< why the name stands for nothing
-  std::list<Attempt> attempts_;
+  std::vector<AttemptPtr> attempts_;
   asio::steady_timer look_up_, retry_, stagger_;
   bool may_answer_ = false;  ///< the one that was greeted last has had little time yet
 };

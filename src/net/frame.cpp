@@ -101,6 +101,21 @@ FrameHeader ParseFrameHeader(std::span<const std::uint8_t, kFrameHeaderBytes> by
   return header;
 }
 
+Frame EncodeHeartbeat(const Heartbeat& heartbeat) {
+  Frame frame{FrameKind::kHeartbeat, {.payload = Bytes(kHeartbeatFrameBytes - kFrameHeaderBytes)}};
+  Bytes& out = frame.message.payload;
+  out[0] = heartbeat.waits;
+  PutU32(&out[1], heartbeat.sender);
+  PutU32(&out[5], heartbeat.third);
+  return frame;
+}
+
+Heartbeat ParseHeartbeat(std::span<const std::uint8_t> payload) {
+  TERCET_CHECK(payload.size() == LengthLimit(FrameKind::kHeartbeat), "a heartbeat of {} bytes",
+               payload.size());
+  return {payload[0], GetU32(&payload[1]), GetU32(&payload[5])};
+}
+
 FrameReader::FrameReader() : buffer_(kBufferBytes) {}
 
 void FrameReader::Grow() {

@@ -14,8 +14,10 @@
 /// What TCP links write. All numbers are little endian.
 ///
 ///   frame: length u32 | kind u8 | phase u8 | tag u32 | depth u32 | payload of `length` bytes
-///          heartbeat: one byte, whose bit p says that the sender waits for data of party p, and
-///          bit 3 + p that party p has still to connect to it; the first frame on a link is one
+///          heartbeat: waits u8 | sender u32 | third u32; bit p of `waits` says that the sender
+///          waits for data of party p, and bit 3 + p that party p has still to connect to it;
+///          `sender` is a random number of the sending process, `third` that of the third party's
+///          process that it has met, 0 while it has met none; the first frame on a link is one
 ///          abort, goodbye, dismissal: the reason, which may be empty
 ///   hello: "TERCET" | party u8 | pairs u8 | length u32 | body of `length` bytes
 ///          body: for each pair: length u32, name, length u32, value
@@ -23,7 +25,7 @@
 namespace tercet::net {
 
 inline constexpr std::size_t kFrameHeaderBytes = 14;
-inline constexpr std::size_t kHeartbeatFrameBytes = kFrameHeaderBytes + 1;
+inline constexpr std::size_t kHeartbeatFrameBytes = kFrameHeaderBytes + 9;
 inline constexpr std::size_t kMaxReasonBytes = 512;
 
 enum class FrameKind : std::uint8_t {
@@ -32,6 +34,11 @@ enum class FrameKind : std::uint8_t {
   kAbort = 2,      ///< the sender has failed, and so has the receiver
   kGoodbye = 3,    ///< the sender is done, or leaves
   kDismissal = 4,  ///< the sender goes on with a newer process of the receiver's party
+};
+
+struct Heartbeat {
+  std::uint8_t waits = 0;
+  std::uint32_t sender = 0, third = 0;
 };
 
 struct FrameHeader {
@@ -54,6 +61,10 @@ FrameHeaderBytes EncodeFrameHeader(const Frame& frame);
 /// Throws ProtocolError when a field has no meaning: unknown kind or phase, a length above the
 /// kind's limit, fields set that the kind does not use.
 FrameHeader ParseFrameHeader(std::span<const std::uint8_t, kFrameHeaderBytes> bytes);
+
+Frame EncodeHeartbeat(const Heartbeat& heartbeat);
+/// The payload of a heartbeat, whose length its header has been checked for.
+Heartbeat ParseHeartbeat(std::span<const std::uint8_t> payload);
 
 /// Cuts a byte stream into frames. Memory grows with what has arrived, not with what a header
 /// announces. After an exception the reader is of no further use. Not thread safe.

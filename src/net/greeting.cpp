@@ -191,6 +191,8 @@ void Greeting::AwaitChoice() {
       const std::span<const std::uint8_t, kFrameHeaderBytes> header(self->in_.data(),
                                                                     kFrameHeaderBytes);
       heartbeat = ParseFrameHeader(header).kind == FrameKind::kHeartbeat;
+      if (heartbeat)
+        self->process_ = ParseHeartbeat(std::span(self->in_).subspan(kFrameHeaderBytes)).sender;
     } catch (const ProtocolError&) {
       heartbeat = false;
     }
@@ -204,7 +206,7 @@ void Greeting::AwaitChoice() {
 
 void Greeting::Agree() {
   if (expected_()[static_cast<std::size_t>(peer_)]) {
-    Finish({Outcome::Kind::kAgreed, peer_, {}, std::move(channel_)});
+    Finish({Outcome::Kind::kAgreed, peer_, {}, std::move(channel_), process_});
   } else {  // this party has given up on it meanwhile
     Fail(Outcome::Kind::kFailed, fmt::format("party {} is waited for no more", peer_));
   }

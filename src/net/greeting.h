@@ -37,6 +37,8 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
     std::string reason;
     /// For kAgreed.
     std::unique_ptr<Channel> channel;
+    /// For kAgreed: the peer's process as its first heartbeat says, 0 where that has yet to come.
+    std::uint32_t process = 0;
   };
   using Done = std::function<void(Outcome)>;
   /// Which parties may be at the other end, by number.
@@ -80,6 +82,7 @@ class Greeting : public std::enable_shared_from_this<Greeting> {
   const char* stage_ = "TLS handshake";
   std::optional<int> certified_;  ///< party number in the certificate
   int peer_ = -1;
+  std::uint32_t process_ = 0;  ///< the peer's
   Bytes out_, in_;
   Bytes drained_;  ///< apart from in_, which a read that was given up may still refer to
   HelloHead head_;

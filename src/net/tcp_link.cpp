@@ -22,6 +22,7 @@
 #include "net/door.h"
 #include "net/failure.h"
 #include "net/greeting.h"
+#include "net/resolver.h"
 #include "tercet/base/error.h"
 
 namespace tercet::net {
@@ -169,7 +170,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
       acceptor->socket.close(ignored);
       acceptor->retry.cancel();
     }
-    resolver_.cancel();
+    resolver_.Cancel();
     tick_.cancel();
     poll_.cancel();
     grace_.cancel();
@@ -219,6 +220,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   void Await(int peer) {
     peers_[Index(peer)].state = State::kPending;
     waits_->SetMissing(peer, true);
+    waits_->SetProcess(peer, 0);
   }
 
   // --- Listening.
@@ -248,13 +250,23 @@ class Setup : public std::enable_shared_from_this<Setup> {
     const std::uint16_t port = options_.endpoints[Index(options_.party)].port;
     const std::string name = OwnName();
     if (name.empty()) return {tcp::endpoint(tcp::v4(), port)};
-    std::error_code ec;
-    const auto found = resolver_.resolve(name, std::to_string(port), tcp::resolver::passive, ec);
-    if (ec || found.empty())
-      Refuse(fmt::format("the own host {} is unknown: {}", name, ec.message()));
-    std::set<tcp::endpoint> addresses;
-    for (const auto& entry : found) addresses.insert(entry.endpoint());
-    return {addresses.begin(), addresses.end()};
+    std::error_code none;
+    if (const auto address = asio::ip::make_address(name, none); !none)
+      return {tcp::endpoint(address, port)};
+    std::optional<std::vector<tcp::endpoint>> found;
+    std::error_code problem;
+    resolver_.Resolve(name, port, true,
+                      [&](const std::error_code& error, const Resolver::Addresses& addresses) {
+                        problem = error;
+                        found = addresses;
+                      });
+    while (!found && Left() > Clock::duration::zero()) io_.run_one_for(Left());
+    if (!found || found->empty()) {
+      resolver_.Cancel();
+      Refuse(fmt::format("the own host {} is unknown: {}", name,
+                         found ? problem.message() : "no answer from the name server"));
+    }
+    return *found;
   }
 
   void ListenOn(const tcp::endpoint& local) {
@@ -310,18 +322,17 @@ class Setup : public std::enable_shared_from_this<Setup> {
   void Expect(int peer) {
     const std::string& host = options_.endpoints[Index(peer)].host;
     if (host.empty()) return;
-    resolver_.async_resolve(
-        host, "",
-        [self = shared_from_this(), peer](const std::error_code& error,
-                                          const tcp::resolver::results_type& found) {
-          if (self->over_ || error) return;
-          bool is_local = true;
-          for (const auto& entry : found) {
-            self->door_.Expect(entry.endpoint().address());
-            is_local &= entry.endpoint().address().is_loopback();
-          }
-          if (!is_local) self->WarnOnLoopback(peer);
-        });
+    resolver_.Resolve(host, 0, false,
+                      [self = shared_from_this(), peer](const std::error_code& error,
+                                                        const Resolver::Addresses& found) {
+                        if (self->over_ || error) return;
+                        bool is_local = true;
+                        for (const auto& entry : found) {
+                          self->door_.Expect(entry.address());
+                          is_local &= entry.address().is_loopback();
+                        }
+                        if (!is_local) self->WarnOnLoopback(peer);
+                      });
   }
 
   void WarnOnLoopback(int peer) const {
@@ -383,7 +394,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     using Kind = Greeting::Outcome::Kind;
     switch (outcome.kind) {
       case Kind::kAgreed:
-        OnConnected(outcome.peer, from, std::move(outcome.channel));
+        OnConnected(from, std::move(outcome));
         return;
       case Kind::kDiffers:
         GiveUp(outcome.peer, {Failure::Kind::kNetwork,
@@ -413,10 +424,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
     if (over_ || state.state != State::kPending) return;
     state.dialler = std::make_shared<Dialler>(
         io_, options_.endpoints[Index(peer)], GreetingLimit(),
-        [this, peer](tcp::socket socket, bool only, Dialler::Done done) {
+        [this, peer](tcp::socket socket, Dialler::Done done) {
           const auto greeting = Greet(
-              std::move(socket), true,
-              only ? Left() : std::min<Clock::duration>(kGreetingLimit, Left()),
+              std::move(socket), true, std::min<Clock::duration>(kGreetingLimit, Left()),
               [peer] {
                 std::array<bool, 3> expected{};
                 expected[Index(peer)] = true;
@@ -438,7 +448,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     peers_[Index(peer)].dialler = nullptr;
     switch (outcome.kind) {
       case Kind::kAgreed:
-        OnConnected(peer, where, std::move(outcome.channel));
+        OnConnected(where, std::move(outcome));
         return;
       case Kind::kDiffers:
         GiveUp(peer, {Failure::Kind::kNetwork,
@@ -493,7 +503,9 @@ class Setup : public std::enable_shared_from_this<Setup> {
     greetings_.erase(greeting);
   }
 
-  void OnConnected(int peer, const std::string& where, std::unique_ptr<Channel> channel) {
+  void OnConnected(const std::string& where, Greeting::Outcome outcome) {
+    const int peer = outcome.peer;
+    auto& channel = outcome.channel;
     if (options_.on_peer) {
       if (const auto certificate = channel->PeerCertificate()) options_.on_peer(peer, *certificate);
     }
@@ -505,6 +517,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
     }
     state.state = State::kConnected;
     waits_->SetMissing(peer, false);
+    waits_->SetProcess(peer, outcome.process);
     state.connection = std::make_shared<Connection>(
         io_, std::move(channel), peer, where,
         Connection::Limits{options_.timeout, options_.stall_timeout, options_.connect_timeout},
@@ -651,7 +664,7 @@ class Setup : public std::enable_shared_from_this<Setup> {
   std::vector<std::shared_ptr<Acceptor>> acceptors_;
   std::string not_listening_;  ///< the own addresses that cannot be listened on, with reasons
   Door door_;
-  tcp::resolver resolver_;
+  Resolver resolver_;
   asio::steady_timer tick_, poll_, grace_;
   std::array<PeerState, 3> peers_;
   std::set<std::shared_ptr<Greeting>> greetings_;

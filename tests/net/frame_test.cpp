@@ -86,12 +86,21 @@ TEST(FrameTest, ChecksEveryField) {
   EXPECT_THAT([] { ParseFrameHeader(Header(0, 0, 3)); },
               ThrowsMessage<ProtocolError>(HasSubstr("phase 3")));
   EXPECT_THROW(ParseFrameHeader(Header(kMaxMessageBytes + 1, 0, 0)), ProtocolError);
-  EXPECT_NO_THROW(ParseFrameHeader(Header(1, 1, 0)));
+  EXPECT_NO_THROW(ParseFrameHeader(Header(9, 1, 0)));
   EXPECT_THROW(ParseFrameHeader(Header(0, 1, 0)), ProtocolError);
-  EXPECT_THROW(ParseFrameHeader(Header(2, 1, 0)), ProtocolError);
+  EXPECT_THROW(ParseFrameHeader(Header(10, 1, 0)), ProtocolError);
   EXPECT_THROW(ParseFrameHeader(Header(kMaxReasonBytes + 1, 2, 0)), ProtocolError);
   EXPECT_THROW(ParseFrameHeader(Header(0, 3, 1)), ProtocolError);
   EXPECT_THROW(ParseFrameHeader(Header(0, 3, 0, 1)), ProtocolError);
+}
+
+TEST(FrameTest, HeartbeatsSayWhoIsThere) {
+  const Frame frame = EncodeHeartbeat({0x21, 0x01020304, 0xfffefdfc});
+  EXPECT_EQ(kFrameHeaderBytes + frame.message.payload.size(), kHeartbeatFrameBytes);
+  const Heartbeat got = ParseHeartbeat(frame.message.payload);
+  EXPECT_EQ(got.waits, 0x21);
+  EXPECT_EQ(got.sender, 0x01020304U);
+  EXPECT_EQ(got.third, 0xfffefdfcU);
 }
 
 TEST(FrameTest, MemoryGrowsWithWhatArrives) {

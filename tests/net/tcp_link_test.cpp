@@ -152,8 +152,9 @@ class TcpLinkTest : public testing::Test {
     return Encoded({kind, {.payload = Bytes(reason.begin(), reason.end())}});
   }
 
-  static std::string Heartbeat(std::uint8_t waits_for = 0) {
-    return Encoded({FrameKind::kHeartbeat, {.payload = Bytes{waits_for}}});
+  static std::string Heartbeat(std::uint8_t waits_for = 0, std::uint32_t sender = 0,
+                               std::uint32_t third = 0) {
+    return Encoded(EncodeHeartbeat({waits_for, sender, third}));
   }
 
   /// A raw party without TLS that says hello and that this is its link, and leaves the rest to the
@@ -706,6 +707,20 @@ TEST_F(DismissedTest, LeavesWhomItHasMet) {
   for (auto* socket : {&newer, &zero}) socket->close();
 }
 
+// Of two processes of party 2 one meets party 0 and the other party 1, so that neither meets all.
+TEST_F(TcpLinkTest, TwoProcessesOfOnePartyAreTold) {
+  auto options = AllOptions(false);
+  auto zero = std::async(std::launch::async, [&] { return ConnectTcp(options[0]); });
+  auto one = std::async(std::launch::async, [&] { return ConnectTcp(options[1]); });
+  std::array<tcp::socket, 2> twins{Greet(0, 2), Greet(1, 2)};
+  for (std::uint32_t i = 0; i < 2; ++i) asio::write(twins[i], asio::buffer(Heartbeat(0, 7 + i)));
+  std::array<Links, 2> links{zero.get(), one.get()};
+  for (std::size_t i = 0; i < 2; ++i)
+    EXPECT_THAT([&] { links[i][1 - i]->Receive(Phase::kSetup); },
+                ThrowsMessage<Error>(HasSubstr("another process of party 2 than")));
+  for (auto& twin : twins) twin.close();
+}
+
 // A party that greets several addresses may reach the same listener by two of them.
 TEST_F(TcpLinkTest, TheConnectionThatIsChosenBecomesTheLink) {
   auto options = AllOptions(false);
@@ -1003,19 +1018,21 @@ class DiallerTest : public testing::Test {
   Greeting::Outcome Dial(const std::vector<int>& addresses, Outcomes outcomes,
                          const std::string& until = "", const std::function<void()>& then = {}) {
     io_.restart();
+    outcomes_ = std::move(outcomes);
     std::optional<Greeting::Outcome> result;
     std::vector<tcp::endpoint> endpoints;
     for (const int last : addresses) endpoints.push_back(Address(last));
     dialler_ = std::make_shared<Dialler>(
         io_, Endpoint{"host.example", port_}, 5s,
-        [&](tcp::socket socket, bool only, const Dialler::Done& done) {
-          EXPECT_EQ(only, addresses.size() == 1);
+        [&](tcp::socket socket, const Dialler::Done& done) {
           const int last = socket.remote_endpoint().address().to_v4().to_bytes()[3];
           ++greeted_[last];
-          if (const auto found = outcomes.find(last); found != outcomes.end())
-            asio::post(io_, [done, last, kind = found->second] {
+          if (const auto found = outcomes_.find(last); found != outcomes_.end()) {
+            auto timer = std::make_shared<asio::steady_timer>(io_, takes_);
+            timer->async_wait([done, last, kind = found->second, timer](const std::error_code&) {
               done({.kind = kind, .reason = fmt::format("reason {}", last)});
             });
+          }
           return [this, last] { cancelled_.push_back(last); };
         },
         [&](Greeting::Outcome outcome) { result = std::move(outcome); });
@@ -1036,8 +1053,10 @@ class DiallerTest : public testing::Test {
   asio::io_context io_;
   std::uint16_t port_ = 0;
   std::vector<tcp::acceptor> listening_;
-  std::map<int, int> greeted_;  ///< how often, by address
-  std::vector<int> cancelled_;  ///< the addresses whose greetings were ended
+  Outcomes outcomes_;
+  std::chrono::milliseconds takes_{0};  ///< until an outcome is there
+  std::map<int, int> greeted_;          ///< how often, by address
+  std::vector<int> cancelled_;          ///< the addresses whose greetings were ended
   std::shared_ptr<Dialler> dialler_;
 };
 
@@ -1071,6 +1090,27 @@ TEST_F(DiallerTest, EachAddressIsTriedAgainByItself) {
            [this] { Listen(4); });
   EXPECT_EQ(outcome.kind, Kind::kAgreed);
   EXPECT_EQ(greeted_, (std::map<int, int>{{3, 1}, {4, 1}}));
+}
+
+// Addresses that fail and are ready again before the others have been greeted do not take turns
+// with each other alone.
+TEST_F(DiallerTest, EachAddressGetsItsTurn) {
+  takes_ = 150ms;
+  for (const int last : {3, 4, 5, 6}) Listen(last);
+  const Outcomes outcomes{
+      {3, Kind::kFailed}, {4, Kind::kFailed}, {5, Kind::kFailed}, {6, Kind::kAgreed}};
+  EXPECT_EQ(Dial({3, 4, 5, 6}, outcomes).kind, Kind::kAgreed);
+  EXPECT_EQ(greeted_, (std::map<int, int>{{3, 1}, {4, 1}, {5, 1}, {6, 1}}));
+}
+
+// What hardly passes may pass while there is another address to wait for.
+TEST_F(DiallerTest, AHopelessAddressIsTriedAgainBesideOthers) {
+  Listen(3);
+  const auto outcome =
+      Dial({2, 3}, {{3, Kind::kDefinite}}, "127.0.0.2: refused; 127.0.0.3: reason 3",
+           [this] { outcomes_[3] = Kind::kAgreed; });
+  EXPECT_EQ(outcome.kind, Kind::kAgreed);
+  EXPECT_EQ(greeted_, (std::map<int, int>{{3, 2}}));
 }
 
 // Those above the number that are tried at once get their turn, and are counted where not all are

@@ -174,6 +174,17 @@ TEST_F(CompiledFileTest, KeepsWarnings) {
                       " metadata tercet.warnings", "expected an array of at most");
 }
 
+TEST_F(CompiledFileTest, WarnsOfLayersWithoutWeights) {
+  IntegerNetwork network = SmallNetwork();
+  std::fill(network.weights[1].weight.begin(), network.weights[1].weight.end(), 0);
+  compile::SaveCompiled(network, file_);
+  EXPECT_THAT(compile::LoadCompiled(file_, SmallSpec()).warnings,
+              ElementsAre("layer fc1: all weights are zero, so no image makes a difference"));
+  network.warnings = {"layer fc1: all weights round to zero with 2 bits"};  // said already
+  compile::SaveCompiled(network, file_);
+  EXPECT_EQ(compile::LoadCompiled(file_, SmallSpec()).warnings, network.warnings);
+}
+
 TEST_F(CompiledFileTest, FloatWeightsAreNotCompiled) {
   files::TensorFile data;
   data.tensors["w"] = files::TensorData::FromFloats({1}, {1.0F});
