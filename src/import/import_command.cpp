@@ -74,7 +74,8 @@ void AddImportCommand(CLI::App& app, programs::Chosen& chosen) {
                    "its input is [N, features] or has sides of any size")
       ->delimiter(',')
       ->expected(3)
-      ->check(CLI::Range(std::size_t{1}, std::size_t{65536}));
+      ->check(CLI::Range(std::size_t{1}, std::size_t{65536}).description(""))
+      ->type_name("N");
   programs::AddReal(*command, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
                     "A pixel p of 0..255 enters as (p / scale - mean) / std");
   programs::AddReal(*command, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");

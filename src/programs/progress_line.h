@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "programs/output.h"
+#include "tercet/report/table.h"
 
 namespace tercet::programs {
 
@@ -25,8 +26,11 @@ class ProgressLine {
     const double passed = Seconds(now - start_);
     const auto wait = terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(5000);
     if (passed < 1 || (shown_ && done < total && now - last_ < wait)) return;
-    PrintProgress(fmt::format("{}{} of {} {}, {:.1f} images/s{}", terminal_ ? "\r\033[K" : "", done,
-                              total, what_, static_cast<double>(done) / passed,
+    const double speed = static_cast<double>(done) / passed;
+    const std::string left =
+        done > 0 ? report::FormatSeconds(static_cast<double>(total - done) / speed) + " left" : "";
+    PrintProgress(fmt::format("{}{} of {} {}, {:.1f} images/s{}{}{}", terminal_ ? "\r\033[K" : "",
+                              done, total, what_, speed, left.empty() ? "" : ", ", left,
                               terminal_ ? "" : "\n"));
     last_ = now;
     shown_ = true;

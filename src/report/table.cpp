@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tercet/report/table.h"
 
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <utility>
 
 #include "tercet/base/error.h"
@@ -21,6 +25,39 @@ std::string Repeat(std::string_view text, std::size_t times) {
   out.reserve(text.size() * times);
   for (std::size_t i = 0; i < times; ++i) out += text;
   return out;
+}
+
+std::string_view WithoutBlank(std::string_view text) {
+  return text.substr(0, text.find_last_not_of(' ') + 1);
+}
+
+// What a text may be broken into.
+std::vector<std::string_view> Pieces(std::string_view text) {
+  std::vector<std::string_view> pieces;
+  for (std::size_t end = 0; (end = text.find_first_of(" +:")) != std::string_view::npos;) {
+    pieces.push_back(text.substr(0, end + 1));
+    text.remove_prefix(end + 1);
+  }
+  if (!text.empty()) pieces.push_back(text);
+  return pieces;
+}
+
+std::size_t LeastWidth(std::string_view text) {
+  std::size_t width = 0;
+  for (const auto piece : Pieces(text)) width = std::max(width, DisplayWidth(WithoutBlank(piece)));
+  return width;
+}
+
+std::vector<std::string> Wrap(const std::string& text, std::size_t width) {
+  if (DisplayWidth(text) <= width) return {text};
+  std::vector<std::string> lines(1);
+  for (const auto piece : Pieces(text)) {
+    if (DisplayWidth(lines.back()) + DisplayWidth(WithoutBlank(piece)) > width)
+      lines.emplace_back();
+    lines.back() += piece;
+  }
+  for (auto& line : lines) line = WithoutBlank(line);
+  return lines;
 }
 
 // Three digits that count: 1.23, 45.6, 789.
@@ -42,28 +79,51 @@ void Table::AddRow(std::vector<std::string> cells) {
 
 void Table::AddRule() { rows_.emplace_back(); }
 
-std::string Table::Render(bool utf8) const {
+std::string Table::Render(bool utf8, std::size_t max_width) const {
   const Borders borders = utf8 ? Borders{"─", " │ ", "─┼─"} : Borders{"-", " | ", "-+-"};
-  std::vector<std::size_t> widths;
-  for (std::size_t c = 0; c < columns_.size(); ++c) {
+  const std::size_t count = columns_.size();
+  std::vector<std::size_t> widths, least;
+  std::size_t total = (count - 1) * DisplayWidth(borders.gap);
+  for (std::size_t c = 0; c < count; ++c) {
     widths.push_back(DisplayWidth(columns_[c].title));
-    for (const auto& row : rows_)
-      if (!row.empty()) widths[c] = std::max(widths[c], DisplayWidth(row[c]));
+    least.push_back(LeastWidth(columns_[c].title));
+    for (const auto& row : rows_) {
+      if (row.empty()) continue;
+      widths[c] = std::max(widths[c], DisplayWidth(row[c]));
+      least[c] = std::max(
+          least[c], columns_[c].align == Align::kLeft ? LeastWidth(row[c]) : DisplayWidth(row[c]));
+    }
+    total += widths[c];
+  }
+  for (; total > max_width; --total) {
+    std::size_t widest = count;
+    for (std::size_t c = 0; c < count; ++c)
+      if (widths[c] > least[c] && (widest == count || widths[c] > widths[widest])) widest = c;
+    if (widest == count) break;
+    --widths[widest];
   }
   std::string text;
   auto add_row = [&](auto cell) {
-    std::string line;
-    for (std::size_t c = 0; c < columns_.size(); ++c) {
-      const std::string& content = cell(c);
-      const std::string fill(widths[c] - DisplayWidth(content), ' ');
-      if (c > 0) line += borders.gap;
-      line += columns_[c].align == Align::kLeft ? content + fill : fill + content;
+    std::vector<std::vector<std::string>> cells;
+    std::size_t height = 0;
+    for (std::size_t c = 0; c < count; ++c) {
+      cells.push_back(Wrap(cell(c), widths[c]));
+      height = std::max(height, cells[c].size());
     }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + '\n';
+    for (std::size_t k = 0; k < height; ++k) {
+      std::string line;
+      for (std::size_t c = 0; c < count; ++c) {
+        const std::string content = k < cells[c].size() ? cells[c][k] : "";
+        const std::string fill(widths[c] - DisplayWidth(content), ' ');
+        if (c > 0) line += borders.gap;
+        line += columns_[c].align == Align::kLeft ? content + fill : fill + content;
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      text += line + '\n';
+    }
   };
   auto add_rule = [&] {
-    for (std::size_t c = 0; c < columns_.size(); ++c) {
+    for (std::size_t c = 0; c < count; ++c) {
       if (c > 0) text += borders.cross;
       text += Repeat(borders.line, widths[c]);
     }
@@ -79,6 +139,14 @@ std::string Table::Render(bool utf8) const {
     }
   }
   return text;
+}
+
+std::size_t TerminalWidth() {
+  winsize size{};
+  if (::isatty(STDOUT_FILENO) == 0 || ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 ||
+      size.ws_col == 0)
+    return std::numeric_limits<std::size_t>::max();
+  return size.ws_col;
 }
 
 bool Utf8Locale() {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace tercet::report {
+
+/// Columns of the terminal that stdout is; the largest number where it is none.
+std::size_t TerminalWidth();
 
 /// How a column's cells stand.
 enum class Align : std::uint8_t { kLeft, kRight };
@@ -31,8 +35,10 @@ class Table {
   /// A line between the row before and the next one.
   void AddRule();
 
-  /// The table with light borders (UTF-8) or in plain ASCII; every line ends with '\n'.
-  std::string Render(bool utf8) const;
+  /// The table with light borders (UTF-8) or in plain ASCII; every line ends with '\n'. Where it is
+  /// wider than `max_width`, titles and cells that stand left go over several lines: they break
+  /// behind blanks, '+' and ':', and nowhere else, so it may still be wider.
+  std::string Render(bool utf8, std::size_t max_width = TerminalWidth()) const;
 
  private:
   std::vector<Column> columns_;
