@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "tercet/base/error.h"
@@ -34,7 +35,7 @@ std::string_view WithoutBlank(std::string_view text) {
 // What a text may be broken into.
 std::vector<std::string_view> Pieces(std::string_view text) {
   std::vector<std::string_view> pieces;
-  for (std::size_t end = 0; (end = text.find_first_of(" +:")) != std::string_view::npos;) {
+  for (std::size_t end = 0; (end = text.find_first_of(" +:=_")) != std::string_view::npos;) {
     pieces.push_back(text.substr(0, end + 1));
     text.remove_prefix(end + 1);
   }
@@ -80,10 +81,9 @@ void Table::AddRow(std::vector<std::string> cells) {
 void Table::AddRule() { rows_.emplace_back(); }
 
 std::string Table::Render(bool utf8, std::size_t max_width) const {
-  const Borders borders = utf8 ? Borders{"─", " │ ", "─┼─"} : Borders{"-", " | ", "-+-"};
+  Borders borders = utf8 ? Borders{"─", " │ ", "─┼─"} : Borders{"-", " | ", "-+-"};
   const std::size_t count = columns_.size();
   std::vector<std::size_t> widths, least;
-  std::size_t total = (count - 1) * DisplayWidth(borders.gap);
   for (std::size_t c = 0; c < count; ++c) {
     widths.push_back(DisplayWidth(columns_[c].title));
     least.push_back(LeastWidth(columns_[c].title));
@@ -93,9 +93,12 @@ std::string Table::Render(bool utf8, std::size_t max_width) const {
       least[c] = std::max(
           least[c], columns_[c].align == Align::kLeft ? LeastWidth(row[c]) : DisplayWidth(row[c]));
     }
-    total += widths[c];
   }
-  for (; total > max_width; --total) {
+  const auto sum = [&](const std::vector<std::size_t>& of) {
+    return std::accumulate(of.begin(), of.end(), (count - 1) * DisplayWidth(borders.gap));
+  };
+  if (sum(least) > max_width) borders = utf8 ? Borders{"─", "│", "┼"} : Borders{"-", "|", "+"};
+  for (std::size_t total = sum(widths); total > max_width; --total) {
     std::size_t widest = count;
     for (std::size_t c = 0; c < count; ++c)
       if (widths[c] > least[c] && (widest == count || widths[c] > widths[widest])) widest = c;
