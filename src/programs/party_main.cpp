@@ -327,8 +327,10 @@ class PartyRun {
   }
 
   void ShowPlan(const infer::Plan& plan, std::size_t count) {
-    if (!std::exchange(warned_of_plan_, true))
+    if (!std::exchange(warned_of_plan_, true)) {
       for (const auto& warning : plan.Warnings(registry_)) Warn(warning);
+      start_ = Clock::now();
+    }
     const bool rotates = arguments_.rotate_dealer;
     if (settings_.shard) Print("{}\n", ShardText(settings_.shard->shard, all_images_));
     Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
@@ -347,7 +349,10 @@ class PartyRun {
     const auto now = Clock::now();
     if (now - last_progress_ < std::chrono::seconds(1)) return;
     last_progress_ = now;
-    spdlog::info("{} of {} images done", done, total);
+    const double left =
+        Seconds(now - start_) * static_cast<double>(total - done) / static_cast<double>(done);
+    spdlog::info("{} of {} images done{}", done, total,
+                 done > 0 ? fmt::format(", {} left", report::FormatSeconds(left)) : "");
   }
 
   void Tell(const infer::PartyReport& report) const {
@@ -382,7 +387,7 @@ class PartyRun {
   LabelledImages data_;
   infer::SessionSettings settings_;
   bool warned_of_plan_ = false;
-  Clock::time_point last_progress_ = Clock::now();
+  Clock::time_point start_ = Clock::now(), last_progress_ = start_;
 };
 
 void AddOptions(CLI::App& app, Arguments& a) {
