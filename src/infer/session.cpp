@@ -185,7 +185,7 @@ Told AnnounceHex(net::Links& links, int owner, std::uint32_t tag, const std::str
 
 // Whether all three parties have their results already.
 bool AllAreDone(net::Links& links, bool mine) {
-  const std::string_view text = mine ? "yes" : "no";
+  const std::string text(mine ? "yes" : "no");
   bool all = mine;
   for (auto& link : links)
     if (link) link->Send({Phase::kSetup, kDoneTag, 1, Bytes(text.begin(), text.end())});
