@@ -475,7 +475,7 @@ std::string Describe(const PartyReport& report, bool utf8) {
                  FormatSeconds(report.online_s)});
   std::string text = layers.Render(utf8) + "\n" + Times(report, utf8);
   if (report.presence != kStayed) text += fmt::format("This party {}.\n", report.presence);
-  if (report.correct) text += "\n" + AccuracyText(report);
+  if (report.correct) text += fmt::format("\n{}", AccuracyText(report));
   return text;
 }
 

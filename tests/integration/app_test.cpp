@@ -339,8 +339,11 @@ TEST(ShardOption, ReportsHaveNamesOfTheirOwn) {
 }
 
 TEST(TakeShard, KeepsItsImagesAndLabels) {
-  LabelledImages data{{{1, 1, 2}, 5, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}}, {10, 11, 12, 13, 14}};
-  LabelledImages labels{{}, data.labels};
+  LabelledImages data, labels;
+  data.images.shape = {1, 1, 2};
+  data.images.count = 5;
+  data.images.pixels = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+  data.labels = labels.labels = {10, 11, 12, 13, 14};
   const auto digest = ImagesDigest(data.images);
   TakeShard(data, {1, 2});
   EXPECT_EQ(data.images.count, 2u);
