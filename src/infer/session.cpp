@@ -455,18 +455,21 @@ net::Links Session::Hold(net::Links links) {
 
 void Session::AbortAll(const std::string& reason) noexcept {
   std::array<std::shared_ptr<net::Link>, 3> links;
+  const std::string* why = &reason;
   {
     const std::lock_guard lock(mutex_);
     links = held_;
+    // What fails because links end when this party is to stop is not the reason.
+    if (!stopped_.empty()) why = &stopped_;
   }
   // Side by side: a peer that does not listen any more must not keep the other from being told.
   std::vector<std::jthread> threads;
   for (const auto& link : links) {
     if (!link) continue;
     try {
-      threads.emplace_back([&link, &reason] { link->Abort(reason); });
+      threads.emplace_back([&link, why] { link->Abort(*why); });
     } catch (const std::exception&) {  // no thread to be had
-      link->Abort(reason);
+      link->Abort(*why);
     }
   }
 }
@@ -474,7 +477,7 @@ void Session::AbortAll(const std::string& reason) noexcept {
 void Session::Stop(const std::string& reason) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    stopped_ = reason;
+    if (stopped_.empty()) stopped_ = reason;  // once and for all: AbortAll refers to it
   }
   AbortAll(reason);
 }
