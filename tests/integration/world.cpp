@@ -56,8 +56,8 @@ constexpr const char* kConv = R"({
   "output": "logits"
 })";
 
-// What can be read of a file that may not be there yet, or not any more: a process may end while its
-// file in /proc is read.
+// What can be read of a file that may not be there yet, or not any more: a process may end while
+// its file in /proc is read.
 std::string ReadSoFar(const fs::path& file) {
   const std::ifstream stream(file, std::ios::binary);
   std::ostringstream text;

@@ -37,8 +37,8 @@ class Table {
 
   /// The table with light borders (UTF-8) or in plain ASCII; every line ends with '\n'. Where it is
   /// wider than `max_width`, titles and cells that stand left go over several lines: they break
-  /// behind blanks, '+', ':', '=' and '_', and nowhere else. Where that is not enough, columns stand
-  /// close together; the table may still be wider.
+  /// behind blanks, '+', ':', '=' and '_', and nowhere else. Where that is not enough, columns
+  /// stand close together; the table may still be wider.
   std::string Render(bool utf8, std::size_t max_width = TerminalWidth()) const;
 
  private:
