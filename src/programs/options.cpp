@@ -96,7 +96,7 @@ void RefuseEmptyValues(const CLI::App& app) {
 
 // Nobody wants his images or weights to be replaced by a report of them.
 void RefuseOutputInPlaceOfInput(const CLI::App& app) {
-  constexpr std::array kOutputs{"--out", "--json", "--csv", "--log"};
+  constexpr std::array kOutputs{"--out", "--json", "--csv", "--log", "--weights", "--checkpoint"};
   const auto options = app.get_options();
   for (const auto* output : options) {
     if (std::find(kOutputs.begin(), kOutputs.end(), output->get_name()) == kOutputs.end()) continue;

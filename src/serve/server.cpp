@@ -234,12 +234,17 @@ bool IsPackage(const std::vector<std::string>& steps) {
 const Problem kUnknownToken{401, "Unauthorized", "the token or certificate is unknown", ""};
 
 // What stands for the client that shows a certificate; one that is out of date stands for nobody.
+// Whoever connects may show anything, also what cannot be read.
 std::string CredentialOf(const X509* shown) {
-  const auto certificate = crypto::Describe(shown);
-  const auto now = Now();
-  return now < certificate.not_before || now > certificate.not_after
-             ? std::string()
-             : Store::CredentialOf(certificate.fingerprint);
+  try {
+    const auto certificate = crypto::Describe(shown);
+    const auto now = Now();
+    if (now >= certificate.not_before && now <= certificate.not_after)
+      return Store::CredentialOf(certificate.fingerprint);
+  } catch (const std::exception&) {
+    return {};
+  }
+  return {};
 }
 
 }  // namespace

@@ -127,6 +127,26 @@ def renewed(service, directory):
     assert trusted(other / "https.pem")
 
 
+def nonsense_certified(service, directory, certificate, key):
+    """A certificate whose dates are none stands for nobody, whatever key it has."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
+    for _ in range(2):  # UTCTime: not before, not after
+        at = der.index(b"\x17\x0d2")
+        der[at + 2:at + 14] = b"999999999999"
+    wrong = directory / "nonsense.pem"
+    wrong.write_text(ssl.DER_cert_to_PEM_cert(bytes(der)))
+    context = ssl.create_default_context(cafile=str(service.root / "server0/https.pem"))
+    context.load_cert_chain(str(wrong), str(key))
+    request = urllib.request.Request(service.urls[0] + MODEL + "/infer", data=b"x", method="POST")
+    try:
+        urllib.request.urlopen(request, context=context, timeout=20).close()
+    except urllib.error.HTTPError as e:
+        assert e.code == 401, e
+    else:
+        raise AssertionError("a query of nobody is answered")
+    assert service.ask(0, "/v2/health/live")[0] == 200
+
+
 def certified(service, directory):
     """A client that shows a certificate in place of a token."""
     service.run("keygen", "--party", "1", directory / "bob")
@@ -138,6 +158,7 @@ def certified(service, directory):
         service.check([service.party, "token", "--store", service.root / f"server{i}", "--add", "bob", "--certificate",
                        certificate])
     assert "30 images" in service.run(*ask, *shown)
+    nonsense_certified(service, directory, certificate, key)
     for wrong, text in ((shown[:2], "--key"), (shown[2:], "--certificate"), ([], "--token-file"),
                         ([*shown, "--token-file", service.token], "excludes")):
         assert text in service.run(*ask, *wrong, code=2), wrong
