@@ -32,11 +32,10 @@ int RunCompile(const CompileArguments& arguments) {
   const auto registry = BuiltinProtocols();
   CheckWritable(arguments.out, "--out");
   const auto spec = nn::LoadNetwork(arguments.network);
-  if (compile::IsCompiled(arguments.model))
+  CheckLabels(arguments.model, arguments.labels);
+  if (!RandomSeed(arguments.model) && compile::IsCompiled(arguments.model))
     throw ConfigError("--model", fmt::format("{} is compiled already; float weights expected",
                                              arguments.model.string()));
-  const nn::FloatNetwork network(spec, files::LoadTensors(arguments.model),
-                                 arguments.model.string());
   compile::CompileOptions options;
   options.max_bits = static_cast<unsigned>(arguments.max_bits);
   options.min_bits = std::min(options.min_bits, options.max_bits);
@@ -55,7 +54,7 @@ int RunCompile(const CompileArguments& arguments) {
     options.calibration = &calibration.images;
     if (!calibration.labels.empty()) options.labels = &calibration.labels;
   }
-  const auto compiled = compile::Compile(network, registry.PlainOracle(), options, nullptr);
+  const auto compiled = CompileModel(spec, arguments.model, registry, std::move(options));
   compile::SaveCompiled(compiled, arguments.out);
   Print("{} written\n", arguments.out.string());
   return kExitOk;
@@ -70,7 +69,8 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
   command
       ->add_option("--model", a->model,
-                   "Float weights (.safetensors, names as in a PyTorch state_dict)")
+                   "Float weights (.safetensors, names as in a PyTorch state_dict), or "
+                   "random[:SEED]")
       ->required();
   command->add_option("--out", a->out, "Compiled model to write (.safetensors)")->required();
   auto* images = command->add_option(

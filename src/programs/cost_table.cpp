@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "programs/cost_table.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -49,6 +51,10 @@ Row TotalRow(const mpc::Cost& total, const Prediction* prediction) {
           prediction ? prediction->steps.back() : infer::PredictedTime{}};
 }
 
+nlohmann::ordered_json LinkToJson(const net::LinkProfile& link) {
+  return {{"name", link.name}, {"rtt_ms", link.rtt_ms}, {"mbit", link.mbit}};
+}
+
 // Reports say the logits of every image.
 constexpr FileKind kReportFile{"a report of `tercet run --json`", 256 << 20};
 constexpr JsonLimits kReportLimits{.values = 16 << 20, .string_length = 1 << 16};
@@ -64,8 +70,14 @@ double NumberFrom(const nlohmann::json& value, double low, double high,
   return number;
 }
 
+// What differs between a step of a plan and a report's layer, which says the first two where it is
+// that of an activation.
+bool IsOther(const nlohmann::json& layer, const char* key, const nlohmann::json& planned) {
+  return layer.contains(key) && !layer.at(key).is_null() && layer.at(key) != planned;
+}
+
 // The computation of each step of one query as a report has it; nothing when it is of another
-// network, suite, batch or link.
+// network, suite, batch or link, or when `auto` chose otherwise for that link.
 std::optional<std::vector<infer::PredictedTime>> MeasuredComputation(
     const infer::Plan& plan, const mpc::SuiteChoice& suite, const std::filesystem::path& file) {
   const auto report = ReadJsonFile(file, kReportFile, kReportLimits);
@@ -77,6 +89,10 @@ std::optional<std::vector<infer::PredictedTime>> MeasuredComputation(
     const double queries = std::ceil(images / static_cast<double>(plan.batch));
     const auto& layers = report.at("layers");
     if (layers.size() != plan.layers.size() + 2) return std::nullopt;
+    for (std::size_t k = 0; k < plan.layers.size(); ++k)
+      if (IsOther(layers[k + 1], "width", plan.layers[k].layer.value_bits) ||
+          IsOther(layers[k + 1], "suite", plan.layers[k].suite.Text()))
+        return std::nullopt;
     std::vector<infer::PredictedTime> steps(layers.size());
     // Layers overlap at different parties, so theirs are shares of the phase's time.
     for (const bool online : {false, true}) {
@@ -106,6 +122,40 @@ Prediction Predict(const infer::Plan& plan, const mpc::SuiteChoice& suite,
       return {link, infer::StepTimes(plan, *computation, link), true};
   const auto model = infer::ModelledComputation(plan, infer::AutoCandidates(registry), kMachine);
   return {link, infer::StepTimes(plan, model, infer::WithMessageTime(link, kMachine)), false};
+}
+
+void CheckMeasured(const std::filesystem::path& report, const nn::PublicNetwork& network,
+                   const std::vector<mpc::SuiteChoice>& suites,
+                   const std::vector<std::size_t>& batches) {
+  const auto document = ReadJsonFile(report, kReportFile, kReportLimits);
+  const auto refuse = [&](const std::string& what, const auto& found, const auto& expected) {
+    throw ConfigError("--measured", fmt::format("{} has {} {}, the plan {}", report.string(), what,
+                                                found, expected));
+  };
+  try {
+    const auto name = document.at("network").get<std::string>();
+    if (name != network.name) refuse("network", name, network.name);
+    const auto link = document.at("link").get<std::string>();
+    if (link != "none") refuse("link", link, "needs one of link none");
+    const auto suite = document.at("suite").get<std::string>();
+    std::vector<std::string> texts;
+    for (const auto& choice : suites) texts.push_back(choice.Text());
+    if (std::find(texts.begin(), texts.end(), suite) == texts.end())
+      refuse("suite", suite, fmt::format("{}", fmt::join(texts, ", ")));
+    const auto batch = document.at("batch").get<std::size_t>();
+    if (std::find(batches.begin(), batches.end(), batch) == batches.end())
+      refuse("batch", batch, fmt::format("{}", fmt::join(batches, ", ")));
+    const auto& layers = document.at("layers");
+    if (layers.size() != network.layers.size() + 2)
+      refuse("steps:", layers.size(), network.layers.size() + 2);
+    for (std::size_t k = 0; k < network.layers.size(); ++k)
+      if (IsOther(layers[k + 1], "width", network.layers[k].value_bits))
+        refuse(fmt::format("at layer {} the width", network.layers[k].name),
+               ValueText(layers[k + 1].at("width")), network.layers[k].value_bits);
+  } catch (const nlohmann::json::exception& e) {
+    throw ConfigError(report.string(),
+                      fmt::format("no report of `tercet run --json`: {}", e.what()));
+  }
 }
 
 std::string DescribePlan(const infer::Plan& plan, const Prediction* prediction, bool utf8) {
@@ -199,10 +249,7 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
       {"hops", {{"offline", total.OfflineHops()}, {"online", total.OnlineHops()}}},
       {"bytes", {{"offline", total.OfflineBytes()}, {"online", total.OnlineBytes()}}},
       {"memory_bytes", infer::EstimateMemory(plan, 1, plan.batch)},
-      {"link",
-       {{"name", prediction.link.name},
-        {"rtt_ms", prediction.link.rtt_ms},
-        {"mbit", prediction.link.mbit}}},
+      {"link", LinkToJson(prediction.link)},
       {"predicted",
        {{"offline_s", prediction.steps.back().OfflineSeconds()},
         {"online_s", prediction.steps.back().OnlineSeconds()},
@@ -210,6 +257,25 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
       {"layers", std::move(layers)},
       {"warnings", warnings}};
   return document.dump(2);
+}
+
+std::string NoPlanToJson(const nn::PublicNetwork& network, const mpc::SuiteChoice& suite,
+                         std::size_t batch, const net::LinkProfile& link, const std::string& why) {
+  return nlohmann::ordered_json{{"network", network.name},
+                                {"suite", suite.Text()},
+                                {"batch", batch},
+                                {"link", LinkToJson(link)},
+                                {"not_supported", why}}
+      .dump(2);
+}
+
+std::string NoPlanToCsv(const nn::PublicNetwork& network, const mpc::SuiteChoice& suite,
+                        std::size_t batch, const net::LinkProfile& link, const std::string& why) {
+  std::string quoted = why;
+  for (std::size_t at = 0; (at = quoted.find('"', at)) != std::string::npos; at += 2)
+    quoted.insert(at, 1, '"');
+  return fmt::format("\"{}\",\"{}\",{},\"{}\",\"not supported: {}\",,,,,,,\n", network.name,
+                     suite.Text(), batch, link.name, quoted);
 }
 
 std::string PlanCsvHead() {

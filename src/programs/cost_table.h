@@ -27,6 +27,12 @@ Prediction Predict(const infer::Plan& plan, const mpc::SuiteChoice& suite,
                    const mpc::Registry& registry, const net::LinkProfile& link,
                    const std::vector<std::filesystem::path>& reports);
 
+/// Refuses a report that can serve no prediction of `network` with one of these suites and batches:
+/// ConfigError names the file and what is other (the network, suite, batch, link, a layer's width).
+void CheckMeasured(const std::filesystem::path& report, const nn::PublicNetwork& network,
+                   const std::vector<mpc::SuiteChoice>& suites,
+                   const std::vector<std::size_t>& batches);
+
 /// A plan as a table: shape, multiplications, width, suite, hops and bytes of one batch for each
 /// layer, the sums, and about how much memory each party needs; with a prediction (may be null) the
 /// time that each adds.
@@ -38,9 +44,15 @@ bool MatchesPlan(const report::RunReport& run, const infer::RunTotals& cost);
 /// The plan with its prediction and its memory as JSON text, for `tercet plan --json`.
 std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
                        const Prediction& prediction, const std::vector<std::string>& warnings);
+/// In its place: that the suite cannot do a layer of the network, and why.
+std::string NoPlanToJson(const nn::PublicNetwork& network, const mpc::SuiteChoice& suite,
+                         std::size_t batch, const net::LinkProfile& link, const std::string& why);
 /// The same as lines of CSV, one a step and one for the whole; the head is PlanCsvHead().
 std::string PlanToCsv(const infer::Plan& plan, const mpc::SuiteChoice& suite,
                       const Prediction& prediction);
+/// One line, with the reason in place of the layer.
+std::string NoPlanToCsv(const nn::PublicNetwork& network, const mpc::SuiteChoice& suite,
+                        std::size_t batch, const net::LinkProfile& link, const std::string& why);
 std::string PlanCsvHead();
 
 }  // namespace tercet::programs

@@ -2,6 +2,7 @@
 #include "programs/inputs.h"
 
 #include <algorithm>
+#include <charconv>
 #include <exception>
 #include <fstream>
 #include <mutex>
@@ -12,12 +13,14 @@
 #include "tercet/base/error.h"
 #include "tercet/compile/architecture.h"
 #include "tercet/compile/compiled_file.h"
+#include "tercet/compile/random_weights.h"
 #include "tercet/files/tensor_file.h"
 
 namespace tercet::programs {
 namespace {
 
 constexpr std::size_t kPlainBatch = 128;
+constexpr std::string_view kRandom = "random", kRandomWith = "random:";
 
 void Widen(std::vector<nn::ValueRange>& ranges, const std::vector<nn::ValueRange>& more,
            bool start) {
@@ -30,17 +33,57 @@ void Widen(std::vector<nn::ValueRange>& ranges, const std::vector<nn::ValueRange
 
 }  // namespace
 
+std::optional<std::uint64_t> RandomSeed(const std::filesystem::path& model) {
+  const std::string text = model.string();
+  if (text == kRandom) return 0;
+  if (!text.starts_with(kRandomWith)) return std::nullopt;
+  std::uint64_t seed = 0;
+  const char* const end = text.data() + text.size();
+  const auto [read, error] = std::from_chars(text.data() + kRandomWith.size(), end, seed);
+  if (error != std::errc() || read != end)
+    throw ConfigError("--model", fmt::format("found {}, expected {}SEED with a whole number, or "
+                                             "./{} for a file of that name",
+                                             text, kRandomWith, text));
+  return seed;
+}
+
+void CheckLabels(const std::filesystem::path& model, const std::filesystem::path& labels) {
+  if (RandomSeed(model) && !labels.empty())
+    throw ConfigError("--labels",
+                      "random weights have no accuracy that means anything; leave the "
+                      "labels out");
+}
+
+nn::FloatNetwork LoadFloats(const nn::NetworkSpec& spec, const std::filesystem::path& model) {
+  const auto seed = RandomSeed(model);
+  return {spec, seed ? compile::RandomWeights(spec, *seed) : files::LoadTensors(model),
+          model.string()};
+}
+
+nn::IntegerNetwork CompileModel(const nn::NetworkSpec& spec, const std::filesystem::path& model,
+                                const mpc::Registry& registry, compile::CompileOptions options) {
+  const auto network = LoadFloats(spec, model);
+  const auto seed = RandomSeed(model);
+  options.accept_loss |= seed.has_value();
+  auto compiled = compile::Compile(network, registry.PlainOracle(), options, nullptr);
+  if (seed)
+    compiled.warnings = {fmt::format(
+        "the weights are RANDOM (seed {}): costs are those of this architecture with the widths "
+        "that such weights need, predictions and accuracies mean nothing",
+        *seed)};
+  return compiled;
+}
+
 nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,
                              const mpc::Registry& registry,
                              const std::function<void(const std::string&)>& say) {
-  if (compile::IsCompiled(source.file)) {
+  if (!RandomSeed(source.file) && compile::IsCompiled(source.file)) {
     if (!source.calibration_images.empty())
       throw ConfigError("--calibrate-images",
                         fmt::format("{} is compiled already; give float weights to compile",
                                     source.file.string()));
     return compile::LoadCompiled(source.file, spec);
   }
-  const nn::FloatNetwork network(spec, files::LoadTensors(source.file), source.file.string());
   compile::CompileOptions options;
   options.accept_loss = source.accept_loss;
   options.progress = [&](const std::string& line) {
@@ -52,7 +95,7 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
     options.calibration = &calibration.images;
     if (!calibration.labels.empty()) options.labels = &calibration.labels;
   }
-  return compile::Compile(network, registry.PlainOracle(), options, nullptr);
+  return CompileModel(spec, source.file, registry, std::move(options));
 }
 
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,

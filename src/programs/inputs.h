@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,11 +20,23 @@ namespace tercet::programs {
 inline constexpr unsigned kDefaultBits = 14;
 
 struct ModelSource {
-  std::filesystem::path file;  ///< compiled model or float weights
+  std::filesystem::path file;  ///< compiled model or float weights, or "random[:SEED]"
   std::filesystem::path calibration_images,
       calibration_labels;    ///< for float weights; labels only with images
   bool accept_loss = false;  ///< compile::CompileOptions
 };
+
+/// The seed of a model "random" (0) or "random:SEED"; nothing where `model` names a file.
+/// ConfigError (--model) for what begins so and is neither.
+std::optional<std::uint64_t> RandomSeed(const std::filesystem::path& model);
+/// Labels tell nothing of random weights: ConfigError (--labels) where there are any.
+void CheckLabels(const std::filesystem::path& model, const std::filesystem::path& labels);
+/// The float network of weights in a file, or of random ones (compile::RandomWeights).
+nn::FloatNetwork LoadFloats(const nn::NetworkSpec& spec, const std::filesystem::path& model);
+/// Compiles it. Random weights are not refused for what they lose; their only warning is that they
+/// are random.
+nn::IntegerNetwork CompileModel(const nn::NetworkSpec& spec, const std::filesystem::path& model,
+                                const mpc::Registry& registry, compile::CompileOptions options);
 
 /// The integer network of `source`, for the architecture `spec`. Float weights are compiled, with
 /// what was chosen given to `say` line by line; warnings are in the network alone. ConfigError when

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "programs/options.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -130,6 +132,63 @@ CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& valu
   option->type_name("N");
   if (value >= min) option->default_str(std::to_string(value));
   return option;
+}
+
+std::vector<std::string> SplitList(const std::string& text) {
+  std::vector<std::string> entries;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find_first_of(",;", at), text.size());
+    const std::string part = text.substr(at, end - at);
+    const std::size_t equals = part.find('=');
+    const bool option = equals != std::string::npos && part.find(':') > equals;
+    if (option && text[at > 0 ? at - 1 : 0] == ',' && !entries.empty() &&
+        entries.back().find('=') != std::string::npos &&
+        ("," + entries.back()).find(fmt::format(",{}=", part.substr(0, equals))) ==
+            std::string::npos) {
+      entries.back() += "," + part;
+    } else {
+      entries.push_back(part);
+    }
+    at = end + 1;
+  }
+  return entries;
+}
+
+CLI::Option* AddList(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                     const std::string& help) {
+  return app
+      .add_option_function<std::vector<std::string>>(
+          name,
+          [&values, name = LongName(name)](const std::vector<std::string>& texts) {
+            values.clear();
+            for (const auto& text : texts)
+              for (auto& entry : SplitList(text)) {
+                if (entry.empty()) throw ConfigError(name, "found an empty value");
+                values.push_back(std::move(entry));
+              }
+          },
+          help)
+      ->allow_extra_args(false)
+      ->type_name("LIST")
+      ->default_str(fmt::format("{}", fmt::join(values, ",")));
+}
+
+CLI::Option* AddNumbers(CLI::App& app, const std::string& name, std::vector<std::size_t>& values,
+                        std::size_t min, std::size_t max, const std::string& help) {
+  return app
+      .add_option_function<std::vector<std::string>>(
+          name,
+          [&values, name = LongName(name), min, max](const std::vector<std::string>& texts) {
+            values.clear();
+            for (const auto& text : texts)
+              for (const auto& entry : SplitList(text))
+                values.push_back(
+                    ParseInRange<std::size_t>(name, entry, min, max, "a whole number"));
+          },
+          help)
+      ->allow_extra_args(false)
+      ->type_name("LIST")
+      ->default_str(fmt::format("{}", fmt::join(values, ",")));
 }
 
 CLI::Option* AddReal(CLI::App& app, const std::string& name, double& value, double min, double max,

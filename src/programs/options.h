@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tercet/infer/material.h"
 #include "tercet/infer/session.h"
@@ -26,6 +27,16 @@ using infer::kMaxQueries;
 /// given.
 CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& value, std::size_t min,
                        std::size_t max, const std::string& help);
+/// Entries of a list: `text` is split at ',' and ';', but "key=value" continues an entry with
+/// options that has not this key: "lut:form=bit,chunk=2,fss" has two, "rtt_ms=40,rtt_ms=80" too.
+std::vector<std::string> SplitList(const std::string& text);
+/// A list, written as SplitList says, or one entry each time that the option is given; what was in
+/// `values` is its default.
+CLI::Option* AddList(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                     const std::string& help);
+/// The same of whole numbers from `min` to `max`.
+CLI::Option* AddNumbers(CLI::App& app, const std::string& name, std::vector<std::size_t>& values,
+                        std::size_t min, std::size_t max, const std::string& help);
 /// A number from `min` to `max`.
 CLI::Option* AddReal(CLI::App& app, const std::string& name, double& value, double min, double max,
                      const std::string& help);

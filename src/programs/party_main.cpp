@@ -396,7 +396,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("--network", a.network, "Architecture (nets/*.json), the same at all parties")
       ->required();
   app.add_option("--model", a.model.file,
-                 "Compiled model or float weights; at the model's owner only");
+                 "Compiled model or float weights, or random[:SEED]; at the model's owner only");
   AddCalibration(app, a.model);
   app.add_option(
       "--images", a.images,

@@ -65,13 +65,12 @@ void PrintRanges(const nn::PublicNetwork& network, const std::vector<nn::ValueRa
 int RunPlainNetwork(const PlainArguments& arguments) {
   const auto registry = BuiltinProtocols();
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
+  CheckLabels(arguments.model.file, arguments.labels);
   const auto spec = nn::LoadNetwork(arguments.network);
   const auto data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
-  if (!arguments.check.empty()) {
-    const auto& file = arguments.model.file;
-    return CheckLayers({spec, files::LoadTensors(file), file.string()}, data.images,
+  if (!arguments.check.empty())
+    return CheckLayers(LoadFloats(spec, arguments.model.file), data.images,
                        arguments.check.string(), arguments.tolerance);
-  }
   const auto model = LoadModel(spec, arguments.model, registry, Say);
   report::PlainReport report;
   report.network = spec.name;
@@ -99,9 +98,8 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   }
   PrintRanges(model.net, ranges);
   if (!data.labels.empty()) report.correct = CountCorrect(report.predictions, data.labels);
-  if (!compile::IsCompiled(arguments.model.file)) {
-    const nn::FloatNetwork network(spec, files::LoadTensors(arguments.model.file),
-                                   arguments.model.file.string());
+  if (RandomSeed(arguments.model.file) || !compile::IsCompiled(arguments.model.file)) {
+    const auto network = LoadFloats(spec, arguments.model.file);
     const auto exact = FloatPredictions(network, data.images);
     if (!data.labels.empty()) report.float_correct = CountCorrect(exact, data.labels);
     report.same_as_float = CountCorrect(report.predictions, exact);
@@ -129,7 +127,9 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen) {
       app.add_subcommand("plain", "The same integers without secrecy, and the float network");
   auto a = std::make_shared<PlainArguments>();
   command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
-  command->add_option("--model", a->model.file, "Compiled model or float weights (.safetensors)")
+  command
+      ->add_option("--model", a->model.file,
+                   "Compiled model or float weights (.safetensors), or random[:SEED]")
       ->required();
   command
       ->add_option("--images", a->images, "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz")

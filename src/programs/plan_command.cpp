@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
 #include <memory>
+#include <set>
 
 #include "programs/auto_suite.h"
 #include "programs/commands.h"
@@ -10,6 +13,7 @@
 #include "programs/output.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/infer/memory.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
 
@@ -21,8 +25,11 @@ struct PlanArguments {
   ModelSource model;
   std::vector<std::string> suites;  // none: all private ones and auto
   std::vector<std::filesystem::path> measured;
-  std::string link = "none", optimise = "online";
-  std::size_t batch = 1, bits = kDefaultBits;
+  std::vector<std::string> links{"none"};
+  std::string optimise = "online";
+  std::vector<std::size_t> batches{1};
+  std::size_t bits = kDefaultBits;
+  bool summary = false;
   RoleOptions roles;
 };
 
@@ -36,46 +43,44 @@ nn::PublicNetwork NetworkOf(const PlanArguments& arguments, const mpc::Registry&
   }
   auto model = LoadModel(spec, arguments.model, registry, Say);
   warnings = std::move(model.warnings);
-  for (const auto& warning : warnings) PrintWarning(warning);
   return std::move(model.net);
 }
 
-// One suite's plan in each of the formats.
+// The plans in each of the formats, those of one link and batch after the other.
 class PlanOutput {
  public:
-  explicit PlanOutput(const PlanArguments& arguments)
-      : arguments_(arguments), link_(net::ParseLinkProfile(arguments.link)) {}
-
-  void Add(nn::PublicNetwork network, const mpc::SuiteChoice& suite, const mpc::Roles& roles,
-           const mpc::Registry& registry, std::vector<std::string> warnings) {
-    ResolveAuto(network, registry, suite, link_,
-                infer::ParseObjective(arguments_.optimise, "--optimise"), roles, arguments_.batch);
-    const auto plan = infer::MakePlan(network, registry, suite, roles, arguments_.batch);
-    for (auto& warning : plan.Warnings(registry)) {
-      PrintWarning(warning);
-      warnings.push_back(std::move(warning));
-    }
-    const auto prediction = Predict(plan, suite, registry, link_, arguments_.measured);
-    all_measured_ = all_measured_ && prediction.measured;
-    Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(),
-          plan.batch, link_.name, mpc::RolesText(roles),
-          DescribePlan(plan, &prediction, report::Utf8Locale()));
-    const auto total = plan.Total();
-    const auto& time = prediction.steps.back();
-    comparison_.AddRow(
-        {suite.Text(), std::to_string(total.OnlineHops()),
-         report::FormatBytes(total.OfflineTotal()), report::FormatBytes(total.OnlineTotal()),
-         report::FormatSeconds(time.OfflineSeconds()), report::FormatSeconds(time.OnlineSeconds()),
-         prediction.measured ? "measured" : "model"});
-    csv_ += PlanToCsv(plan, suite, prediction);
-    plans_ += (plans_.empty() ? "" : ",\n") + PlanToJson(plan, suite, prediction, warnings);
+  PlanOutput(const PlanArguments& arguments, const mpc::Registry& registry)
+      : arguments_(arguments), registry_(registry), roles_(arguments.roles.Resolve()) {
+    for (const auto& suite : arguments.suites) suites_.push_back(ParseSuite(suite, registry));
+    for (const auto& link : arguments.links) links_.push_back(net::ParseLinkProfile(link));
   }
 
-  void Finish() const {
-    Print("\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link_.name,
-          link_.rtt_ms, link_.mbit > 0 ? fmt::format("{}", link_.mbit) : "unlimited",
-          arguments_.batch, comparison_.Render(report::Utf8Locale()));
-    if (!all_measured_)
+  void AddAll(const nn::PublicNetwork& network, const std::vector<std::string>& warnings) {
+    for (const auto& report : arguments_.measured)
+      CheckMeasured(report, network, suites_, arguments_.batches);
+    for (const auto& warning : warnings) Warn(warning);
+    for (const auto batch : arguments_.batches)
+      for (const auto& link : links_) {
+        report::Table comparison({{"suite"},
+                                  {"hops", Align::kRight},
+                                  {"offline", Align::kRight},
+                                  {"online", Align::kRight},
+                                  {"offline time", Align::kRight},
+                                  {"online time", Align::kRight},
+                                  {"memory of party 0, 1, 2", Align::kRight},
+                                  {"computation"}});
+        for (const auto& suite : suites_) Add(network, suite, link, batch, warnings, comparison);
+        comparisons_ += fmt::format(
+            "\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link.name,
+            link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited", batch,
+            comparison.Render(report::Utf8Locale()));
+      }
+  }
+
+  // Whether there is any plan.
+  bool Finish() const {
+    Print("{}", comparisons_);
+    if (modelled_)
       Print(
           "Computation by the built-in model is that of two cores of a Xeon with AVX-512; "
           "for times of this\nmachine give reports of `tercet run --json` on link none with "
@@ -85,22 +90,65 @@ class PlanOutput {
     if (!arguments_.csv.empty()) outputs.push_back({arguments_.csv, csv_});
     if (!arguments_.json.empty()) outputs.push_back({arguments_.json, plans});
     WriteFiles(outputs);
+    return any_;
   }
 
  private:
   using Align = report::Align;
 
+  // Each once, however many plans it is true of.
+  void Warn(const std::string& warning) {
+    if (warned_.insert(warning).second) PrintWarning(warning);
+  }
+
+  void Add(nn::PublicNetwork network, const mpc::SuiteChoice& suite, const net::LinkProfile& link,
+           std::size_t batch, std::vector<std::string> warnings, report::Table& comparison) {
+    infer::Plan plan;
+    plans_ += plans_.empty() ? "" : ",\n";
+    try {
+      ResolveAuto(network, registry_, suite, link,
+                  infer::ParseObjective(arguments_.optimise, "--optimise"), roles_, batch);
+      plan = infer::MakePlan(network, registry_, suite, roles_, batch);
+    } catch (const UnsupportedError& e) {
+      comparison.AddRow(
+          {suite.Text(), "", "", "", "", "", "", fmt::format("not supported: {}", e.what())});
+      csv_ += NoPlanToCsv(network, suite, batch, link, e.what());
+      plans_ += NoPlanToJson(network, suite, batch, link, e.what());
+      return;
+    }
+    any_ = true;
+    for (auto& warning : plan.Warnings(registry_)) {
+      Warn(warning);
+      warnings.push_back(std::move(warning));
+    }
+    const auto prediction = Predict(plan, suite, registry_, link, arguments_.measured);
+    modelled_ = modelled_ || !prediction.measured;
+    if (!arguments_.summary)
+      Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(), batch,
+            link.name, mpc::RolesText(roles_),
+            DescribePlan(plan, &prediction, report::Utf8Locale()));
+    const auto total = plan.Total();
+    const auto& time = prediction.steps.back();
+    std::vector<std::string> memory;
+    for (const auto bytes : infer::EstimateMemory(plan, 1, batch))
+      memory.push_back(report::FormatBytes(bytes));
+    comparison.AddRow(
+        {suite.Text(), std::to_string(total.OnlineHops()),
+         report::FormatBytes(total.OfflineTotal()), report::FormatBytes(total.OnlineTotal()),
+         report::FormatSeconds(time.OfflineSeconds()), report::FormatSeconds(time.OnlineSeconds()),
+         fmt::format("{}", fmt::join(memory, ", ")), prediction.measured ? "measured" : "model"});
+    csv_ += PlanToCsv(plan, suite, prediction);
+    plans_ += PlanToJson(plan, suite, prediction, warnings);
+  }
+
   const PlanArguments& arguments_;
-  const net::LinkProfile link_;
-  bool all_measured_ = true;
-  report::Table comparison_{{{"suite"},
-                             {"hops", Align::kRight},
-                             {"offline", Align::kRight},
-                             {"online", Align::kRight},
-                             {"offline time", Align::kRight},
-                             {"online time", Align::kRight},
-                             {"computation"}}};
-  std::string plans_, csv_ = PlanCsvHead();
+  const mpc::Registry& registry_;
+  const mpc::Roles roles_;
+  std::vector<mpc::SuiteChoice> suites_;
+  std::vector<net::LinkProfile> links_;
+  bool any_ = false, modelled_ = false;
+  std::set<std::string> warned_;
+  std::string comparisons_, plans_, csv_ = PlanCsvHead();
 };
 
 int ShowPlan(PlanArguments arguments) {
@@ -112,14 +160,10 @@ int ShowPlan(PlanArguments arguments) {
   }
   if (!arguments.csv.empty()) CheckWritable(arguments.csv, "--csv");
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
-  PlanOutput output(arguments);
-  const auto roles = arguments.roles.Resolve();
+  PlanOutput output(arguments, registry);
   std::vector<std::string> warnings;
-  const auto network = NetworkOf(arguments, registry, warnings);
-  for (const auto& text : arguments.suites)
-    output.Add(network, ParseSuite(text, registry), roles, registry, warnings);
-  output.Finish();
-  return kExitOk;
+  output.AddAll(NetworkOf(arguments, registry, warnings), warnings);
+  return output.Finish() ? kExitOk : kExitFailed;
 }
 
 }  // namespace
@@ -129,26 +173,26 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
   auto a = std::make_shared<PlanArguments>();
   command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
   auto* model = command->add_option(
-      "--model", a->model.file, "Compiled model or float weights; without it, one width for all");
+      "--model", a->model.file,
+      "Compiled model or float weights, or random[:SEED]; without it, one width for all");
   AddCalibration(*command, a->model);
   AddNumber(*command, "--bits", a->bits, 2, 32, "That width")->excludes(model);
-  command->add_option("--suite", a->suites, "Suites to compare [all private ones and auto]");
+  AddList(*command, "--suite", a->suites, "Suites to compare [all private ones and auto]");
   AddObjective(*command, a->optimise);
-  AddNumber(*command, "--batch", a->batch, 1, kMaxBatch, "Images a query");
-  command
-      ->add_option("--link", a->link,
-                   "Predict times on this link: none, lan, wan or rtt_ms=X,mbit=Y")
-      ->capture_default_str();
+  AddNumbers(*command, "--batch", a->batches, 1, kMaxBatch, "Images a query, one or several");
+  AddList(*command, "--link", a->links,
+          "Predict times on these links: none, lan, wan or rtt_ms=X,mbit=Y");
+  command->add_flag("--summary", a->summary, "Only compare the suites, without their layers");
   command->add_option(
       "--measured", a->measured,
-      "Reports of `tercet run --json` without --link, of the same network, suite and "
-      "batch: computation is taken from them");
+      "Reports of `tercet run --json` without --link, of the same network, suite, batch and "
+      "widths: computation is taken from them");
   command->add_option("--json", a->json, "Write the plans");
   command->add_option("--csv", a->csv, "Write them as a table, with the predicted times");
   a->roles.AddTo(*command);
   command->footer(
       "Example:\n"
-      "  tercet plan nets/mnistnet3.json --suite lut --suite cbnn --link wan");
+      "  tercet plan nets/mnistnet3.json --suite lut,cbnn --link lan,wan --batch 1,128 --summary");
   command->callback([a, &chosen] { chosen = [a] { return ShowPlan(*a); }; });
 }
 

@@ -109,6 +109,7 @@ RunInput LoadInput(const RunArguments& arguments) {
   input.link = net::ParseLinkProfile(arguments.link);
   const auto json = arguments.shard.ReportOf(arguments.json);
   if (!json.empty()) CheckWritable(json, "--json");
+  CheckLabels(arguments.model.file, arguments.labels);
   input.spec = nn::LoadNetwork(arguments.network);
   if (arguments.MakesMaterial()) {
     // No image has a part in it.
@@ -398,7 +399,10 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
       app.add_subcommand("run", "Secure inference by three party processes on this machine");
   auto a = std::make_shared<RunArguments>();
   command->add_option("network", a->network, "Architecture (nets/*.json)")->required();
-  command->add_option("--model", a->model.file, "Compiled model or float weights (.safetensors)")
+  command
+      ->add_option("--model", a->model.file,
+                   "Compiled model or float weights (.safetensors), or random[:SEED]: what an "
+                   "architecture costs")
       ->required();
   auto* images = command->add_option(
       "--images", a->images,

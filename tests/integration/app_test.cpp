@@ -496,6 +496,44 @@ TEST_F(PlanTest, PredictionAddsTheLinkToWhatARunHasMeasured) {
   }
 }
 
+TEST_F(PlanTest, AReportOfSomethingElseIsRefused) {
+  json report{{"network", network_.name}, {"suite", "lut"}, {"link", "none"}, {"batch", 4}};
+  report["layers"] = json::array();
+  for (std::size_t k = 0; k < plan_.layers.size() + 2; ++k)
+    report["layers"].push_back({{"width", 14}, {"suite", ""}});
+  const auto check = [&](const char* key, const json& value) -> std::string {
+    json other = report;
+    other[json::json_pointer(key)] = value;
+    std::ofstream(world_.File("report.json")) << other;
+    try {
+      CheckMeasured(world_.File("report.json"), network_, {suite_}, {1, 4});
+      return "";
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+  };
+  EXPECT_EQ(check("/batch", 4), "");
+  EXPECT_THAT(check("/batch", 5), HasSubstr("has batch 5, the plan 1, 4"));
+  EXPECT_THAT(check("/layers/1/width", 12),
+              HasSubstr("at layer " + network_.layers[0].name + " the width 12, the plan 14"));
+  EXPECT_THAT(check("/suite", "fss"), HasSubstr("has suite fss, the plan lut"));
+  EXPECT_THAT(check("/network", "other"), HasSubstr("has network other"));
+  EXPECT_THAT(check("/link", "wan"), HasSubstr("has link wan"));
+  EXPECT_THAT(check("/batch", "many"), HasSubstr("no report"));
+}
+
+TEST(Options, ListsKeepWhatBelongsTogether) {
+  using testing::ElementsAre;
+  EXPECT_THAT(SplitList("lut"), ElementsAre("lut"));
+  EXPECT_THAT(SplitList("lut,fss;auto"), ElementsAre("lut", "fss", "auto"));
+  EXPECT_THAT(SplitList("lut:form=bit,chunks=2,fss,lut:chunks=3,lut:form=bit"),
+              ElementsAre("lut:form=bit,chunks=2", "fss", "lut:chunks=3", "lut:form=bit"));
+  EXPECT_THAT(SplitList("none,rtt_ms=40,mbit=5,rtt_ms=80"),
+              ElementsAre("none", "rtt_ms=40,mbit=5", "rtt_ms=80"));
+  EXPECT_THAT(SplitList("rtt_ms=40,rtt_ms=80"), ElementsAre("rtt_ms=40", "rtt_ms=80"));
+  EXPECT_THAT(SplitList("rtt_ms=40;mbit=5"), ElementsAre("rtt_ms=40", "mbit=5"));
+}
+
 TEST_F(PlanTest, LinesOfCsvAddUpToTheWhole) {
   std::istringstream lines(PlanToCsv(
       plan_, suite_, Predict(plan_, suite_, registry_, net::ParseLinkProfile("wan"), {})));

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "integration/world.h"
+#include "tercet/compile/random_weights.h"
 #include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
 
@@ -121,7 +122,7 @@ TEST(WrongInput, NamesTheFileAndWhatIsWrong) {
   ExpectRefused(run("syntax.json", "dense.safetensors", "images.idx"), "syntax.json");
 
   const auto spec = nn::LoadNetwork(world.File("dense.json"));
-  const auto good = RandomWeights(spec, 11);
+  const auto good = compile::RandomWeights(spec, 11);
   const auto bytes = files::SerializeTensors(good);
   world.Write("truncated.safetensors", std::string(bytes.begin(), bytes.end() - 5));
   ExpectRefused(run("dense.json", "truncated.safetensors", "images.idx"), "truncated.safetensors");

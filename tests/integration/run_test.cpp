@@ -6,6 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <tuple>
 
@@ -327,6 +329,80 @@ TEST(Commands, PlanNeedsNoModelAndComparesSuites) {
   // 40 ms a hop.
   EXPECT_GE(plans.at(0).at("predicted").at("online_s").get<double>(),
             plans.at(0).at("hops").at("online").get<double>() * 0.04 - 1e-9);
+}
+
+// A suite that cannot do a layer is a row that says why, in the table and in the files.
+TEST(Commands, PlanGoesOnWhereASuiteCannotDoALayer) {
+  const World world;
+  std::vector<std::string> command{"plan",     world.File("conv.json"),
+                                   "--bits",   "28",
+                                   "--suite",  "lut:chunks=2,aby3",
+                                   "--link",   "lan,wan",
+                                   "--batch",  "1,16",
+                                   "--json",   world.File("plan.json"),
+                                   "--csv",    world.File("plan.csv"),
+                                   "--summary"};
+  const auto result = world.Tercet(command).Wait();
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("not supported: layer "));
+  EXPECT_THAT(result.out, HasSubstr("On link wan (round trip 80 ms, 320 Mbit/s), one batch of 16"));
+  EXPECT_THAT(result.out, testing::Not(HasSubstr("sent by party"))) << "no layers in a summary";
+  const json plans = ReadJson(world.File("plan.json")).at("plans");
+  ASSERT_EQ(plans.size(), 8u);
+  for (std::size_t k = 0; k < plans.size(); ++k) {
+    EXPECT_EQ(plans.at(k).at("suite"), k % 2 == 0 ? "lut:chunks=2" : "aby3");
+    EXPECT_EQ(plans.at(k).contains("not_supported"), k % 2 == 0);
+    EXPECT_EQ(plans.at(k).contains("layers"), k % 2 == 1);
+    EXPECT_EQ(plans.at(k).at("batch"), k < 4 ? 1 : 16);
+    EXPECT_EQ(plans.at(k).at("link").at("name"), k % 4 < 2 ? "lan" : "wan");
+  }
+  std::ifstream csv(world.File("plan.csv"));
+  const std::string text(std::istreambuf_iterator<char>(csv), {});
+  EXPECT_THAT(text, HasSubstr("\"lut:chunks=2\",1,\"lan\",\"not supported: layer "));
+  command[5] = "lut:chunks=2";
+  EXPECT_EQ(world.Tercet(command).Wait().status, 1) << "no suite can";
+  EXPECT_EQ(ReadJson(world.File("plan.json")).at("plans").size(), 4u);
+}
+
+TEST(Commands, RandomWeightsRunAndAreMarked) {
+  const World world;
+  const auto run = [&](const std::string& command, const std::string& model,
+                       const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words{
+        command,    world.File("conv.json"),  "--model", model,
+        "--images", world.File("images.idx"), "--json",  world.File("out.json")};
+    words.insert(words.end(), more.begin(), more.end());
+    return world.Tercet(words).Wait();
+  };
+  const auto first = run("run", "random:5");
+  ASSERT_EQ(first.status, 0) << first.err;
+  EXPECT_THAT(first.err, HasSubstr("WARNING: the weights are RANDOM (seed 5)"));
+  const json report = ReadJson(world.File("out.json"));
+  EXPECT_THAT(report.at("warnings").dump(), HasSubstr("RANDOM (seed 5)"));
+  EXPECT_TRUE(report.at("accuracy").is_null());
+  EXPECT_GT(report.at("layers").at(1).at("width"), 2);
+  ASSERT_EQ(run("plain", "random:5").status, 0);
+  EXPECT_EQ(ReadJson(world.File("out.json")).at("logits"), report.at("logits"))
+      << "the same network of a seed";
+  ASSERT_EQ(run("plain", "random").status, 0);
+  EXPECT_NE(ReadJson(world.File("out.json")).at("logits"), report.at("logits"));
+  // What is compiled of them stays marked.
+  ASSERT_EQ(world
+                .Tercet({"compile", world.File("conv.json"), "--model", "random:5", "--out",
+                         world.File("random.safetensors")})
+                .Wait()
+                .status,
+            0);
+  ASSERT_EQ(run("plain", world.File("random.safetensors")).status, 0);
+  EXPECT_THAT(ReadJson(world.File("out.json")).at("warnings").dump(), HasSubstr("RANDOM (seed 5)"));
+  for (const char* command : {"run", "plain"}) {
+    const auto labels = run(command, "random", {"--labels", world.File("labels.idx")});
+    EXPECT_EQ(labels.status, 2);
+    EXPECT_THAT(labels.err, HasSubstr("--labels: random weights have no accuracy"));
+  }
+  const auto seed = run("run", "random:x");
+  EXPECT_EQ(seed.status, 2);
+  EXPECT_THAT(seed.err, HasSubstr("--model: found random:x, expected random:SEED"));
 }
 
 TEST(Commands, NameTheNearestOfWhatDoesNotExist) {

@@ -12,6 +12,7 @@
 #include "files/idx.h"
 #include "integration/testbed.h"
 #include "programs/inputs.h"
+#include "tercet/compile/random_weights.h"
 #include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
 
@@ -99,7 +100,7 @@ TEST_F(Shards, OfAnotherJobAreRunAgainAndNotJoined) {
   for (const std::size_t i : {0U, 1U, 2U}) RunShard(i, {"--resume"}, "images in batches");
   const json before = ReadJson(ReportOf(1, 0));
   const auto spec = nn::LoadNetwork(world_.File("dense.json"));
-  files::SaveTensors(RandomWeights(spec, 12), world_.File("dense.safetensors"));
+  files::SaveTensors(compile::RandomWeights(spec, 12), world_.File("dense.safetensors"));
   RunShard(0, {"--resume"}, "images in batches");
   EXPECT_NE(ReadJson(ReportOf(1, 0)).at("logits"), before.at("logits"));
   const auto refused = Join();

@@ -12,6 +12,7 @@
 #include "integration/world.h"
 #include "programs/inputs.h"
 #include "tercet/compile/customise.h"
+#include "tercet/compile/random_weights.h"
 #include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet {
@@ -62,7 +63,7 @@ TEST_P(ShippedNetwork, SecureEqualsPlain) {
     GTEST_SKIP() << "too large for every day; set TERCET_LARGE_NETWORKS to run it";
   const auto& oracle = Protocols().PlainOracle();
   const auto images = programs::RandomImages(spec.input.shape, 2);
-  const nn::FloatNetwork floats(spec, integration::RandomWeights(spec, 3), "random weights");
+  const nn::FloatNetwork floats(spec, compile::RandomWeights(spec, 3), "random weights");
   compile::CompileOptions options;
   options.accept_loss = true;  // of weights that mean nothing
   if (IsDeepFixedPoint(spec)) {

@@ -17,6 +17,7 @@
 #include "integration/testbed.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
+#include "tercet/compile/random_weights.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
@@ -278,7 +279,7 @@ TEST_F(Testbed, SaysThatMemoryDoesNotSuffice) {
     "output": "logits"
   })");
   const auto spec = nn::LoadNetwork(world_.File("large.json"));
-  files::SaveTensors(RandomWeights(spec, 11), world_.File("large.safetensors"));
+  files::SaveTensors(compile::RandomWeights(spec, 11), world_.File("large.safetensors"));
   const auto images = programs::RandomImages(spec.input.shape, 1024);
   world_.Write("large.npy",
                programs::NpyHeader(images).append(images.pixels.begin(), images.pixels.end()));

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "programs/inputs.h"
 #include "tercet/base/error.h"
+#include "tercet/compile/random_weights.h"
 #include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
 
@@ -163,44 +164,6 @@ std::vector<std::uint8_t> IdxImages(std::uint32_t count, std::uint32_t height,
                     programs::RandomImages({1, height, width}, count).pixels);
 }
 
-files::TensorFile RandomWeights(const nn::NetworkSpec& spec, std::uint32_t seed) {
-  files::TensorFile file;
-  std::mt19937 generator(seed);
-  // Between low and high, the same on every machine (unlike the distributions of <random>).
-  auto add = [&](const std::string& name, const std::vector<std::size_t>& shape, float low,
-                 float high) {
-    std::size_t count = 1;
-    for (const std::size_t n : shape) count *= n;
-    std::vector<float> values(count);
-    for (float& v : values)
-      v = low + (high - low) * static_cast<float>(generator() >> 8) / 16777216.0F;
-    file.tensors[name] = files::TensorData::FromFloats(shape, values);
-  };
-  for (const nn::LayerSpec& layer : spec.layers) {
-    switch (layer.type) {
-      case nn::LayerType::kConv2d:
-        add(layer.name + ".weight",
-            {layer.out_channels, layer.in.channels / layer.groups, layer.kernel, layer.kernel}, -1,
-            1);
-        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
-        break;
-      case nn::LayerType::kLinear:
-        add(layer.name + ".weight", {layer.out_channels, layer.in.Size()}, -1, 1);
-        if (layer.bias) add(layer.name + ".bias", {layer.out_channels}, -1, 1);
-        break;
-      case nn::LayerType::kBatchNorm:
-        add(layer.name + ".weight", {layer.out.channels}, -1, 1);
-        add(layer.name + ".bias", {layer.out.channels}, -0.5, 0.5);
-        add(layer.name + ".running_mean", {layer.out.channels}, -0.5, 0.5);
-        add(layer.name + ".running_var", {layer.out.channels}, 0.5, 2);
-        break;
-      default:
-        break;
-    }
-  }
-  return file;
-}
-
 World::World() {
   fs::create_directory(Path() / "tmp");
   // Of this process and of those that it starts.
@@ -208,7 +171,8 @@ World::World() {
   for (const auto& [name, text] : {std::pair{"dense", kDense}, {"conv", kConv}}) {
     Write(fmt::format("{}.json", name), text);
     const auto spec = nn::ParseNetwork(text, name);
-    files::SaveTensors(RandomWeights(spec, 11), Path() / fmt::format("{}.safetensors", name));
+    files::SaveTensors(compile::RandomWeights(spec, 11),
+                       Path() / fmt::format("{}.safetensors", name));
   }
   Write("images.idx", IdxImages(kImages, 8, 8));
   Write("labels.idx", files::Idx({0x801, kImages}, {0, 1, 2, 3, 0, 1, 2, 3, 0, 1}));

@@ -98,8 +98,6 @@ class World {
 
 nlohmann::json ReadJson(const std::filesystem::path& file);
 
-/// Float weights of a network from a fixed seed.
-files::TensorFile RandomWeights(const nn::NetworkSpec& spec, std::uint32_t seed);
 /// An IDX file of pixels from a fixed seed.
 std::vector<std::uint8_t> IdxImages(std::uint32_t count, std::uint32_t height, std::uint32_t width);
 
