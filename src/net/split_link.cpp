@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tercet/net/split_link.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "tercet/base/error.h"
 
 namespace tercet::net {
 namespace {
 
-constexpr unsigned kPartShift = 30;  // of the depth
+constexpr unsigned kPartShift = 24;  // of the depth
 constexpr std::uint32_t kDepthMask = (std::uint32_t{1} << kPartShift) - 1;
 static_assert(kMaxLinkParts <= std::size_t{1} << (32 - kPartShift));
 
@@ -22,43 +24,37 @@ static_assert(kMaxLinkParts <= std::size_t{1} << (32 - kPartShift));
 class SharedLink {
  public:
   SharedLink(std::unique_ptr<Link> link, std::size_t count, const PartLimit& limit)
-      : link_(std::move(link)), count_(count), limit_(limit), open_(count) {}
+      : link_(std::move(link)), limit_(limit), open_(count) {
+    for (Lane& lane : lanes_) lane.arrived = std::vector<Arrived>(count);
+  }
 
   Link& Whole() { return *link_; }
 
   Message Receive(std::size_t part, Phase phase) {
     Lane& lane = lanes_[static_cast<std::size_t>(phase)];
     std::unique_lock lock(lane.mutex);
-    auto& mine = lane.arrived[part];
-    while (true) {
-      lane.changed.wait(lock, [&] { return !mine.messages.empty() || !lane.is_read; });
-      if (!mine.messages.empty()) {
-        Message message = std::move(mine.messages.front());
-        mine.messages.pop_front();
-        mine.bytes -= QueueLimit::Size(message);
-        lane.changed.notify_all();  // whoever reads may wait for room
-        return message;
+    Arrived& mine = lane.arrived[part];
+    while (mine.messages.empty()) {
+      if (!lane.is_read) {
+        ReadOne(lock, lane, phase);
+        continue;
       }
-      lane.is_read = true;
-      lock.unlock();
-      Message message;
-      try {
-        message = ReceiveAny(phase);
-      } catch (...) {
-        lock.lock();
-        lane.is_read = false;
-        lane.changed.notify_all();  // the others find out for themselves
-        throw;
-      }
-      const std::size_t to = message.depth >> kPartShift;
-      message.depth &= kDepthMask;
-      lock.lock();
-      AwaitRoom(lock, lane, to, phase);
-      lane.is_read = false;
-      lane.arrived[to].bytes += QueueLimit::Size(message);
-      lane.arrived[to].messages.push_back(std::move(message));
-      lane.changed.notify_all();
+      mine.is_awaited = true;
+      mine.changed.wait(lock, [&] { return !mine.messages.empty() || !lane.is_read; });
+      mine.is_awaited = false;
     }
+    Message message = std::move(mine.messages.front());
+    mine.messages.pop_front();
+    mine.bytes -= QueueLimit::Size(message);
+    lane.room.notify_all();  // whoever reads may wait for it
+    if (!lane.is_read) {
+      // One of those that wait takes over; all the others may sleep on.
+      const auto next = std::find_if(
+          lane.arrived.begin(), lane.arrived.end(),
+          [](const Arrived& arrived) { return arrived.is_awaited && arrived.messages.empty(); });
+      if (next != lane.arrived.end()) next->changed.notify_all();
+    }
+    return message;
   }
 
   void ClosePart() noexcept {
@@ -68,40 +64,71 @@ class SharedLink {
  private:
   struct Arrived {
     std::deque<Message> messages;
-    std::size_t bytes = 0;  ///< of them, as QueueLimit counts
+    std::size_t bytes = 0;    ///< of them, as QueueLimit counts
+    bool is_awaited = false;  ///< by a thread that sleeps
+    std::condition_variable changed;
   };
   struct Lane {
     std::mutex mutex;
-    std::condition_variable changed;
     bool is_read = false;  ///< by one of the threads that wait
-    std::array<Arrived, kMaxLinkParts> arrived;
+    std::condition_variable room;
+    std::vector<Arrived> arrived;
   };
+
+  // Nobody reads the lane any more, and those that wait find out for themselves why.
+  static void Leave(Lane& lane) {
+    lane.is_read = false;
+    for (Arrived& arrived : lane.arrived) arrived.changed.notify_all();
+  }
+
+  // Takes the next message from the link, and puts it where it belongs.
+  void ReadOne(std::unique_lock<std::mutex>& lock, Lane& lane, Phase phase) {
+    lane.is_read = true;
+    lock.unlock();
+    Message message;
+    try {
+      message = ReceiveAny(phase);
+    } catch (...) {
+      lock.lock();
+      Leave(lane);
+      throw;
+    }
+    const std::size_t to = message.depth >> kPartShift;
+    message.depth &= kDepthMask;
+    lock.lock();
+    AwaitRoom(lock, lane, to, phase);
+    lane.is_read = false;
+    Arrived& arrived = lane.arrived[to];
+    arrived.bytes += QueueLimit::Size(message);
+    arrived.messages.push_back(std::move(message));
+    arrived.changed.notify_all();
+  }
 
   // What is here for `part` has to be received before more is taken from the link.
   void AwaitRoom(std::unique_lock<std::mutex>& lock, Lane& lane, std::size_t part, Phase phase) {
     const Arrived& arrived = lane.arrived[part];
-    const bool room = lane.changed.wait_for(lock, limit_.patience, [&] {
+    const bool room = lane.room.wait_for(lock, limit_.patience, [&] {
       return arrived.bytes <= limit_.queue.bytes &&
              arrived.messages.size() <= limit_.queue.messages;
     });
     if (room) return;
-    lane.is_read = false;
-    lane.changed.notify_all();
+    Leave(lane);
     throw NetworkError(fmt::format(
         "{} MiB in {} {} messages from party {} wait unread for part {} of the link",
         arrived.bytes >> 20, arrived.messages.size(), PhaseName(phase), link_->Peer(), part));
   }
 
+  std::size_t Count() const { return lanes_[0].arrived.size(); }
+
   Message ReceiveAny(Phase phase) {
     Message message = link_->Receive(phase);
-    if (const std::size_t to = message.depth >> kPartShift; to >= count_)
+    if (const std::size_t to = message.depth >> kPartShift; to >= Count())
       throw ProtocolError(fmt::format("party {} sent a message ({}) for part {} of a link with {}",
-                                      link_->Peer(), PhaseName(phase), to, count_));
+                                      link_->Peer(), PhaseName(phase), to, Count()));
     return message;
   }
 
   std::unique_ptr<Link> link_;
-  const std::size_t count_;
   const PartLimit limit_;
   std::atomic<std::size_t> open_;
   std::array<Lane, kPhases> lanes_;

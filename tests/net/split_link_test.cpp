@@ -50,18 +50,19 @@ TEST(SplitLinkTest, PartsAreOrderedAndApart) {
 // Every part plays ping-pong at its own pace, in a thread at each end, over a shaped link.
 TEST(SplitLinkTest, PartsRunSideBySide) {
   auto [whole_a, whole_b] = MakeMemoryPair(0, 1, 60s);
-  Parts a = SplitLink(MakeShapedLink(std::move(whole_a), ParseLinkProfile("rtt_ms=0.2")), 3);
-  Parts b = SplitLink(std::move(whole_b), 3);
+  constexpr std::size_t kParts = 24;
+  Parts a = SplitLink(MakeShapedLink(std::move(whole_a), ParseLinkProfile("rtt_ms=0.2")), kParts);
+  Parts b = SplitLink(std::move(whole_b), kParts);
   std::vector<std::future<void>> ends;
-  for (std::size_t part = 0; part < 3; ++part) {
+  for (std::size_t part = 0; part < kParts; ++part) {
     ends.push_back(std::async(std::launch::async, [&link = *a[part], part] {
-      for (std::uint32_t i = 0; i < 200 * (part + 1); ++i) {
+      for (std::uint32_t i = 0; i < 50 * (part + 1); ++i) {
         link.Send(Make(Phase::kOnline, i));
         ASSERT_EQ(link.Receive(Phase::kOnline).tag, 2 * i);
       }
     }));
     ends.push_back(std::async(std::launch::async, [&link = *b[part], part] {
-      for (std::uint32_t i = 0; i < 200 * (part + 1); ++i) {
+      for (std::uint32_t i = 0; i < 50 * (part + 1); ++i) {
         const Message m = link.Receive(Phase::kOnline);
         ASSERT_EQ(m.tag, i);
         link.Send(Make(Phase::kOnline, 2 * m.tag));
@@ -69,6 +70,18 @@ TEST(SplitLinkTest, PartsRunSideBySide) {
     }));
   }
   for (auto& end : ends) end.get();
+}
+
+// As many as there can be: each number fits beside the depth.
+TEST(SplitLinkTest, AllPartsHaveNumbers) {
+  auto [a, b] = MakeParts(kMaxLinkParts);
+  for (std::uint32_t part = 0; part < kMaxLinkParts; ++part)
+    a[part]->Send({Phase::kOnline, part, (1U << 24) - 1, {}});
+  for (std::uint32_t part = kMaxLinkParts; part-- > 0;) {
+    const Message m = b[part]->Receive(Phase::kOnline);
+    EXPECT_EQ(m.tag, part);
+    EXPECT_EQ(m.depth, (1U << 24) - 1);
+  }
 }
 
 TEST(SplitLinkTest, AbortEndsAllParts) {
@@ -115,7 +128,7 @@ TEST(SplitLinkTest, RefusesPartsThatThereAreNot) {
       [&] { b[0]->Receive(Phase::kOffline); },
       ThrowsMessage<ProtocolError>("party 0 sent a message (offline) for part 2 of a link with 2"));
   Message deep = Make(Phase::kOnline, 1);
-  deep.depth = 1U << 30;
+  deep.depth = 1U << 24;
   EXPECT_THROW(a[0]->Send(std::move(deep)), InternalError);
   EXPECT_THROW(SplitLink(nullptr, 1), InternalError);
   for (const std::size_t count : {std::size_t{0}, kMaxLinkParts + 1})

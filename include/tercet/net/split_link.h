@@ -11,7 +11,7 @@
 namespace tercet::net {
 
 /// At most so many parts share a link.
-inline constexpr std::size_t kMaxLinkParts = 3;
+inline constexpr std::size_t kMaxLinkParts = 256;
 
 /// What each lane of a part holds for a thread that is slower than the others, and how long one of
 /// the others waits for it.
@@ -25,12 +25,12 @@ struct PartLimit {
 /// another. Both ends split alike, once nobody receives from the link itself any more. Works over
 /// any link, with wrappers below or above it.
 ///
-/// On the wire a message of part k carries k in the top two bits of its depth; a chain of dependent
-/// messages is never that long (Send throws InternalError). Nothing is added to the payload.
-/// Receive of any part throws ProtocolError that names the peer when a message is for a part that
-/// there is not. Whoever waits reads for all, so what a slow part has not yet received is kept
-/// here, up to the limit; then the link is not read until that part has received some of it, and
-/// NetworkError ends a wait of more than the limit's patience.
+/// On the wire a message of part k carries k in the top eight bits of its depth; a chain of
+/// dependent messages is never that long (Send throws InternalError). Nothing is added to the
+/// payload. Receive of any part throws ProtocolError that names the peer when a message is for a
+/// part that there is not. Whoever waits reads for all, so what a slow part has not yet received is
+/// kept here, up to the limit; then the link is not read until that part has received some of it,
+/// and NetworkError ends a wait of more than the limit's patience.
 ///
 /// Flush and Abort are those of the whole link: an Abort ends all parts. Close ends its part only,
 /// and the link is closed with the last one; the link lives as long as a part does.
