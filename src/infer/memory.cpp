@@ -80,7 +80,7 @@ std::uint64_t Working(const Plan& plan, const PlannedLayer& planned) {
 }
 
 // All but images, and what waits to be sent or received.
-Sizes Held(const Plan& plan, std::size_t queries) {
+Sizes Held(const Plan& plan, std::size_t queries, std::size_t running) {
   Sizes material{}, model{}, bytes{};
   const std::uint64_t input =
       Words(2 * plan.network.input.shape.Size() * plan.batch, plan.input_bits);
@@ -95,7 +95,7 @@ Sizes Held(const Plan& plan, std::size_t queries) {
     working = std::max(working, Working(plan, planned));
   }
   for (std::size_t p = 0; p < 3; ++p)
-    bytes[p] = kProcess + model[p] + queries * material[p] + working;
+    bytes[p] = kProcess + model[p] + queries * material[p] + running * working;
   return bytes;
 }
 
@@ -115,24 +115,25 @@ std::uint64_t Left(std::uint64_t limit, std::uint64_t used) {
 
 }  // namespace
 
-Sizes EstimateMemory(const Plan& plan, std::size_t queries, std::size_t images) {
+Sizes EstimateMemory(const Plan& plan, std::size_t queries, std::size_t images,
+                     std::size_t running) {
   const std::uint64_t pixels = plan.network.input.shape.Size();
   const auto total = plan.Total();
   const Sizes received = Received(total, mpc::Phase::kOffline);
   const Sizes online = Received(total, mpc::Phase::kOnline);
-  Sizes bytes = Held(plan, queries);
+  Sizes bytes = Held(plan, queries, running);
   for (std::size_t p = 0; p < 3; ++p) {
-    bytes[p] +=
-        std::min(kQueue, (total.OfflineBytes()[p] + received[p]) / 4) + std::min(kQueue, online[p]);
+    bytes[p] += std::min(kQueue, running * ((total.OfflineBytes()[p] + received[p]) / 4)) +
+                std::min(kQueue, running * online[p]);
     if (static_cast<int>(p) == plan.roles.data_owner)
-      bytes[p] += images * pixels + 2 * sizeof(std::int64_t) * pixels * plan.batch;
+      bytes[p] += images * pixels + running * 2 * sizeof(std::int64_t) * pixels * plan.batch;
   }
   return bytes;
 }
 
 Sizes LeastMemory(const Plan& plan) {
   Sizes bytes{};
-  const Sizes held = Held(plan, 1);
+  const Sizes held = Held(plan, 1, 1);
   for (std::size_t p = 0; p < 3; ++p) {
     for (const auto& planned : plan.layers)
       bytes[p] +=

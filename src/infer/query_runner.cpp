@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "infer/query_runner.h"
 
-#include <algorithm>
 #include <condition_variable>
 #include <deque>
-#include <exception>
+#include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
-#include "base/clock.h"
 #include "tercet/base/error.h"
-#include "tercet/compile/announcement.h"
 #include "tercet/infer/material.h"
 
 namespace tercet::infer {
@@ -31,17 +29,6 @@ MaterialFile* FileOf(const Schedule& schedule) {
   return use != nullptr ? use->file : nullptr;
 }
 
-// Features x images, row-major, with the last image repeated up to `batch` images: material is for
-// whole batches.
-std::vector<std::int64_t> Padded(const std::vector<std::int64_t>& input, std::size_t count,
-                                 std::size_t batch) {
-  std::vector<std::int64_t> padded;
-  padded.reserve(input.size() / count * batch);
-  for (std::size_t row = 0; row < input.size(); row += count)
-    for (std::size_t b = 0; b < batch; ++b) padded.push_back(input[row + std::min(b, count - 1)]);
-  return padded;
-}
-
 }  // namespace
 
 // Between the thread that prepares queries and the one that runs them.
@@ -55,8 +42,8 @@ class QueryRunner::Handover {
   // The next query, or nothing when a thread has failed.
   std::optional<Query> Take() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !ready_.empty() || error_; });
-    if (error_) return std::nullopt;
+    changed_.wait(lock, [&] { return !ready_.empty() || stopped_; });
+    if (stopped_) return std::nullopt;
     Query query = std::move(ready_.front());
     ready_.pop_front();
     return query;
@@ -69,20 +56,13 @@ class QueryRunner::Handover {
   // Until so many queries have been run; false when a thread has failed.
   bool AwaitFinished(std::size_t count) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return finished_ >= count || error_; });
-    return !error_;
+    changed_.wait(lock, [&] { return finished_ >= count || stopped_; });
+    return !stopped_;
   }
-  // The first error is the cause; what comes after it follows from it.
-  bool Fail(std::exception_ptr error) {
+  void Stop() {
     const std::lock_guard lock(mutex_);
-    if (error_) return false;
-    error_ = std::move(error);
+    stopped_ = true;
     changed_.notify_all();
-    return true;
-  }
-  void ThrowIfFailed() {
-    const std::lock_guard lock(mutex_);
-    if (error_) std::rethrow_exception(error_);
   }
 
  private:
@@ -90,168 +70,95 @@ class QueryRunner::Handover {
   std::condition_variable changed_;
   std::deque<Query> ready_;
   std::size_t finished_ = 0;
-  std::exception_ptr error_;
+  bool stopped_ = false;
 };
 
-QueryRunner::QueryRunner(mpc::Party& party, SecureNetwork& secure, const Plan& plan,
-                         const SessionSettings& settings,
-                         std::function<void(const std::string& reason)> abort)
-    : party_(party),
-      secure_(secure),
-      plan_(plan),
+QueryRunner::QueryRunner(Track& track, const SessionSettings& settings, Queries& queries,
+                         std::size_t number, std::size_t first)
+    : track_(track),
       settings_(settings),
-      abort_(std::move(abort)),
+      queries_(queries),
+      number_(number),
+      first_(first),
       file_(FileOf(settings.schedule)),
-      helper_acts_(plan.HelperActsOnline()) {
-  for (const int peer : {party.Next(), party.Prev()})
-    if (helper_acts_ || peer != plan.roles.helper) online_.push_back(peer);
+      helper_acts_(track.plan.HelperActsOnline()),
+      ahead_(QueriesAhead(settings.schedule, queries.Count(), number, queries.Runners())) {
+  for (const int peer : {track.party->Next(), track.party->Prev()})
+    if (helper_acts_ || peer != track.plan.roles.helper) online_.push_back(peer);
 }
 
-std::size_t QueryRunner::ImagesOf(std::size_t query) const {
-  return std::min(plan_.batch, images_ - query * plan_.batch);
+std::size_t QueryRunner::Mine() const {
+  return (queries_.Count() - number_ + queries_.Runners() - 1) / queries_.Runners();
 }
 
-QueryRunner::Outcome QueryRunner::Run(std::size_t images, std::size_t first) {
-  images_ = images;
-  ahead_ = QueriesAhead(settings_.schedule, Queries());
-  if (file_ == nullptr) mpc::Meet(party_);  // all have their shares of the model
-  const auto start = Clock::now();
-  if (std::holds_alternative<InTurn>(settings_.schedule)) {
-    RunInTurn();
-    outcome_.wall_s = SecondsSince(start);
-    mpc::Meet(party_);  // nobody leaves before all have everything
-  } else {
-    RunOverlapped(first);
-    outcome_.wall_s = SecondsSince(start);
-    PartCompany();
-  }
-  return std::move(outcome_);
-}
-
-void QueryRunner::RunInTurn() {
-  for (std::size_t q = 0; q < Queries(); ++q) {
-    if (q > 0) mpc::Meet(party_);
-    const auto start = Clock::now();
-    auto query = secure_.Prepare(ImagesOf(q));
-    outcome_.offline_s += SecondsSince(start);
-    mpc::Meet(party_);
-    RunOne(std::move(query), q);
-  }
-}
-
-void QueryRunner::RunOne(Query query, std::size_t number) {
-  const std::size_t count = ImagesOf(number), batch = query.batch;
-  std::vector<std::int64_t> input;
-  if (settings_.images != nullptr) {
-    input = nn::QuantiseInput(plan_.network.input, *settings_.images, number * plan_.batch, count);
-    if (count < batch) input = Padded(input, count, batch);
-  }
-  const auto start = Clock::now();
-  const auto logits = secure_.Run(std::move(query), settings_.images != nullptr ? &input : nullptr);
-  outcome_.online_s += SecondsSince(start);
-  outcome_.online_hops = std::max(outcome_.online_hops, secure_.OnlineHops());
-  const auto wanted = std::min(logits.size(), count * plan_.network.Classes());
-  outcome_.logits.insert(outcome_.logits.end(), logits.begin(),
-                         logits.begin() + static_cast<std::ptrdiff_t>(wanted));
-  if (settings_.on_progress) settings_.on_progress(number * plan_.batch + count, images_);
-}
-
-void QueryRunner::RunOverlapped(std::size_t first) {
+void QueryRunner::Run(FirstError& error) {
   Handover handover;
-  const auto guarded = [&](const std::function<void()>& body) {
-    try {
-      body();
-    } catch (const std::exception& e) {
-      if (handover.Fail(std::current_exception())) abort_(ErrorText(e));
-    }
+  const auto guarded = [&](const std::function<void()>& work) {
+    error.Guard([&] {
+      try {
+        work();
+      } catch (...) {
+        handover.Stop();
+        throw;
+      }
+    });
   };
-  std::thread preparer([&] { guarded([&] { PrepareAll(handover, first); }); });
+  std::thread preparer([&] { guarded([&] { PrepareAll(handover); }); });
   guarded([&] {
-    for (std::size_t q = 0; q < Queries(); ++q) {
+    for (std::size_t n = 0; n < Mine(); ++n) {
       auto query = handover.Take();
       if (!query) return;
-      RunOne(std::move(*query), q);
+      RunOne(std::move(*query), NumberOf(n));
       handover.Finished();
-      TellProgress(q + 1);
+      TellProgress(n + 1);
     }
   });
   preparer.join();
-  handover.ThrowIfFailed();
+  error.ThrowIfAny();
+}
+
+void QueryRunner::RunOne(Query query, std::size_t number) {
+  const std::size_t count = queries_.Images(number);
+  const auto input = track_.Input(settings_, queries_.FirstImage(number), count, query.batch);
+  std::vector<std::int64_t> logits;
+  {
+    const BusyTime::Span span(queries_.online);
+    logits = track_.Run(std::move(query), settings_, input, count);
+  }
+  queries_.Finish(number, logits);
 }
 
 // Of the queries that are prepared, one runs and at most `ahead_` wait.
-void QueryRunner::PrepareAll(Handover& handover, std::size_t first) {
-  for (std::size_t q = 0; q < Queries(); ++q) {
-    if (q > ahead_) {
-      if (!handover.AwaitFinished(q - ahead_)) return;
-      AwaitProgress(q - ahead_);
+void QueryRunner::PrepareAll(Handover& handover) {
+  for (std::size_t n = 0; n < Mine(); ++n) {
+    if (n > ahead_) {
+      if (!handover.AwaitFinished(n - ahead_)) return;
+      AwaitProgress(n - ahead_);
     }
-    const auto start = Clock::now();
     Query query;
     if (file_ != nullptr) {
-      const Bytes bytes = file_->Take(first + q);
-      mpc::Archive archive(bytes, fmt::format("{} query {}", file_->File().string(), first + q));
-      secure_.Visit(archive, query);
+      const std::size_t number = first_ + NumberOf(n);
+      Bytes bytes;
+      queries_.InOrder(NumberOf(n), [&] {
+        const BusyTime::Span span(queries_.offline);
+        bytes = file_->Take(number);
+      });
+      const BusyTime::Span span(queries_.offline);
+      mpc::Archive archive(bytes, fmt::format("{} query {}", file_->File().string(), number));
+      track_.secure.Visit(archive, query);
     } else {
-      query = secure_.Prepare(ImagesOf(q));
+      const BusyTime::Span span(queries_.offline);
+      query = track_.secure.Prepare(queries_.Images(NumberOf(n)));
     }
-    outcome_.offline_s += SecondsSince(start);
     handover.Put(std::move(query));
   }
   if (file_ == nullptr) Deliver();
 }
 
-// A helper without a part online has no use for its part of a query, but it would tell the input to
-// whoever has it and a message of that query: it keeps nothing, and has no file.
-QueryRunner::Outcome QueryRunner::MakeFile(const SecureNetwork::ModelShares& model,
-                                           const std::string& session) {
-  const auto& make = std::get<MakeMaterial>(settings_.schedule);
-  MaterialHeader header;
-  header.network = compile::AnnouncementToJson(
-      compile::AnnouncementOf(plan_.network, settings_.spec, settings_.suite));
-  header.suite = settings_.suite.Text();
-  header.roles = plan_.roles;
-  header.batch = plan_.batch;
-  header.queries = make.queries;
-  header.party = party_.Id();
-  header.plan_digest = plan_.Digest();
-  header.session = session;
-  std::optional<MaterialWriter> writer;
-  if (helper_acts_ || !IsHelper()) {
-    writer.emplace(make.file, header);
-    mpc::Archive archive;
-    auto shares = model;
-    archive(shares);
-    writer->AddModel(archive.Written());
-  }
-  mpc::Meet(party_);
-  const auto start = Clock::now();
-  for (std::size_t q = 0; q < make.queries; ++q) {
-    const auto begin = Clock::now();
-    auto query = secure_.Prepare(plan_.batch);
-    outcome_.offline_s += SecondsSince(begin);
-    if (writer) {
-      mpc::Archive archive;
-      secure_.Visit(archive, query);
-      writer->AddQuery(archive.Written());
-    }
-    if (settings_.on_progress)
-      settings_.on_progress((q + 1) * plan_.batch, make.queries * plan_.batch);
-  }
-  // No file is finished before all are on the disks, and none is kept before all are finished.
-  if (writer) writer->Flush();
-  mpc::Meet(party_);
-  if (writer) writer->Finish();
-  outcome_.wall_s = SecondsSince(start);
-  mpc::Meet(party_);
-  if (writer) writer->Keep();
-  return std::move(outcome_);
-}
-
 // --- Notices.
 
 void QueryRunner::Tell(int peer, std::uint32_t notice) {
-  party_.LinkTo(peer).Send({Phase::kSetup, notice, 0, {}});
+  track_.party->LinkTo(peer).Send({Phase::kSetup, notice, 0, {}});
 }
 
 void QueryRunner::Await(int peer, std::uint32_t notice, std::size_t times) {
@@ -269,15 +176,15 @@ void QueryRunner::Await(int peer, std::uint32_t notice, std::size_t times) {
     }
   };
   while (*count(notice) < times) {
-    const auto message = party_.LinkTo(peer).Receive(Phase::kSetup);
+    const auto message = track_.party->LinkTo(peer).Receive(Phase::kSetup);
     std::size_t* counted = count(message.tag);
     if (counted == nullptr || !message.payload.empty())
       throw ProtocolError(fmt::format(
           "party {} sent tag {:#x} with {} bytes where a notice of its progress was expected", peer,
           message.tag, message.payload.size()));
-    if (++*counted > Queries())
+    if (++*counted > Mine())
       throw ProtocolError(
-          fmt::format("party {} announced more than {} queries as done", peer, Queries()));
+          fmt::format("party {} announced more than {} queries as done", peer, Mine()));
   }
 }
 
@@ -286,8 +193,8 @@ void QueryRunner::Await(int peer, std::uint32_t notice, std::size_t times) {
 void QueryRunner::TellProgress(std::size_t finished) {
   if (file_ != nullptr) return;
   if (IsHelper() && !helper_acts_) return;
-  if (finished + ahead_ < Queries()) {
-    for (const int peer : {party_.Next(), party_.Prev()}) Tell(peer, kFinishedTag);
+  if (finished + ahead_ < Mine()) {
+    for (const int peer : {track_.party->Next(), track_.party->Prev()}) Tell(peer, kFinishedTag);
   } else {
     TellIdleHelper(kFinishedTag);
   }
@@ -297,7 +204,7 @@ void QueryRunner::TellIdleHelper(std::uint32_t notice) {
   if (helper_acts_ || file_ != nullptr || std::holds_alternative<HelperLeaves>(settings_.schedule))
     return;
   try {
-    Tell(plan_.roles.helper, notice);
+    Tell(track_.plan.roles.helper, notice);
   } catch (const NetworkError&) {
     // It has died since it delivered, which does not matter any more.
   }
@@ -314,12 +221,11 @@ void QueryRunner::Deliver() {
   if (IsHelper()) {
     for (const int peer : online_) Await(peer, kDeliveredTag, 1);
   } else {
-    Tell(plan_.roles.helper, kDeliveredTag);
+    Tell(track_.plan.roles.helper, kDeliveredTag);
   }
-  if (settings_.on_delivered) settings_.on_delivered(Queries());
+  queries_.Deliver();
 }
 
-// Nobody leaves before all who still have a part have everything.
 void QueryRunner::PartCompany() {
   const bool helper_is_out = !helper_acts_;
   if (helper_is_out && IsHelper()) {

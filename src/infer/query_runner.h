@@ -1,50 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <string>
 #include <vector>
 
-#include "tercet/infer/secure_network.h"
-#include "tercet/infer/session.h"
+#include "infer/queries.h"
+#include "infer/threads.h"
+#include "infer/track.h"
 
 namespace tercet::infer {
 
-/// All queries of one party in one session, once keys and model are there: offline and online in
-/// turn, material made while queries run, material to a file or from one. Used once; the calls'
-/// errors are those of nn and net.
+/// One runner's queries where material is made, or read from a file, while queries run. Used once;
+/// the calls' errors are those of nn and net.
 class QueryRunner {
  public:
-  struct Outcome {
-    double offline_s = 0;  ///< making material, or reading it
-    double online_s = 0;   ///< running queries that have their material
-    double wall_s = 0;  ///< from the first to the last; less than both together where they overlap
-    std::uint32_t online_hops = 0;
-    std::vector<std::int64_t> logits;  ///< at the receiver
-  };
-  /// `abort` closes all links, so that whatever waits for a message stops; from any thread.
-  QueryRunner(mpc::Party& party, SecureNetwork& secure, const Plan& plan,
-              const SessionSettings& settings,
-              std::function<void(const std::string& reason)> abort);
+  /// Runner `number` of queries.Runners(). Material from a file is used from query `first` on. All
+  /// that is referred to outlives this.
+  QueryRunner(Track& track, const SessionSettings& settings, Queries& queries, std::size_t number,
+              std::size_t first);
 
-  /// Classifies `images` images in batches of plan.batch. Material from a file is used from query
-  /// `first` on.
-  Outcome Run(std::size_t images, std::size_t first);
-  /// Makes material as settings.schedule, a MakeMaterial, says; a helper without a part online
-  /// writes nothing. Unless all parties have finished theirs, no file is left.
-  Outcome MakeFile(const SecureNetwork::ModelShares& model, const std::string& session);
+  void Run(FirstError& error);
+  /// Nobody leaves before all who still have a part have everything; of one runner, when all have
+  /// run.
+  void PartCompany();
 
  private:
   class Handover;
 
-  std::size_t Queries() const { return plan_.Queries(images_); }
-  std::size_t ImagesOf(std::size_t query) const;
-  bool IsHelper() const { return party_.Id() == plan_.roles.helper; }
-  void RunInTurn();
-  void RunOverlapped(std::size_t first);
-  void PrepareAll(Handover& handover, std::size_t first);
+  /// How many queries are this runner's, and which is the one that it takes `n`-th.
+  std::size_t Mine() const;
+  std::size_t NumberOf(std::size_t n) const { return number_ + n * queries_.Runners(); }
+  bool IsHelper() const { return track_.party->Id() == track_.plan.roles.helper; }
+  void PrepareAll(Handover& handover);
   void RunOne(SecureNetwork::Query query, std::size_t number);
 
   void Tell(int peer, std::uint32_t notice);
@@ -53,23 +42,19 @@ class QueryRunner {
   void TellIdleHelper(std::uint32_t notice);
   void AwaitProgress(std::size_t finished);
   void Deliver();
-  void PartCompany();
 
-  mpc::Party& party_;
-  SecureNetwork& secure_;
-  const Plan& plan_;
+  Track& track_;
   const SessionSettings& settings_;
-  std::function<void(const std::string&)> abort_;
+  Queries& queries_;
+  const std::size_t number_, first_;
   MaterialFile* const file_;  // null where material is made
   const bool helper_acts_;    // online
-  std::size_t images_ = 0;
-  std::size_t ahead_ = 0;
+  const std::size_t ahead_;
   std::vector<int> online_;  // peers with a part in the online phase
   struct Heard {
     std::size_t finished = 0, delivered = 0, ended = 0;
   };
   std::array<Heard, 3> heard_{};  // notices by peer; read by one thread at a time
-  Outcome outcome_;
 };
 
 }  // namespace tercet::infer

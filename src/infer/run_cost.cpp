@@ -57,10 +57,10 @@ MemoryNeed& MemoryNeed::operator+=(const MemoryNeed& other) {
 }
 
 std::array<MemoryNeed, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
-                                    std::size_t images) {
+                                    std::size_t images, std::size_t running) {
   std::array<MemoryNeed, 3> sum{};
   for (const auto& plan : plans) {
-    const auto least = LeastMemory(plan), most = EstimateMemory(plan, held, images);
+    const auto least = LeastMemory(plan), most = EstimateMemory(plan, held, images, running);
     for (std::size_t p = 0; p < 3; ++p) sum[p] += {least[p], most[p]};
   }
   return sum;

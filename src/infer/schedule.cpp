@@ -25,15 +25,26 @@ struct Text {
 
 std::string ScheduleText(const Schedule& schedule) { return std::visit(Text{}, schedule); }
 
-std::size_t QueriesAhead(const Schedule& schedule, std::size_t queries) {
-  if (const auto* ahead = std::get_if<Ahead>(&schedule)) return ahead->queries;
-  if (const auto* use = std::get_if<UseMaterial>(&schedule)) return use->ahead;
-  return std::holds_alternative<HelperLeaves>(schedule) ? queries : 0;
+std::size_t Runners(std::size_t in_flight, std::size_t queries) {
+  return std::max<std::size_t>(1, std::min(in_flight, queries));
 }
 
-std::size_t QueriesHeld(const Schedule& schedule, std::size_t queries) {
-  const std::size_t ahead = QueriesAhead(schedule, queries);
-  return ahead == 0 ? 1 : std::min(queries, ahead + 2);  // one runs and one is being made
+std::size_t QueriesAhead(const Schedule& schedule, std::size_t queries, std::size_t runner,
+                         std::size_t runners) {
+  std::size_t ahead = std::holds_alternative<HelperLeaves>(schedule) ? queries : 0;
+  if (const auto* some = std::get_if<Ahead>(&schedule)) ahead = some->queries;
+  if (const auto* use = std::get_if<UseMaterial>(&schedule)) ahead = use->ahead;
+  return ahead / runners + (runner < ahead % runners ? 1 : 0);
+}
+
+std::size_t QueriesHeld(const Schedule& schedule, std::size_t queries, std::size_t in_flight) {
+  std::size_t held = 0;
+  const std::size_t runners = Runners(in_flight, queries);
+  for (std::size_t r = 0; r < runners; ++r) {
+    const std::size_t ahead = QueriesAhead(schedule, queries, r, runners);
+    held += ahead == 0 ? 1 : ahead + 2;  // one runs and one is being made
+  }
+  return std::min(queries, held);
 }
 
 }  // namespace tercet::infer

@@ -248,6 +248,14 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
   for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);
 }
 
+void SecureNetwork::UseModelOf(const SecureNetwork& other) {
+  TERCET_CHECK(linear_.local, "parts of {} are not for several queries at once", linear_.name);
+  for (std::size_t k = 0; k < layers_.size(); ++k) {
+    layers_[k].linear = other.layers_.at(k).linear;
+    layers_[k].shortcut = other.layers_[k].shortcut;
+  }
+}
+
 SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
   Context ctx(party_, Phase::kOffline, &DepthsOf(Phase::kOffline, batch));
   const bool helper = ctx.Is(plan_.roles.helper);

@@ -8,13 +8,11 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "infer/query_runner.h"
-#include "infer/rotated_runner.h"
+#include "infer/flight.h"
 #include "tercet/compile/announcement.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/infer/material.h"
 #include "tercet/infer/run_cost.h"
-#include "tercet/infer/secure_network.h"
 #include "tercet/ring/kernels.h"
 
 namespace tercet::infer {
@@ -35,7 +33,7 @@ constexpr std::uint32_t kDoneTag = 0xfffe'0008;
 constexpr std::size_t kMaxPlanSlack = 256;  // by which numbers of other parties may be longer
 constexpr std::size_t kSessionDigits = 32;
 constexpr std::size_t kTagDigits = 64;
-constexpr const char* kProtocolVersion = "5";
+constexpr const char* kProtocolVersion = "6";
 constexpr const char* kShardName = "shard";
 constexpr const char* kResumeName = "resume";
 
@@ -311,40 +309,6 @@ void RequireIdleHelper(const Plan& plan) {
                                 plan.roles.helper, suites));
 }
 
-std::uint64_t Sent(const net::Meter::Cell& cell) {
-  return cell.sent_bytes[0] + cell.sent_bytes[1] + cell.sent_bytes[2];
-}
-
-std::vector<PartyLayer> MeasuredLayers(const Plan& plan, const net::Meter& meter) {
-  const auto offline = meter.Layers(Phase::kOffline), online = meter.Layers(Phase::kOnline);
-  std::vector<PartyLayer> layers;
-  for (const auto& step : plan.Steps()) {
-    const std::size_t k = layers.size();
-    PartyLayer layer;
-    layer.name = step.name;
-    layer.type = step.type;
-    if (step.layer) {
-      layer.suite = step.layer->suite.Text();
-      layer.width = step.layer->layer.value_bits;
-    }
-    layer.offline_hops = offline[k].hops;
-    layer.online_hops = online[k].hops;
-    layer.offline_bytes = Sent(offline[k]);
-    layer.online_bytes = Sent(online[k]);
-    layer.offline_s = offline[k].seconds;
-    layer.online_s = online[k].seconds;
-    layers.push_back(std::move(layer));
-  }
-  return layers;
-}
-
-std::vector<PartyLayer> MeasuredLayers(const RotatedRunner& runner) {
-  std::vector<std::vector<PartyLayer>> groups;
-  for (std::size_t g = 0; g < runner.Groups(); ++g)
-    groups.push_back(MeasuredLayers(runner.PlanOf(g), runner.MeterOf(g)));
-  return SideBySide(groups);
-}
-
 // The settings that the shards of a job share, and what was told: number of images, widths, tags.
 std::string JobDigest(const SessionSettings& settings, const std::vector<Told>& told) {
   std::string text = fmt::format("{} shards\n", settings.shard->shard.count);
@@ -356,7 +320,7 @@ std::string JobDigest(const SessionSettings& settings, const std::vector<Told>& 
 
 // All but what a meter tells.
 PartyReport MakeReport(const SessionSettings& settings, const Plan& plan, std::size_t images,
-                       const std::optional<JobPart>& part, QueryRunner::Outcome outcome) {
+                       const std::optional<JobPart>& part, Outcome outcome) {
   PartyReport report;
   report.party = settings.id;
   report.network = plan.network.name;
@@ -372,6 +336,7 @@ PartyReport MakeReport(const SessionSettings& settings, const Plan& plan, std::s
   report.logits = std::move(outcome.logits);
   report.online_hops = outcome.online_hops;
   report.material = ScheduleText(settings.schedule);
+  if (settings.in_flight > 1) report.material += fmt::format(", {} in flight", settings.in_flight);
   if (std::holds_alternative<HelperLeaves>(settings.schedule) &&
       settings.id == settings.roles.helper)
     report.presence = kHasLeft;
@@ -413,6 +378,7 @@ std::vector<std::pair<std::string, std::string>> Agreement(const SessionSettings
           {"roles", mpc::RolesText(settings.roles)},
           {"rotation of the dealer", rotates ? "yes" : "no"},
           {"batch", std::to_string(settings.batch)},
+          {"batches in flight", std::to_string(settings.in_flight)},
           {kShardName, settings.shard ? settings.shard->shard.Text() : "none"},
           {kResumeName, settings.shard && settings.shard->is_done ? "yes" : "no"},
           {"link", fmt::format("rtt_ms={},mbit={}", settings.link.rtt_ms, settings.link.mbit)}};
@@ -430,6 +396,8 @@ Session::Session(SessionSettings settings, const mpc::Registry& registry)
   TERCET_CHECK(
       (settings_.images != nullptr) == (settings_.id == settings_.roles.data_owner && !to_file),
       "the images' owner, and it alone, has the images");
+  TERCET_CHECK(settings_.in_flight >= 1 && settings_.in_flight <= kMaxInFlight,
+               "{} queries in flight are not 1 to {}", settings_.in_flight, kMaxInFlight);
   if (!settings_.shard) return;
   const auto& [shard, all_images, model_tag, images_tag, is_done] = *settings_.shard;
   TERCET_CHECK(!from_file && !to_file, "shards do without material in files");
@@ -583,8 +551,9 @@ Session::Task Session::Agree(net::Links& links) const {
 
 // Too little memory is an error before anything is shared.
 void Session::CheckMemory(const Task& task) const {
-  const std::size_t held = QueriesHeld(settings_.schedule, task.queries);
-  const auto need = RunMemory(task.side_by_side, held, task.images);
+  const std::size_t held = QueriesHeld(settings_.schedule, task.queries, settings_.in_flight);
+  const auto need =
+      RunMemory(task.side_by_side, held, task.images, Runners(settings_.in_flight, task.queries));
   const auto warning =
       infer::CheckMemory(need[static_cast<std::size_t>(settings_.id)], task.plan.batch, held);
   if (warning && settings_.on_warning) settings_.on_warning(*warning);
@@ -601,52 +570,17 @@ PartyReport Session::RunOver(net::Links links, double connect_s) {
     return report;
   }
   CheckMemory(task);
-  if (std::holds_alternative<HelperRotates>(settings_.schedule))
-    return RunRotated(std::move(links), task, connect_s, start);
-  const Plan& plan = task.plan;
   const bool to_file = std::holds_alternative<MakeMaterial>(settings_.schedule);
-  const std::size_t images = to_file ? plan.batch * task.queries : task.images;
-  if (settings_.on_plan) settings_.on_plan(plan, images);
-
-  mpc::Party party(settings_.id, std::move(links), plan.layers.size());
-  SecureNetwork secure(party, plan, registry_);
-  SecureNetwork::ModelShares model;
-  if (const auto* use = std::get_if<UseMaterial>(&settings_.schedule)) {
-    const Bytes bytes = use->file->Model();
-    const std::string place = use->file->File().string() + " model";
-    mpc::Archive archive(bytes, place);
-    archive(model);
-    archive.Finish();
-    secure.UseModel(model, place);
-  } else {
-    model = secure.ShareModel(settings_.model);
-  }
-
-  const double setup_s = connect_s + SecondsSince(start);
-  QueryRunner runner(party, secure, plan, settings_,
-                     [this](const std::string& reason) { AbortAll(reason); });
-  auto outcome =
-      to_file ? runner.MakeFile(model, task.session) : runner.Run(task.images, task.first);
-  party.Close();
-
-  auto report = MakeReport(settings_, plan, images, task.part, std::move(outcome));
-  report.setup_s = setup_s;
-  report.offline_hops = party.Meter().Total(Phase::kOffline).hops;
-  report.layers = MeasuredLayers(plan, party.Meter());
-  return report;
-}
-
-PartyReport Session::RunRotated(net::Links links, const Task& task, double connect_s,
-                                Clock::time_point start) {
+  const std::size_t images = to_file ? task.plan.batch * task.queries : task.images;
   if (settings_.on_plan)
-    for (const auto& plan : task.side_by_side) settings_.on_plan(plan, task.images);
-  RotatedRunner runner(std::move(links), task.side_by_side, registry_, settings_,
-                       [this](const std::string& reason) { AbortAll(reason); });
+    for (const auto& plan : task.side_by_side) settings_.on_plan(plan, images);
+  Flight flight(std::move(links), task.side_by_side, Runners(settings_.in_flight, task.queries),
+                registry_, settings_, [this](const std::string& reason) { AbortAll(reason); });
   const double setup_s = connect_s + SecondsSince(start);
-  auto report = MakeReport(settings_, task.plan, task.images, task.part,
-                           runner.Run(task.images, task.plan.batch));
+  auto outcome = to_file ? flight.MakeFile(task.session) : flight.Run(images, task.first);
+  auto report = MakeReport(settings_, task.plan, images, task.part, std::move(outcome));
   report.setup_s = setup_s;
-  report.layers = MeasuredLayers(runner);
+  report.layers = flight.Layers();
   for (const auto& layer : report.layers) report.offline_hops += layer.offline_hops;
   return report;
 }

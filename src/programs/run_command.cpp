@@ -94,12 +94,13 @@ infer::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registr
 // What is the same in all shards of a job.
 std::string JobDigest(const RunArguments& arguments, const RunInput& input) {
   return crypto::Sha256Hex(fmt::format(
-      "{} shards\nnetwork {}\nsuite {}\nroles {}\nlink rtt_ms={},mbit={}\nbatch {}\nmaterial {}\n"
+      "{} shards\nnetwork {}\nsuite {}\nroles {}\nlink rtt_ms={},mbit={}\nbatch {}\nin flight {}\n"
+      "material {}\n"
       "transport {}\nchecked {}\nmodel {}\nimages {}\n",
       arguments.shard.shard->count, input.spec.Digest(), input.suite.Text(),
       mpc::RolesText(input.roles), input.link.rtt_ms, input.link.mbit, arguments.batch,
-      infer::ScheduleText(arguments.Schedule()), arguments.transport, !arguments.no_check,
-      compile::CompiledDigest(input.model), ImagesDigest(input.data.images)));
+      arguments.in_flight, infer::ScheduleText(arguments.Schedule()), arguments.transport,
+      !arguments.no_check, compile::CompiledDigest(input.model), ImagesDigest(input.data.images)));
 }
 
 RunInput LoadInput(const RunArguments& arguments) {
@@ -288,10 +289,12 @@ std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const
                                             const infer::Plan& plan) {
   const auto schedule = arguments.Schedule();
   const std::size_t images = input.data.images.count;
-  const std::size_t held = infer::QueriesHeld(schedule, plan.Queries(images));
+  const std::size_t queries = arguments.MakesMaterial() ? arguments.queries : plan.Queries(images);
+  const std::size_t held = infer::QueriesHeld(schedule, queries, arguments.in_flight);
   infer::MemoryNeed all;
-  for (const auto& need : infer::RunMemory(
-           infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule), held, images))
+  for (const auto& need :
+       infer::RunMemory(infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule),
+                        held, images, infer::Runners(arguments.in_flight, queries)))
     all += need;
   return infer::CheckMemory(all, plan.batch, held);
 }

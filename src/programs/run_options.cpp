@@ -52,8 +52,8 @@ constexpr const char* kGroup = "Offline and online";
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelSource, file, calibration_images, calibration_labels,
                                    accept_loss)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunOptions, network, images, labels, model, suite, optimise,
-                                   link, batch, limit, suite_given, batch_given, ahead, queries,
-                                   dealer_leaves, rotate_dealer, material, material_out,
+                                   link, batch, limit, suite_given, batch_given, ahead, in_flight,
+                                   queries, dealer_leaves, rotate_dealer, material, material_out,
                                    material_moved)
 
 infer::Schedule RunOptions::Schedule(infer::MaterialFile* file) const {
@@ -76,6 +76,7 @@ infer::SessionSettings RunOptions::Settings(int id, const nn::NetworkSpec& spec,
   settings.batch = batch;
   settings.link = net::ParseLinkProfile(link);
   settings.schedule = Schedule(file);
+  settings.in_flight = in_flight;
   return settings;
 }
 
@@ -95,6 +96,11 @@ CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& 
                           "Queries whose material is made while another one runs; 0: offline and "
                           "online in turn, timed apart")
                     ->group(kGroup);
+  AddNumber(
+      app, "--in-flight", options.in_flight, 1, infer::kMaxInFlight,
+      "Queries under way at once, one a step behind the other: while one waits for the network "
+      "the next computes")
+      ->group(kGroup);
   auto* leaves =
       app.add_flag("--dealer-leaves", options.dealer_leaves,
                    "Make all material as fast as it goes; the helper leaves when it is delivered")

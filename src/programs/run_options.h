@@ -21,7 +21,7 @@ struct RunOptions {
   std::string suite = "lut", optimise = "online", link = "none";
   std::size_t batch = kDefaultBatch, limit = 0;
   bool suite_given = false, batch_given = false;
-  std::size_t ahead = 0, queries = 0;
+  std::size_t ahead = 0, in_flight = 1, queries = 0;
   bool dealer_leaves = false, rotate_dealer = false;
   /// A party's files; directories of all three for `tercet run`.
   std::filesystem::path material, material_out;
@@ -45,8 +45,8 @@ std::string ToJson(const RunOptions& options);
 RunOptions RunOptionsFromJson(const std::string& text, const std::string& place);
 
 /// --ahead, --dealer-leaves, --rotate-dealer, --queries, --material-out, --material and
-/// --material-moved, which exclude each other as the alternatives of infer::Schedule do. Returns
-/// --material-out.
+/// --material-moved, which exclude each other as the alternatives of infer::Schedule do, and
+/// --in-flight. Returns --material-out.
 CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& out_help,
                          const std::string& use_help);
 

@@ -5,10 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "conformance/harness.h"
-#include "infer/rotated_runner.h"
+#include "infer/run_flight.h"
 #include "tercet/infer/run_cost.h"
 #include "tercet/infer/secure_network.h"
 #include "tercet/nn/run_plain.h"
@@ -221,66 +220,54 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
 
 namespace {
 
-// Three parties over `links`, with parties from `make` (null: as the programs make them).
-void RunRotated(const QueryCase& c, const Secrets& secret, const std::vector<infer::Plan>& plans,
-                std::array<net::Links, 3> links, const infer::RotatedRunner::MakeParty& make) {
-  std::array<std::jthread, 3> threads;
-  std::array<std::exception_ptr, 3> errors;
-  for (std::size_t at = 0; at < 3; ++at)
-    threads[at] = std::jthread([&, at] {
-      try {
-        const int id = static_cast<int>(at);
-        infer::SessionSettings settings;
-        settings.id = id;
-        settings.roles = c.roles;
-        settings.model = id == c.roles.model_owner ? &secret.model : nullptr;
-        settings.images = id == c.roles.data_owner ? &secret.images : nullptr;
-        const auto abort = [](const std::string&) {};
-        const auto runner = make
-                                ? std::make_unique<infer::RotatedRunner>(
-                                      std::move(links[at]), plans, Mutants(), settings, abort, make)
-                                : std::make_unique<infer::RotatedRunner>(
-                                      std::move(links[at]), plans, Mutants(), settings, abort);
-        const auto outcome = runner->Run(secret.images.count, c.batch);
-        if (id == c.roles.receiver)
-          TERCET_CHECK(outcome.logits == secret.expected, "the result is wrong");
-      } catch (const std::exception&) {
-        errors[at] = std::current_exception();
-      }
-    });
-  for (auto& thread : threads) thread.join();
-  for (const auto& error : errors)
-    if (error) std::rethrow_exception(error);
+// The plans of a query, and how a session runs them.
+std::vector<infer::Plan> PlansOf(const QueryCase& c, const Side& side) {
+  return infer::PlansOf(infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
+                        Mutants(), Choice(c), c.batch, side.schedule);
 }
 
-std::vector<infer::Plan> RotatedPlans(const QueryCase& c) {
-  return infer::PlansOf(infer::MakePlan(Network(c), Mutants(), Choice(c), c.roles, c.batch),
-                        Mutants(), Choice(c), c.batch, infer::HelperRotates{});
+void RunSideBySide(const QueryCase& c, const Side& side, const Secrets& secret,
+                   const std::vector<infer::Plan>& plans, std::array<net::Links, 3> links,
+                   const infer::Flight::MakeParty& make) {
+  const infer::FlightRun run{.model = secret.model,
+                             .images = secret.images,
+                             .plans = plans,
+                             .registry = Mutants(),
+                             .roles = c.roles,
+                             .schedule = side.schedule,
+                             .in_flight = side.in_flight,
+                             .make = make};
+  const auto ends = run.Over(std::move(links));
+  ends.ThrowIfAny();
+  TERCET_CHECK(ends.outcomes[static_cast<std::size_t>(c.roles.receiver)].logits == secret.expected,
+               "the result is wrong");
 }
 
 }  // namespace
 
-Scenario RotatedScenario(const QueryCase& c, int receiver) {
+Scenario SideBySideScenario(const QueryCase& c, const Side& side, int receiver) {
   const std::size_t count = c.batch * c.queries;
   auto secrets = std::make_shared<const Pair>(
       Pair{Secrets(c, receiver, 0, count), Secrets(c, receiver, 1, count)});
-  auto plans = std::make_shared<const std::vector<infer::Plan>>(RotatedPlans(c));
-  const auto run = [c, secrets, plans](PinnedSession& session, int input) {
-    RunRotated(c, (*secrets)[static_cast<std::size_t>(input)], *plans, net::MakeMemoryLinks(),
-               [&](std::size_t group, int id, net::Links links, std::size_t layers) {
-                 return session.MakeParty(id, std::move(links), layers, group);
-               });
+  auto plans = std::make_shared<const std::vector<infer::Plan>>(PlansOf(c, side));
+  const auto run = [c, side, secrets, plans](PinnedSession& session, int input) {
+    RunSideBySide(c, side, (*secrets)[static_cast<std::size_t>(input)], *plans,
+                  net::MakeMemoryLinks(),
+                  [&](std::size_t track, int id, net::Links links, std::size_t layers) {
+                    return session.MakeParty(id, std::move(links), layers, track);
+                  });
   };
   return {run, Result(c, receiver)};
 }
 
-std::vector<Bytes> FirstMessagesOfRotation(const QueryCase& c) {
+std::vector<Bytes> KeysAgreed(const QueryCase& c, const Side& side) {
   const auto recorder = std::make_shared<net::Recorder>();
   auto links = net::MakeMemoryLinks();
   for (auto& own : links)
     for (auto& link : own)
       if (link) link = net::MakeRecordingLink(std::move(link), recorder);
-  RunRotated(c, Secrets(c, 0, 1, c.batch), RotatedPlans(c), std::move(links), nullptr);
+  RunSideBySide(c, side, Secrets(c, 0, 1, c.batch * c.queries), PlansOf(c, side), std::move(links),
+                infer::Flight::AgreeKeys);
   std::vector<Bytes> keys;
   for (auto& seen : recorder->Take())
     if (seen.sent && seen.message.phase == net::Phase::kSetup &&

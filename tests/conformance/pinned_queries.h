@@ -6,6 +6,7 @@
 
 #include "conformance/pinned.h"
 #include "tercet/infer/plan.h"
+#include "tercet/infer/schedule.h"
 #include "tercet/mpc/suite.h"
 
 namespace tercet::conformance {
@@ -39,10 +40,17 @@ std::vector<std::string> FindingsOfAll(const std::function<Scenario(int receiver
 /// The same of a query with a layer by a mutant (mutants.h).
 std::vector<std::string> FindingsOfMutant(const std::string& name);
 
-/// With the dealer's role going round over three images.
-Scenario RotatedScenario(const QueryCase& c, int receiver);
-/// The same without pinned keys: what is sent in setup that is as long as a key.
-std::vector<Bytes> FirstMessagesOfRotation(const QueryCase& c);
+/// How queries, or groups of a query's images, run side by side.
+struct Side {
+  infer::Schedule schedule = infer::InTurn{};
+  std::size_t in_flight = 1;
+};
+/// With the dealer's role going round over the images.
+inline const Side kRotated{infer::HelperRotates{}, 1};
+/// The same as QueryScenario with queries side by side, as sessions run them.
+Scenario SideBySideScenario(const QueryCase& c, const Side& side, int receiver);
+/// Without pinned keys: what is sent in setup that is as long as a key.
+std::vector<Bytes> KeysAgreed(const QueryCase& c, const Side& side);
 
 /// Leaves out each draw from the key that a party lacks, one after the other, if it changes
 /// anything that the party sees, and expects that this is found; of `at_least` so many draws.

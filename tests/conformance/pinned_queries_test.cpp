@@ -55,15 +55,40 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_P(PinnedRotation, ViewsAreUniform) {
   const auto& [query, receiver] = GetParam();
-  EXPECT_THAT(Findings(RotatedScenario(query, receiver), receiver), testing::IsEmpty());
+  EXPECT_THAT(Findings(SideBySideScenario(query, kRotated, receiver), receiver),
+              testing::IsEmpty());
+}
+
+// Two queries under way at once, which follow the same streams under keys of their own, and a third
+// one on the track of the first.
+class PinnedInFlight : public testing::TestWithParam<std::tuple<QueryCase, infer::Schedule, int>> {
+};
+INSTANTIATE_TEST_SUITE_P(
+    Queries, PinnedInFlight,
+    testing::Values(std::tuple(QueryCase{.queries = 3}, infer::InTurn{}, 2),
+                    std::tuple(QueryCase{.roles = {1, 0, 2, 0}, .queries = 3}, infer::Ahead{1}, 1),
+                    std::tuple(QueryCase{.queries = 3}, infer::HelperLeaves{}, 0),
+                    std::tuple(QueryCase{.layers = {{kRelu, "fss", 0, 1}}, .queries = 3},
+                               infer::InTurn{}, 2),
+                    std::tuple(QueryCase{.suite = "aby3", .roles = {2, 1, 1, 0}, .queries = 3},
+                               infer::Ahead{1}, 0)));
+
+TEST_P(PinnedInFlight, ViewsAreUniform) {
+  const auto& [query, schedule, receiver] = GetParam();
+  EXPECT_THAT(Findings(SideBySideScenario(query, {schedule, 2}, receiver), receiver),
+              testing::IsEmpty());
 }
 
 // They open the same streams, so one key in common would be a mask used twice.
-TEST(PinnedRotationKeys, GroupsAgreeKeysOfTheirOwn) {
-  const auto keys = FirstMessagesOfRotation({.batch = 3});
-  ASSERT_EQ(keys.size(), 9u);
-  for (std::size_t i = 0; i < keys.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(keys[i], keys[j]) << i << " and " << j;
+TEST(PinnedKeys, AreNeverThoseOfAnotherTrack) {
+  for (const auto& [side, tracks] :
+       {std::pair(kRotated, 3U), std::pair(Side{infer::InTurn{}, 4}, 4U),
+        std::pair(Side{infer::Ahead{2}, 4}, 4U), std::pair(Side{infer::HelperRotates{}, 2}, 6U)}) {
+    const auto keys = KeysAgreed({.batch = 3, .queries = 5}, side);
+    ASSERT_EQ(keys.size(), 3 * tracks);
+    for (std::size_t i = 0; i < keys.size(); ++i)
+      for (std::size_t j = 0; j < i; ++j) EXPECT_NE(keys[i], keys[j]) << i << " and " << j;
+  }
 }
 
 class PinnedMutants : public testing::TestWithParam<std::string> {};

@@ -30,7 +30,7 @@ TEST_P(EveryRoleRotated, ViewsAreUniform) {
       const QueryCase c{
           .layers = {layer}, .roles = {0, data_owner, model_owner, receiver}, .batch = 3};
       const int viewer = (data_owner + model_owner + receiver) % 3;
-      EXPECT_THAT(Findings(RotatedScenario(c, viewer), viewer), testing::IsEmpty())
+      EXPECT_THAT(Findings(SideBySideScenario(c, kRotated, viewer), viewer), testing::IsEmpty())
           << testing::PrintToString(c) << ", party " << viewer;
     }
 }

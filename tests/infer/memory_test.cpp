@@ -53,6 +53,8 @@ TEST(EstimateMemory, GrowsWithBatchQueriesAndImages) {
       EXPECT_GT(large[p], small[p] + 4096 * 6) << suite;
       EXPECT_GT(many[p], large[p]) << suite;
     }
+    const auto running = EstimateMemory(PlanFor(registry, suite, 4096), 10, 4096, 8);
+    for (std::size_t p = 0; p < 3; ++p) EXPECT_GT(running[p], many[p]) << suite;
     const auto images = EstimateMemory(PlanFor(registry, suite, 1), 1, 1'000'001);
     EXPECT_EQ(images[1] - small[1], 8'000'000u);  // at their owner
     EXPECT_EQ(images[0], small[0]);

@@ -401,11 +401,13 @@ TEST(Options, OfARunCrossToAPartyWhole) {
   options.suite = "lut:chunks=3";
   options.batch = 7;
   options.ahead = 3;
+  options.in_flight = 5;
   options.material = "party1.material";
   options.batch_given = true;
   const auto back = RunOptionsFromJson(ToJson(options), "test");
   EXPECT_EQ(back.network, options.network);
   EXPECT_EQ(back.model.calibration_labels, "l");
+  EXPECT_EQ(back.in_flight, 5u);
   EXPECT_TRUE(back.model.accept_loss && back.batch_given && !back.suite_given);
   EXPECT_EQ(ToJson(back), ToJson(options));
   for (const char* text : {"", "{}", "[1]", "{\"network\": 1}"})
@@ -415,12 +417,15 @@ TEST(Options, OfARunCrossToAPartyWhole) {
 TEST(Options, MakeOneSchedule) {
   RunOptions options;
   const auto text = [&] { return infer::ScheduleText(options.Schedule()); };
-  const auto held = [&] { return infer::QueriesHeld(options.Schedule(), 9); };
+  const auto held = [&] { return infer::QueriesHeld(options.Schedule(), 9, options.in_flight); };
   EXPECT_EQ(text(), "in turn");
   EXPECT_EQ(held(), 1u);
   options.ahead = 2;
   EXPECT_EQ(text(), "2 ahead");
   EXPECT_EQ(held(), 4u);
+  options.in_flight = 3;
+  EXPECT_EQ(held(), 7u);
+  options.in_flight = 1;
   options.ahead = 20;
   EXPECT_EQ(held(), 9u);
   options.dealer_leaves = true;  // which excludes --ahead: what is there is the default

@@ -12,12 +12,12 @@
 namespace tercet::infer {
 
 /// About how many bytes each party's process needs at most: shares of the model, material of
-/// `queries` queries at once, one query's activations and messages, and `images` images at their
-/// owner. Public like the plan. Of MnistNet1 and 3, LeNet and CifarNet2 in batches of 8 to 1024
-/// over loopback, a party needed 0.45 to 1.3 times as much; a dealer that has no part online 0.2 to
-/// 0.55 times, since its queue, which slow links fill, is counted.
+/// `queries` queries at once, activations and messages of the `running` that are under way, and
+/// `images` images at their owner. Public like the plan. Of MnistNet1 and 3, LeNet and CifarNet2 in
+/// batches of 8 to 1024 over loopback, a party needed 0.45 to 1.3 times as much; a dealer that has
+/// no part online 0.2 to 0.55 times, since its queue, which slow links fill, is counted.
 std::array<std::uint64_t, 3> EstimateMemory(const Plan& plan, std::size_t queries,
-                                            std::size_t images);
+                                            std::size_t images, std::size_t running = 1);
 
 /// How many bytes each party's process needs at the least, once its images are loaded: shares of
 /// the model and what the helper deals to an evaluator, which is kept as it is, are exact; of the

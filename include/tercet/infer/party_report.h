@@ -11,7 +11,8 @@
 
 namespace tercet::infer {
 
-/// One layer as one party saw it, summed over the run's batches; hops are those of one batch.
+/// One layer as one party saw it, summed over the run's batches; hops are those of one batch. Of
+/// batches under way at once the times are the largest, see SideBySide.
 struct PartyLayer {
   /// `suite` is empty where there is no activation.
   std::string name, type, suite;
@@ -60,6 +61,7 @@ struct JobPart {
 struct SessionReport {
   std::string network, suite, link;
   std::size_t batch = 0, images = 0, classes = 0;
+  /// Setup, and of each phase the time in which at least one query was in it.
   double setup_s = 0, offline_s = 0, online_s = 0;
   /// Of all queries, setup apart; the phases may overlap in it.
   double wall_s = 0;

@@ -40,9 +40,10 @@ struct MemoryNeed {
   std::uint64_t most = 0;   ///< EstimateMemory
   MemoryNeed& operator+=(const MemoryNeed& other);
 };
-/// Of a run whose material is of `held` queries at once (QueriesHeld), by party.
+/// Of a run whose material is of `held` queries at once (QueriesHeld), of which `running` are under
+/// way (Runners), by party.
 std::array<MemoryNeed, 3> RunMemory(const std::vector<Plan>& plans, std::size_t held,
-                                    std::size_t images);
+                                    std::size_t images, std::size_t running = 1);
 
 /// Throws Error when this process may not take the least that is needed; a warning when it may not
 /// take the most. `batch` and `held` are for the text.

@@ -53,10 +53,18 @@ using Schedule =
 /// "in turn", "2 ahead", "from a file", ...: for reports, and for parties to compare.
 std::string ScheduleText(const Schedule& schedule);
 
-/// How many of `queries` queries may have their material and wait while one runs.
-std::size_t QueriesAhead(const Schedule& schedule, std::size_t queries);
+/// At most so many queries of a session are under way at once.
+inline constexpr std::size_t kMaxInFlight = 64;
+
+/// How many queries under way at once there can be, of `queries` in all: no runner is without one.
+std::size_t Runners(std::size_t in_flight, std::size_t queries);
+
+/// How many of its queries runner `runner` of `runners`, which take turns with all `queries`
+/// queries, may have with their material while one runs: the schedule's are spread over them.
+std::size_t QueriesAhead(const Schedule& schedule, std::size_t queries, std::size_t runner = 0,
+                         std::size_t runners = 1);
 
 /// Of how many queries the material is in memory at once, of `queries` in all.
-std::size_t QueriesHeld(const Schedule& schedule, std::size_t queries);
+std::size_t QueriesHeld(const Schedule& schedule, std::size_t queries, std::size_t in_flight = 1);
 
 }  // namespace tercet::infer

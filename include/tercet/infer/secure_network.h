@@ -52,6 +52,9 @@ class SecureNetwork {
   /// Instead of ShareModel: shares of an earlier session. No message. Throws ConfigError (`place`)
   /// when they do not fit the plan.
   void UseModel(const ModelShares& shares, const std::string& place);
+  /// Instead of ShareModel: those of `other`, of the same party and plan, which may run queries at
+  /// the same time. No message, and no memory. InternalError unless the linear layers are local.
+  void UseModelOf(const SecureNetwork& other);
 
   /// Correlated material of one query, used once.
   struct Query {
@@ -90,8 +93,8 @@ class SecureNetwork {
 
  private:
   struct Layer {
-    std::unique_ptr<mpc::Linear> linear;
-    std::unique_ptr<mpc::Linear> shortcut;        // null without a shortcut
+    std::shared_ptr<mpc::Linear> linear;
+    std::shared_ptr<mpc::Linear> shortcut;        // null without a shortcut
     std::unique_ptr<mpc::Activation> activation;  // null for logits
   };
   [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;

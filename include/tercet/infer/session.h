@@ -52,6 +52,10 @@ struct SessionSettings {
   const files::Images* images = nullptr;
   /// When material is made, and when queries are run.
   Schedule schedule = InTurn{};
+  /// How many queries are under way at once, one a step behind the other, 1 to kMaxInFlight: while
+  /// one waits for the network the next computes. Each has keys of its own over its part of the
+  /// links, and takes what follows from its number, so results and bytes are the same.
+  std::size_t in_flight = 1;
   /// Where the images are one shard of a job: which, and of what job. Not with material in files.
   std::optional<ShardOfJob> shard;
   /// As TcpOptions::stall_timeout, for what waits within this process.
@@ -65,7 +69,7 @@ struct SessionSettings {
   std::function<void(const Plan& plan, std::size_t images)> on_plan;
   /// Called with what probably goes wrong, or soon will.
   std::function<void(const std::string& text)> on_warning;
-  /// Called after each query.
+  /// Called after each query, by one thread at a time, maybe another than Run's.
   std::function<void(std::size_t done, std::size_t total)> on_progress;
   /// Called when the material of all queries is here and the helper, without a part online, is not
   /// needed any more; maybe in another thread than Run's.
@@ -85,10 +89,11 @@ void CheckMaterial(const MaterialFile& material, const SessionSettings& settings
 /// images' owner how many images there are. All make the same plan and compare it, share the model,
 /// and run query after query. With UseMaterial, network and shares of the model are in the file,
 /// and the parties compare which session made it and which query is the next that none of them has
-/// used. With HelperRotates the groups share the model each for itself, and the report's bytes are
-/// sums over them, its hops and times the largest. Of one shard of a job (ShardOfJob) the parties
-/// tell each other also the tags of model and images; where they resume and all three have its
-/// results, nothing else happens and the report's presence is kWasDone.
+/// used. With HelperRotates the groups share the model each for itself. Of groups and of queries
+/// under way at once the report's bytes are sums, hops and layers' times the largest, and the times
+/// of the phases are those in which at least one query was in the phase. Of one shard of a job
+/// (ShardOfJob) the parties tell each other also the tags of model and images; where they resume
+/// and all three have its results, nothing else happens and the report's presence is kWasDone.
 ///
 /// The receiver learns the logits of all images, or their classes where the model gives no more.
 /// Nobody learns anything else than what is public: the plan, the number of images, the times,
@@ -121,8 +126,6 @@ class Session {
   void AbortAll(const std::string& reason) noexcept;
   void CheckMemory(const Task& task) const;
   PartyReport RunOver(net::Links links, double connect_s);
-  PartyReport RunRotated(net::Links links, const Task& task, double connect_s,
-                         std::chrono::steady_clock::time_point start);
 
   SessionSettings settings_;
   const mpc::Registry& registry_;

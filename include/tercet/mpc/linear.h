@@ -21,7 +21,7 @@ struct KnownHalves {
 };
 
 /// One linear layer at one party. Prepare and Run may be in different threads, one of each at a
-/// time.
+/// time; of a local protocol any number, with contexts of several sessions.
 class Linear {
  public:
   virtual ~Linear() = default;
@@ -52,7 +52,8 @@ struct LinearPlan {
 struct LinearProtocol {
   std::string name;
   std::string summary;  ///< one line: protocol and source
-  /// Sends nothing, so that what is known of an output follows from what is known of the input.
+  /// Sends nothing, so that what is known of an output follows from what is known of the input, and
+  /// draws nothing, so that queries side by side may use one part of it.
   bool local = true;
   std::function<LinearPlan(const LinearSpec& spec, const Roles& roles)> plan;
 };
