@@ -70,6 +70,16 @@ class Reader {
     for (const T choice : choices)
       if (name == Name(choice)) value = choice;
   }
+  /// "binary" for all layers, or a choice for each.
+  void ReadWeights(const char* pointer, std::vector<std::string>& binary) const {
+    const json::json_pointer at(pointer);
+    if (!document_.contains(at)) return;
+    const json& weights = document_.at(at);
+    if (weights == "binary") binary = {"all"};
+    if (!weights.is_object()) return;
+    for (const auto& [layer, choice] : weights.items())
+      if (choice == "binary") binary.push_back(layer);
+  }
   /// A key that the choice at `name_pointer` would ignore is a mistake.
   void Refuse(bool refused, const char* pointer, const char* name_pointer) const {
     if (!refused || !document_.contains(json::json_pointer(pointer))) return;
@@ -124,6 +134,7 @@ TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
                 "/augmentation/name");
   reader.Read("/label_smoothing", o.label_smoothing);
   reader.Read("/width_bits", o.width_bits);
+  reader.ReadWeights("/weights", o.binary_weights);
   reader.ReadFileName("/teacher/network", o.teacher);
   reader.ReadFileName("/teacher/weights", o.teacher_weights);
   reader.ReadName("/teacher/images", o.teacher_images,
@@ -182,6 +193,7 @@ nlohmann::ordered_json DescribeRun(const TrainOptions& o) {
                                 {"threads", o.threads},
                                 {"device", Name(o.device)},
                                 {"precision", Name(o.precision)}};
+  if (!o.binary_weights.empty()) run["binary_weights"] = o.binary_weights;
   if (o.optimizer == Optimizer::kSgd) run["momentum"] = o.momentum;
   if (o.schedule == Schedule::kStep) {
     run["step_epochs"] = o.step_epochs;

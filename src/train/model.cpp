@@ -73,9 +73,26 @@ std::vector<nn::LayerSpec> ComputationOrder(const nn::NetworkSpec& spec,
   return layers;
 }
 
+void CheckBinary(const nn::NetworkSpec& spec, const std::set<std::string>& binary) {
+  for (const std::string& name : binary) {
+    const bool has_weights =
+        std::any_of(spec.layers.begin(), spec.layers.end(), [&name](const LayerSpec& layer) {
+          return layer.name == name &&
+                 (layer.type == LayerType::kConv2d || layer.type == LayerType::kLinear);
+        });
+    if (!has_weights) {
+      throw ConfigError("--binary-weights",
+                        fmt::format("expected conv2d or linear layers of {}, got '{}'", spec.name,
+                                    name));
+    }
+  }
+}
+
 }  // namespace
 
-Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(width_bits) {
+Model::Model(const nn::NetworkSpec& spec, unsigned width_bits, const std::set<std::string>& binary)
+    : width_bits_(width_bits) {
+  CheckBinary(spec, binary);
   std::set<std::string> referenced;
   for (const nn::LayerSpec& layer : spec.layers) {
     if (!layer.from.empty()) referenced.insert(layer.from);
@@ -84,6 +101,7 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits) : width_bits_(wid
     Step step;
     step.layer = layer;
     step.referenced = referenced.contains(layer.name);
+    step.binary = binary.contains(layer.name);
     switch (layer.type) {
       case LayerType::kConv2d:
       case LayerType::kLinear: {
@@ -154,7 +172,8 @@ void Model::FindRounded(const nn::InputSpec& input) {
                (type(next) == LayerType::kMaxPool2d || type(next) == LayerType::kFlatten)) {
           ++next;
         }
-        if (chained(next) && type(next) == LayerType::kSign) {
+        // Sums of -1 and +1 times integers are as narrow as they are.
+        if (chained(next) && type(next) == LayerType::kSign && !steps_[i].binary) {
           steps_[i].rounded_for = grid;
           steps_[i].norm = i + 1;
         }
@@ -204,9 +223,17 @@ Tensor Model::RoundingScale(const Step& step, double extra_bits) const {
   return scale;
 }
 
+Tensor Model::OwnWeight(const Step& step) {
+  if (!step.binary) return step.weight;
+  // The gradient passes where the weight is within -1 and +1 (Courbariaux et al., "Binarized neural
+  // networks", 2016), so that none grows until it cannot turn any more.
+  const Tensor clipped = step.weight.clamp(-1, 1);
+  return clipped + (step.weight.detach().ge(0).to(torch::kFloat32) * 2 - 1 - clipped.detach());
+}
+
 Tensor Model::WholeWeight(const Step& step) const {
-  return step.depthwise ? step.weight * steps_[*step.depthwise].weight.transpose(0, 1)
-                        : step.weight;
+  return step.depthwise ? OwnWeight(step) * OwnWeight(steps_[*step.depthwise]).transpose(0, 1)
+                        : OwnWeight(step);
 }
 
 Tensor Model::UsedWeight(const Step& step, const Tensor& scale) const {
@@ -234,7 +261,7 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
   const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
-      return Convolve(x, step.depthwise ? step.weight : WeightFor(step, training), step.bias,
+      return Convolve(x, step.depthwise ? OwnWeight(step) : WeightFor(step, training), step.bias,
                       layer.stride, layer.padding, layer.groups);
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
@@ -423,9 +450,11 @@ files::TensorFile Model::Save() const {
   torch::NoGradGuard guard;
   std::map<std::string, Tensor> named = NamedTensors();
   for (const Step& step : steps_) {
-    if (!step.rounded_for || step.depthwise) continue;
+    if (!step.binary && (!step.rounded_for || step.depthwise)) continue;
     Tensor& weight = named.at(step.layer.name + ".weight");
-    weight = UsedWeight(step, RoundingScale(step, 0)).view(weight.sizes());
+    const Tensor used =
+        step.binary ? OwnWeight(step) : UsedWeight(step, RoundingScale(step, /*extra_bits=*/0));
+    weight = used.view(weight.sizes());
   }
   files::TensorFile file;
   for (const auto& [name, tensor] : named) {

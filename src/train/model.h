@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,10 @@ namespace tercet::train {
 class Model {
  public:
   /// Random weights from libtorch's global generator. For `width_bits` see TrainOptions; the
-  /// two parts of a separable convolution are rounded as the one that they make together.
-  Model(const nn::NetworkSpec& spec, unsigned width_bits);
+  /// two parts of a separable convolution are rounded as the one that they make together. The
+  /// weights of the layers named in `binary` are used and saved as their signs, -1 and +1, and are
+  /// not rounded. ConfigError ("--binary-weights") where one is no conv2d or linear layer.
+  Model(const nn::NetworkSpec& spec, unsigned width_bits, const std::set<std::string>& binary = {});
 
   /// Logits (N x classes) of a batch N x C x H x W of real inputs. `training` uses and updates
   /// batch statistics as PyTorch's batch_norm does, else the running ones are used. `type`
@@ -50,8 +53,9 @@ class Model {
   /// Takes over every tensor that the network needs; others are ignored. ConfigError ("FILE tensor
   /// NAME") when one is missing or has another shape.
   void Load(const files::TensorFile& file, const std::string& name);
-  /// The tensors in float32, names as in a PyTorch state_dict; weights that are rounded for the
-  /// width are saved rounded, each output channel as multiples of a step of its own.
+  /// The tensors in float32, names as in a PyTorch state_dict; binary weights are saved as -1 and
+  /// +1, and weights that are rounded for the width are saved rounded, each output channel as
+  /// multiples of a step of its own.
   files::TensorFile Save() const;
 
   /// Everything that training changes, to go on from exactly here: the tensors of Save as they are
@@ -71,6 +75,7 @@ class Model {
     nn::LayerSpec layer;
     torch::Tensor weight, bias, running_mean, running_var;  // undefined where the type has none
     bool referenced = false;                                // a later layer names this one
+    bool binary = false;                                    // used as the signs of `weight`
     // Of a conv2d or linear whose weights are rounded: what enters, and the index of the batch_norm
     // between it and its sign.
     std::optional<Grid> rounded_for;
@@ -86,7 +91,9 @@ class Model {
   // batch_norm, perhaps a max_pool2d, and the sign; or 0.
   std::size_t NormSignSteps(std::size_t i) const;
   void FindRounded(const nn::InputSpec& input);
-  // The weights of the step; of a pointwise part those of the whole separable convolution.
+  // The weights of the step, or their signs.
+  static torch::Tensor OwnWeight(const Step& step);
+  // The same, and of a pointwise part those of the whole separable convolution.
   torch::Tensor WholeWeight(const Step& step) const;
   // The same, or what rounding with `scale` makes of them.
   torch::Tensor UsedWeight(const Step& step, const torch::Tensor& scale) const;

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <random>
+#include <set>
 #include <utility>
 
 #include "base/clock.h"
@@ -144,7 +145,7 @@ class Trainer {
     torch::set_num_threads(options.threads);
     torch::manual_seed(options.seed);
     LoadData();
-    model_ = std::make_unique<Model>(spec_, options.width_bits);
+    model_ = std::make_unique<Model>(spec_, options.width_bits, BinaryLayers());
     if (!options.initial.empty()) {
       model_->Load(files::LoadTensors(options.initial), options.initial.string());
     }
@@ -191,6 +192,17 @@ class Trainer {
   }
 
  private:
+  std::set<std::string> BinaryLayers() const {
+    if (options_.binary_weights != std::vector<std::string>{"all"})
+      return {options_.binary_weights.begin(), options_.binary_weights.end()};
+    std::set<std::string> all;
+    for (const nn::LayerSpec& layer : spec_.layers) {
+      if (layer.type == nn::LayerType::kConv2d || layer.type == nn::LayerType::kLinear)
+        all.insert(layer.name);
+    }
+    return all;
+  }
+
   void LoadData() {
     const DataSet all = LoadDataSet(spec_, options_.train_images, options_.train_labels);
     const auto batch = static_cast<std::size_t>(options_.batch);

@@ -186,6 +186,10 @@ class OptionAdder {
     command_.add_flag("--no-augment", arguments_->no_augment, "The same as --augmentation none");
     Add("--width-bits", &O::width_bits,
         "Train with weights rounded for integer sums of that many bits; 0: off");
+    Add("--binary-weights", &O::binary_weights,
+        "Layers whose weights are -1 and +1: LAYER[,LAYER...] of conv2d and linear, or all")
+        ->delimiter(',')
+        ->type_name("LAYERS");
     Add("--validation", &O::validation, "Last training images, held out");
   }
 

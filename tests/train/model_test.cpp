@@ -324,6 +324,28 @@ TEST(ModelTest, RoundsWhatTheSeparablePartsMakeTogether) {
   EXPECT_FALSE(torch::allclose(logits, unrounded.Forward(input, false)));
 }
 
+TEST(ModelTest, BinaryWeightsAreTheirSignsAndGetGradientsWithinOne) {
+  torch::manual_seed(6);
+  Model model(Spec("[6, 1, 1]", R"({"name": "l", "type": "linear", "out_features": 3},
+                                   {"name": "b", "type": "batch_norm"},
+                                   {"name": "s", "type": "sign"})"),
+              kWidth, {"l"});
+  const Tensor weight = model.Weights()[0];
+  {
+    torch::NoGradGuard guard;
+    weight[0][0] = 1.5;
+    weight[0][1] = -1.5;
+    weight[1][0] = 0;
+  }
+  const Tensor signs = weight.detach().ge(0).to(torch::kFloat32) * 2 - 1;
+  EXPECT_TRUE(Values(model.Save(), "l.weight").equal(signs.flatten(1)));
+  model.Forward(torch::rand({64, 6, 1, 1}), true).sum().backward();
+  const Tensor gradient = weight.grad();
+  EXPECT_EQ(gradient[0][0].item<float>(), 0);
+  EXPECT_EQ(gradient[0][1].item<float>(), 0);
+  EXPECT_NE(gradient[1][0].item<float>(), 0);
+}
+
 TEST(ModelTest, RoundedWeightsStillGetGradients) {
   torch::manual_seed(5);
   Model model(Spec("[20, 1, 1]", kSignLayers), kWidth);

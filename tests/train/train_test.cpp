@@ -132,6 +132,20 @@ TEST_F(TrainTest, LearnsWithRoundedWeights) {
   EXPECT_EQ(files::LoadTensors(options_.out).metadata.at("width_bits"), "9");
 }
 
+TEST_F(TrainTest, LearnsWithBinaryWeights) {
+  options_.binary_weights = {"all"};
+  EXPECT_GT(Train(options_).validation_accuracy, 0.9);
+  const files::TensorFile file = files::LoadTensors(options_.out);
+  for (const char* name : {"conv1.weight", "fc1.weight"})
+    for (const double weight : file.tensors.at(name).AsDoubles()) EXPECT_EQ(std::abs(weight), 1);
+  EXPECT_NE(std::abs(file.tensors.at("bn1.weight").AsDoubles().at(0)), 1);
+}
+
+TEST_F(TrainTest, RefusesBinaryWeightsOfNoSuchLayer) {
+  options_.binary_weights = {"conv1", "bn1"};
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("--binary-weights"), HasSubstr("'bn1'")));
+}
+
 TEST_F(TrainTest, LearnsInBfloat16) {
   options_.precision = Precision::kBfloat16;
   EXPECT_GT(Train(options_).validation_accuracy, 0.9);
@@ -468,7 +482,7 @@ constexpr const char* kConfig = R"({
   "schedule": {"name": "step", "warmup_epochs": 0.5, "step_epochs": 1, "factor": 0.5},
   "epochs": 2, "batch": 16,
   "augmentation": {"name": "flip_crop", "strength": 0.25},
-  "label_smoothing": 0.05, "width_bits": 9,
+  "label_smoothing": 0.05, "width_bits": 9, "weights": {"conv1": "binary", "fc1": "real"},
   "teacher": {"network": "t.json", "weights": "t.safetensors", "images": "original",
               "temperature": 3, "lambda": 0.5},
   "seed": 5, "threads": 2, "device": "auto", "precision": "bfloat16",
@@ -503,6 +517,7 @@ TEST_F(TrainTest, ReadsAConfiguration) {
   EXPECT_EQ(o.augment, 0.25);
   EXPECT_EQ(o.label_smoothing, 0.05);
   EXPECT_EQ(o.width_bits, 9u);
+  EXPECT_EQ(o.binary_weights, std::vector<std::string>{"conv1"});
   EXPECT_EQ(o.teacher, folder_ / "t.json");
   EXPECT_EQ(o.teacher_weights, folder_ / "t.safetensors");
   EXPECT_EQ(o.teacher_images, TeacherImages::kOriginal);
