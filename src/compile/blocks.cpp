@@ -415,8 +415,8 @@ class BlockMaker {
 class MapMaker {
  public:
   MapMaker(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
-           const std::vector<nn::FloatLayer>& layers)
-      : spec_(spec), blocks_(blocks), layers_(layers) {}
+           const std::vector<nn::FloatLayer>& layers, double norm_scale)
+      : spec_(spec), blocks_(blocks), layers_(layers), norm_scale_(norm_scale) {}
 
   /// Of block `b`, from 0; what enters it left source `b`.
   BlockMaps Make(std::size_t b) const {
@@ -478,10 +478,15 @@ class MapMaker {
     const nn::FloatLayer& norm = layers_[step.layer];
     std::vector<double> factor(layer.in.channels), shift(factor.size());
     for (std::size_t c = 0; c < factor.size(); ++c) {
-      factor[c] = norm.weight[c] / std::sqrt(norm.variance[c] + layer.eps);
-      if (step.adds_bias) shift[c] = norm.bias[c] - factor[c] * norm.mean[c];
+      const double exact = norm.weight[c] / std::sqrt(norm.variance[c] + layer.eps);
+      factor[c] = Rounded(exact);
+      if (step.adds_bias) shift[c] = Rounded(norm.bias[c] - exact * norm.mean[c]);
     }
     ScaleChannels(map, factor, shift);
+  }
+
+  double Rounded(double value) const {
+    return norm_scale_ == 0 ? value : std::round(value * norm_scale_) / norm_scale_;
   }
 
   /// In a map's bias, for what the offset of its input adds.
@@ -508,6 +513,7 @@ class MapMaker {
   const nn::NetworkSpec& spec_;
   const std::vector<Block>& blocks_;
   const std::vector<nn::FloatLayer>& layers_;
+  double norm_scale_;
 };
 
 }  // namespace
@@ -515,8 +521,8 @@ class MapMaker {
 std::vector<Block> MakeBlocks(const nn::NetworkSpec& spec) { return BlockMaker(spec).Make(); }
 
 std::vector<BlockMaps> MakeMaps(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
-                                const std::vector<nn::FloatLayer>& layers) {
-  const MapMaker maker(spec, blocks, layers);
+                                const std::vector<nn::FloatLayer>& layers, double norm_scale) {
+  const MapMaker maker(spec, blocks, layers, norm_scale);
   std::vector<BlockMaps> maps;
   for (std::size_t b = 0; b < blocks.size(); ++b) maps.push_back(maker.Make(b));
   return maps;

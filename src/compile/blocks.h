@@ -57,8 +57,9 @@ struct BlockMaps {
 /// where it stands, and says what can.
 std::vector<Block> MakeBlocks(const nn::NetworkSpec& spec);
 
-/// The blocks with weights, one of `layers` for each layer of the JSON.
+/// The blocks with weights, one of `layers` for each layer of the JSON. For `norm_scale` see
+/// CompileOptions.
 std::vector<BlockMaps> MakeMaps(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
-                                const std::vector<nn::FloatLayer>& layers);
+                                const std::vector<nn::FloatLayer>& layers, double norm_scale);
 
 }  // namespace tercet::compile

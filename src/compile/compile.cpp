@@ -79,6 +79,7 @@ void CheckOptions(const CompileOptions& options, const nn::InputSpec& input, std
     if (bits != 0) check("default_bits", bits, kMinWidth, kMaxWidth, "");
   check("activation_bits", options.activation_bits, 2, kMostActivationBits, "");
   check("head_room", options.head_room, 0, 16, " bits");
+  check("norm_scale", options.norm_scale, 0, kMaxNormScale, "");
   check("max_loss", options.max_loss, 0, 100, " percent");
   check("max_noise", options.max_noise, 0, 1, "");
   check("min_agreement", options.min_agreement, 0, 100, " percent");
@@ -135,7 +136,7 @@ class Compiler {
                                     "{} says leaves no model",
                                     spec.name));
     blocks_ = MakeBlocks(spec);
-    maps_ = MakeMaps(spec, blocks_, network_.state_->layers);
+    maps_ = MakeMaps(spec, blocks_, network_.state_->layers, options_.norm_scale);
     layers_ = Architecture(spec, false).layers;
     for (const Block& block : blocks_) ReportProduct(block);
     for (const std::string& remark : nn::Remarks(spec)) Warn(remark);

@@ -25,6 +25,7 @@ struct CompileArguments {
   std::size_t max_bits = compile::CompileOptions{}.max_bits;
   std::size_t activation_bits = compile::CompileOptions{}.activation_bits;
   std::size_t head_room = compile::CompileOptions{}.head_room;
+  double norm_scale = 0;
   std::string widths = "proven", output;
 };
 
@@ -44,6 +45,7 @@ int RunCompile(const CompileArguments& arguments) {
   options.min_agreement = arguments.min_agreement;
   options.accept_loss = arguments.accept_loss;
   options.activation_bits = static_cast<unsigned>(arguments.activation_bits);
+  options.norm_scale = arguments.norm_scale;
   options.measured = arguments.widths == "measured";
   options.head_room = static_cast<unsigned>(arguments.head_room);
   if (!arguments.output.empty()) options.only_class = arguments.output == "class";
@@ -97,6 +99,10 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
       "warn of it");
   AddNumber(*command, "--activation-bits", a->activation_bits, 2, 16,
             "Bits of the largest value that leaves a ReLU; before a square 3/4 of them");
+  AddReal(*command, "--norm-scale", a->norm_scale, 0, compile::kMaxNormScale,
+          "Round the factors and shifts of batch normalisation to multiples of 1/X first, as "
+          "MOBIUS does "
+          "with 10000; 0: use them as they are");
   command
       ->add_option("--widths", a->widths,
                    "Of layers before and after ReLU or square: proven for every input, or measured "

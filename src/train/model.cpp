@@ -81,9 +81,9 @@ void CheckBinary(const nn::NetworkSpec& spec, const std::set<std::string>& binar
                  (layer.type == LayerType::kConv2d || layer.type == LayerType::kLinear);
         });
     if (!has_weights) {
-      throw ConfigError("--binary-weights",
-                        fmt::format("expected conv2d or linear layers of {}, got '{}'", spec.name,
-                                    name));
+      throw ConfigError(
+          "--binary-weights",
+          fmt::format("expected conv2d or linear layers of {}, got '{}'", spec.name, name));
     }
   }
 }

@@ -62,8 +62,8 @@ struct TrainOptions {
   /// then changes nothing. Of a separable convolution the product of both parts is what is rounded,
   /// and in training only: the file holds the parts, compiling multiplies them out and rounds.
   unsigned width_bits = 10;
-  /// Layers whose weights are -1 and +1 (Courbariaux et al., "Binarized neural networks", 2016): the
-  /// signs of real weights that the gradient moves. {"all"}: each conv2d and linear layer. A
+  /// Layers whose weights are -1 and +1 (Courbariaux et al., "Binarized neural networks", 2016):
+  /// the signs of real weights that the gradient moves. {"all"}: each conv2d and linear layer. A
   /// normalisation must follow where the size of outputs matters. Never rounded for `width_bits`.
   std::vector<std::string> binary_weights;
   /// Last images of the training set, held out to choose the epoch to keep.

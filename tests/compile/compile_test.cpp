@@ -101,6 +101,35 @@ TEST(CompileTest, GammaOfEverySign) {
   }
 }
 
+// As with factors and shifts that were rounded by hand; those that are not are another network.
+TEST(CompileTest, RoundsNormalisationToAScale) {
+  const nn::NetworkSpec spec = Spec(kFourFeatures, kOneSignLayer);
+  const auto network = [&](float factor, float shift) {
+    Weights weights(3);
+    weights.Fill(spec)
+        .Put("fc1.weight", {9, 4}, Floats(36, 1))
+        .Put("fc1.bias", {9}, Floats(9, 0))
+        .Put("fc2.weight", {9, 9}, Identity(9))
+        .Put("bn1.weight", {9}, Floats(9, factor))
+        .Put("bn1.bias", {9}, Floats(9, shift))
+        .Put("bn1.running_mean", {9}, Floats(9, 0))
+        .Put("bn1.running_var", {9}, Floats(9, 1));
+    return weights.Network(spec);
+  };
+  const auto logits = [&](const nn::FloatNetwork& from, double scale) {
+    CompileOptions options{.accept_loss = true, .default_bits = 12};
+    options.norm_scale = scale;
+    const files::Images images = AllFourFeatures();
+    return nn::RunPlain(CompileBy(from, options), Oracle(), images, 0, images.count);
+  };
+  // The sum, an integer, has to reach 6.2 / 1.04 = 5.96, rounded to tenths 6.2 / 1.0.
+  const nn::FloatNetwork exact = network(1.04F, -6.2F), rounded = network(1.0F, -6.2F);
+  EXPECT_EQ(logits(exact, 10), logits(rounded, 0));
+  EXPECT_NE(logits(exact, 0), logits(rounded, 0));
+  EXPECT_EQ(logits(exact, 1e6), logits(exact, 0));
+  EXPECT_THROW(logits(exact, -1), ConfigError);
+}
+
 TEST(CompileTest, ThresholdsOutsideTheRange) {
   const nn::NetworkSpec spec = Spec(kFourFeatures, kOneSignLayer);
   constexpr float kHuge = 1e30F, kTiny = 1e-30F;

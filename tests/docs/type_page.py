@@ -9,8 +9,9 @@ Of each block of commands the test knows what its last command must say and how 
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
+
+from shell import Shell, copy_tree
 
 SUCCESS = 0
 REFUSED = 2  # the exit status for what is unsupported
@@ -36,19 +37,6 @@ build/release/tests/conformance_pinned_layers_test --gtest_brief=1 --gtest_filte
 FAULT_FOUND = "party 1: none has a mask of its own: offline layer 1 message 0 from party 2"
 
 
-def copy_tree(source, scratch):
-    """What a clone would have, and what is not committed yet."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=source, check=True,
-                           capture_output=True, text=True).stdout.splitlines()
-    for name in names:
-        if not (source / name).is_file():
-            continue
-        target = scratch / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / name, target)
-
-
 def blocks(page):
     """(heading, number below it, commands) of each block that is marked as sh."""
     heading, number, lines = "", 0, None
@@ -64,26 +52,6 @@ def blocks(page):
             number, lines = number + 1, []
         elif match := re.match(r"## (.*)", line):
             heading, number = match[1], 0
-
-
-class Shell:
-    """One shell for all blocks, as a reader has one."""
-
-    def __init__(self, directory):
-        self.process = subprocess.Popen(["bash"], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True)
-
-    def type(self, commands):
-        """Exit status of the last command, and all that they said."""
-        self.process.stdin.write(commands + "\necho \"end of block $?\"\n")
-        self.process.stdin.flush()
-        said = []
-        for line in self.process.stdout:
-            if match := re.fullmatch(r"end of block (\d+)\n", line):
-                return int(match[1]), "".join(said)
-            print(line, end="", flush=True)
-            said.append(line)
-        sys.exit("the shell ended")
 
 
 def main():

@@ -51,6 +51,9 @@ struct CompileOptions {
   /// more than half of `max_noise`. A square's input keeps 3/4 as many, so that what leaves has 1.5
   /// times as many.
   unsigned activation_bits = 8;
+  /// Where not 0: the factors and shifts of batch normalisation are first rounded to multiples of
+  /// 1 / norm_scale, which MOBIUS (Kitai et al., 2019) computes with in integers, its scale q.
+  double norm_scale = 0;
   /// The widths of fixed-point layers hold the values seen on the calibration images and
   /// `head_room` bits more, instead of a proven bound, which grows beyond use in deep networks.
   bool measured = false;
@@ -59,6 +62,8 @@ struct CompileOptions {
   std::optional<bool> only_class;
   std::function<void(const std::string&)> progress;
 };
+
+inline constexpr double kMaxNormScale = 1e12;
 
 /// What the lines of warnings begin with.
 inline constexpr const char* kWarningLine = "warning: ";
