@@ -60,8 +60,9 @@ Sizes Material(const Plan& plan, const PlannedLayer& planned) {
   Sizes bytes{};
   for (std::size_t p = 0; p < 3; ++p) {
     bytes[p] = common;
+    // Elements of a fused layer, nearly all of it, are unpacked to words.
     if (planned.Activates() && static_cast<int>(p) != plan.roles.helper)
-      bytes[p] += most + most / 4 + Words(in, spec.ring_bits);
+      bytes[p] += most + most / (planned.fused ? 1 : 4) + Words(in, spec.ring_bits);
     if (planned.Activates() && static_cast<int>(p) == plan.roles.helper) bytes[p] += received[p];
   }
   return bytes;

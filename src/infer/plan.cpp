@@ -94,8 +94,9 @@ std::string Plan::Digest() const {
   text += fmt::format("|roles {} {} {} {}|linear {}|", roles.helper, roles.data_owner,
                       roles.model_owner, roles.receiver, linear);
   for (const auto& layer : layers)
-    text += fmt::format("{} {} {} {};", layer.layer.name, layer.suite.Text(),
-                        layer.activation.ring_bits, layer.activation.out_bits);
+    text += fmt::format("{} {} {} {}{};", layer.layer.name, layer.suite.Text(),
+                        layer.activation.ring_bits, layer.activation.out_bits,
+                        layer.fused ? " fused" : "");
   return crypto::Sha256Hex(text);
 }
 
@@ -125,20 +126,35 @@ std::vector<mpc::LinearSpec> LinearMaps(const PlannedLayer& planned) {
   return maps;
 }
 
+std::optional<mpc::LinearShape> NextMap(const nn::PublicNetwork& network, std::size_t k,
+                                        const std::string& linear) {
+  // What fusing takes from a linear layer are the products of the replicated protocol.
+  if (linear != mpc::kReplicatedLinear || k + 1 >= network.layers.size()) return std::nullopt;
+  const mpc::LinearShape& next = network.layers[k + 1].linear;
+  const bool alone = std::none_of(
+      network.layers.begin(), network.layers.end(),
+      [&](const auto& layer) { return layer.shortcut && layer.shortcut->from == k + 1; });
+  if (!alone || network.layers[k].sum_pool || !next.IsFullyConnected()) return std::nullopt;
+  return next;
+}
+
 void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
-                 const mpc::Roles& roles, bool dealt, unsigned out_bits) {
+                 const mpc::Roles& roles, bool dealt, unsigned out_bits,
+                 const std::optional<mpc::LinearShape>& next) {
   auto& spec = planned.activation;
   const auto& protocol = registry.FindLinear(linear);
   for (const auto& map : LinearMaps(planned)) planned.cost += protocol.plan(map, roles).cost;
   spec.dealt = planned.dealt_output = dealt && protocol.local;
   if (!planned.Activates()) return;
   spec.out_bits = out_bits;
+  spec.next = next;
   const auto& chosen = registry.FindSuite(planned.suite.name);
   auto plan = chosen.Plan(spec, planned.suite, roles);
   planned.dealt_output = chosen.Info().dealt_output;
   planned.cost += plan.cost;
   planned.make = std::move(plan.make);
   planned.tolerance = plan.tolerance;
+  planned.fused = plan.fused;
 }
 
 Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
@@ -162,7 +178,8 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   for (std::size_t k = 0; k < count; ++k) {
     const auto& shortcut = network.layers[k].shortcut;
     FinishLayer(plan.layers[k], registry, linear, roles,
-                dealt[k] && (!shortcut || dealt[shortcut->from]), rings[k + 1]);
+                dealt[k] && (!shortcut || dealt[shortcut->from]), rings[k + 1],
+                NextMap(network, k, linear));
     dealt.push_back(plan.layers[k].dealt_output);
   }
   plan.output_bits = rings.back();

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "tercet/infer/plan.h"
 
 /// The steps in which MakePlan plans each layer, for ChooseSuites, which tries many suites. All
@@ -11,10 +15,16 @@ namespace tercet::infer {
 PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& registry,
                           const mpc::SuiteChoice& suite, std::size_t batch);
 
+/// The map that layer k may be fused with: the next layer's, where that is fully connected and
+/// nothing else takes in what leaves layer k.
+std::optional<mpc::LinearShape> NextMap(const nn::PublicNetwork& network, std::size_t k,
+                                        const std::string& linear);
+
 /// Adds the costs: `dealt` says whether all that enters was dealt, `out_bits` the ring of what
-/// leaves.
+/// leaves, `next` is the NextMap.
 void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
-                 const mpc::Roles& roles, bool dealt, unsigned out_bits);
+                 const mpc::Roles& roles, bool dealt, unsigned out_bits,
+                 const std::optional<mpc::LinearShape>& next);
 
 /// The layer's linear map and, where it has a shortcut, that one's: its own, or of each channel by
 /// itself.

@@ -192,6 +192,8 @@ void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) 
     return linear_.plan(map, plan_.roles).make(party_, weight, bias);
   };
   layers_[k].linear = make(maps[0], shares.weight, shares.bias);
+  if (k > 0 && plan_.layers[k - 1].fused && party_.Id() == plan_.roles.helper)
+    Fuse(k, mpc::FusedColumns(shares.weight));
   if (maps.size() == 1) return;
   const auto& shape = maps[1].shape;
   const bool own = plan_.layers[k].layer.shortcut->linear.has_value();
@@ -253,7 +255,14 @@ void SecureNetwork::UseModelOf(const SecureNetwork& other) {
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     layers_[k].linear = other.layers_.at(k).linear;
     layers_[k].shortcut = other.layers_[k].shortcut;
+    if (other.layers_[k].columns) Fuse(k, other.layers_[k].columns);
   }
+}
+
+// Layer k with the activation before it.
+void SecureNetwork::Fuse(std::size_t k, std::shared_ptr<const AnyMatrix> columns) {
+  layers_[k].columns = std::move(columns);
+  mpc::FusedOf(*layers_[k - 1].activation).Fuse(layers_[k].columns);
 }
 
 SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
@@ -380,7 +389,11 @@ AnyMatrix SecureNetwork::RunLayers(Context& ctx, Query& query, const AnyMatrix& 
                                      outputs.In(planned.layer.shortcut->from, bits));
     }
     if (planned.Activates()) {
-      AnyShare x = layers_[k].activation->Run(ctx, std::move(layer.correlation), z);
+      auto& activation = *layers_[k].activation;
+      AnyShare x = planned.fused ? mpc::FusedOf(activation)
+                                       .RunFused(ctx, std::move(layer.correlation), z,
+                                                 query.layers[k + 1].partial)
+                                 : activation.Run(ctx, std::move(layer.correlation), z);
       if (k + 1 == layers_.size()) {
         result = std::move(x.mine);
       } else {

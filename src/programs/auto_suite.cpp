@@ -13,8 +13,9 @@ namespace tercet::programs {
 const infer::MachineModel kMachine{.hop_ns = 85'000, .linear = {0.06, 0.1}};
 
 void AddObjective(CLI::App& app, std::string& objective) {
-  app.add_option("--optimise", objective, "Time that suite auto makes least: online or total")
-      ->check(CLI::IsMember({"online", "total"}))
+  app.add_option("--optimise", objective,
+                 "What suite auto makes least: time online or in total, hops, or bytes")
+      ->check(CLI::IsMember(infer::ObjectiveNames()))
       ->capture_default_str();
 }
 

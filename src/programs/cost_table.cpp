@@ -32,6 +32,7 @@ struct Row {
     return step.layer != nullptr ? std::to_string(step.layer->layer.value_bits) : "";
   }
   std::string Suite() const { return step.layer != nullptr ? step.layer->suite.Text() : ""; }
+  bool IsFused() const { return step.layer != nullptr && step.layer->fused; }
 };
 
 std::vector<Row> StepRows(const infer::Plan& plan, const Prediction* prediction) {
@@ -181,7 +182,7 @@ std::string DescribePlan(const infer::Plan& plan, const Prediction* prediction, 
                                    output,
                                    macs > 0 ? report::FormatCount(macs) : "",
                                    row.Width(),
-                                   row.Suite(),
+                                   row.Suite() + (row.IsFused() ? " (fused)" : ""),
                                    step.hops > 0 ? std::to_string(step.hops) : "",
                                    report::FormatBytes(step.cost->OfflineTotal()),
                                    report::FormatBytes(step.cost->OnlineTotal())};
@@ -232,7 +233,8 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
       layer.update({{"output", {step.out.channels, step.out.height, step.out.width}},
                     {"macs", planned->layer.linear.Macs()},
                     {"width", planned->layer.value_bits},
-                    {"suite", planned->suite.Text()}});
+                    {"suite", planned->suite.Text()},
+                    {"fused", planned->fused}});
     }
     layer.update({{"hops", step.hops},
                   {"offline_bytes", step.cost->OfflineTotal()},

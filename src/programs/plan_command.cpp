@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 
@@ -70,10 +71,11 @@ class PlanOutput {
                                   {"memory of party 0, 1, 2", Align::kRight},
                                   {"computation"}});
         for (const auto& suite : suites_) Add(network, suite, link, batch, warnings, comparison);
+        const std::string best = AddBest(network, link, batch, comparison);
         comparisons_ += fmt::format(
-            "\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}", link.name,
+            "\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}{}", link.name,
             link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited", batch,
-            comparison.Render(report::Utf8Locale()));
+            comparison.Render(report::Utf8Locale()), best);
       }
   }
 
@@ -127,18 +129,53 @@ class PlanOutput {
       Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(), batch,
             link.name, mpc::RolesText(roles_),
             DescribePlan(plan, &prediction, report::Utf8Locale()));
+    comparison.AddRow(Row(suite.Text(), plan, prediction));
+    csv_ += PlanToCsv(plan, suite, prediction);
+    plans_ += PlanToJson(plan, suite, prediction, warnings);
+  }
+
+  // Where `auto` is compared: what it takes for each objective. Its layers' suites, as text.
+  std::string AddBest(const nn::PublicNetwork& network, const net::LinkProfile& link,
+                      std::size_t batch, report::Table& comparison) const {
+    const mpc::SuiteChoice suite{nn::kAutoSuite, {}};
+    std::string text;
+    for (const auto& name : infer::ObjectiveNames()) {
+      if (std::none_of(suites_.begin(), suites_.end(),
+                       [&](const auto& compared) { return compared.name == suite.name; }))
+        break;
+      nn::PublicNetwork chosen = network;
+      try {
+        ResolveAuto(chosen, registry_, suite, link, infer::ParseObjective(name, "--optimise"),
+                    roles_, batch);
+      } catch (const UnsupportedError&) {
+        break;  // its row says so
+      }
+      const auto plan = infer::MakePlan(chosen, registry_, suite, roles_, batch);
+      std::vector<std::string> suites;
+      for (const auto& layer : plan.layers)
+        if (layer.Activates()) suites.push_back(layer.suite.Text());
+      comparison.AddRow(
+          Row("auto, least " + name, plan, Predict(plan, suite, registry_, link, {})));
+      text += fmt::format("  least {:<8}{}\n", name, fmt::join(suites, ", "));
+    }
+    return text.empty() ? text : "\nThe layers' suites then:\n\n" + text;
+  }
+
+  static std::vector<std::string> Row(const std::string& name, const infer::Plan& plan,
+                                      const Prediction& prediction) {
     const auto total = plan.Total();
     const auto& time = prediction.steps.back();
     std::vector<std::string> memory;
-    for (const auto bytes : infer::EstimateMemory(plan, 1, batch))
+    for (const auto bytes : infer::EstimateMemory(plan, 1, plan.batch))
       memory.push_back(report::FormatBytes(bytes));
-    comparison.AddRow(
-        {suite.Text(), std::to_string(total.OnlineHops()),
-         report::FormatBytes(total.OfflineTotal()), report::FormatBytes(total.OnlineTotal()),
-         report::FormatSeconds(time.OfflineSeconds()), report::FormatSeconds(time.OnlineSeconds()),
-         fmt::format("{}", fmt::join(memory, ", ")), prediction.measured ? "measured" : "model"});
-    csv_ += PlanToCsv(plan, suite, prediction);
-    plans_ += PlanToJson(plan, suite, prediction, warnings);
+    return {name,
+            std::to_string(total.OnlineHops()),
+            report::FormatBytes(total.OfflineTotal()),
+            report::FormatBytes(total.OnlineTotal()),
+            report::FormatSeconds(time.OfflineSeconds()),
+            report::FormatSeconds(time.OnlineSeconds()),
+            fmt::format("{}", fmt::join(memory, ", ")),
+            prediction.measured ? "measured" : "model"};
   }
 
   const PlanArguments& arguments_;

@@ -241,7 +241,7 @@ TEST_P(FunctionTest, CorrelationsPassThroughAnArchive) {
               RunLayer(*layer, {ShareOut(z, spec.in.Size(), spec.batch, layer->spec.ring_bits, 6)},
                        {.record = false, .ledger = nullptr, .archive = true});
           CheckSession(*layer, session);
-          ExpectOutput(*layer, session.queries[0].output, z);
+          ExpectOutput(*layer, session.queries[0], z);
           ++done;
         }
   EXPECT_GT(done, 0u);
@@ -302,8 +302,83 @@ TEST_P(FunctionTest, ManyQueriesPreparedAhead) {
     const auto session = RunLayer(*layer, shares);
     CheckSession(*layer, session);
     for (std::size_t q = 0; q < inputs.size(); ++q)
-      ExpectOutput(*layer, session.queries[q].output, inputs[q]);
+      ExpectOutput(*layer, session.queries[q], inputs[q]);
   }
+}
+
+// Sign, the map that follows it computed on what is opened: exact for every value, map and pool.
+class FusedTest : public FunctionTest {
+ protected:
+  // Nothing where the suite has no such form.
+  std::optional<Layer> MakeFused(ActivationSpec spec, std::size_t outputs) const {
+    const auto choice = Fused(GetParam().choice);
+    if (!choice) return std::nullopt;
+    spec.next = mpc::LinearShape{.in = {spec.Out().Size(), 1, 1}, .out_channels = outputs};
+    auto layer = MakeLayer({*choice, GetParam().helper}, spec);
+    EXPECT_TRUE(!layer || layer->plan.fused) << *choice;
+    return layer;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Suites, FusedTest, testing::ValuesIn(Subjects()), SubjectName);
+
+TEST_P(FusedTest, MapsOfSignsOverTheWholeRing) {
+  const std::array<unsigned, 6> out_bits{16, 5, 32, 11, 64, 8};
+  for (unsigned n = 2; n <= 12; ++n) {
+    const Values all = WholeRing(n);
+    const std::size_t batch = n % 3 == 0 ? 1 : n % 3 == 1 ? 7 : 128;
+    const auto spec = Spec(ActivationKind::kSign, Features(all.size(), batch), n, out_bits[n % 6],
+                           batch, n % 2 == 0);
+    if (const auto layer = MakeFused(spec, 1 + n % 5))
+      CheckAgainstOracle(*layer, Repeat(all, layer->spec.Elements()), n);
+  }
+}
+
+TEST_P(FusedTest, EveryBatchRingAndFanOut) {
+  for (std::size_t batch : {1u, 7u, 128u})
+    for (unsigned out_bits : {2u, 8u, 9u, 23u, 47u})
+      for (std::size_t outputs : {1u, 10u, 33u}) {
+        const bool dealt = (batch + outputs) % 2 == 0;
+        const auto spec = Spec(ActivationKind::kSign, {3, 1, 1}, 10, out_bits, batch, dealt);
+        if (const auto layer = MakeFused(spec, outputs))
+          CheckAgainstOracle(*layer, Repeat(BordersAndRandom(10, batch), spec.Elements()),
+                             out_bits);
+      }
+}
+
+TEST_P(FusedTest, AfterMaxPool) {
+  for (const auto& [in, pool, batch] :
+       std::vector<std::tuple<Shape3, PoolShape, std::size_t>>{{{3, 6, 6}, {2, 2}, 7},
+                                                               {{1, 2, 2}, {2, 2}, 1},
+                                                               {{2, 7, 7}, {3, 2}, 3},
+                                                               {{1, 4, 5}, {2, 1}, 16}}) {
+    auto spec = Spec(ActivationKind::kSign, in, 8, 12, batch, batch != 7);
+    spec.pool = pool;
+    const auto layer = MakeFused(spec, 5);
+    if (!layer) continue;
+    CheckAgainstOracle(*layer, Repeat(BordersAndRandom(8, batch), spec.Elements()), 1);
+    Values z(spec.Elements(), -1);
+    std::mt19937_64 rng(2);
+    for (std::size_t i = 0; i < z.size(); i += 1 + rng() % 7) z[i] = 0;
+    CheckAgainstOracle(*layer, z, 3);
+  }
+}
+
+TEST_P(FusedTest, LargeLayersGoInPiecesAndMaterialWaitsInAFile) {
+  const auto large = MakeFused(Spec(ActivationKind::kSign, {701, 1, 1}, 8, 9, 30, true), 12);
+  if (large) CheckAgainstOracle(*large, Repeat(WholeRing(8), large->spec.Elements()), 9);
+  for (const std::size_t pool : {0u, 3u})
+    for (const bool dealt : {true, false}) {
+      auto spec = Spec(ActivationKind::kSign, {2, 6, 6}, 9, 10, 3, dealt);
+      if (pool > 0) spec.pool = PoolShape{pool, pool};
+      const auto layer = MakeFused(spec, 4);
+      if (!layer) continue;
+      const Values z = Repeat(WholeRing(9), spec.Elements());
+      const auto session =
+          RunLayer(*layer, {ShareOut(z, spec.in.Size(), spec.batch, layer->spec.ring_bits, 6)},
+                   {.record = false, .ledger = nullptr, .archive = true});
+      CheckSession(*layer, session);
+      ExpectOutput(*layer, session.queries[0], z);
+    }
 }
 
 // Two activations with a linear layer between, 2 s - 1, which turns {0, 1} into {-1, 1}: the second

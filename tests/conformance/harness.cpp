@@ -32,6 +32,41 @@ void PassThroughArchive(const mpc::Activation& activation,
   prepared = std::move(read);
 }
 
+/// The linear layer that follows a fused one, at all parties.
+struct NextLayer {
+  explicit NextLayer(const ActivationSpec& spec)
+      : shape(*spec.next),
+        bits(spec.out_bits),
+        weight(Random(shape.WeightCount(), 1)),
+        bias(Random(shape.BiasCount(), 2)),
+        weights(ShareOut(weight, shape.out_channels, shape.Depth(), bits, 3)),
+        biases(ShareOut(bias, shape.BiasCount(), 1, bits, 4)) {}
+
+  AnyShare WeightOf(int party) const { return Of(weights, party); }
+  std::unique_ptr<mpc::Linear> Make(mpc::Party& party, const Layer& layer) const {
+    return AllProtocols()
+        .FindLinear(mpc::kReplicatedLinear)
+        .plan({"next", shape, bits, layer.spec.batch}, layer.roles)
+        .make(party, WeightOf(party.Id()), Of(biases, party.Id()));
+  }
+
+  static Values Random(std::size_t count, std::uint64_t seed) {
+    std::mt19937_64 rng(seed);
+    Values values(count);
+    for (auto& v : values) v = static_cast<std::int64_t>(rng() >> 40);
+    return values;
+  }
+  static AnyShare Of(const Shares& shares, int party) {
+    return {shares[static_cast<std::size_t>(party)],
+            shares[static_cast<std::size_t>(NextParty(party))]};
+  }
+
+  mpc::LinearShape shape;
+  unsigned bits;
+  Values weight, bias;
+  Shares weights, biases;
+};
+
 std::uint64_t Sum(const std::array<std::uint64_t, 3>& bytes) {
   return bytes[0] + bytes[1] + bytes[2];
 }
@@ -147,9 +182,35 @@ std::vector<std::uint64_t> Open(const std::array<AnyShare, 3>& x) {
   return sum;
 }
 
+std::vector<std::uint64_t> OpenAdditive(const std::array<AnyMatrix, 3>& x) {
+  std::vector<std::uint64_t> sum = Elements(x[0]);
+  for (const std::size_t p : {1u, 2u}) {
+    const auto part = Elements(x[p]);
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
+  }
+  for (auto& v : sum) v = ring::Reduce(v, x[0].Bits());
+  return sum;
+}
+
+std::optional<std::string> Fused(const std::string& choice) {
+  auto fused = mpc::ParseSuiteChoice(choice, "conformance test");
+  const auto& options = FindSuite(fused.name).Info().options;
+  if (std::none_of(options.begin(), options.end(),
+                   [](const auto& option) { return option.name == "fuse"; }))
+    return std::nullopt;
+  fused.options["fuse"] = "yes";
+  return fused.Text();
+}
+
 std::vector<std::uint64_t> Expected(const ActivationSpec& spec, const Values& z) {
   std::vector<std::uint64_t> expected;
-  for (const std::int64_t v : AllProtocols().PlainOracle().Activate(spec, z))
+  Values values = AllProtocols().PlainOracle().Activate(spec, z);
+  if (spec.next) {
+    const NextLayer next(spec);
+    values =
+        AllProtocols().PlainOracle().Linear(next.shape, next.weight, next.bias, values, spec.batch);
+  }
+  for (const std::int64_t v : values)
     expected.push_back(ring::Encode<std::uint64_t>(v, spec.out_bits));
   return expected;
 }
@@ -157,6 +218,8 @@ std::vector<std::uint64_t> Expected(const ActivationSpec& spec, const Values& z)
 Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const Options& options) {
   Session session;
   session.queries.resize(queries.size());
+  std::optional<NextLayer> next;
+  if (layer.plan.fused) next.emplace(layer.spec);
   std::array<std::shared_ptr<net::Recorder>, 3> recorders;
   mpc::LocalOptions local;
   if (options.pinned != nullptr) local = options.pinned->Options(1);
@@ -171,6 +234,11 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
       [&](mpc::Party& party) {
         const auto id = static_cast<std::size_t>(party.Id());
         const auto activation = layer.plan.make(party);
+        std::unique_ptr<mpc::Linear> linear;
+        if (next) {
+          linear = next->Make(party, layer);
+          mpc::FusedOf(*activation).Fuse(mpc::FusedColumns(next->WeightOf(party.Id())));
+        }
         const mpc::Cost nothing;
         const auto depths = [&](Phase phase) {
           return mpc::DepthsAt(party.Id(), phase, {&nothing, &layer.plan.cost});
@@ -192,8 +260,17 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
         for (std::size_t q = 0; q < queries.size(); ++q) {
           mpc::Context online(party, Phase::kOnline, &planned_online);
           online.Enter(1, layer.spec.layer);
-          session.queries[q].output[id] =
-              activation->Run(online, std::move(prepared[q]), queries[q][id]);
+          auto& query = session.queries[q];
+          if (next) {
+            const AnyShare known = query.known[id];
+            AnyMatrix z = linear->Prepare(online, layer.spec.batch, known);
+            const AnyShare halves =
+                mpc::FusedOf(*activation)
+                    .RunFused(online, std::move(prepared[q]), queries[q][id], z);
+            query.next[id] = linear->Run(online, std::move(z), mpc::KnownHalves(known), halves);
+          } else {
+            query.output[id] = activation->Run(online, std::move(prepared[q]), queries[q][id]);
+          }
           online.Leave();
           session.queries[q].online_hops[id] = online.Depth();
         }
@@ -221,7 +298,7 @@ void CheckSession(const Layer& layer, const Session& session) {
   for (const auto& query : session.queries) {
     EXPECT_EQ(Largest(query.offline_hops), cost.OfflineHops()) << "offline hops";
     EXPECT_EQ(Largest(query.online_hops), cost.OnlineHops()) << "online hops";
-    for (std::size_t p = 0; p < 3; ++p) {
+    for (std::size_t p = 0; p < 3 && !layer.plan.fused; ++p) {
       const auto& [mine, next] = query.output[p];
       for (const auto* half : {&mine, &next}) {
         ASSERT_EQ(half->Bits(), layer.spec.out_bits);
@@ -253,6 +330,11 @@ void CheckSession(const Layer& layer, const Session& session) {
   }
 }
 
+void ExpectOutput(const Layer& layer, const Query& query, const Values& z) {
+  if (!layer.plan.fused) return ExpectOutput(layer, query.output, z);
+  EXPECT_EQ(OpenAdditive(query.next), Expected(layer.spec, z));
+}
+
 void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, const Values& z) {
   const auto found = Open(output), expected = Expected(layer.spec, z);
   if (layer.plan.tolerance == 0) {
@@ -271,15 +353,16 @@ void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, con
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed) {
   const auto& spec = layer.spec;
   SCOPED_TRACE(fmt::format(
-      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}",
+      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}{}",
       mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits, spec.shift,
       spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel, spec.pool->stride) : "no pool",
-      spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : ""));
+      spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : "",
+      layer.plan.fused ? fmt::format(", fused with {} outputs", spec.next->out_channels) : ""));
   const auto session =
       RunLayer(layer, {ShareOut(z, spec.in.Size(), spec.batch, spec.ring_bits, seed)});
   CheckSession(layer, session);
   if (testing::Test::HasFatalFailure()) return;
-  ExpectOutput(layer, session.queries[0].output, z);
+  ExpectOutput(layer, session.queries[0], z);
 }
 
 Values Repeat(const Values& values, std::size_t count) {

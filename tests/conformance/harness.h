@@ -66,11 +66,17 @@ Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsign
 std::vector<std::uint64_t> Elements(const AnyMatrix& m);
 /// x_0 + x_1 + x_2 of a replicated share, reduced; checks that the two copies of each share agree.
 std::vector<std::uint64_t> Open(const std::array<AnyShare, 3>& x);
-/// What the oracle says, as ring elements of the layer's output.
+/// x_0 + x_1 + x_2 of additive shares, reduced.
+std::vector<std::uint64_t> OpenAdditive(const std::array<AnyMatrix, 3>& x);
+/// `choice` with the layer fused with the map that follows; nothing where the suite cannot.
+std::optional<std::string> Fused(const std::string& choice);
+/// What the oracle says, as ring elements of the layer's output; of a fused layer, of the map that
+/// follows.
 std::vector<std::uint64_t> Expected(const ActivationSpec& spec, const Values& z);
 
 struct Query {
   std::array<AnyShare, 3> output, known;                       ///< by party
+  std::array<AnyMatrix, 3> next;                               ///< fused: of the map that follows
   std::array<std::uint32_t, 3> offline_hops{}, online_hops{};  ///< by party
 };
 struct Session {
@@ -85,7 +91,8 @@ struct Options {
   bool archive = false;  ///< correlations pass through an archive between Prepare and Run
   PinnedSession* pinned = nullptr;  ///< gives the parties their keys
 };
-/// Prepares all queries, then runs them.
+/// Prepares all queries, then runs them. A fused layer with the linear layer that follows, whose
+/// weights are random.
 Session RunLayer(const Layer& layer, const std::vector<Shares>& queries,
                  const Options& options = {});
 
@@ -95,6 +102,8 @@ void CheckSession(const Layer& layer, const Session& session);
 
 /// The output is the oracle's, or as near as the plan says.
 void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, const Values& z);
+/// The same of a layer that may be fused.
+void ExpectOutput(const Layer& layer, const Query& query, const Values& z);
 
 /// ShareOut, RunLayer, CheckSession, ExpectOutput.
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed);

@@ -39,7 +39,8 @@ enum class Use {
   kOpenedBit,  ///< shares of a random bit that masks an opened one
   kRows,       ///< masks of rows, or the roots they come from
   kReshare,    ///< shares, or shares of 0, in a reshare
-  kIndexMask   ///< of a table's index
+  kIndexMask,  ///< of a table's index
+  kDealt       ///< masks of D's elements, and of their products in a fused layer
 };
 
 /// The `step`-th draw from a stream of a query of a layer.
@@ -68,6 +69,11 @@ Use Place::Means() const {
   if (stream != layer.suite) return Use::kOther;
   if (step == 0) return Use::kOpenMask;
   if (layer.suite == "lut") {
+    if (layer.spec.next) {
+      // Of a selection after a mask of the bit; one piece of one block.
+      const auto layout = protocols::lut::MakeLayout(layer.spec, layer.options);
+      if (step == (layout.arithmetic ? 3U : 4U)) return Use::kDealt;
+    }
     constexpr std::array<Use, 4> kLut{Use::kFlagsMask, Use::kRows, Use::kOther, Use::kIndexMask};
     return step <= kLut.size() ? kLut[step - 1] : Use::kOther;
   }
@@ -143,6 +149,14 @@ class WithDealer final : public MutantActivation<mpc::DealerActivation> {
     // It keeps what it has dealt, whose owner may change it.
     if (change_known_ != nullptr) change_known_(layer_, const_cast<mpc::AnyShare&>(dealt->Known()));
     return dealt;
+  }
+  void Fuse(std::shared_ptr<const AnyMatrix> columns) override {
+    mpc::FusedOf(*inner_).Fuse(std::move(columns));
+  }
+  mpc::AnyShare RunFused(mpc::Context& ctx, std::unique_ptr<mpc::Correlation> correlation,
+                         const AnyMatrix& z, AnyMatrix& next) override {
+    tamper_->BeginPhase();
+    return mpc::FusedOf(*inner_).RunFused(ctx, std::move(correlation), z, next);
   }
 
  private:
@@ -254,6 +268,34 @@ Change MaskTwice(Party& /*party*/, const Layer& /*layer*/) {
   };
 }
 
+// `change` gets the masks of one element of D's and of its products, by words.
+template <class F>
+void ForDealt(const Place& place, std::span<std::uint8_t> drawn, F&& change) {
+  const auto& spec = place.layer.spec;
+  const std::size_t word = ring::WordBytes(spec.out_bits);
+  const std::size_t group = (1 + spec.next->out_channels) * word;
+  TERCET_CHECK(!drawn.empty() && drawn.size() % group == 0, "{} bytes of {} each", drawn.size(),
+               group);
+  for (std::size_t at = 0; at < drawn.size(); at += group) change(drawn.subspan(at, group), word);
+}
+
+Change BareProducts(Party& /*party*/, const Layer& /*layer*/) {
+  return [](const Place& place, std::span<std::uint8_t> drawn) {
+    if (!place.IsWithE1(Use::kDealt)) return;
+    ForDealt(place, drawn, [](auto masks, std::size_t word) { Zero(masks.subspan(word)); });
+  };
+}
+
+Change ProductsTwice(Party& /*party*/, const Layer& /*layer*/) {
+  return [](const Place& place, std::span<std::uint8_t> drawn) {
+    if (!place.IsWithE1(Use::kDealt)) return;
+    ForDealt(place, drawn, [](auto masks, std::size_t word) {
+      std::copy_n(masks.begin() + static_cast<std::ptrdiff_t>(word), word,
+                  masks.begin() + static_cast<std::ptrdiff_t>(2 * word));
+    });
+  };
+}
+
 Change BareTop(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (!place.IsWithE1(Use::kOpenMask)) return;
@@ -272,6 +314,7 @@ Change BareShare(Party& /*party*/, const Layer& /*layer*/) {
 void BareKnown(const Layer& layer, mpc::AnyShare& known) {
   if (layer.party == layer.roles.Evaluator2()) return;
   AnyMatrix& x = layer.party == layer.roles.helper ? known.next : known.mine;
+  if (x.Empty() || x.IsZero()) return;  // nothing is shared again in a fused layer
   ring::DispatchWord(x.Bits(), [&]<mpc::Word W>(W) {
     for (auto& v : x.As<W>()) v = 0;
   });
@@ -282,15 +325,18 @@ struct Mutant {
   MakeChange make;
   ChangeKnown change_known;
 };
-constexpr std::array<Mutant, 6> kMutants{{{"own_key", OwnKey, nullptr},
+constexpr std::array<Mutant, 8> kMutants{{{"own_key", OwnKey, nullptr},
                                           {"bare_bits", BareBits, nullptr},
                                           {"bare_share", BareShare, BareKnown},
                                           {"mask_twice", MaskTwice, nullptr},
                                           {"bare_top", BareTop, nullptr},
-                                          {"bare_index", BareIndex, nullptr}}};
+                                          {"bare_index", BareIndex, nullptr},
+                                          {"bare_products", BareProducts, nullptr},
+                                          {"products_twice", ProductsTwice, nullptr}}};
 
 bool Has(const std::string& suite, const Mutant& mutant) {
-  return suite == "lut" || mutant.make != BareIndex;
+  return suite == "lut" ||
+         (mutant.make != BareIndex && mutant.make != BareProducts && mutant.make != ProductsTwice);
 }
 
 }  // namespace
@@ -313,8 +359,10 @@ void RegisterMutants(mpc::Registry& registry, const mpc::Suite& suite) {
                                                    const mpc::OptionValues& options,
                                                    const Roles& roles) {
       mpc::ActivationPlan plan = suite.Plan(spec, {base, options}, roles);
+      ActivationSpec done = spec;
+      if (!plan.fused) done.next.reset();
       plan.make = [=, make_inner = plan.make](Party& party) -> std::unique_ptr<mpc::Activation> {
-        const Layer layer{base, spec, options, roles, party.Id()};
+        const Layer layer{base, done, options, roles, party.Id()};
         auto tamper = std::make_unique<Tamper>(layer, mutant.make(party, layer));
         crypto::DrawObserver* before = TestAccess::Observe(party.Keys(), tamper.get());
         tamper->Follow(before);

@@ -21,6 +21,9 @@ namespace tercet::conformance {
 ///                  one mask for two rows of bits that D shares
 ///     bare_top     E1's mask in open_masked lacks its top bit
 ///     bare_index   E1's mask of a table's opened index is 0; of lut alone
+///     bare_products, products_twice   of a fused layer (sign, without pool; lut alone): products
+///                  with the columns of the map that follows are dealt without masks, or the first
+///                  two of each element under one
 ///
 /// The linear layers send nothing, so there is nothing to be done wrong in them; what surrounds
 /// them in a query is looked at by leaving out its draws one by one.

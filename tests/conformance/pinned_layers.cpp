@@ -16,7 +16,11 @@ std::optional<Layer> MakeLayer(const LayerCase& c, int helper) {
                       .dealt = c.dealt,
                       .batch = c.batch};
   if (c.pool > 0) spec.pool = mpc::PoolShape{c.pool, c.pool};
-  return MakeLayer(Subject{c.choice, helper}, spec);
+  if (c.fan_out > 0)
+    spec.next = mpc::LinearShape{.in = {spec.Out().Size(), 1, 1}, .out_channels = c.fan_out};
+  auto layer = MakeLayer(Subject{c.choice, helper}, spec);
+  EXPECT_TRUE(!layer || layer->plan.fused == (c.fan_out > 0)) << c.choice;
+  return layer;
 }
 
 namespace {
@@ -56,10 +60,11 @@ Scenario LayerScenario(const Layer& layer, int receiver) {
 }
 
 void PrintTo(const LayerCase& c, std::ostream* out) {
-  *out << fmt::format("{}, {}{}{}, {} bits to {}{}", c.choice, mpc::ActivationName(c.kind),
+  *out << fmt::format("{}, {}{}{}, {} bits to {}{}{}", c.choice, mpc::ActivationName(c.kind),
                       c.shift > 0 ? fmt::format(" >> {}", c.shift) : "",
                       c.pool > 0 ? fmt::format(", pool {}", c.pool) : "", c.value_bits, c.out_bits,
-                      c.dealt ? "" : ", not dealt");
+                      c.dealt ? "" : ", not dealt",
+                      c.fan_out > 0 ? fmt::format(", {} outputs", c.fan_out) : "");
 }
 
 constexpr auto kRelu = ActivationKind::kRelu;
@@ -95,6 +100,14 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "lut", .kind = kTable, .shift = 2},
       {.choice = "lut:chunks=2", .kind = kTable, .shift = 3, .dealt = false},
       {.choice = "lut:form=bit", .kind = kTable, .shift = 2, .value_bits = 4},
+      {.choice = "lut:fuse=yes", .value_bits = 7, .fan_out = 3},
+      {.choice = "lut:chunks=1,fuse=yes", .dealt = false, .fan_out = 2},
+      {.choice = "lut:chunks=2,form=bit,fuse=yes", .fan_out = 3},
+      {.choice = "lut:fuse=yes", .pool = 2, .value_bits = 3, .fan_out = 1},
+      {.choice = "fss:fuse=yes", .fan_out = 2},
+      {.choice = "fss:fuse=yes", .value_bits = 8, .batch = 4, .dealt = false, .fan_out = 3},
+      {.choice = "fss:form=bit,fuse=yes", .fan_out = 2},
+      {.choice = "fss:fuse=yes", .pool = 2, .value_bits = 3, .fan_out = 1},
       {.choice = "fss"},  // no tree, a leaf alone
       {.choice = "fss", .value_bits = 8, .batch = 4},
       {.choice = "fss", .dealt = false},
@@ -143,6 +156,14 @@ std::vector<LayerCase> LeakCases() {
           {.choice = "lut_bare_index", .kind = kTable, .shift = 2},
           {.choice = "lut_bare_share", .kind = kTable, .value_bits = 3},
           {.choice = "lut_bare_top", .kind = kTable, .value_bits = 3},
+          {.choice = "lut_own_key:chunks=2,fuse=yes", .fan_out = 2},
+          {.choice = "lut_bare_bits:chunks=2,fuse=yes", .fan_out = 2},
+          {.choice = "lut_bare_products:chunks=2,fuse=yes", .fan_out = 3},
+          {.choice = "lut_products_twice:chunks=2,fuse=yes", .fan_out = 3},
+          {.choice = "lut_bare_products:chunks=2,form=bit,fuse=yes", .fan_out = 3},
+          {.choice = "lut_products_twice:chunks=1,fuse=yes", .dealt = false, .fan_out = 2},
+          {.choice = "fss_mask_twice:fuse=yes", .fan_out = 2},
+          {.choice = "fss_bare_top:fuse=yes", .fan_out = 2},
           {.choice = "fss_own_key"},
           {.choice = "fss_own_key:form=bit"},
           {.choice = "fss_own_key", .kind = kRelu, .shift = 2},

@@ -44,6 +44,12 @@ TEST_P(MutantTest, ComputeTheRightFunctionAtTheSameCost) {
         check({.value_bits = 6, .batch = 64}, WholeRing(6));
         check({.pool = 2, .batch = 16}, WholeRing(5));
         check({.kind = kRelu, .shift = 1, .batch = 32}, WholeRing(5));
+        if (const auto fused = Fused(name + options)) {
+          LayerCase c{.choice = *fused, .value_bits = 6, .batch = 64, .dealt = dealt, .fan_out = 3};
+          const auto layer = MakeLayer(c, helper);
+          ASSERT_TRUE(layer.has_value());
+          CheckAgainstOracle(*layer, Repeat(WholeRing(6), layer->spec.Elements()), 1);
+        }
       }
 }
 

@@ -54,6 +54,10 @@ nn::PublicNetwork Network(const QueryCase& c) {
       layer.pool = mpc::PoolShape{2, 2};
       layer.compared_classes = kClasses;
     }
+    if (last && c.outputs > 0) {
+      layer.linear = {.in = {in.Size(), 1, 1}, .out_channels = c.outputs};
+      layer.value_bits = kClassBits;
+    }
     if (last && c.shortcut) {
       layer.shortcut.emplace();
       layer.shortcut->linear = OneWeightAChannel(net.input.shape);
@@ -168,6 +172,7 @@ void PrintTo(const QueryCase& c, std::ostream* out) {
          << (layer.suite.empty() ? "" : " by " + layer.suite);
   if (c.ends == QueryCase::Ends::kClass) *out << ", class";
   if (c.shortcut) *out << ", shortcut";
+  if (c.outputs > 0) *out << ", " << c.outputs << " logits";
 }
 
 Scenario QueryScenario(const QueryCase& c, int receiver) {
@@ -287,15 +292,17 @@ std::vector<std::string> FindingsOfAll(const std::function<Scenario(int receiver
 
 std::vector<std::string> FindingsOfMutant(const std::string& name) {
   // One has a wrong mask of tables alone.
-  const bool table = name == "lut_bare_index";
-  const char* options = name.starts_with("lut")             ? ":chunks=2"
+  const bool table = name == "lut_bare_index", fused = name.find("products") != std::string::npos;
+  const char* options = fused                               ? ":chunks=2,fuse=yes"
+                        : name.starts_with("lut")           ? ":chunks=2"
                         : name.starts_with("fss_bare_bits") ? ":form=bit"
                                                             : "";
   const QueryLayer mutant{.kind = table ? ActivationKind::kTable : ActivationKind::kSign,
                           .suite = name + options,
                           .shift = table ? 2U : 0U};
   // Of one image alone, a top bit that only a carry covers may have no affine relation.
-  const QueryCase c{.layers = {{ActivationKind::kSign, "aby3"}, mutant}, .batch = 2};
+  const QueryCase c{
+      .layers = {{ActivationKind::kSign, "aby3"}, mutant}, .batch = 2, .outputs = fused ? 2U : 0U};
   return FindingsOfAll([&](int receiver) { return QueryScenario(c, receiver); });
 }
 

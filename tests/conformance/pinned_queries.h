@@ -27,7 +27,8 @@ struct QueryCase {
   std::size_t batch = 1;
   std::size_t queries = 1;
   enum class Ends { kLogits, kClass } ends = Ends::kLogits;
-  bool shortcut = false;  ///< from the input to the last layer, with weights
+  bool shortcut = false;    ///< from the input to the last layer, with weights
+  std::size_t outputs = 0;  ///< of a fully connected last layer; 0: it has one weight a channel
 };
 void PrintTo(const QueryCase& c, std::ostream* out);
 

@@ -32,6 +32,15 @@ INSTANTIATE_TEST_SUITE_P(
         QueryCase{.roles = {1, 2, 0, 2}, .shortcut = true},
         QueryCase{.layers = {}, .roles = {0, 0, 1, 0}},
         QueryCase{.roles = {2, 0, 1, 0}, .ends = QueryCase::Ends::kClass},
+        // Fused with the logits' map, whose weights are secret too.
+        QueryCase{.suite = "lut:fuse=yes", .roles = {1, 2, 0, 2}, .outputs = 3},
+        QueryCase{.suite = "lut:form=bit,fuse=yes", .roles = {2, 1, 1, 0}, .outputs = 2},
+        QueryCase{.suite = "fss:fuse=yes", .queries = 2, .outputs = 2},
+        QueryCase{.suite = "fss:fuse=yes",
+                  .roles = {0, mpc::kClients, 0, mpc::kClients},
+                  .batch = 2,
+                  .outputs = 1},
+        QueryCase{.layers = {{kSign, "lut:fuse=yes", 2}}, .side = 2, .outputs = 1},
         // Of clients outside, with each server as the helper.
         QueryCase{.roles = {0, mpc::kClients, 0, mpc::kClients}, .queries = 2},
         QueryCase{.suite = "fss", .roles = {1, mpc::kClients, 0, mpc::kClients}, .batch = 2},

@@ -159,6 +159,11 @@ constexpr const char* kSignAndPool = R"(
   {"name": "p1", "type": "max_pool2d", "kernel": 2},
   {"name": "fc", "type": "linear", "out_features": 4})";
 
+constexpr const char* kSigns = R"(
+  {"name": "fc1", "type": "linear", "out_features": 7},
+  {"name": "s1", "type": "sign"},
+  {"name": "fc2", "type": "linear", "out_features": 4})";
+
 TEST_P(SecretFlowQueryTest, NothingDependsOnSecrets) {
   ASSERT_NE(RUNNING_ON_VALGRIND, 0) << "run this under valgrind, as ctest does";
   const auto& [layers, suite, only_class] = GetParam();
@@ -202,14 +207,23 @@ TEST_P(SecretFlowQueryTest, NothingDependsOnSecrets) {
 using QueryCase = std::tuple<const char*, const char*, bool>;
 
 std::string QueryName(const testing::TestParamInfo<QueryCase>& query) {
-  return std::string(std::get<1>(query.param)) +
-         (std::get<2>(query.param) ? "_class" : "_residual");
+  std::string name =
+      std::string(std::get<1>(query.param)) + (std::get<0>(query.param) == kSigns ? "_signs"
+                                               : std::get<2>(query.param)         ? "_class"
+                                                                                  : "_residual");
+  for (char& c : name)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+  return name;
 }
 INSTANTIATE_TEST_SUITE_P(
     Queries, SecretFlowQueryTest,
     testing::Values(QueryCase{kResidual, "lut", false}, QueryCase{kResidual, "fss", false},
                     QueryCase{kResidual, "aby3", false}, QueryCase{kSignAndPool, "lut", true},
-                    QueryCase{kSignAndPool, "fss", true}, QueryCase{kSignAndPool, "aby3", true}),
+                    QueryCase{kSignAndPool, "fss", true}, QueryCase{kSignAndPool, "aby3", true},
+                    QueryCase{kSigns, "lut:fuse=yes", false},
+                    QueryCase{kSigns, "lut:form=bit,fuse=yes", false},
+                    QueryCase{kSigns, "fss:fuse=yes", false},
+                    QueryCase{kSignAndPool, "lut:fuse=yes", true}),
     QueryName);
 
 // What is looked for is found.

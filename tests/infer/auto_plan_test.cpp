@@ -28,6 +28,12 @@ std::vector<Candidate> Candidates() {
           {choice("aby3"), {{0, 40}, {}}}};
 }
 
+std::vector<Candidate> WithFused() {
+  auto candidates = Candidates();
+  candidates.push_back({mpc::ParseSuiteChoice("fss:fuse=yes", "test"), {{250, 70}, {}}});
+  return candidates;
+}
+
 // Fully connected layers of these widths (bits) with Sign; the last gives the logits.
 nn::PublicNetwork Dense(const std::vector<unsigned>& bits, std::size_t features = 64) {
   nn::PublicNetwork network;
@@ -50,8 +56,13 @@ net::LinkProfile Link(double rtt_ms, double mbit) { return {"test", rtt_ms, mbit
 
 std::pair<std::int64_t, std::int64_t> ValueOf(const nn::PublicNetwork& network,
                                               const AutoSettings& settings, std::size_t batch) {
-  const auto time =
-      PlanTime(MakePlan(network, Protocols(), {}, {}, batch), settings.candidates, settings.link);
+  const auto plan = MakePlan(network, Protocols(), {}, {}, batch);
+  const auto total = plan.Total();
+  const auto hops = static_cast<std::int64_t>(total.OnlineHops()),
+             bytes = static_cast<std::int64_t>(total.OfflineTotal() + total.OnlineTotal());
+  if (settings.objective == Objective::kHops) return {hops, bytes};
+  if (settings.objective == Objective::kBytes) return {bytes, hops};
+  const auto time = PlanTime(plan, settings.candidates, settings.link);
   return settings.objective == Objective::kOnline ? std::pair(time.online_ns, time.offline_ns)
                                                   : std::pair(time.Total(), time.online_ns);
 }
@@ -138,8 +149,9 @@ TEST(Auto, IsAsGoodAsTheBestOfAllCombinations) {
   for (const auto& bits : {std::vector<unsigned>{12, 10}, {8, 15, 11}, {20, 9, 14, 12}})
     for (const auto& link : {Link(0, 0), Link(0.2, 5000), Link(80, 320), Link(5, 1)})
       for (const std::size_t batch : {1u, 128u})
-        for (const auto objective : {Objective::kOnline, Objective::kTotal}) {
-          const AutoSettings settings{Candidates(), link, objective};
+        for (const auto objective :
+             {Objective::kOnline, Objective::kTotal, Objective::kHops, Objective::kBytes}) {
+          const AutoSettings settings{WithFused(), link, objective};
           const auto network = Dense(bits);
           const auto chosen = ChooseSuites(network, Protocols(), settings, {}, batch);
           EXPECT_EQ(ValueOf(chosen, settings, batch), Exhaustive(network, settings, batch))
@@ -158,7 +170,7 @@ TEST(Auto, ChoosesForHundredsOfLayers) {
   // Shortcuts, whose outputs stay open, near and far.
   for (std::size_t k = 10; k < count; k += 10)
     network.layers[k].shortcut = nn::Shortcut{.from = k % 20 == 0 ? k - 9 : k / 2};
-  const AutoSettings settings{Candidates(), Link(1, 1000), Objective::kOnline};
+  const AutoSettings settings{WithFused(), Link(1, 1000), Objective::kOnline};
   const auto chosen = ChooseSuites(network, Protocols(), settings, {}, 1);
   const auto value = ValueOf(chosen, settings, 1);
   for (const auto& candidate : Candidates()) {
@@ -180,6 +192,22 @@ TEST(Auto, ComparesWholePlansOnALongLink) {
             MakePlan(network, Protocols(), {"lut", {}}, {}, 1).Total().OnlineHops());
   EXPECT_LT(PlanTime(plan, settings.candidates, settings.link).online_ns,
             PlanTime(fewest, settings.candidates, settings.link).online_ns);
+}
+
+// Fused before the logits alone: an exchange less there saves two hops, and elsewhere the products
+// with 64 outputs cost more bytes than another hop.
+TEST(Auto, FusesWhereThatSavesHops) {
+  const auto network = Dense({12, 12, 12});
+  const auto chosen =
+      ChooseSuites(network, Protocols(), {WithFused(), Link(80, 0), Objective::kHops}, {}, 1);
+  EXPECT_EQ(chosen.layers[0].suite, "fss");
+  EXPECT_EQ(chosen.layers[1].suite, "fss:fuse=yes");
+  const auto plan = MakePlan(chosen, Protocols(), {}, {}, 1);
+  EXPECT_EQ(plan.Total().OnlineHops(), 4u);
+  EXPECT_TRUE(plan.layers[1].fused);
+  const auto bytes =
+      ChooseSuites(network, Protocols(), {WithFused(), Link(80, 0), Objective::kBytes}, {}, 1);
+  for (const auto& layer : bytes.layers) EXPECT_NE(layer.suite, "fss:fuse=yes");
 }
 
 TEST(Auto, TakesTheFewestBytesOnASlowLink) {
@@ -214,6 +242,8 @@ TEST(Auto, RefusesSuitesThatAreNotPrivateAndLayersWithoutAny) {
 TEST(Objective, IsParsed) {
   EXPECT_EQ(ParseObjective("online", "x"), Objective::kOnline);
   EXPECT_EQ(ParseObjective("total", "x"), Objective::kTotal);
+  EXPECT_EQ(ParseObjective("hops", "x"), Objective::kHops);
+  EXPECT_EQ(ParseObjective("bytes", "x"), Objective::kBytes);
   EXPECT_THROW(ParseObjective("both", "x"), ConfigError);
 }
 

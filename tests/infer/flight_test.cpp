@@ -164,9 +164,9 @@ TEST(FlightTest, CostsWhatThePlanSays) {
   const auto registry = BuiltinProtocols();
   const auto network = Network();
   const auto images = Pictures(7);
-  for (const char* suite : {"lut", "fss", "aby3", "cbnn"})
+  for (const char* suite : {"lut", "fss", "aby3", "cbnn", "lut:fuse=yes"})
     for (const Schedule& schedule : {Schedule(InTurn{}), Schedule(HelperRotates{})}) {
-      const mpc::SuiteChoice choice{suite, {}};
+      const auto choice = mpc::ParseSuiteChoice(suite, "test");
       const auto plan = MakePlan(network.net, registry, choice, {}, 3);
       const auto plans = PlansOf(plan, registry, choice, 3, schedule);
       const auto cost = RunCost(plan, registry, choice, images.count, schedule);

@@ -146,7 +146,8 @@ void PrintTo(const Setting& s, std::ostream* out) {
 std::vector<Setting> Settings() {
   std::vector<Setting> settings;
   for (const char* network : {"mnistnet1", "mnistnet2", "mnistnet3"})
-    for (const char* suite : {"lut", "lut:chunks=2", "lut:chunks=3,form=bit", "cbnn"})
+    for (const char* suite : {"lut", "lut:chunks=2", "lut:chunks=3,form=bit", "cbnn",
+                              "lut:fuse=yes", "lut:form=bit,fuse=yes", "fss:fuse=yes"})
       for (int helper : {0, 1, 2})
         for (std::size_t batch : {1u, 7u}) settings.push_back({network, suite, helper, batch});
   for (const char* network : {"mnistnet1", "mnistnet2", "mnistnet3"})
@@ -242,7 +243,7 @@ TEST_P(ForClients, SharesInAndOutGiveThePlainIntegersAtThePlannedCost) {
 INSTANTIATE_TEST_SUITE_P(Nets, ForClients,
                          testing::Combine(testing::Values("mnistnet1", "mnistnet3"),
                                           testing::Values("lut", "lut:chunks=3,form=bit", "fss",
-                                                          "aby3"),
+                                                          "lut:fuse=yes", "aby3"),
                                           testing::Values(0, 1, 2)));
 
 // 1 for the input, 3 for a Sign, 4 with max-pool, 1 for the output; where evaluators' messages
@@ -261,6 +262,46 @@ TEST(Plan, HopsOfTheMnistNets) {
   }
 }
 
+// The fewest: 2 for a Sign, 3 with max-pool, and one less before the logits, which are computed on
+// what is opened.
+TEST(Plan, FewestHopsOfTheMnistNets) {
+  const std::map<std::string, std::uint32_t> expected{
+      {"mnistnet1", 4}, {"mnistnet2", 4}, {"mnistnet3", 8}};
+  for (const auto& [name, hops] : expected) {
+    auto network = RandomWeights(name, 1, 12).net;
+    const std::size_t last = network.layers.size() - 2;
+    network.layers[last].suite = "fss:fuse=yes";
+    const auto plan = MakePlan(network, Protocols(), {"fss", {}}, {}, 1);
+    EXPECT_EQ(plan.Total().OnlineHops(), hops) << name;
+    for (std::size_t k = 0; k < plan.layers.size(); ++k)
+      EXPECT_EQ(plan.layers[k].fused, k == last) << name << ", layer " << k;
+    auto unfused = network;
+    unfused.layers[last].suite = "fss";
+    EXPECT_NE(plan.Digest(), MakePlan(unfused, Protocols(), {"fss", {}}, {}, 1).Digest());
+  }
+}
+
+// Only a fully connected layer that takes in the output, and is alone in that.
+TEST(Plan, FusesWhereNothingElseTakesInTheOutput) {
+  const auto network = RandomWeights("mnistnet1", 1, 12).net;
+  const auto fused = [](const nn::PublicNetwork& net, std::size_t k) {
+    const auto plan =
+        MakePlan(net, Protocols(), mpc::ParseSuiteChoice("lut:fuse=yes", "test"), {}, 1);
+    return plan.layers[k].fused;
+  };
+  EXPECT_TRUE(fused(network, 0));
+  auto relu = network;
+  relu.layers[0].activation = mpc::ActivationKind::kRelu;
+  EXPECT_FALSE(fused(relu, 0));
+  auto shortcut = network;
+  shortcut.layers[2].shortcut = nn::Shortcut{.from = 1, .linear = network.layers[2].linear};
+  EXPECT_FALSE(fused(shortcut, 0));
+  EXPECT_TRUE(fused(shortcut, 1));  // takes in another output besides
+  auto grouped = network;
+  grouped.layers[1].linear.groups = 2;
+  EXPECT_FALSE(fused(grouped, 0));
+}
+
 TEST(Roles, OwnersAndReceiverMayBeAnyParty) {
   const auto network = RandomWeights("mnistnet1", 2, 11);
   const auto images = RandomImages(network.net.input.shape, 3);
@@ -270,10 +311,11 @@ TEST(Roles, OwnersAndReceiverMayBeAnyParty) {
       for (int model_owner = 0; model_owner < 3; ++model_owner)
         for (int receiver = 0; receiver < 3; ++receiver) {
           const mpc::Roles roles{helper, data_owner, model_owner, receiver};
-          for (const char* suite : {"lut", "aby3"}) {
+          for (const char* suite : {"lut", "lut:fuse=yes", "aby3"}) {
             SCOPED_TRACE(fmt::format("{}, roles {} {} {} {}", suite, helper, data_owner,
                                      model_owner, receiver));
-            const auto plan = MakePlan(network.net, Protocols(), {suite, {}}, roles, 3);
+            const auto plan =
+                MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice(suite, "test"), roles, 3);
             EXPECT_EQ(plan.HelperActsOnline(),
                       suite == std::string("aby3") || data_owner == helper || receiver == helper);
             const auto outcome = RunSecurely(network, plan, images);

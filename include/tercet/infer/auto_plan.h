@@ -33,8 +33,12 @@ struct MachineModel {
 enum class Objective : std::uint8_t {
   kOnline,  ///< the online time; among equal ones the least offline time
   kTotal,   ///< offline and online time together
+  kHops,    ///< online hops of the whole query; among equal ones all bytes. Of no link
+  kBytes,   ///< all bytes, offline and online; among equal ones the hops. Of no link
 };
-/// "online" or "total"; ConfigError (`place`) for other texts.
+/// Their names, "online", "total", "hops", "bytes", in this order.
+const std::vector<std::string>& ObjectiveNames();
+/// ConfigError (`place`) for other texts.
 Objective ParseObjective(const std::string& text, const std::string& place);
 
 /// Nanoseconds of one query.
@@ -81,7 +85,8 @@ struct AutoSettings {
 };
 
 /// Names a suite for every layer with an activation that has none of its own, or `auto`: those with
-/// which PlanTime is least. Goes through the layers and drops combinations after which nothing can
+/// which the objective is least for the whole query. Goes through the layers and drops
+/// combinations after which nothing can
 /// be faster than after another one; at most 256 are followed at a time. What a layer sends is
 /// taken to depend on earlier layers only, which holds where all candidates of the next layer use
 /// rings of the same width, as those of one width of values do; whole plans decide at the end.

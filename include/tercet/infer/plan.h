@@ -20,6 +20,7 @@ struct PlannedLayer {
   mpc::Cost cost;
   mpc::ActivationFactory make;  ///< null without activation
   std::uint64_t tolerance = 0;  ///< see mpc::ActivationPlan
+  bool fused = false;           ///< with the linear map of the next layer; likewise
 
   /// Whether an activation follows the linear map.
   bool Activates() const { return activation.kind != mpc::ActivationKind::kNone; }

@@ -96,10 +96,13 @@ class SecureNetwork {
     std::shared_ptr<mpc::Linear> linear;
     std::shared_ptr<mpc::Linear> shortcut;        // null without a shortcut
     std::unique_ptr<mpc::Activation> activation;  // null for logits
+    // Of the weights, at the helper where the layer before is fused with this one; else null.
+    std::shared_ptr<const mpc::AnyMatrix> columns;
   };
   [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
   const mpc::Depths& DepthsOf(mpc::Phase phase, std::size_t batch);
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
+  void Fuse(std::size_t k, std::shared_ptr<const mpc::AnyMatrix> columns);
   mpc::AnyMatrix RunLayers(mpc::Context& ctx, Query& query, const mpc::AnyMatrix& secret);
 
   mpc::Party& party_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
+
 #include "tercet/mpc/suite.h"
 
 /// What suites with a dealer need beyond suite.h, and whoever runs any suite. The helper deals
@@ -24,11 +26,24 @@ class DealerActivation : public Activation {
   std::unique_ptr<Correlation> Prepare(Context& ctx, std::size_t batch) final {
     return Deal(ctx, batch, nullptr);
   }
+
+  /// Where the plan is fused, before all queries: FusedColumns of the dealer's share of the weights
+  /// of spec.next, in the ring of the output. It deals products with them; others ignore theirs.
+  virtual void Fuse(std::shared_ptr<const AnyMatrix> columns);
+  /// Online, in place of Run where the plan is fused: adds those products to `next`, this party's
+  /// part of the next map's output. The rest of it is what the next linear layer gives for the
+  /// halves that are returned, which are no share of the output.
+  virtual AnyShare RunFused(Context& ctx, std::unique_ptr<Correlation> correlation,
+                            const AnyMatrix& z, AnyMatrix& next);
 };
 
 /// Prepares any activation: deals where there is a dealer.
 std::unique_ptr<Correlation> PrepareAny(Activation& activation, Context& ctx, std::size_t batch,
                                         const AnyMatrix* z);
+/// What a party knows of a map, the sum of both halves of its weights: inputs x outputs.
+std::shared_ptr<const AnyMatrix> FusedColumns(const AnyShare& weight);
+/// A fused layer's activation.
+DealerActivation& FusedOf(Activation& activation);
 /// What is known offline of the output; nothing where there is no dealer. `correlation` may be
 /// null.
 const AnyShare& KnownOf(const Correlation* correlation);

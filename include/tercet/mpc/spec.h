@@ -43,6 +43,10 @@ struct LinearShape {
   std::size_t WeightCount() const { return out_channels * Depth(); }
   std::size_t BiasCount() const { return bias_per_element ? Out().Size() : out_channels; }
   std::size_t Macs() const { return Out().Size() * Depth(); }
+  bool IsFullyConnected() const {
+    return in.Size() == in.channels && kernel_h == 1 && kernel_w == 1 && stride == 1 &&
+           padding == 0 && groups == 1;
+  }
   bool operator==(const LinearShape&) const = default;
 };
 
@@ -76,6 +80,9 @@ struct ActivationSpec {
   /// Of a table, 2^(value_bits - shift) entries of 0 or more: that for z >> shift =
   /// -2^(value_bits-shift-1) first. Public, as all of this is.
   std::vector<std::int64_t> table{};
+  /// The fully connected map that takes in the output, and is alone in that: a suite may fuse the
+  /// layer with it (ActivationPlan::fused).
+  std::optional<LinearShape> next{};
 
   /// Bits of a table's index.
   unsigned TableBits() const {

@@ -66,6 +66,9 @@ struct ActivationPlan {
   ActivationFactory make;
   /// By how much a value of the output may differ from the oracle's; 0 of an exact suite.
   std::uint64_t tolerance = 0;
+  /// The output is not shared again: the map spec.next is computed on what the evaluators have
+  /// opened (DealerActivation::RunFused).
+  bool fused = false;
 };
 
 /// The value of each of a suite's options, the default of those that were not chosen.

@@ -24,7 +24,8 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 ///   1. open_masked: z = a + b, a at D, b at E1 and E2;
 ///   2. Comparison: shares of the formula's bits, or at once of D's elements;
 ///   3. selection of D's elements by the opened bits, or max-pool by OR steps;
-///   4. the formula, of a table the lookup of what it gives, and reshare_evaluators.
+///   4. the formula, of a table the lookup of what it gives, and reshare_evaluators; of a fused
+///      layer products with the map that follows instead.
 ///
 /// A Comparison has
 ///
@@ -32,11 +33,13 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 ///     Comparison(const ActivationSpec&, const OptionValues&);  // may throw UnsupportedError
 ///     struct Material { void Visit(mpc::Archive&); };          // what an evaluator keeps
 ///     bool GivesElements() const;  // else bits; bits where there is a pool
-///     template <Word W> Bits Deal(Context&, Ends&, std::span<const W> a) const;
+///     template <Word W> Bits Deal(Context&, Ends&, std::span<const W> a, const Columns&) const;
 ///     Material Take(Context&, Ends&, std::size_t count) const;
 ///     template <Word W> Bits CompareBits(Context&, const Ends&, const Material&,
 ///                                        std::span<const W> b) const;  // s, then carry
 ///     template <Word W, Word V> Buffer<V> CompareElements(...the same...) const;
+///     template <Word W, Word V> void CompareFused(...the same..., const Bits& flips,
+///                                                 FusedSum<V>&) const;  // adds up flips ^ s
 ///     void AddCost(Cost&, const ActivationSpec&, const Roles&) const;  // of its own messages
 ///
 /// CompareBits gives shares of bits that differ from s and carry by offsets that D knows and Deal
@@ -67,9 +70,10 @@ class Activation final : public mpc::DealerActivation {
         const auto masked = DealMasked<W>(ends_, spec_, batch, z, material->open_mask);
         const std::span<const W> a(masked.data(), masked.size());
         if (comparison_) {
-          const Bits offsets = comparison_->template Deal<W>(ctx, ends_, a);
-          if (Selects()) DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_));
-          DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch);
+          const Bits offsets = comparison_->template Deal<W>(ctx, ends_, a, columns_);
+          if (Selects())
+            DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_), columns_);
+          DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch, columns_);
         }
         if (IsTable()) DealTable<W>(ctx, ends_, spec_, a);
       });
@@ -83,8 +87,16 @@ class Activation final : public mpc::DealerActivation {
       }
       if (IsTable()) material->lookups.push_back(TakeTable(ctx, ends_, spec_, count));
     }
-    material->known = DrawOutput(ends_, spec_, batch);
+    if (!spec_.next) {
+      material->known = DrawOutput(ends_, spec_, batch);
+    } else if (ends_.IsDealer()) {  // who has no part in the output
+      material->known = {AnyMatrix::Zero(spec_.out_bits), AnyMatrix::Zero(spec_.out_bits)};
+    }
     return material;
+  }
+
+  void Fuse(std::shared_ptr<const AnyMatrix> columns) override {
+    if (ends_.IsDealer()) columns_ = Columns(std::move(columns));
   }
 
   std::unique_ptr<mpc::Correlation> NewCorrelation() const override {
@@ -93,16 +105,12 @@ class Activation final : public mpc::DealerActivation {
 
   AnyShare Run(Context& ctx, std::unique_ptr<mpc::Correlation> correlation,
                const AnyMatrix& z) override {
-    auto& material = static_cast<Material&>(*correlation);
-    if (ends_.IsDealer()) {
-      if (!spec_.dealt) SendDifference(ctx, ends_, spec_, material.open_mask, z);
-      return std::move(material.known);
-    }
-    return ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
-      return ring::DispatchWord(spec_.out_bits, [&]<ring::Word V>(V) {
-        return RunEvaluator<W, V>(ctx, material, z.As<W>());
-      });
-    });
+    return RunParty(ctx, static_cast<Material&>(*correlation), z, nullptr);
+  }
+
+  AnyShare RunFused(Context& ctx, std::unique_ptr<mpc::Correlation> correlation, const AnyMatrix& z,
+                    AnyMatrix& next) override {
+    return RunParty(ctx, static_cast<Material&>(*correlation), z, &next);
   }
 
  private:
@@ -121,6 +129,44 @@ class Activation final : public mpc::DealerActivation {
   bool IsTable() const { return spec_.kind == mpc::ActivationKind::kTable; }
   bool Selects() const { return !spec_.pool && !comparison_->GivesElements(); }
 
+  // `next` where the layer is fused.
+  AnyShare RunParty(Context& ctx, Material& material, const AnyMatrix& z, AnyMatrix* next) {
+    TERCET_CHECK((next != nullptr) == spec_.next.has_value(),
+                 "layer {}: fused and not fused at once", spec_.layer);
+    if (ends_.IsDealer()) {
+      if (!spec_.dealt) SendDifference(ctx, ends_, spec_, material.open_mask, z);
+      return std::move(material.known);
+    }
+    return ring::DispatchWord(spec_.ring_bits, [&]<ring::Word W>(W) {
+      return ring::DispatchWord(spec_.out_bits, [&]<ring::Word V>(V) {
+        return RunEvaluator<W, V>(ctx, material, z.As<W>(), next);
+      });
+    });
+  }
+
+  // Steps 2 to 4 at an evaluator where the layer is fused.
+  template <ring::Word W, ring::Word V>
+  AnyShare EvaluateFused(Context& ctx, const Material& material, std::span<const W> b,
+                         std::size_t batch, AnyMatrix& next) const {
+    FusedSum<V> sum(spec_.Out().Size(), batch, formula_.FanOut());
+    Bits flips(b.size());
+    for (std::size_t i = 0; i < b.size(); ++i) flips[i] = formula_.SignFlip(b[i]);
+    if (!spec_.pool && comparison_->GivesElements()) {
+      comparison_->template CompareFused<W, V>(ctx, ends_, material.comparison, b, flips, sum);
+      return std::move(sum).Finish(ends_.IsE1(), spec_.out_bits, next);
+    }
+    Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
+    if (spec_.pool) {
+      for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i) bits[i] ^= flips[i];
+      RunFusedOrSteps<V>(ctx, ends_, pool_, material.lookups, std::move(bits), spec_, batch,
+                         sum);  // 1 hop a step
+    } else {
+      RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits), flips,
+                           spec_.out_bits, sum);  // 1 hop, 1 bit
+    }
+    return std::move(sum).Finish(ends_.IsE1(), spec_.out_bits, next);
+  }
+
   // Steps 2 to 4 at an evaluator, without max-pool: its additive shares of the formula.
   template <ring::Word W, ring::Word V>
   void Evaluate(Context& ctx, const Material& material, std::span<const W> b,
@@ -137,7 +183,8 @@ class Activation final : public mpc::DealerActivation {
   }
 
   template <ring::Word W, ring::Word V>
-  AnyShare RunEvaluator(Context& ctx, Material& material, const Matrix<W>& z) const {
+  AnyShare RunEvaluator(Context& ctx, Material& material, const Matrix<W>& z,
+                        AnyMatrix* next) const {
     const std::size_t batch = z.shape()[1];
 
     // Step 1, open_masked: z = a + b.
@@ -145,6 +192,7 @@ class Activation final : public mpc::DealerActivation {
     OpenMasked<W>(ctx, ends_, spec_, masked, z);  // 1 hop, n bits
     const std::span<const W> b(masked.data(), masked.size());
 
+    if (next != nullptr) return EvaluateFused<W, V>(ctx, material, b, batch, *next);
     Matrix<V> out;
     if (spec_.pool) {
       Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
@@ -178,16 +226,24 @@ class Activation final : public mpc::DealerActivation {
   std::optional<Comparison> comparison_;
   std::vector<OrStep> pool_;
   Ends ends_;
+  Columns columns_;  // at D where the layer is fused
 };
 
 /// Registers the suite that `info` describes: Activation with this Comparison.
 template <class Comparison>
 void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
   info.dealt_output = true;
-  const auto plan = [name = info.name](const mpc::ActivationSpec& spec,
+  info.options.push_back({.name = "fuse",
+                          .values = {"no", "yes"},
+                          .meaning = "yes: a sign's output is not shared again where a fully "
+                                     "connected layer follows, one hop less; bytes offline grow "
+                                     "with that layer's outputs"});
+  const auto plan = [name = info.name](const mpc::ActivationSpec& layer,
                                        const mpc::OptionValues& options,
                                        const mpc::Roles& roles) -> mpc::ActivationPlan {
-    CheckSpec(spec, name, Comparison::kMaxCompared);
+    CheckSpec(layer, name, Comparison::kMaxCompared);
+    mpc::ActivationSpec spec = layer;
+    if (spec.kind != mpc::ActivationKind::kSign || options.at("fuse") != "yes") spec.next.reset();
     mpc::ActivationSpec compared = spec;
     compared.out_bits = FormulaBits(spec);
     std::optional<Comparison> comparison;
@@ -203,10 +259,14 @@ void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
       }
     }
     if (spec.kind == mpc::ActivationKind::kTable) AddTable(cost, spec, roles);
-    AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
-    return {std::move(cost), [=](mpc::Party& party) {
-              return std::make_unique<Activation<Comparison>>(party, spec, comparison, name, roles);
-            }};
+    if (!spec.next) AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
+    return {.cost = std::move(cost),
+            .make =
+                [=](mpc::Party& party) {
+                  return std::make_unique<Activation<Comparison>>(party, spec, comparison, name,
+                                                                  roles);
+                },
+            .fused = spec.next.has_value()};
   };
   registry.AddSuite(std::move(info), plan);
 }

@@ -64,7 +64,10 @@ Sum Closure(const Sum& products) {
 }
 
 Expansion::Expansion(const Formula& formula, const Carries& carries, unsigned out_bits)
-    : carries_(carries), elements_(formula.Elements()), out_bits_(out_bits) {
+    : carries_(carries),
+      elements_(formula.Elements()),
+      fan_out_(formula.FanOut()),
+      out_bits_(out_bits) {
   const Sum one{0};
   const std::array<const Sum*, Formula::kBasis> sums{&one, &carries.s, &carries.carry,
                                                      &carries.both};
@@ -133,14 +136,24 @@ void Expansion::Coefficients(const Formula& formula, std::span<const W> a, const
 
 template <ring::Word W>
 void Expansion::Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-                     std::span<const std::uint8_t> rho, std::span<const std::uint8_t> flips) const {
+                     std::span<const std::uint8_t> rho, std::span<const std::uint8_t> flips,
+                     const Columns& columns) const {
+  TERCET_CHECK(columns.FanOut() == fan_out_, "columns of {} outputs for a map of {}",
+               columns.FanOut(), fan_out_);
   ring::DispatchWord(out_bits_, [&]<ring::Word V>(V) {
+    Buffer<V> run(fan_out_ > 0 ? kRun * terms_.size() : 0);
     DealElements<V>(ctx, ends, a.size(), Dealt(), out_bits_,
                     [&](std::size_t begin, std::size_t size, V* values) {
                       ForRanges(size, kRun, [&](std::size_t at, std::size_t n) {
+                        V* to = values + at * Dealt();
                         Coefficients<W, V>(formula, a.subspan(begin + at, n),
                                            rho.data() + begin + at, flips.data() + begin + at,
-                                           values + at * Dealt());
+                                           fan_out_ > 0 ? run.data() : to);
+                        for (std::size_t i = 0; fan_out_ > 0 && i < n; ++i) {
+                          const V* column = columns.Of<V>(begin + at + i, a.size());
+                          for (std::size_t t = 0; t < terms_.size(); ++t)
+                            to = WithProducts(run[t * n + i], column, fan_out_, to);
+                        }
                       });
                     });
   });
@@ -175,10 +188,35 @@ Buffer<V> Expansion::Evaluate(const Ends& ends, const AnyMatrix& shares, const B
   return out;
 }
 
+// s_i is the sum of the coefficients x_t of those products of which all c are 1, and so
+//
+//     flip ^ s = flip + (1 - 2 flip) sum_t [c covers t] x_t,
+//
+// where a coefficient 1 - 2 x of a flag f is implied by the constant one x: x + (1 - 2 x) c_f.
+template <ring::Word V>
+void Expansion::EvaluateFused(const AnyMatrix& shares, const Bits& c, const Bits& flips,
+                              FusedSum<V>& sum) const {
+  CheckSize("products", shares.As<V>().size(), c.size() * Dealt());
+  const V* dealt = shares.As<V>().data();
+  Buffer<V> k(terms_.size());
+  for (std::size_t i = 0; i < c.size(); ++i, dealt += Dealt()) {
+    const V flip = static_cast<V>(flips[i] & 1), sign = static_cast<V>(1 - 2 * flip);
+    const V flag = static_cast<V>(implied_ != 0 ? Covers(c[i], implied_) & 1 : 0);
+    for (std::size_t t = 0; t < terms_.size(); ++t) {
+      const V covered = static_cast<V>(Covers(c[i], terms_[t].product) & 1);
+      const bool implies = implied_ != 0 && terms_[t].product == 0;
+      k[t] = ring::Times(sign, static_cast<V>(implies ? covered - 2 * flag : covered));
+    }
+    sum.Add(i, static_cast<V>(flip + ring::Times(sign, flag)), k, dealt);
+  }
+}
+
 #define TERCET_DEALER_DEAL(W)                                                                    \
   template void Expansion::Deal<W>(Context&, Ends&, const Formula&, std::span<const W>,          \
-                                   std::span<const std::uint8_t>, std::span<const std::uint8_t>) \
-      const;                                                                                     \
+                                   std::span<const std::uint8_t>, std::span<const std::uint8_t>, \
+                                   const Columns&) const;                                        \
+  template void Expansion::EvaluateFused<W>(const AnyMatrix&, const Bits&, const Bits&,          \
+                                            FusedSum<W>&) const;                                 \
   template Buffer<W> Expansion::Evaluate<W>(const Ends&, const AnyMatrix&, const Bits&) const;
 TERCET_DEALER_DEAL(std::uint8_t)
 TERCET_DEALER_DEAL(std::uint16_t)
@@ -201,19 +239,20 @@ Expansion SelectionExpansion(const Formula& formula, unsigned out_bits) {
 
 template <ring::Word W>
 void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-                   const Bits& offsets, unsigned out_bits) {
+                   const Bits& offsets, unsigned out_bits, const Columns& columns) {
   Bits rho = DrawRho(ends, a.size(), formula.SharedBits());
   for (std::size_t i = 0; i < rho.size(); ++i) rho[i] ^= offsets[i];
-  SelectionExpansion(formula, out_bits).Deal<W>(ctx, ends, formula, a, rho, Bits(a.size(), 0));
+  SelectionExpansion(formula, out_bits)
+      .Deal<W>(ctx, ends, formula, a, rho, Bits(a.size(), 0), columns);
 }
 template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint8_t>,
-                            const Bits&, unsigned);
+                            const Bits&, unsigned, const Columns&);
 template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint16_t>,
-                            const Bits&, unsigned);
+                            const Bits&, unsigned, const Columns&);
 template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint32_t>,
-                            const Bits&, unsigned);
+                            const Bits&, unsigned, const Columns&);
 template void DealSelection(Context&, Ends&, const Formula&, std::span<const std::uint64_t>,
-                            const Bits&, unsigned);
+                            const Bits&, unsigned, const Columns&);
 
 Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
                         unsigned out_bits) {

@@ -45,8 +45,9 @@ class Expansion {
  public:
   Expansion(const Formula& formula, const Carries& carries, unsigned out_bits);
 
-  /// Ring elements that D deals for one element of the layer.
-  std::size_t Dealt() const { return terms_.size(); }
+  /// Ring elements that D deals for one element of the layer: coefficients, and of a fused layer
+  /// their products.
+  std::size_t Dealt() const { return terms_.size() * (1 + fan_out_); }
   /// Bytes of the messages for `count` elements.
   std::uint64_t DealtBytes(std::size_t count) const;
 
@@ -54,12 +55,17 @@ class Expansion {
   /// sum of flags.
   template <ring::Word W>
   void Deal(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-            std::span<const std::uint8_t> rho, std::span<const std::uint8_t> flips) const;
-  /// At an evaluator, offline: its shares of the coefficients.
+            std::span<const std::uint8_t> rho, std::span<const std::uint8_t> flips,
+            const Columns& columns) const;
+  /// At an evaluator, offline: its shares of what is dealt.
   AnyMatrix Take(Context& ctx, Ends& ends, std::size_t count) const;
   /// At an evaluator, online: additive shares of the elements, element j of all at j * count.
   template <ring::Word V>
   Buffer<V> Evaluate(const Ends& ends, const AnyMatrix& shares, const Bits& c) const;
+  /// The same of a fused layer's one element, s, of which flips_i ^ s_i is added up.
+  template <ring::Word V>
+  void EvaluateFused(const AnyMatrix& shares, const Bits& c, const Bits& flips,
+                     FusedSum<V>& sum) const;
 
  private:
   /// A coefficient of one of D's elements.
@@ -78,7 +84,7 @@ class Expansion {
   /// Where element 0 is s, and s is one flag, it is r + (1 - 2 r) c: one coefficient serves for
   /// both. That flag, else 0.
   Monomial implied_ = 0;
-  std::size_t elements_;
+  std::size_t elements_, fan_out_;
   unsigned out_bits_;
 };
 
@@ -96,7 +102,7 @@ struct Selection {
 /// At D, offline; `offsets` are by what the bits differ from those that the evaluators share.
 template <ring::Word W>
 void DealSelection(Context& ctx, Ends& ends, const Formula& formula, std::span<const W> a,
-                   const Bits& offsets, unsigned out_bits);
+                   const Bits& offsets, unsigned out_bits, const Columns& columns);
 /// At an evaluator, offline.
 Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::size_t count,
                         unsigned out_bits);
@@ -107,6 +113,14 @@ Buffer<V> RunSelection(Context& ctx, const Ends& ends, const Formula& formula,
   const Bits c =
       OpenBits(ctx, ends, std::move(bits), selection.mask, formula.SharedBits());  // 1 hop
   return SelectionExpansion(formula, out_bits).Evaluate<V>(ends, selection.coefficients, c);
+}
+/// The same of a fused layer, whose bits are s: what is added up is flips ^ s.
+template <ring::Word V>
+void RunFusedSelection(Context& ctx, const Ends& ends, const Formula& formula,
+                       const Selection& selection, Bits bits, const Bits& flips, unsigned out_bits,
+                       FusedSum<V>& sum) {
+  const Bits c = OpenBits(ctx, ends, std::move(bits), selection.mask, 1);  // 1 hop, 1 bit
+  SelectionExpansion(formula, out_bits).EvaluateFused<V>(selection.coefficients, c, flips, sum);
 }
 /// After what is sent before.
 void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,

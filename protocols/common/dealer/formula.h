@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/dealer/fused.h"
 #include "common/dealer/lookup.h"
 
 namespace tercet::protocols::dealer {
@@ -21,7 +22,10 @@ namespace tercet::protocols::dealer {
 class Formula {
  public:
   explicit Formula(const mpc::ActivationSpec& spec)
-      : kind_(spec.kind), bits_(spec.value_bits), shift_(spec.shift) {}
+      : kind_(spec.kind),
+        bits_(spec.value_bits),
+        shift_(spec.shift),
+        fan_out_(dealer::FanOut(spec)) {}
 
   /// Low bits of a, and of b or b', whose sum decides s: n - 1, of square n, of a table `shift`.
   unsigned ComparedBits() const {
@@ -37,6 +41,9 @@ class Formula {
   std::size_t Elements() const {
     return kind_ == mpc::ActivationKind::kRelu ? 3 : kind_ == mpc::ActivationKind::kSquare ? 2 : 1;
   }
+  /// Outputs of the map that a sign is fused with, else 0: D deals each element with as many
+  /// products (fused.h).
+  std::size_t FanOut() const { return fan_out_; }
   /// D's elements are sums of these functions of s and carry, with factors that depend on a: 1, s,
   /// carry, s * carry.
   static constexpr std::size_t kBasis = 4;
@@ -86,6 +93,7 @@ class Formula {
 
   mpc::ActivationKind kind_;
   unsigned bits_, shift_;
+  std::size_t fan_out_;
 };
 
 }  // namespace tercet::protocols::dealer

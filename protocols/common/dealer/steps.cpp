@@ -19,6 +19,29 @@ void XorInto(Bits& x, const Bits& y) {
   for (std::size_t i = 0, n = x.size(); i < n; ++i) to[i] ^= from[i];
 }
 
+/// Ring elements that D deals for one output of the last OR step: the entries, and of a fused layer
+/// their products.
+std::size_t DealtOfOr(const EntryTable& table, const mpc::ActivationSpec& spec) {
+  return table.Dealt() * (1 + FanOut(spec));
+}
+
+/// Online: all steps but the last step's lookup, whose opened windows it returns.
+Bits OpenWindows(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                 const std::vector<LookupMaterial>& material, Bits bits, std::size_t batch) {
+  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
+               "{} OR steps, material of {}", steps.size(), material.size());
+  for (std::size_t k = 0;; ++k) {
+    const auto& step = steps[k];
+    Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
+                           step.width);  // 1 hop
+    if (step.last) return window;
+    CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
+    bits.assign(window.size(), 0);
+    ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
+                                      window.size(), step.width, 0);
+  }
+}
+
 }  // namespace
 
 Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
@@ -94,7 +117,7 @@ AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t 
 }
 
 void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
-                 const mpc::ActivationSpec& spec, std::size_t batch) {
+                 const mpc::ActivationSpec& spec, std::size_t batch, const Columns& columns) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
     Bits rho = DrawRho(ends, outputs, step.width);
@@ -105,14 +128,17 @@ void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
     if (step.last) {
       const EntryTable table{outputs, step.width, spec.out_bits};
       ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
-        DealElements<V>(ctx, ends, outputs, table.Dealt(), spec.out_bits,
+        DealElements<V>(ctx, ends, outputs, DealtOfOr(table, spec), spec.out_bits,
                         [&](std::size_t begin, std::size_t n, V* values) {
                           const Bytes bits = rows(begin, n);
-                          for (std::size_t i = 0; i < n; ++i)
+                          for (std::size_t i = 0; i < n; ++i) {
+                            const V* column = columns.Of<V>(begin + i, outputs);
                             for (std::size_t v = 1; v <= table.Dealt(); ++v) {
                               const std::size_t at = (i << table.width) + v;
-                              *values++ = static_cast<V>(bits[at / 8] >> at % 8 & 1);
+                              values = WithProducts(static_cast<V>(bits[at / 8] >> at % 8 & 1),
+                                                    column, columns.FanOut(), values);
                             }
+                          }
                         });
       });
       continue;
@@ -137,7 +163,7 @@ std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vec
     taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
     if (step.last) {
       const EntryTable table{outputs, step.width, spec.out_bits};
-      taken.entries = TakeElements(ctx, ends, outputs, table.Dealt(), spec.out_bits);
+      taken.entries = TakeElements(ctx, ends, outputs, DealtOfOr(table, spec), spec.out_bits);
     } else if (ends.IsE1()) {
       taken.bits.resize(TableBytes(outputs, step.width));
       ForRanges(outputs, piece, [&](std::size_t begin, std::size_t n) {
@@ -157,33 +183,44 @@ template <ring::Word V>
 Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
                      const std::vector<LookupMaterial>& material, Bits bits,
                      const mpc::ActivationSpec& spec, std::size_t batch) {
-  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
-               "{} OR steps, material of {}", steps.size(), material.size());
-  for (std::size_t k = 0;; ++k) {
-    const auto& step = steps[k];
-    const Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
-                                 step.width);  // 1 hop
-    if (step.last) {
-      auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
-      const EntryTable table{window.size(), step.width, spec.out_bits};
-      const auto& entries = material[k].entries.As<V>();
-      CheckSize("a table's entries", entries.size(), table.count * table.Dealt());
-      SelectEntries<V>(table, {entries.data(), entries.size()}, window,
-                       ends.IsE2() ? static_cast<V>(table.Dealt()) : V{0},
-                       {out.data(), out.size()});
-      return out;
-    }
-    CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
-    bits.assign(window.size(), 0);
-    ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
-                                      window.size(), step.width, 0);
+  const Bits window = OpenWindows(ctx, ends, steps, material, std::move(bits), batch);
+  auto out = ring::MakeMatrix<V>(spec.Out().Size(), batch);
+  const EntryTable table{window.size(), steps.back().width, spec.out_bits};
+  const auto& entries = material.back().entries.As<V>();
+  CheckSize("a table's entries", entries.size(), table.count * table.Dealt());
+  SelectEntries<V>(table, {entries.data(), entries.size()}, window,
+                   ends.IsE2() ? static_cast<V>(table.Dealt()) : V{0}, {out.data(), out.size()});
+  return out;
+}
+
+// The entries x_v for v = 0, 1, ... add up to 2^width - 1, so
+//
+//     OR = x_e = [e = 0] (2^width - 1) + sum_{v > 0} ([e = v] - [e = 0]) x_v.
+template <ring::Word V>
+void RunFusedOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                     const std::vector<LookupMaterial>& material, Bits bits,
+                     const mpc::ActivationSpec& spec, std::size_t batch, FusedSum<V>& sum) {
+  const Bits window = OpenWindows(ctx, ends, steps, material, std::move(bits), batch);
+  const EntryTable table{window.size(), steps.back().width, spec.out_bits};
+  const std::size_t dealt = DealtOfOr(table, spec);
+  const auto& entries = material.back().entries.As<V>();
+  CheckSize("a table's entries", entries.size(), table.count * dealt);
+  Buffer<V> k(table.Dealt());
+  for (std::size_t i = 0; i < window.size(); ++i) {
+    const V none = static_cast<V>(window[i] == 0);
+    for (std::size_t v = 0; v < k.size(); ++v)
+      k[v] = static_cast<V>(static_cast<V>(window[i] == v + 1) - none);
+    sum.Add(i, ring::Times(none, static_cast<V>(k.size())), k, entries.data() + i * dealt);
   }
 }
 
 #define TERCET_DEALER_OR(V)                                                           \
   template Matrix<V> RunOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
                                    const std::vector<LookupMaterial>&, Bits,          \
-                                   const mpc::ActivationSpec&, std::size_t);
+                                   const mpc::ActivationSpec&, std::size_t);          \
+  template void RunFusedOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
+                                   const std::vector<LookupMaterial>&, Bits,          \
+                                   const mpc::ActivationSpec&, std::size_t, FusedSum<V>&);
 TERCET_DEALER_OR(std::uint8_t)
 TERCET_DEALER_OR(std::uint16_t)
 TERCET_DEALER_OR(std::uint32_t)
@@ -293,7 +330,7 @@ void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::Ac
     const std::size_t outputs = step.OutRows() * spec.batch;
     const EntryTable table{outputs, step.width, spec.out_bits};
     if (step.last) {
-      AddElements(cost, roles, outputs, table.Dealt(), spec.out_bits);
+      AddElements(cost, roles, outputs, DealtOfOr(table, spec), spec.out_bits);
     } else {
       ForRanges(
           outputs, PieceElements(std::size_t{1} << step.width),

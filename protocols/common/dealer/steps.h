@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/dealer/fused.h"
 #include "common/dealer/lookup.h"
 #include "tercet/mpc/party.h"
 #include "tercet/mpc/suite.h"
@@ -15,8 +16,6 @@
 /// masked by a key that the receiver lacks.
 namespace tercet::protocols::dealer {
 
-using mpc::AnyMatrix;
-using mpc::AnyShare;
 using mpc::Context;
 using mpc::Matrix;
 
@@ -187,7 +186,7 @@ struct LookupMaterial {
 /// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
 /// the evaluators share.
 void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
-                 const mpc::ActivationSpec& spec, std::size_t batch);
+                 const mpc::ActivationSpec& spec, std::size_t batch, const Columns& columns);
 /// At an evaluator, offline.
 std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
                                         const mpc::ActivationSpec& spec, std::size_t batch);
@@ -196,6 +195,11 @@ template <ring::Word V>
 Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
                      const std::vector<LookupMaterial>& material, Bits bits,
                      const mpc::ActivationSpec& spec, std::size_t batch);
+/// The same of a fused layer: the ORs are added up.
+template <ring::Word V>
+void RunFusedOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                     const std::vector<LookupMaterial>& material, Bits bits,
+                     const mpc::ActivationSpec& spec, std::size_t batch, FusedSum<V>& sum);
 
 // ------------------------------------------------------------------------------------------------
 // table: the index z >> shift = d + e, d known to D, e to E1 and E2; D deals the entries f(d + e)

@@ -59,15 +59,15 @@ class Comparison {
   /// At D, offline: a message to E1 and one to E2 for every PieceElements() elements. What the
   /// evaluators get shares of are s and carry themselves: the offsets are 0.
   template <ring::Word W>
-  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a) const {
+  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a, const dealer::Columns& columns) const {
     ring::DispatchWord(layout_.shapes[0].output_bits, [&]<ring::Word V>(V) {
-      const std::size_t elements = layout_.shapes[0].outputs;
+      const std::size_t outputs = layout_.shapes[0].outputs, elements = formula_.Elements();
       Buffer<std::uint64_t> alpha(kChunk);
       Buffer<Block> roots1(kChunk), roots2(kChunk);
       // What D gives where x < alpha, and elsewhere: value by value, as a Dcf takes it.
-      Buffer<V> below(kChunk * elements), above(kChunk * elements), entries(kChunk * elements);
+      Buffer<V> below(kChunk * outputs), above(kChunk * outputs), entries(kChunk * elements);
       Buffer<V> bits(kChunk), none(kChunk, 0);
-      const auto give = [&](std::span<const W> part, Buffer<V>& to) {
+      const auto give = [&](std::span<const W> part, std::size_t first_element, Buffer<V>& to) {
         if (!layout_.arithmetic) {
           std::copy_n(bits.begin(), part.size(), to.begin());
           return;
@@ -75,6 +75,13 @@ class Comparison {
         formula_.Entries<W, V>(part, bits.data(), none.data(), entries.data());
         for (std::size_t i = 0; i < elements * part.size(); ++i)
           to[i] = ring::Reduce(entries[i], out_bits_);
+        // Fused: the vector (s, M_i s), of the column M_i.
+        const std::size_t n = part.size();
+        for (std::size_t i = 0; elements < outputs && i < n; ++i) {
+          const V* column = columns.Of<V>(first_element + i, a.size());
+          for (std::size_t j = 0; j + 1 < outputs; ++j)
+            to[(j + 1) * n + i] = ring::Reduce(ring::Times(entries[i], column[j]), out_bits_);
+        }
       };
       ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t piece_begin, std::size_t size) {
         // E1's message is how E2's begins: hash keys, what both need, what only E2 needs.
@@ -91,9 +98,9 @@ class Comparison {
               alpha[i] = part[i] & ring::LowMask<std::uint64_t>(shape.input_bits);
             // The sign's bit is [x < alpha] ^ flip, the carry's [x < alpha].
             for (std::size_t i = 0; i < n; ++i) bits[i] = k == 0 ? formula_.Flip(part[i]) : 0;
-            give(part, above);
+            give(part, piece_begin + begin, above);
             for (std::size_t i = 0; i < n; ++i) bits[i] ^= 1;
-            give(part, below);
+            give(part, piece_begin + begin, below);
             DrawRoots(ends.WithE1(), {roots1.data(), n});
             DrawRoots(ends.WithE2(), {roots2.data(), n});
             const std::size_t values = n * shape.outputs;
@@ -152,6 +159,22 @@ class Comparison {
             std::copy_n(shares.data() + j * n, n, all.data() + j * b.size() + begin);
         });
     return all;
+  }
+
+  /// The comparison gives shares of s and of its products, which k = 1 - 2 flip multiplies.
+  template <ring::Word W, ring::Word V>
+  void CompareFused(Context& /*ctx*/, const Ends& ends, const Material& material,
+                    std::span<const W> b, const Bits& flips, dealer::FusedSum<V>& sum) const {
+    Buffer<V> dealt(layout_.shapes[0].outputs);
+    Evaluate<V>(
+        ends, material, b,
+        [&](std::size_t begin, std::size_t n, std::size_t /*k*/, std::span<const V> shares) {
+          for (std::size_t i = 0; i < n; ++i) {
+            for (std::size_t j = 0; j < dealt.size(); ++j) dealt[j] = shares[j * n + i];
+            const V flip = flips[begin + i], k = static_cast<V>(1 - 2 * flip);
+            sum.Add(begin + i, flip, {&k, 1}, dealt.data());
+          }
+        });
   }
 
   void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const {
@@ -218,7 +241,9 @@ void Register(mpc::Registry& registry) {
                     .values = {"auto", "arith", "bit"},
                     .meaning = "arith (2 hops) or bit (3 hops, fewer bytes); layers with max-pool "
                                "or truncation always use bit"}},
-       .variants = {{"", {{{157, 51}, {420, 154}}}}, {"form=bit", {{{157, 51}, {420, 154}}}}}});
+       .variants = {{"", {{{157, 51}, {420, 154}}}},
+                    {"form=bit", {{{157, 51}, {420, 154}}}},
+                    {"fuse=yes", {{{157, 51}, {420, 154}}}}}});
 }
 
 }  // namespace tercet::protocols::fss

@@ -27,11 +27,11 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& opti
   Layout layout;
   const dealer::Formula formula(spec);
   // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
+  const auto outputs = static_cast<unsigned>(formula.Elements() + formula.FanOut());
   layout.arithmetic = options.at("form") != "bit" && !spec.pool && formula.CarryBits() == 0 &&
-                      (formula.Elements() == 1 || spec.out_bits > 1);
+                      (outputs == 1 || spec.out_bits > 1);
   if (layout.arithmetic) {
-    const auto elements = static_cast<unsigned>(formula.Elements());
-    layout.shapes = {MakeDcfShape(formula.ComparedBits(), spec.out_bits, elements)};
+    layout.shapes = {MakeDcfShape(formula.ComparedBits(), spec.out_bits, outputs)};
   } else {
     layout.shapes = {MakeDcfShape(formula.ComparedBits(), 1)};
     if (formula.CarryBits() > 0) layout.shapes.push_back(MakeDcfShape(formula.CarryBits(), 1));

@@ -120,7 +120,7 @@ class Comparison {
   struct Material {
     Bits rho;                        ///< its mask of the opened flags
     Bytes rows;                      ///< its shares of the rows and dealt bits
-    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic
+    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic; if fused, products
     void Visit(mpc::Archive& archive) { archive(rho)(rows)(coefficients); }
   };
 
@@ -129,7 +129,7 @@ class Comparison {
   /// At D, offline: one message to E2 for every PieceElements() elements, and the coefficients.
   /// What the evaluators' bits differ by from s and carry, where they are made as bits.
   template <ring::Word W>
-  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a) const {
+  Bits Deal(Context& ctx, Ends& ends, std::span<const W> a, const dealer::Columns& columns) const {
     const Bits rho = layout_.OpenedBits() > 0
                          ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
                          : Bits(a.size(), 0);
@@ -141,7 +141,7 @@ class Comparison {
     Bits flips(a.size());
     for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula_.Flip(a[i]);
     if (layout_.arithmetic) {
-      expansion_->Deal<W>(ctx, ends, formula_, a, masks, flips);
+      expansion_->Deal<W>(ctx, ends, formula_, a, masks, flips, columns);
       return {};
     }
     for (std::size_t k = 0; k < polynomials_.size(); ++k)
@@ -228,10 +228,15 @@ class Comparison {
   template <ring::Word W, ring::Word V>
   Buffer<V> CompareElements(Context& ctx, const Ends& ends, const Material& material,
                             std::span<const W> b) const {
-    Flags flags = CompareChunks(ends, material, b);
-    const Bits c = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
-                                    layout_.OpenedBits());  // 1 hop, 2q - 1 bits
+    const Bits c = OpenFlags(ctx, ends, material, b);  // 1 hop, 2q - 1 bits
     return expansion_->Evaluate<V>(ends, material.coefficients, c);
+  }
+
+  template <ring::Word W, ring::Word V>
+  void CompareFused(Context& ctx, const Ends& ends, const Material& material, std::span<const W> b,
+                    const Bits& flips, dealer::FusedSum<V>& sum) const {
+    const Bits c = OpenFlags(ctx, ends, material, b);  // 1 hop, 2q - 1 bits
+    expansion_->EvaluateFused<V>(material.coefficients, c, flips, sum);
   }
 
   void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const {
@@ -330,6 +335,14 @@ class Comparison {
     return flags;
   }
 
+  /// At E1 and E2, where D's elements are made at once: the flags under their masks.
+  template <ring::Word W>
+  Bits OpenFlags(Context& ctx, const Ends& ends, const Material& material,
+                 std::span<const W> b) const {
+    return dealer::OpenBits(ctx, ends, CompareChunks(ends, material, b).opened, material.rho,
+                            layout_.OpenedBits());
+  }
+
   Formula formula_;
   Layout layout_;
   std::vector<DealtBit> dealt_;
@@ -355,6 +368,7 @@ void Register(mpc::Registry& registry) {
                                "always use bit"}},
        .variants = {{"", {{{25, 8}, {145, 34}}}},
                     {"form=bit", {{{28, 8}, {160, 34}}}},
+                    {"fuse=yes", {{{25, 8}, {145, 34}}}},
                     {"form=arith", {}},
                     {"chunks=2", {}},
                     {"chunks=3,form=bit", {}}}});
