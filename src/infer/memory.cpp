@@ -82,17 +82,12 @@ std::uint64_t Working(const Plan& plan, const PlannedLayer& planned) {
 
 // All but images, and what waits to be sent or received.
 Sizes Held(const Plan& plan, std::size_t queries, std::size_t running) {
-  Sizes material{}, model{}, bytes{};
-  const std::uint64_t input =
-      Words(2 * plan.network.input.shape.Size() * plan.batch, plan.input_bits);
-  material.fill(input);
+  const Sizes material = EstimateMaterial(plan);
+  Sizes model{}, bytes{};
   std::uint64_t working = 0;
   for (const auto& planned : plan.layers) {
-    const Sizes kept = Material(plan, planned);
-    for (std::size_t p = 0; p < 3; ++p) {
-      material[p] += kept[p];
+    for (std::size_t p = 0; p < 3; ++p)
       model[p] += Model(planned, static_cast<int>(p) == plan.roles.model_owner);
-    }
     working = std::max(working, Working(plan, planned));
   }
   for (std::size_t p = 0; p < 3; ++p)
@@ -115,6 +110,16 @@ std::uint64_t Left(std::uint64_t limit, std::uint64_t used) {
 }
 
 }  // namespace
+
+Sizes EstimateMaterial(const Plan& plan) {
+  Sizes material{};
+  material.fill(Words(2 * plan.network.input.shape.Size() * plan.batch, plan.input_bits));
+  for (const auto& planned : plan.layers) {
+    const Sizes kept = Material(plan, planned);
+    for (std::size_t p = 0; p < 3; ++p) material[p] += kept[p];
+  }
+  return material;
+}
 
 Sizes EstimateMemory(const Plan& plan, std::size_t queries, std::size_t images,
                      std::size_t running) {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/clock.h"
 #include "tercet/base/error.h"
 #include "tercet/net/tcp_link.h"
 
@@ -16,7 +17,10 @@ constexpr std::chrono::seconds kConnect{30};
 constexpr std::chrono::seconds kSilence{5};
 // An idle E1 says so all the time, so nobody who lives is silent for longer.
 constexpr std::chrono::seconds kStall{30};
-constexpr std::chrono::milliseconds kPause{100};  // before the next attempt
+// Before the next attempt; doubled after each that fails, up to the longest.
+constexpr std::chrono::milliseconds kPause{100}, kLongestPause{1000};
+// Nothing is said again sooner.
+constexpr std::chrono::seconds kQuiet{60};
 constexpr std::size_t kBatchesWaiting = 64;
 
 // Counts the bytes that pass.
@@ -43,7 +47,9 @@ class CountingLink : public net::LinkWrapper {
 
 LaneKeeper::LaneKeeper(const LaneContext& context, const service::LaneSettings& settings,
                        std::size_t in_flight)
-    : context_(context), settings_(settings), queries_(kBatchesWaiting * settings.max_batch) {
+    : context_(context),
+      settings_(settings),
+      queries_(kBatchesWaiting * settings.max_batch, in_flight) {
   for (std::size_t n = 0; n < in_flight; ++n) {
     streams_.push_back(std::make_unique<Stream>());
     streams_.back()->number = n;
@@ -67,10 +73,17 @@ bool LaneKeeper::Serves(const crypto::Digest& model) const {
 }
 
 LaneState LaneKeeper::State() const {
-  LaneState state{settings_.lane, Up(), 0, sent_, received_};
+  LaneState state;
+  state.lane = settings_.lane;
+  state.up = Up();
+  state.sent = sent_;
+  state.received = received_;
   const std::lock_guard lock(mutex_);
   for (const auto& stream : streams_)
-    if (stream->session) state.material += stream->session->Material();
+    if (stream->session) {
+      state.material += stream->session->Material().batches;
+      state.material_bytes += stream->session->Material().bytes;
+    }
   return state;
 }
 
@@ -102,21 +115,35 @@ void LaneKeeper::FailIfDown() {
   queries_.FailAll();
 }
 
+// Its sessions often meet the same.
+void LaneKeeper::Log(const std::string& text) {
+  {
+    const std::lock_guard lock(mutex_);
+    const auto now = Clock::now();
+    std::erase_if(said_, [now](const auto& said) { return now - said.second > kQuiet; });
+    if (!said_.emplace(text, now).second) return;
+  }
+  context_.log(fmt::format("lane {}: {}", settings_.lane, text));
+}
+
 void LaneKeeper::Keep(Stream& stream) {
+  auto pause = kPause;
   while (!stopping_) {
     try {
       RunOnce(stream);
     } catch (const std::exception& e) {
-      if (!stopping_) context_.log(fmt::format("lane {}: {}", settings_.lane, ErrorText(e)));
+      if (!stopping_) Log(ErrorText(e));
     }
     {
       const std::lock_guard lock(mutex_);
+      pause = stream.up ? kPause : std::min(2 * pause, kLongestPause);
       stream.up = false;
       stream.session.reset();
       stream.models.clear();
     }
     FailIfDown();
-    if (!stopping_) std::this_thread::sleep_for(kPause);
+    for (auto slept = kPause; !stopping_ && slept <= pause; slept += kPause)
+      std::this_thread::sleep_for(kPause);
   }
 }
 
@@ -137,13 +164,14 @@ void LaneKeeper::RunOnce(Stream& stream) {
   tcp.connect_timeout = kConnect;
   tcp.timeout = kSilence;
   tcp.stall_timeout = kStall;
-  tcp.agreement = {{"service protocol version", "3"},
+  tcp.agreement = {{"service protocol version", "4"},
                    {"deployment", crypto::HexText(deployment.Id())},
                    {"lanes", std::to_string(deployment.lanes)},
                    {"lane", std::to_string(settings_.lane)},
                    {"batches in flight", std::to_string(streams_.size())},
                    {"batch in flight", std::to_string(stream.number)},
-                   {"max batch", std::to_string(settings_.max_batch)}};
+                   {"max batch", std::to_string(settings_.max_batch)},
+                   {"bytes of material", std::to_string(settings_.stock)}};
   tcp.interrupted = [this]() -> std::optional<std::string> {
     if (!stopping_) return std::nullopt;
     return "the server stops";

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -62,6 +64,7 @@ class LaneKeeper {
   void Keep(Stream& stream);
   void RunOnce(Stream& stream);
   void FailIfDown();
+  void Log(const std::string& text);
 
   const LaneContext context_;
   const service::LaneSettings settings_;
@@ -69,6 +72,7 @@ class LaneKeeper {
   std::atomic<bool> stopping_ = false;
   std::atomic<std::uint64_t> sent_ = 0, received_ = 0;  // bytes
   mutable std::mutex mutex_;                            // of all streams, but for their threads
+  std::map<std::string, std::chrono::steady_clock::time_point> said_;  // lately
   std::vector<std::unique_ptr<Stream>> streams_;
 };
 

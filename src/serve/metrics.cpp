@@ -37,6 +37,8 @@ class Lanes : public prometheus::Collectable {
                      MetricType::Gauge);
     auto material = family("tercet_material_batches", "batches whose material is made and waits",
                            MetricType::Gauge);
+    auto material_bytes =
+        family("tercet_material_bytes", "about how many bytes that material is", MetricType::Gauge);
     auto sent = family("tercet_sent_bytes_total", "bytes of messages to the other servers",
                        MetricType::Counter);
     auto received = family("tercet_received_bytes_total",
@@ -50,10 +52,12 @@ class Lanes : public prometheus::Collectable {
       };
       add(up, state.up ? 1 : 0);
       add(material, static_cast<double>(state.material));
+      add(material_bytes, static_cast<double>(state.material_bytes));
       add(sent, static_cast<double>(state.sent));
       add(received, static_cast<double>(state.received));
     }
-    return {std::move(up), std::move(material), std::move(sent), std::move(received)};
+    return {std::move(up), std::move(material), std::move(material_bytes), std::move(sent),
+            std::move(received)};
   }
 
  private:
@@ -73,11 +77,13 @@ struct Metrics::State {
       prometheus::BuildHistogram()
           .Name("tercet_query_seconds")
           .Help(
-              "what a query takes: open (checked and unsealed), wait (for its batch), compute "
-              "(its batch), all (from its request to its answer)")
+              "what a query takes: open (checked and unsealed), wait (for its batch), material "
+              "(for its batch's material, a part of compute), compute (its batch), all (from its "
+              "request to its answer)")
           .Register(*registry);
   Histogram& open = stages.Add({{"stage", "open"}}, kSeconds);
   Histogram& wait = stages.Add({{"stage", "wait"}}, kSeconds);
+  Histogram& material = stages.Add({{"stage", "material"}}, kSeconds);
   Histogram& compute = stages.Add({{"stage", "compute"}}, kSeconds);
   Histogram& all = stages.Add({{"stage", "all"}}, kSeconds);
   Histogram& batches = prometheus::BuildHistogram()
@@ -111,7 +117,10 @@ void Metrics::Opened(double seconds) { state_->open.Observe(seconds); }
 void Metrics::Batch(const service::BatchDone& batch) {
   state_->batches.Observe(static_cast<double>(batch.images));
   for (const double waited : batch.waited) state_->wait.Observe(waited);
-  for (std::size_t q = 0; q < batch.waited.size(); ++q) state_->compute.Observe(batch.seconds);
+  for (std::size_t q = 0; q < batch.waited.size(); ++q) {
+    state_->material.Observe(batch.material_s);
+    state_->compute.Observe(batch.seconds);
+  }
 }
 
 void Metrics::Query(std::size_t images, double seconds) {

@@ -16,6 +16,7 @@ struct LaneState {
   std::size_t lane = 0;
   bool up = false;
   std::size_t material = 0;              ///< batches whose material is made and waits
+  std::uint64_t material_bytes = 0;      ///< about how many bytes these are
   std::uint64_t sent = 0, received = 0;  ///< bytes of messages to and from the other servers
 };
 

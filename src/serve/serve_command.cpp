@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/serve_command.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -13,6 +14,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "programs/failure.h"
 #include "programs/options.h"
@@ -42,7 +44,7 @@ constexpr std::size_t kMaxTotal = 1'000'000'000'000;
 struct ServeArguments {
   std::optional<int> id;
   std::filesystem::path deployment, store, web;
-  std::size_t max_batch = 64, ahead = 2, in_flight = 1;
+  std::size_t max_batch = 64, ahead = 2, in_flight = 1, material = 96;
   double max_wait_ms = 0.5;
   std::string lanes, metrics;
   std::string link{"none"};
@@ -63,7 +65,16 @@ void AllowFiles(std::size_t connections) {
                                   connections, files, limit.rlim_max));
 }
 
+// Material is made in one thread and used up in another, so that each of glibc's arenas grows to
+// the most that was ever in it; by default there are eight for each core.
+void ShareMemory() {
+#ifdef M_ARENA_MAX
+  ::mallopt(M_ARENA_MAX, std::max(2, static_cast<int>(std::thread::hardware_concurrency())));
+#endif
+}
+
 int Serve(const ServeArguments& arguments) {
+  ShareMemory();
   // All threads leave the signals to this one.
   sigset_t signals = programs::StopSignals();
   sigaddset(&signals, SIGHUP);
@@ -101,6 +112,7 @@ int Serve(const ServeArguments& arguments) {
   options.max_wait =
       std::chrono::microseconds(static_cast<std::int64_t>(arguments.max_wait_ms * 1000));
   options.ahead = arguments.ahead;
+  options.material = std::uint64_t{arguments.material} << 20;
   options.in_flight = arguments.in_flight;
   options.link = net::ParseLinkProfile(arguments.link);
   options.max_connections = arguments.max_connections;
@@ -185,10 +197,11 @@ void AddServeCommand(CLI::App& program, programs::Chosen& chosen) {
   app.add_option("--store", a.store,
                  "This process's directory: keys, packages, tokens; of no other process")
       ->required();
-  app.add_option("--lanes", a.lanes,
-                 "Of a server with several workers, the one with these lanes, as 0-3 or 0,2,5-7; "
-                 "auto: the one that SLURM_PROCID, OMPI_COMM_WORLD_RANK or JOB_COMPLETION_INDEX "
-                 "names, as where nothing is said and one of them is set");
+  app.add_option(
+      "--lanes", a.lanes,
+      "Of a server with several workers, the one with these lanes, as 0-3 or 0,2,5-7; "
+      "auto, as where nothing is said: the one that OMPI_COMM_WORLD_RANK, SLURM_PROCID or "
+      "JOB_COMPLETION_INDEX names, the first that is set");
   app.add_option("--web", a.web,
                  "Directory of a web page that clients get; index.html is /. Read once");
   programs::AddNumber(app, "--max-batch", a.max_batch, 1, infer::kMaxBatch,
@@ -200,6 +213,9 @@ void AddServeCommand(CLI::App& program, programs::Chosen& chosen) {
       app, "--ahead", a.ahead, 1, 64,
       "Batches of each size that occurs whose material each lane makes ahead; at least one "
       "for each batch in flight");
+  programs::AddNumber(app, "--material", a.material, 0, kMaxMebibytes,
+                      "MiB of material that all lanes together have ahead, about; the same at all "
+                      "servers. Batches whose size has no part of it wait for theirs");
   programs::AddNumber(app, "--in-flight", a.in_flight, 1, 16,
                       "Batches of each lane at once, the same at all servers: more where messages "
                       "travel long. Lane k uses the ports port + k, port + lanes + k, ...");

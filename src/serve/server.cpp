@@ -285,13 +285,7 @@ class Server::Implementation {
       throw ConfigError("--max-batch", fmt::format("{} found, at least max_images of the "
                                                    "deployment, {}, expected",
                                                    options_.max_batch, deployment_.max_images));
-    const std::size_t ports = deployment_.lanes * options_.in_flight;
-    for (const auto& server : deployment_.servers)
-      for (const auto& worker : server.workers)
-        if (worker.party.port + ports > std::size_t{1} << 16)
-          throw ConfigError("--in-flight",
-                            fmt::format("{} found, needs {} ports from {} on", options_.in_flight,
-                                        ports, worker.party.port));
+    CheckPorts();
     const LaneContext context{
         deployment_,   options_.store,
         options_.link, registry,
@@ -304,6 +298,7 @@ class Server::Implementation {
       settings.max_batch = options_.max_batch;
       settings.max_wait = options_.max_wait;
       settings.ahead = (options_.ahead + options_.in_flight - 1) / options_.in_flight;
+      settings.stock = options_.material / (Self().lanes.size() * options_.in_flight);
       settings.now_ms = options_.now_ms;
       lanes_[lane] = std::make_unique<LaneKeeper>(context, settings, options_.in_flight);
     }
@@ -582,6 +577,29 @@ class Server::Implementation {
            metrics_.Query(head.images, seconds());
          }});
     if (!taken) Send(request, kFull);
+  }
+
+  // That the ports of all lanes and batches in flight are there, each for one alone.
+  void CheckPorts() const {
+    const std::size_t ports = deployment_.lanes * options_.in_flight;
+    std::map<std::pair<std::string, std::size_t>, std::size_t> listens;
+    for (std::size_t i = 0; i < 3; ++i)
+      for (const auto& worker : deployment_.servers[i].workers) {
+        const auto& [host, first] = worker.party;
+        if (first + ports > std::size_t{1} << 16)
+          throw ConfigError("--in-flight", fmt::format("{} found, needs {} ports from {} on",
+                                                       options_.in_flight, ports, first));
+        if (i == 2) continue;  // which calls the others
+        for (const std::size_t lane : worker.lanes)
+          for (std::size_t n = 0; n < options_.in_flight; ++n) {
+            const std::size_t port = first + lane + n * deployment_.lanes;
+            if (const auto [other, free] = listens.try_emplace({host, port}, i); !free)
+              throw ConfigError(
+                  "--in-flight",
+                  fmt::format("{} found; servers {} and {} would both listen at {}:{}",
+                              options_.in_flight, other->second, i, host, port));
+          }
+      }
   }
 
   // The longest query that any model may be asked with.

@@ -23,12 +23,14 @@ struct ServerOptions {
   std::size_t max_batch = 64;
   std::chrono::microseconds max_wait{500};
   std::size_t ahead = 2;  ///< batches of a size whose material a lane has, its sessions together
-  net::LinkProfile link;  ///< that messages to the other servers are delayed by, to measure
-  std::size_t in_flight = 1;                ///< batches of a lane at once; the same at all servers
-  std::chrono::seconds request_time{10};    ///< for a client to send a request
-  std::chrono::seconds handshake_time{10};  ///< for a TLS handshake
-  std::size_t max_connections = 1024;       ///< of clients
-  std::size_t max_connections_each = 512;   ///< of one address (of IPv6, of 64 bits of it)
+  /// Bytes of material that wait in all lanes, about; the same at all servers.
+  std::uint64_t material = std::uint64_t{96} << 20;
+  net::LinkProfile link;      ///< that messages to the other servers are delayed by, to measure
+  std::size_t in_flight = 1;  ///< batches of a lane at once; the same at all servers
+  std::chrono::seconds request_time{10};            ///< for a client to send a request
+  std::chrono::seconds handshake_time{10};          ///< for a TLS handshake
+  std::size_t max_connections = 1024;               ///< of clients
+  std::size_t max_connections_each = 512;           ///< of one address (of IPv6, of 64 bits of it)
   std::size_t max_bodies = std::size_t{128} << 20;  ///< bytes of requests under way
   std::function<void(const std::string&)> log;      ///< lines without secrets; from any thread
   std::function<std::uint64_t()> now_ms = service::NowMs;  ///< this server's clock

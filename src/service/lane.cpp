@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "service/words.h"
 #include "tercet/base/error.h"
+#include "tercet/infer/memory.h"
 #include "tercet/net/wrappers.h"
 #include "tercet/ring/pack.h"
 
@@ -29,8 +30,12 @@ constexpr std::uint32_t kPollTag = 0xfffe'2003;     // E1: have your models chan
 constexpr std::uint32_t kAnswerTag = 0xfffe'2004;   // E2: its part of a batch's answers
 constexpr std::uint32_t kStateTag = 0xfffe'2005;    // E2, helper: whether its models have changed
 constexpr std::uint32_t kAgreeTag = 0xfffe'2006;    // E1: say which models you have
+constexpr std::uint32_t kDropTag = 0xfffe'2007;     // E1: throw material away
 constexpr std::size_t kMaxModels = 1000;
-constexpr std::size_t kMaxOutstanding = 1024;  // batches whose material waits, whoever orders it
+constexpr std::uint64_t kBatchBytes = 4096;  // that a batch's material takes beside its images'
+constexpr double kFading = 0.95;  // by which a size that was wanted counts less with each batch
+// A batch may use material for so many times its size, rather than wait for its own.
+constexpr std::uint32_t kMostPadding = 4;
 // How often E1 asks: whoever is gone is noticed then.
 constexpr std::chrono::milliseconds kPoll{200};
 
@@ -88,26 +93,33 @@ bool WaitingQueries::Put(Waiting waiting) {
   return true;
 }
 
-std::vector<Waiting> WaitingQueries::Take(std::size_t max_images,
-                                          std::chrono::microseconds max_wait,
-                                          std::chrono::milliseconds patience) {
+std::vector<Waiting> WaitingQueries::Take(
+    std::size_t max_images, std::chrono::microseconds max_wait, std::chrono::milliseconds patience,
+    const std::function<std::size_t(const crypto::Digest&, std::size_t)>& part) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, patience, [&] { return !queries_.empty() || closed_; });
   if (queries_.empty()) return {};
-  const auto model = queries_.front().head.model;
-  const auto until = queries_.front().since + max_wait;
   const auto waiting = [&] {
     std::size_t images = 0;
     for (const auto& query : queries_)
-      if (query.head.model == model) images += query.head.images;
+      if (query.head.model == queries_.front().head.model) images += query.head.images;
     return images;
   };
-  changed_.wait_until(lock, until, [&] { return closed_ || waiting() >= max_images; });
+  // Another session may take them meanwhile.
+  while (!queries_.empty() && !closed_ && waiting() < max_images) {
+    const auto next = NextBatch(max_wait);
+    if (Clock::now() >= next) break;
+    changed_.wait_until(lock, next);
+  }
+  if (queries_.empty()) return {};
+  const auto model = queries_.front().head.model;
+  const std::size_t most = std::max<std::size_t>(part(model, std::min(waiting(), max_images)),
+                                                 queries_.front().head.images);
   std::vector<Waiting> batch;
   std::size_t images = 0;
   for (auto query = queries_.begin(); query != queries_.end();) {
     const std::size_t more = query->head.images;
-    if (query->head.model != model || images + more > max_images) {
+    if (query->head.model != model || images + more > most) {
       ++query;
       continue;
     }
@@ -116,7 +128,27 @@ std::vector<Waiting> WaitingQueries::Take(std::size_t max_images,
     query = queries_.erase(query);
   }
   images_ -= images;
+  ++busy_;
+  last_ = Clock::now();
   return batch;
+}
+
+// When the queries that wait are to be a batch, full or not.
+Clock::time_point WaitingQueries::NextBatch(std::chrono::microseconds max_wait) const {
+  const auto first = queries_.front().since + max_wait;
+  if (sessions_ == 1) return first;
+  const double busy = static_cast<double>(busy_) / static_cast<double>(sessions_);
+  const std::chrono::duration<double> apart(seconds_ / static_cast<double>(sessions_) * busy *
+                                            busy);
+  return std::max(first, last_ + std::chrono::duration_cast<Clock::duration>(apart));
+}
+
+void WaitingQueries::Ended(double seconds) {
+  constexpr double kWeight = 0.2;  // of the last one
+  const std::lock_guard lock(mutex_);
+  --busy_;
+  if (seconds == 0) return;
+  seconds_ = seconds_ == 0 ? seconds : (1 - kWeight) * seconds_ + kWeight * seconds;
 }
 
 void WaitingQueries::FailAll() {
@@ -150,6 +182,8 @@ struct LaneSession::Model {
         party(id, std::move(links), plan.layers.size()),
         secure(party, plan, registry) {
     secure.UseModel(served.shares, served.header.name);
+    const auto material = infer::EstimateMaterial(plan);
+    image_bytes = *std::max_element(material.begin(), material.end()) / plan.batch + 1;
   }
   std::size_t Features() const { return plan.network.input.shape.Size(); }
 
@@ -157,14 +191,14 @@ struct LaneSession::Model {
   infer::Plan plan;
   mpc::Party party;
   infer::SecureNetwork secure;
+  std::uint64_t image_bytes = 0;  // of material, at the server that keeps most
 };
 
 // Makes material in a thread of its own, in the order in which E1 asks for it.
 class LaneSession::Preparer {
  public:
-  using Key = std::pair<std::uint32_t, std::uint32_t>;  // model, size
-  Preparer(std::atomic<std::size_t>& made, std::function<void(const std::string&)> abort)
-      : made_(made), abort_(std::move(abort)), thread_([this] { Work(); }) {}
+  Preparer(Stock& made, std::uint64_t stock, std::function<void(const std::string&)> abort)
+      : made_(made), stock_bytes_(stock), abort_(std::move(abort)), thread_([this] { Work(); }) {}
   ~Preparer() {
     {
       const std::lock_guard lock(mutex_);
@@ -176,28 +210,41 @@ class LaneSession::Preparer {
   }
   void Order(Key key, std::shared_ptr<Model> model) {
     const std::lock_guard lock(mutex_);
-    if (++outstanding_ > kMaxOutstanding)
-      throw ProtocolError(fmt::format("material for more than {} batches is ordered and not used",
-                                      kMaxOutstanding));
+    // What E1 has dropped or forgotten may not be made yet here.
+    if (outstanding_ > 2 * stock_bytes_)
+      throw ProtocolError(
+          fmt::format("material of {} bytes is ordered and not used", outstanding_));
+    outstanding_ += BytesOf(key, *model);
     orders_.push_back({key, std::move(model)});
     changed_.notify_all();
+  }
+  static std::uint64_t BytesOf(Key key, const Model& model) {
+    return kBatchBytes + model.image_bytes * key.second;
+  }
+  // Bytes that are ordered and not taken, about.
+  std::uint64_t Outstanding() {
+    const std::lock_guard lock(mutex_);
+    return outstanding_;
+  }
+  bool Has(Key key) {
+    const std::lock_guard lock(mutex_);
+    return stock_.contains(key);
   }
   // Of a model that has gone. What is ordered is made all the same: the others make it too.
   void Forget(std::uint32_t model) {
     const std::lock_guard lock(mutex_);
     gone_.insert(model);
-    outstanding_ -=
-        std::erase_if(stock_, [&](const auto& made) { return made.first.first == model; });
-    made_ = stock_.size();
+    for (auto made = stock_.begin(); made != stock_.end();) {
+      const auto next = std::next(made);
+      if (made->first.first == model) Remove(made);
+      made = next;
+    }
   }
   infer::SecureNetwork::Query Take(Key key) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return stock_.contains(key) || error_; });
     if (error_) std::rethrow_exception(error_);
-    --outstanding_;
-    auto made = stock_.extract(stock_.lower_bound(key));
-    made_ = stock_.size();
-    return std::move(made.mapped());
+    return Remove(stock_.lower_bound(key));
   }
   // What ended it, where it has ended by itself.
   std::exception_ptr Error() {
@@ -210,6 +257,19 @@ class LaneSession::Preparer {
     Key key;
     std::shared_ptr<Model> model;
   };
+  struct Made {
+    infer::SecureNetwork::Query query;
+    std::uint64_t bytes = 0;
+  };
+  using Materials = std::multimap<Key, Made>;  // of equal ones the first is the oldest
+  infer::SecureNetwork::Query Remove(Materials::iterator made) {
+    auto query = std::move(made->second.query);
+    outstanding_ -= made->second.bytes;
+    made_.bytes -= made->second.bytes;
+    --made_.batches;
+    stock_.erase(made);
+    return query;
+  }
   void Work() {
     try {
       while (true) {
@@ -223,12 +283,14 @@ class LaneSession::Preparer {
         }
         auto query = order.model->secure.Prepare(order.key.second);
         const std::lock_guard lock(mutex_);
+        const std::uint64_t bytes = BytesOf(order.key, *order.model);
         if (gone_.contains(order.key.first)) {
-          --outstanding_;
+          outstanding_ -= bytes;
           continue;
         }
-        stock_.emplace(order.key, std::move(query));
-        made_ = stock_.size();
+        stock_.emplace(order.key, Made{std::move(query), bytes});
+        made_.bytes += bytes;
+        ++made_.batches;
         changed_.notify_all();
       }
     } catch (const std::exception& e) {
@@ -241,13 +303,14 @@ class LaneSession::Preparer {
     }
   }
 
-  std::atomic<std::size_t>& made_;  // how many are in stock, for whoever counts
+  Stock& made_;  // what is in stock, for whoever counts
+  const std::uint64_t stock_bytes_;
   std::function<void(const std::string&)> abort_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Ordered> orders_;
-  std::size_t outstanding_ = 0;
-  std::multimap<Key, infer::SecureNetwork::Query> stock_;  // of equal ones the first is the oldest
+  std::uint64_t outstanding_ = 0;  // bytes, of orders and stock
+  Materials stock_;
   std::set<std::uint32_t> gone_;
   std::exception_ptr error_;
   bool ended_ = false;
@@ -307,7 +370,7 @@ void LaneSession::Run(net::Links links) {
       if (links[p]) links_[p] = std::move(links[p]);
   }
   try {
-    preparer_ = std::make_unique<Preparer>(material_,
+    preparer_ = std::make_unique<Preparer>(material_, settings_.stock,
                                            [this](const std::string& reason) { AbortAll(reason); });
     AgreeOnModels();
     settings_.id == roles_.Evaluator1() ? Lead() : Follow();
@@ -359,7 +422,9 @@ void LaneSession::AgreeOnModels() {
   for (std::uint32_t m = 0; m < before; ++m) {
     if (!models_[m] || mine.erase(models_[m]->digest) > 0) continue;
     preparer_->Forget(m);
-    std::erase_if(ordered_, [&](const auto& entry) { return entry.first.first == m; });
+    const auto of_it = [m](const auto& entry) { return entry.first.first == m; };
+    std::erase_if(ordered_, of_it);
+    std::erase_if(wanted_, of_it);
     models_[m].reset();
   }
   if (before + mine.size() > kMaxModels)
@@ -372,9 +437,11 @@ void LaneSession::AgreeOnModels() {
         *model, PlanOf(*model, registry_, settings_.lane, settings_.max_batch), settings_.id,
         std::move(links), registry_));
   }
-  if (settings_.id == roles_.Evaluator1())
+  if (settings_.id == roles_.Evaluator1()) {
     for (std::size_t m = before; m < models_.size(); ++m)
-      OrderMaterial(static_cast<std::uint32_t>(m), 1);
+      wanted_[{static_cast<std::uint32_t>(m), 1}] = 1;
+    KeepStock();
+  }
   if (on_models) on_models(common);
 }
 
@@ -386,15 +453,103 @@ LaneSession::Model* LaneSession::ModelOf(std::uint32_t m) const {
 
 // --- E1.
 
-void LaneSession::OrderMaterial(std::uint32_t model, std::uint32_t size) {
+void LaneSession::Tell(std::uint32_t tag, Key key) {
   Writer writer;
-  writer.Word32(model);
-  writer.Word32(size);
+  writer.Word32(key.first);
+  writer.Word32(key.second);
   const Bytes payload = writer.Take();
   for (const auto& link : links_)
-    if (link) link->Send({Phase::kSetup, kPrepareTag, 0, payload});
-  preparer_->Order({model, size}, models_[model]);
-  ++ordered_[{model, size}];
+    if (link) link->Send({Phase::kSetup, tag, 0, payload});
+}
+
+void LaneSession::OrderMaterial(Key key) {
+  Tell(kPrepareTag, key);
+  preparer_->Order(key, models_[key.first]);
+  ++ordered_[key];
+}
+
+// Of batches: powers of two, and the largest.
+std::vector<std::uint32_t> LaneSession::Sizes() const {
+  std::vector<std::uint32_t> sizes;
+  for (std::size_t size = 1; size < settings_.max_batch; size *= 2)
+    sizes.push_back(static_cast<std::uint32_t>(size));
+  sizes.push_back(static_cast<std::uint32_t>(settings_.max_batch));
+  return sizes;
+}
+
+std::optional<std::uint32_t> LaneSession::NumberOf(const crypto::Digest& model) const {
+  for (std::uint32_t m = 0; m < models_.size(); ++m)
+    if (models_[m] && models_[m]->digest == model) return m;
+  return std::nullopt;
+}
+
+// Whose material a batch of so many images may use: that of its own size first.
+std::vector<LaneSession::Key> LaneSession::KeysFor(std::uint32_t model, std::size_t images) const {
+  std::vector<Key> keys;
+  for (const std::uint32_t size : Sizes())
+    if (size >= images && (keys.empty() || size <= kMostPadding * keys.front().second))
+      keys.emplace_back(model, size);
+  return keys;
+}
+
+// Whose it uses: the smallest that is in stock, or that is being made.
+LaneSession::Key LaneSession::KeyFor(std::uint32_t model, std::size_t images) const {
+  const auto keys = KeysFor(model, images);
+  for (const Key& key : keys)
+    if (preparer_->Has(key)) return key;
+  for (const Key& key : keys)
+    if (const auto ordered = ordered_.find(key); ordered != ordered_.end() && ordered->second > 0)
+      return key;
+  return keys.front();
+}
+
+// How many of the images that wait are to be a batch: where material for all of them had to be
+// made, but half of them can have what is in stock, these alone.
+std::size_t LaneSession::PartOf(const crypto::Digest& model, std::size_t images) const {
+  const auto m = NumberOf(model);
+  if (!m) return images;
+  for (const Key& key : KeysFor(*m, images))
+    if (preparer_->Has(key)) return images;
+  const std::size_t half = std::bit_floor(images - 1);
+  return half > 0 && 2 * half >= images && preparer_->Has({*m, static_cast<std::uint32_t>(half)})
+             ? half
+             : images;
+}
+
+// Orders what is to be in stock, and throws away what is to make room for it. Sizes that many
+// images need come first, and those that can stand in for such.
+void LaneSession::KeepStock() {
+  std::vector<std::pair<double, Key>> ranked;
+  for (std::uint32_t m = 0; m < models_.size(); ++m) {
+    double worth = 0;
+    for (const std::uint32_t size : Sizes()) {
+      worth /= 2;
+      const auto wanted = wanted_.find({m, size});
+      if (wanted == wanted_.end()) continue;
+      worth += wanted->second;
+      ranked.push_back({worth, wanted->first});
+    }
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  const auto bytes = [this](Key key) { return Preparer::BytesOf(key, *models_[key.first]); };
+  std::map<Key, std::size_t> target;
+  std::uint64_t left = settings_.stock;
+  for (std::size_t copy = 0; copy < settings_.ahead; ++copy)
+    for (const auto& [worth, key] : ranked)
+      if (bytes(key) <= left) {
+        left -= bytes(key);
+        ++target[key];
+      }
+  for (auto& [key, count] : ordered_)
+    // What is not made yet goes another time.
+    for (; count > target[key] && preparer_->Has(key); --count) {
+      Tell(kDropTag, key);
+      preparer_->Take(key);
+    }
+  for (const auto& [worth, key] : ranked)
+    while (ordered_[key] < target[key] && preparer_->Outstanding() + bytes(key) <= settings_.stock)
+      OrderMaterial(key);
 }
 
 // Notes what E2 or the helper says about its models.
@@ -426,7 +581,9 @@ void LaneSession::Lead() {
     return !stopping_.empty();
   };
   while (!stopping() || queries_.Closed()) {
-    auto batch = queries_.Take(settings_.max_batch, settings_.max_wait, kPoll);
+    auto batch = queries_.Take(
+        settings_.max_batch, settings_.max_wait, kPoll,
+        [this](const crypto::Digest& model, std::size_t images) { return PartOf(model, images); });
     if (!batch.empty()) {
       RunBatch(std::move(batch));
     } else {
@@ -501,29 +658,36 @@ void LaneSession::RunBatch(std::vector<Waiting> batch) {
   const auto start = Clock::now();
   // Whatever happens, all are told.
   struct Tell {
+    WaitingQueries& queries;
     std::vector<Waiting>& batch;
     std::vector<Outcome> outcomes;
+    double seconds = 0;
     ~Tell() {
+      queries.Ended(seconds);
       for (std::size_t q = 0; q < batch.size(); ++q) batch[q].done(std::move(outcomes[q]));
     }
-  } tell{batch, std::vector<Outcome>(batch.size())};
-  std::uint32_t m = 0;
-  while (m < models_.size() && !(models_[m] && models_[m]->digest == batch.front().head.model)) ++m;
-  if (ModelOf(m) == nullptr) return;  // gone since the query came
+  } tell{queries_, batch, std::vector<Outcome>(batch.size())};
+  const auto number = NumberOf(batch.front().head.model);
+  if (!number) return;  // gone since the query came
+  const std::uint32_t m = *number;
   std::size_t images = 0;
   for (const auto& query : batch) images += query.head.images;
-  const auto size =
-      static_cast<std::uint32_t>(std::min<std::size_t>(std::bit_ceil(images), settings_.max_batch));
-  const std::pair key{m, size};
-  if (ordered_[key] == 0) OrderMaterial(m, size);
-  AnyMatrix share = SendBatch(m, size, batch);
+  for (auto& [key, wanted] : wanted_) wanted *= kFading;
+  const auto own = std::min<std::size_t>(std::bit_ceil(images), settings_.max_batch);
+  wanted_[{m, static_cast<std::uint32_t>(own)}] += static_cast<double>(images);
+  const Key key = KeyFor(m, images);
+  if (ordered_[key] == 0) OrderMaterial(key);
+  AnyMatrix share = SendBatch(m, key.second, batch);
+  const auto ready = Clock::now();
   auto material = preparer_->Take(key);
+  const double material_s = SecondsSince(ready);
   --ordered_[key];
-  while (ordered_[key] < settings_.ahead) OrderMaterial(m, size);
+  KeepStock();
   const AnyMatrix result = models_[m]->secure.RunForClients(std::move(material), std::move(share));
   tell.outcomes = ReceiveAnswers(batch, result);
+  tell.seconds = SecondsSince(start);
   if (!on_batch) return;
-  BatchDone done{batch.size(), images, size, SecondsSince(start), {}};
+  BatchDone done{batch.size(), images, key.second, tell.seconds, material_s, {}};
   done.waited.reserve(batch.size());
   for (const auto& query : batch) done.waited.push_back(Seconds(start - query.since));
   on_batch(done);
@@ -545,6 +709,8 @@ void LaneSession::Follow() {
       AgreeOnModels();
     } else if (command.tag == kPrepareTag && fits && reader.AtEnd()) {
       preparer_->Order({*m, *size}, models_[*m]);
+    } else if (command.tag == kDropTag && fits && reader.AtEnd()) {
+      preparer_->Take({*m, *size});
     } else if (command.tag == kRunTag && fits) {
       if (!Begin() || !Answer(command)) return;
     } else {

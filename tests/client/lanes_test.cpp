@@ -30,7 +30,8 @@ class Lane {
   Lane(
       const service::SmallDeployment& world, const std::vector<Bytes>& packages, std::size_t lane,
       const std::array<std::size_t, 3>& offered,
-      const std::function<void(int, net::Links&)>& wrap = [](int, net::Links&) {})
+      const std::function<void(int, net::Links&)>& wrap = [](int, net::Links&) {},
+      const std::function<void(service::LaneSettings&)>& tune = [](service::LaneSettings&) {})
       : world_(world), roles_(service::RolesOf(lane)) {
     auto links = net::MakeMemoryLinks();
     for (int id = 0; id < 3; ++id) wrap(id, links[static_cast<std::size_t>(id)]);
@@ -53,6 +54,7 @@ class Lane {
       settings.id = id;
       settings.lane = lane;
       settings.max_batch = 8;
+      tune(settings);
       server.models = std::move(models);
       server.session = std::make_unique<service::LaneSession>(
           settings,
@@ -61,6 +63,10 @@ class Lane {
             return server.models;
           },
           service::Protocols(), *server.gate, server.queries);
+      server.session->on_batch = [&server](const service::BatchDone& done) {
+        const std::lock_guard lock(server.mutex);
+        server.sizes.push_back(done.size);
+      };
       server.session->on_models = [&server](const std::vector<crypto::Digest>& digests) {
         const std::lock_guard lock(server.mutex);
         server.common = digests;
@@ -128,6 +134,12 @@ class Lane {
       if (service::RolesOf(query.Request().head.lane).helper == roles_.helper) return query;
     }
   }
+  Server& E1() { return servers_[static_cast<std::size_t>(roles_.Evaluator1())]; }
+  // Until E1 has material for so many batches.
+  void AwaitMaterial(std::size_t batches) {
+    while (E1().session->Material().batches != batches)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   // As a server takes it from a client.
   std::future<Outcome> Send(const service::SealedPair& request, const service::ModelInfo& info) {
     auto promise = std::make_shared<std::promise<Outcome>>();
@@ -159,6 +171,7 @@ class Lane {
     service::Models models;
     std::vector<crypto::Digest> common;
     std::size_t agreements = 0;
+    std::vector<std::size_t> sizes;  // of its batches
     std::thread thread;
     std::string error;
   };
@@ -171,6 +184,11 @@ class Lane {
 
 class Lanes : public testing::TestWithParam<std::size_t> {
  protected:
+  void AskAndCheck(Lane& lane, std::size_t images) const {
+    const Query query = lane.Ask(lane.infos_[0], images_, 0, images);
+    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).get()),
+              Plain(0, 0, images));
+  }
   std::vector<std::int64_t> Plain(std::size_t model, std::size_t first, std::size_t count) const {
     return nn::RunPlain(models_[model], compile::Oracle(), images_, first, count);
   }
@@ -254,6 +272,69 @@ TEST_P(Lanes, ModelsComeAndGoWhileOthersAreAsked) {
   ask(a, 0, 5);
   ask(b, 1, 6);
   for (const auto& server : lane.servers_) EXPECT_EQ(server.error, "");
+}
+
+TEST_P(Lanes, ABatchUsesALargerSizeThatIsInStock) {
+  Lane lane(world_, packages_, GetParam(), {1, 1, 1});
+  AskAndCheck(lane, 7);
+  lane.AwaitMaterial(4);  // two of one image, two of eight
+  AskAndCheck(lane, 3);
+  lane.AwaitMaterial(6);
+  AskAndCheck(lane, 3);
+  AskAndCheck(lane, 1);
+  lane.End();
+  EXPECT_EQ(lane.E1().sizes, (std::vector<std::size_t>{8, 8, 4, 1}));
+}
+
+TEST_P(OneLane, WhatHasMaterialGoesFirst) {
+  Lane lane(
+      world_, packages_, GetParam(), {1, 1, 1}, [](int, net::Links&) {},
+      [](service::LaneSettings& settings) {
+        settings.max_batch = 2;
+        settings.max_wait = std::chrono::hours(1);
+      });
+  lane.AwaitMaterial(2);  // of one image
+  std::vector<Query> queries;
+  std::vector<std::future<Outcome>> outcomes;
+  for (std::size_t i = 0; i < 2; ++i) {
+    queries.push_back(lane.Ask(lane.infos_[0], images_, i, 1));
+    outcomes.push_back(lane.Send(queries[i].Request(), lane.infos_[0]));
+  }
+  EXPECT_EQ(lane.Open(queries[0], outcomes[0].get()), Plain(0, 0, 1));
+  lane.E1().queries.Close();
+  EXPECT_EQ(lane.Open(queries[1], outcomes[1].get()), Plain(0, 1, 1));
+  lane.End();
+  EXPECT_EQ(lane.E1().sizes, (std::vector<std::size_t>{1, 1}));
+}
+
+TEST_P(Lanes, MaterialStaysWithinItsStock) {
+  const auto most = [&](std::uint64_t stock) {
+    Lane lane(
+        world_, packages_, GetParam(), {1, 1, 1}, [](int, net::Links&) {},
+        [&](service::LaneSettings& settings) { settings.stock = stock; });
+    std::uint64_t found = 0;
+    for (std::size_t i = 0; i < 24; ++i) {
+      AskAndCheck(lane, 1 + i % 8);
+      for (const auto& server : lane.servers_)
+        found = std::max<std::uint64_t>(found, server.session->Material().bytes);
+    }
+    for (const auto& server : lane.servers_) EXPECT_EQ(server.error, "");
+    return found;
+  };
+  const std::uint64_t all = most(std::uint64_t{1} << 30);
+  EXPECT_LE(most(all / 2), all * 3 / 4);  // beside the batch for which it is made
+  EXPECT_LE(most(0), all / 2);
+}
+
+TEST_P(OneLane, AnE1ThatOrdersTooMuchMaterialIsLeft) {
+  Lane lane(
+      world_, packages_, GetParam(), {1, 1, 1}, [](int, net::Links&) {},
+      [](service::LaneSettings& settings) {
+        const bool e1 = settings.id == service::RolesOf(settings.lane).Evaluator1();
+        settings.stock = std::uint64_t{1} << (e1 ? 30 : 10);
+      });
+  for (auto& server : lane.servers_) server.thread.join();
+  EXPECT_THAT(lane.E1().error, testing::HasSubstr("is ordered and not used"));
 }
 
 // E2's part is its own business: E1 cannot know whether it is right, and neither changes it.
@@ -392,6 +473,51 @@ TEST(Waiting, BatchesAreOfOneModelAndAtMostSoManyImages) {
   EXPECT_FALSE(put(1, 1));
   queries.FailAll();
   EXPECT_EQ(told, (std::vector{Outcome::Kind::kUnavailable}));
+}
+
+TEST(Waiting, BatchesOfSeveralSessionsBeginApart) {
+  service::WaitingQueries queries(10, 2);
+  const auto put = [&] {
+    service::QueryHead head;
+    head.images = 1;
+    ASSERT_TRUE(queries.Put({head, {}, {}, [](const Outcome&) {}}));
+  };
+  const auto take = [&] {
+    return queries.Take(3, std::chrono::microseconds(0), std::chrono::seconds(60)).size();
+  };
+  put();
+  EXPECT_EQ(take(), 1U);
+  queries.Ended(36'000);
+  put();
+  EXPECT_EQ(take(), 1U);  // nobody is busy
+  put();
+  auto next = std::async(std::launch::async, take);
+  EXPECT_EQ(next.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  put();
+  put();
+  EXPECT_EQ(next.get(), 3U);
+}
+
+TEST(Waiting, ABatchIsThePartThatIsSaidAndOneQueryAtLeast) {
+  service::WaitingQueries queries(10);
+  for (int i = 0; i < 3; ++i) {
+    service::QueryHead head;
+    head.images = 2;
+    ASSERT_TRUE(queries.Put({head, {}, {}, [](const Outcome&) {}}));
+  }
+  std::vector<std::size_t> waiting;
+  const auto take = [&](std::size_t part) {
+    return queries
+        .Take(5, std::chrono::microseconds(0), std::chrono::seconds(60),
+              [&](const crypto::Digest&, std::size_t images) {
+                waiting.push_back(images);
+                return part;
+              })
+        .size();
+  };
+  EXPECT_EQ(take(5), 2U);
+  EXPECT_EQ(take(1), 1U);
+  EXPECT_EQ(waiting, (std::vector<std::size_t>{5, 2}));
 }
 
 }  // namespace

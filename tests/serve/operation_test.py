@@ -49,6 +49,7 @@ def counted(service, directory):
     for lane in range(3):
         assert one[f'tercet_lane_up{{lane="{lane}"}}'] == 1
         assert one[f'tercet_material_batches{{lane="{lane}"}}'] > 0
+        assert 0 < one[f'tercet_material_bytes{{lane="{lane}"}}'] <= 96 * 2**20 / 3
         assert one[f'tercet_sent_bytes_total{{lane="{lane}"}}'] > 0
         assert one[f'tercet_received_bytes_total{{lane="{lane}"}}'] > 0
     assert "alice" not in json.dumps(one)

@@ -252,6 +252,22 @@ TEST_F(Servers, AnswersEqualThePlainIntegers) {
   for (auto& thread : threads) thread.join();
 }
 
+TEST_F(Servers, ListenAtPortsOfTheirOwn) {
+  auto addresses = FreeAddresses();
+  addresses.parties[1].port = static_cast<std::uint16_t>(addresses.parties[0].port + 3);
+  const auto root = world_->scratch_.Path() / "close";
+  service::MakeDeployment(root, addresses, 30, false);
+  const auto deployment = service::LoadDeployment(root / "deployment.json");
+  ServerOptions options;
+  options.store = root / "server0";
+  options.log = [](const std::string&) {};
+  options.in_flight = 2;
+  ExpectConfigError([&] { const Server server(options, deployment, service::Protocols()); },
+                    "--in-flight", "2 found; servers 0 and 1 would both listen at 127.0.0.1:");
+  options.in_flight = 1;
+  const Server server(options, deployment, service::Protocols());
+}
+
 TEST_F(Servers, TellWhatEverybodyMayKnow) {
   EXPECT_EQ(service_.Send(1, "GET", "/deployment.json", {}).body, world_->deployment_.text);
   EXPECT_EQ(service_.Send(1, "GET", "/v2/health/live", {}).status, 200);

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-BLOCK = 32  # ports
+BLOCK = 256  # ports
 _held = []  # the first port of each block that this process has, so that no other test takes the block
 
 
@@ -59,11 +59,13 @@ class Service:
         self.deployment = self.root / "deployment.json"
         document = json.loads(self.deployment.read_text())
         lanes, count = 3 * workers, 3 * workers
-        base = free_ports(count + 3 * lanes)
+        given = options(0)
+        each = lanes * (int(given[given.index("--in-flight") + 1]) if "--in-flight" in given else 1)
+        base = free_ports(count + 3 * each)
         self.urls = [f"https://localhost:{base + n}" for n in range(count)]
         self.lanes = [f"{3 * w}-{3 * w + 2}" for w in range(workers)] * 3
         for i, server in enumerate(document["servers"]):
-            server["port"] = base + count + lanes * i
+            server["port"] = base + count + each * i
             server["url"] = self.urls[i]
             if workers > 1:
                 own = {key: server.pop(key) for key in ("url", "authority", "host", "port")}
@@ -107,6 +109,11 @@ class Service:
                                      str(self.deployment), "--store", str(self.stores[n]), *lanes, *self.options(n)],
                                     stderr=log, env={**os.environ, **environment},
                                     restore_signals=False)  # SIGXFSZ stays ignored: a file too large is an error
+
+    def kill(self, n):
+        """Process n, with SIGKILL, until it is gone."""
+        self.servers[n].kill()
+        self.servers[n].wait()
 
     def ask(self, i, path, method="GET", body=None, token=None, **headers):
         """Status and JSON of a request to a server; None where it cannot be reached."""
@@ -189,8 +196,8 @@ def run(check, options=lambda i: [], workers=1, start=True, total=1000, parser=N
                 print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
             raise
         finally:
-            for server in service.servers:
-                server.kill()
+            for n in range(len(service.servers)):
+                service.kill(n)
 
 
 def check(service, directory):
@@ -211,8 +218,7 @@ def check(service, directory):
                                "MnistNet3", "--token-file", str(service.token), "--images", str(directory / "images"),
                                "--clients", "2", "--seconds", "1.5", "--rate", "40"], stdout=subprocess.DEVNULL)
     time.sleep(0.5)
-    service.servers[1].send_signal(signal.SIGKILL)
-    service.servers[1].wait()
+    service.kill(1)
     assert asking.wait(timeout=60) == 0
     service.wait(lambda: service.ask(0, "/v2/health/ready")[0] == 503, "a server's end is not noticed")
     assert "tercet: error" in service.logits(directory / "d.json", "--tries", "1", code=1)

@@ -19,6 +19,10 @@ namespace tercet::infer {
 std::array<std::uint64_t, 3> EstimateMemory(const Plan& plan, std::size_t queries,
                                             std::size_t images, std::size_t running = 1);
 
+/// The part of that that is one query's material: about what each party keeps of it until the query
+/// runs.
+std::array<std::uint64_t, 3> EstimateMaterial(const Plan& plan);
+
 /// How many bytes each party's process needs at the least, once its images are loaded: shares of
 /// the model and what the helper deals to an evaluator, which is kept as it is, are exact; of the
 /// whole estimate without what waits to be sent or received, which links may take at once, parties

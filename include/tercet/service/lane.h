@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,15 +48,24 @@ struct Waiting {
 /// The queries that wait for one lane at E1. Thread safe.
 class WaitingQueries {
  public:
-  /// At most so many images wait.
-  explicit WaitingQueries(std::size_t max_images) : max_images_(max_images) {}
+  /// At most `max_images` images wait; so many sessions take batches.
+  explicit WaitingQueries(std::size_t max_images, std::size_t sessions = 1)
+      : max_images_(max_images), sessions_(sessions) {}
   /// False when it is full or closed; `waiting.done` is not called then.
   bool Put(Waiting waiting);
   /// Queries of one model, the one that has waited longest: at most `max_images` images, and as
-  /// soon as there are as many, or the first has waited for `max_wait`. Empty after `patience`
-  /// without any, or when closed.
-  std::vector<Waiting> Take(std::size_t max_images, std::chrono::microseconds max_wait,
-                            std::chrono::milliseconds patience);
+  /// soon as there are as many, or the first has waited for `max_wait`. The more of several
+  /// sessions have a batch, the longer it waits besides, up to the part of a batch's time that
+  /// comes to each: the queries of that time would otherwise wait for the next session that is
+  /// free. Empty after `patience` without any, or when closed. Of the model's images that wait
+  /// then, at most max_images, it takes as many as `part` says, and one query at least.
+  std::vector<Waiting> Take(
+      std::size_t max_images, std::chrono::microseconds max_wait,
+      std::chrono::milliseconds patience,
+      const std::function<std::size_t(const crypto::Digest& model, std::size_t images)>& part =
+          [](const crypto::Digest&, std::size_t images) { return images; });
+  /// A batch that Take gave has ended; `seconds`: how long it took, 0 where it failed.
+  void Ended(double seconds);
   /// Whoever waits is told that the lane is not available.
   void FailAll();
   /// No more are taken in, those that wait go on.
@@ -63,11 +73,16 @@ class WaitingQueries {
   bool Closed();
 
  private:
-  const std::size_t max_images_;
+  std::chrono::steady_clock::time_point NextBatch(std::chrono::microseconds max_wait) const;
+
+  const std::size_t max_images_, sessions_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Waiting> queries_;
   std::size_t images_ = 0;
+  std::size_t busy_ = 0;                          // sessions with a batch
+  double seconds_ = 0;                            // that a batch took lately
+  std::chrono::steady_clock::time_point last_{};  // when the last one was taken
   bool closed_ = false;
 };
 
@@ -78,8 +93,12 @@ struct LaneSettings {
   std::size_t max_batch = 64;
   /// How long E1 waits for more queries. One that comes while a batch runs waits for it anyway.
   std::chrono::microseconds max_wait{500};
-  /// Of each batch size that occurs, material for so many batches is made ahead.
+  /// Of each batch size that occurs, material for so many batches is made ahead, as far as `stock`
+  /// allows.
   std::size_t ahead = 2;
+  /// Bytes of material that wait to be used, about; the same at all servers. Of sizes that do not
+  /// fit, material is made when a batch needs it.
+  std::uint64_t stock = std::uint64_t{32} << 20;
   std::function<std::uint64_t()> now_ms = NowMs;  ///< this server's clock
 };
 
@@ -87,6 +106,7 @@ struct LaneSettings {
 struct BatchDone {
   std::size_t queries = 0, images = 0, size = 0;
   double seconds = 0;
+  double material_s = 0;       ///< of these, for which E1 waited for material
   std::vector<double> waited;  ///< of each query, seconds before the batch began
 };
 
@@ -117,10 +137,15 @@ class LaneSession {
   /// From any thread: the models here have changed. The session goes on: it takes up those that are
   /// new at all three servers, and leaves those that are gone at one, between two batches.
   void Changed() noexcept { changed_ = true; }
-  /// Batches whose material is made and waits.
-  std::size_t Material() const { return material_; }
+  /// What is made and waits: batches, and about how many bytes.
+  struct Stock {
+    std::atomic<std::size_t> batches = 0;
+    std::atomic<std::uint64_t> bytes = 0;
+  };
+  const Stock& Material() const { return material_; }
 
  private:
+  using Key = std::pair<std::uint32_t, std::uint32_t>;  // model and size of a batch
   struct Model;
   class Preparer;
   void AgreeOnModels();
@@ -131,7 +156,14 @@ class LaneSession {
   std::vector<Outcome> ReceiveAnswers(const std::vector<Waiting>& batch,
                                       const mpc::AnyMatrix& result);
   bool Answer(const net::Message& command);
-  void OrderMaterial(std::uint32_t model, std::uint32_t size);
+  std::optional<std::uint32_t> NumberOf(const crypto::Digest& model) const;
+  std::vector<Key> KeysFor(std::uint32_t model, std::size_t images) const;
+  Key KeyFor(std::uint32_t model, std::size_t images) const;
+  std::size_t PartOf(const crypto::Digest& model, std::size_t images) const;
+  std::vector<std::uint32_t> Sizes() const;
+  void Tell(std::uint32_t tag, Key key);
+  void OrderMaterial(Key key);
+  void KeepStock();
   void Poll();
   void TakeState(const net::Link& from, const net::Message& state);
   net::Link& LinkTo(int party) const;
@@ -150,12 +182,14 @@ class LaneSession {
   std::array<std::shared_ptr<net::Link>, 3> links_;
   std::string stopping_;
   bool busy_ = false;
-  std::atomic<std::size_t> material_ = 0;
+  Stock material_;
   std::atomic<bool> changed_ = false;           // at E1 also at another server
   std::array<bool, 3> asked_{};                 // E1: who has not answered the last poll
   std::vector<std::shared_ptr<Model>> models_;  // null: gone
   std::unique_ptr<Preparer> preparer_;
-  std::map<std::pair<std::uint32_t, std::uint32_t>, std::size_t> ordered_;  // at E1, not yet used
+  // At E1: what is ordered and not yet used, and images of batches of each size lately.
+  std::map<Key, std::size_t> ordered_;
+  std::map<Key, double> wanted_;
 };
 
 }  // namespace tercet::service
