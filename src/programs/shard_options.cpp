@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <string_view>
@@ -19,16 +18,6 @@ namespace {
 constexpr std::string_view kAuto = "auto";
 constexpr const char* kOption = "--shard";
 
-// What tells a worker its number, and how many there are; mpirun first, since it may run in a job
-// of Slurm.
-struct Engine {
-  const char* index;
-  const char* count;  // null: it does not say
-};
-constexpr std::array kEngines{Engine{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                              Engine{"SLURM_PROCID", "SLURM_NTASKS"},
-                              Engine{"JOB_COMPLETION_INDEX", nullptr}};
-
 std::optional<std::size_t> Number(std::string_view text) {
   std::size_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -36,36 +25,24 @@ std::optional<std::size_t> Number(std::string_view text) {
   return number;
 }
 
-std::size_t NumberOf(const char* name, const char* value) {
-  const auto number = Number(value == nullptr ? "" : value);
-  if (!number)
-    throw ConfigError(kOption, fmt::format("auto found, but {} is {}", name,
-                                           value == nullptr ? "not set" : "no whole number"));
-  return *number;
-}
-
 // `count`: 0 where it is not given.
 infer::Shard FromEnvironment(std::size_t count, const Environment& environment) {
-  for (const auto& engine : kEngines) {
-    const char* index = environment(engine.index);
-    if (index == nullptr) continue;
-    if (engine.count == nullptr) {
-      if (count == 0)
-        throw ConfigError(kOption, fmt::format("auto found, but {} does not come with a number of "
-                                               "shards; auto/N expected",
-                                               engine.index));
-      return {NumberOf(engine.index, index), count};
-    }
-    const std::size_t told = NumberOf(engine.count, environment(engine.count));
-    if (count != 0 && count != told)
-      throw ConfigError(kOption,
-                        fmt::format("auto/{} found, but {} is {}", count, engine.count, told));
-    return {NumberOf(engine.index, index), told};
-  }
-  throw ConfigError(kOption,
-                    fmt::format("auto found, but none of {}, {} and {} is set, which mpirun, srun "
-                                "and indexed jobs of Kubernetes do; I/N expected",
-                                kEngines[0].index, kEngines[1].index, kEngines[2].index));
+  const auto rank = RankByEngine(environment);
+  if (!rank)
+    throw ConfigError(kOption,
+                      fmt::format("auto found, but none of {} is set, which mpirun, srun and "
+                                  "indexed jobs of Kubernetes do; I/N expected",
+                                  EngineVariables()));
+  if (rank->count_variable == nullptr && count == 0)
+    throw ConfigError(kOption, fmt::format("auto found, but {} does not come with a number of "
+                                           "shards; auto/N expected",
+                                           rank->index_variable));
+  if (rank->count_variable != nullptr && !rank->count)
+    throw ConfigError(kOption, fmt::format("auto found, but {} is not set", rank->count_variable));
+  if (count != 0 && rank->count.value_or(count) != count)
+    throw ConfigError(kOption, fmt::format("auto/{} found, but {} is {}", count,
+                                           rank->count_variable, *rank->count));
+  return {rank->index, rank->count.value_or(count)};
 }
 
 }  // namespace

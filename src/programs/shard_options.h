@@ -3,10 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 
+#include "base/engine.h"
 #include "programs/inputs.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/infer/party_report.h"
@@ -29,12 +29,9 @@ struct ShardOptions {
   std::filesystem::path ReportOf(const std::filesystem::path& file) const;
 };
 
-/// Finds a variable of the environment; null where there is none.
-using Environment = std::function<const char*(const char* name)>;
-
-/// "I/N", or "auto" or "auto/N": the worker's number and how many there are, as Open MPI, Slurm and
-/// Kubernetes (whose indexed jobs do not say N) tell it, in this order. ConfigError (--shard) for
-/// anything else, where nobody has told, and where the environment says another N.
+/// "I/N", or "auto" or "auto/N": the worker's number and how many there are, as an engine says
+/// (RankByEngine; indexed jobs of Kubernetes do not say N). ConfigError (--shard) for anything
+/// else, where nobody has told, and where the environment says another N.
 ShardOptions ParseShard(const std::string& text, const Environment& environment);
 
 /// Adds both. --resume needs `json`; material in files excludes shards.

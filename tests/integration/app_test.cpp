@@ -295,12 +295,13 @@ TEST(ShardOption, IsSaidOrTakenFromTheEnvironment) {
   const auto text = [&](const std::string& option) {
     return ParseShard(option, environment).shard->Text();
   };
-  const auto refused = [&](const std::string& option, const std::string& reason) {
+  const auto refused = [&](const std::string& option, const std::string& reason,
+                           const std::string& place = "--shard") {
     try {
       ParseShard(option, environment);
       ADD_FAILURE() << option << " is taken";
     } catch (const ConfigError& e) {
-      EXPECT_EQ(e.Place(), "--shard");
+      EXPECT_EQ(e.Place(), place);
       EXPECT_THAT(e.what(), HasSubstr(reason));
     }
   };
@@ -316,7 +317,7 @@ TEST(ShardOption, IsSaidOrTakenFromTheEnvironment) {
   variables["SLURM_PROCID"] = "1";
   refused("auto", "SLURM_NTASKS is not set");
   variables["SLURM_NTASKS"] = "two";
-  refused("auto", "SLURM_NTASKS is no whole number");
+  refused("auto", "a whole number expected", "SLURM_NTASKS");
   variables["SLURM_NTASKS"] = "2";
   EXPECT_EQ(text("auto"), "1/2");
   EXPECT_EQ(text("auto/2"), "1/2");

@@ -44,8 +44,7 @@ def kill(service, directory, plain):
         for _ in range(service.arguments.kills):
             time.sleep(random.uniform(0, 2))
             i = random.randrange(3)
-            service.servers[i].kill()
-            service.servers[i].wait()
+            service.kill(i)
             time.sleep(random.uniform(0, 0.5))
             service.servers[i] = service.start(i)
             begin = time.monotonic()

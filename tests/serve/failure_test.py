@@ -48,16 +48,14 @@ def check(service, directory):
     answered = spend(service, directory, bob)
     assert TOTAL <= answered <= 3 * TOTAL
     for i in range(3):
-        service.servers[i].send_signal(signal.SIGKILL)
-        service.servers[i].wait()
+        service.kill(i)
         service.servers[i] = service.start(i)
     right()
     assert answered + spend(service, directory, bob) <= 3 * TOTAL
 
     # Who asks while all are away is answered when they are back.
-    for server in service.servers:
-        server.send_signal(signal.SIGKILL)
-        server.wait()
+    for n in range(3):
+        service.kill(n)
     service.logits(directory / "away.json", "--limit", "1", "--tries", "1", code=1)
     asking = subprocess.Popen([service.tercet, "predict", "--deployment", service.deployment, "--model", "MnistNet3",
                                "--token-file", service.token, "--images", directory / "images", "--json",
@@ -68,8 +66,7 @@ def check(service, directory):
 
     # Each is killed while others are asked; nobody gets a wrong answer, and soon all get right ones.
     for i in range(3):
-        service.servers[i].send_signal(signal.SIGKILL)
-        service.servers[i].wait()
+        service.kill(i)
         service.wait(lambda: service.ask((i + 1) % 3, "/v2/health/ready")[0] == 503, f"{i}'s end is not noticed")
         service.servers[i] = service.start(i)
         right()

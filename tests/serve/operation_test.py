@@ -42,7 +42,7 @@ def counted(service, directory):
     service.logits(directory / "b.json", token=wrong, code=1)
     assert total("tercet_images_total") == 30 and total("tercet_queries_total") == 10
     assert total("tercet_batch_images_sum") == 30 and 0 < total("tercet_batch_images_count") <= 10
-    for stage in ("open", "wait", "compute", "all"):
+    for stage in ("open", "wait", "material", "compute", "all"):
         assert total(f'tercet_query_seconds_count{{stage="{stage}"}}') == 10, stage
     assert total('tercet_answers_total{code="401"}') == 1
     one = metrics(0)

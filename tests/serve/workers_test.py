@@ -6,7 +6,6 @@ workers_test.py --bin DIRECTORY
 import json
 import os
 import re
-import signal
 import subprocess
 import textwrap
 
@@ -80,8 +79,7 @@ def check(service, directory):
     # Without worker 1 of server 1 the other workers' lanes go on as if nothing was; its own come back with it.
     logs = [directory / f"log{n}" for n in (0, 2, 4)]
     before = [log.read_text() for log in logs]
-    service.servers[3].send_signal(signal.SIGKILL)
-    service.servers[3].wait()
+    service.kill(3)
     for n in (1, 5):
         service.wait(lambda: service.ask(n, "/v2/health/ready")[0] == 503, "a worker's end is not noticed")
     assert service.logits(directory / "b.json", "--tries", "40", "--limit", "10") == plain[:10]
