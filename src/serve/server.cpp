@@ -52,7 +52,9 @@ auto Begin(const Request& request, restinio::http_status_line_t line, const char
   response.append_header(restinio::http_field::content_type, type);
   response.append_header("Cache-Control", "no-store");
   response.append_header("X-Content-Type-Options", "nosniff");
-  if (request->extra_data().cut) response.connection_close();
+  // Of an answer to HEAD a client expects no body.
+  if (request->extra_data().cut || request->header().method() == restinio::http_method_head())
+    response.connection_close();
   return response;
 }
 
@@ -200,6 +202,10 @@ std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& stor
   auto made = std::make_shared<ssl::context>(ssl::context::tls_server);
   auto& context = *made;
   const std::string name = service::kHttpsName;
+  // To open a pipe, say, would wait for somebody to write to it.
+  for (const auto& file : {store / (name + ".pem"), store / (name + "-key.pem")})
+    if (!std::filesystem::is_regular_file(file))
+      throw ConfigError(file.string(), "expected a file, with the certificate or key for clients");
   try {
     context.set_options(ssl::context::default_workarounds | ssl::context::no_tlsv1 |
                         ssl::context::no_tlsv1_1);

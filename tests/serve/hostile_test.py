@@ -64,6 +64,11 @@ def refused_early(service, token, operator):
         connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
                            "Transfer-Encoding: chunked\r\n\r\n".encode())
         assert answer(connection)[0] == 411
+    # Who expects no body sees none in the place of the next answer.
+    with connect(service, 0) as connection:
+        connection.sendall(b"HEAD /v2/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        got, fields, _ = answer(connection)
+        assert (got, fields["connection"]) == (405, "close")
     # What is short is read, and the connection goes on.
     with connect(service, 0) as connection:
         for _ in range(2):

@@ -4,6 +4,7 @@
 operation_test.py --bin DIRECTORY
 """
 import json
+import os
 import re
 import shutil
 import signal
@@ -124,7 +125,16 @@ def renewed(service, directory):
         assert not trusted(old)
     (store / "https.pem").write_text("none")
     service.servers[0].send_signal(signal.SIGHUP)
-    service.wait(lambda: "keeps the certificate" in (directory / "log0").read_text(), "nothing is said")
+
+    def said():
+        return (directory / "log0").read_text().count("keeps the certificate")
+    service.wait(lambda: said() == 1, "nothing is said")
+    (store / "https.pem").unlink()
+    os.mkfifo(store / "https.pem")  # to which nobody writes
+    service.servers[0].send_signal(signal.SIGHUP)
+    service.wait(lambda: said() == 2, "the server waits for a pipe")
+    (store / "https.pem").unlink()
+    (store / "https.pem").write_text("none")
     assert trusted(other / "https.pem")
 
 
