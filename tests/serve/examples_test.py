@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples in configs/service: they parse, their commands and options are those of the programs, and what the compose
-file starts answers. (engines_test.py runs those for Slurm and Open MPI.)
+"""The examples in configs/service and configs/batch: they parse, their commands and options are those of the programs, and
+what the compose file starts answers. (engines_test.py and shards_test.py run those for Slurm and Open MPI.)
 
 examples_test.py --bin DIRECTORY
 """
@@ -46,7 +46,8 @@ class Programs:
         """All options among the arguments are the command's."""
         key = (program, command)
         if key not in self.helps:
-            self.helps[key] = set(re.findall(r"--[a-z][a-z-]*", check([self.binaries / program, command, "--help"])))
+            said = check([self.binaries / program, *([command] if command else []), "--help"])
+            self.helps[key] = set(re.findall(r"--[a-z][a-z-]*", said))
         options = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments))
         assert options and options <= self.helps[key], (program, command, options - self.helps[key])
 
@@ -97,6 +98,30 @@ def kubernetes(programs):
         check([programs.binaries / "tercet", "keygen", "--servers", Path(name) / "demo"])
         files = {each.name for each in (Path(name) / "demo/server0").iterdir()}
     assert files == set(re.findall(r"--from-file=(\S+)", read("kubernetes.yaml"))) - {"deployment.json"}, files
+
+
+def batch(programs):
+    script = ROOT / "configs/batch/shards.sbatch"
+    check(["bash", "-n", script])
+    assert os.access(script, os.X_OK)
+    service, shards, join = yaml.safe_load_all((ROOT / "configs/batch/kubernetes.yaml").read_text())
+    job, pod = shards["spec"], shards["spec"]["template"]
+    party, = pod["spec"]["containers"]
+    programs.known("tercet-party", "", " ".join(party["args"]))
+    # Each pod has a shard, and the name by which the others find it.
+    assert job["completionMode"] == "Indexed" and job["parallelism"] == job["completions"]
+    assert party["args"][party["args"].index("--shard") + 1] == f"auto/{job['completions']}"
+    assert service["metadata"]["name"] == pod["spec"]["subdomain"] and service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"] == pod["metadata"]["labels"]
+    report = party["args"][party["args"].index("--json") + 1]
+    joined, = join["spec"]["template"]["spec"]["containers"]
+    assert joined["command"][:2] == ["tercet", "join"] and join["spec"]["suspend"]
+    assert joined["command"][3:] == [report.replace("{shard}", str(i)) for i in range(job["completions"])]
+    for spec in (pod["spec"], join["spec"]["template"]["spec"]):
+        volumes = {each["name"] for each in spec["volumes"]}
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert container["securityContext"]["readOnlyRootFilesystem"]
 
 
 def dockerfile(programs):
@@ -207,6 +232,7 @@ def main():
     programs.commands("demo-keys", 4)
     programs.commands("tercet-server.service", 1)
     kubernetes(programs)
+    batch(programs)
     dockerfile(programs)
     with tempfile.TemporaryDirectory() as name:
         compose(programs, Path(name))
