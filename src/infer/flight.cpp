@@ -148,11 +148,8 @@ void Flight::RunInTurn(std::size_t runner, Queries& queries, FirstError& error) 
       return plans_.size() == 1 ? GroupRange{0, images} : GroupOf(images, group);
     };
     std::vector<SecureNetwork::Query> prepared(groups);
-    {
-      const BusyTime::Span span(queries.offline);
-      InThreads(groups, error,
-                [&](std::size_t g) { prepared[g] = At(runner, g).secure.Prepare(range(g).count); });
-    }
+    InThreads(groups, error,
+              [&](std::size_t g) { prepared[g] = At(runner, g).Prepare(queries, range(g).count); });
     std::vector<std::vector<std::int64_t>> inputs(groups), logits(groups);
     for (std::size_t g = 0; g < groups; ++g)
       inputs[g] = At(runner, g).Input(settings_, queries.FirstImage(q) + range(g).first,
@@ -197,15 +194,11 @@ Outcome Flight::MakeFile(const std::string& session) {
   mpc::Meet(First());
   const auto start = Clock::now();
   InThreads(runners_, error, [&](std::size_t r) {
-    SecureNetwork& secure = At(r, 0).secure;
+    Track& track = At(r, 0);
     for (std::size_t q = r; q < make.queries; q += runners_) {
-      SecureNetwork::Query query;
-      {
-        const BusyTime::Span span(queries.offline);
-        query = secure.Prepare(plan.batch);
-      }
+      auto query = track.Prepare(queries, plan.batch);
       mpc::Archive archive;
-      if (writer) secure.Visit(archive, query);
+      if (writer) track.secure.Visit(archive, query);
       queries.InOrder(q, [&] {
         if (writer) writer->AddQuery(archive.Written());
       });

@@ -76,6 +76,7 @@ class Queries {
   Outcome TakeOutcome();
 
   BusyTime offline, online;
+  std::mutex dealing;  ///< see Track::Prepare
 
  private:
   const SessionSettings& settings_;

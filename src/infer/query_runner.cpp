@@ -147,8 +147,7 @@ void QueryRunner::PrepareAll(Handover& handover) {
       mpc::Archive archive(bytes, fmt::format("{} query {}", file_->File().string(), number));
       track_.secure.Visit(archive, query);
     } else {
-      const BusyTime::Span span(queries_.offline);
-      query = track_.secure.Prepare(queries_.Images(NumberOf(n)));
+      query = track_.Prepare(queries_, queries_.Images(NumberOf(n)));
     }
     handover.Put(std::move(query));
   }

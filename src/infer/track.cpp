@@ -2,6 +2,7 @@
 #include "infer/track.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 namespace tercet::infer {
@@ -18,11 +19,30 @@ std::vector<std::int64_t> Padded(const std::vector<std::int64_t>& input, std::si
   return padded;
 }
 
+// Whether the party receives nothing offline.
+bool DealsAlone(const Plan& plan, int party) {
+  const mpc::Cost cost = plan.Total();
+  for (const auto& round : cost.Rounds(mpc::Phase::kOffline))
+    for (const auto& message : round)
+      if (message.to == party) return false;
+  return party == plan.roles.helper;
+}
+
 }  // namespace
 
 Track::Track(const Plan& its_plan, std::unique_ptr<mpc::Party> its_party,
              const mpc::Registry& registry)
-    : plan(its_plan), party(std::move(its_party)), secure(*party, plan, registry) {}
+    : plan(its_plan),
+      party(std::move(its_party)),
+      secure(*party, plan, registry),
+      deals_alone_(DealsAlone(plan, party->Id())) {}
+
+SecureNetwork::Query Track::Prepare(Queries& queries, std::size_t images) {
+  std::unique_lock lock(queries.dealing, std::defer_lock);
+  if (deals_alone_) lock.lock();
+  const BusyTime::Span span(queries.offline);
+  return secure.Prepare(images);
+}
 
 std::vector<std::int64_t> Track::Input(const SessionSettings& settings, std::size_t first,
                                        std::size_t count, std::size_t batch) const {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "infer/queries.h"
 #include "tercet/infer/secure_network.h"
 #include "tercet/infer/session.h"
 
@@ -17,6 +18,10 @@ class Track {
  public:
   /// `its_plan` and `registry` outlive this.
   Track(const Plan& its_plan, std::unique_ptr<mpc::Party> its_party, const mpc::Registry& registry);
+
+  /// Material for a query of `images` images. A dealer that waits for nobody deals one query of all
+  /// tracks after the other, so that the first ones can go on as soon as possible.
+  SecureNetwork::Query Prepare(Queries& queries, std::size_t images);
 
   /// What images [first, first + count) are as the input of a query of `batch`, at their owner;
   /// elsewhere empty. The last image is repeated where there are fewer than `batch`.
@@ -34,6 +39,7 @@ class Track {
   SecureNetwork secure;
 
  private:
+  const bool deals_alone_;
   std::uint32_t online_hops_ = 0;
 };
 

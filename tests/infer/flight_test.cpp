@@ -198,6 +198,43 @@ TEST(FlightTest, CostsWhatThePlanSays) {
     }
 }
 
+// Of several queries a dealer finishes one before it begins another, whose evaluators go on then.
+TEST(FlightTest, ADealerDealsOneQueryAfterTheOther) {
+  const auto registry = BuiltinProtocols();
+  const auto network = Network();
+  const auto images = Pictures(8);
+  const std::vector<Plan> plans{
+      MakePlan(network.net, registry, mpc::ParseSuiteChoice("lut:chunks=3", "test"), {}, 1)};
+  std::mutex mutex;
+  std::map<int, std::vector<std::uint32_t>> parts;  // of messages, by receiver
+  auto links = net::MakeMemoryLinks();
+  for (const std::size_t to : {1U, 2U})
+    links[0][to] = net::MakeFaultyLink(std::move(links[0][to]), [&, to](const net::Message& m) {
+      if (m.phase != net::Phase::kOffline) return true;
+      {
+        const std::lock_guard lock(mutex);
+        parts[static_cast<int>(to)].push_back(m.depth >> 24);
+      }
+      std::this_thread::sleep_for(1ms);
+      return true;
+    });
+  const FlightRun run{.model = network,
+                      .images = images,
+                      .plans = plans,
+                      .registry = registry,
+                      .roles = plans[0].roles,
+                      .in_flight = 4};
+  run.Over(std::move(links)).ThrowIfAny();
+  std::size_t most = 0;
+  for (const auto& [to, sent] : parts) {
+    const std::size_t each = sent.size() / images.count;
+    most = std::max(most, each);
+    for (std::size_t i = 0; i < sent.size(); ++i)
+      EXPECT_EQ(sent[i], sent[i / each * each]) << "message " << i << " to party " << to;
+  }
+  EXPECT_GE(most, 2u);
+}
+
 // One query of three gets no further, while links and the other queries do.
 TEST(FlightTest, AMessageThatIsLostEndsAll) {
   const auto registry = BuiltinProtocols();
