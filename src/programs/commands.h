@@ -11,6 +11,7 @@ namespace tercet::programs {
 /// what then runs it and gives the exit code.
 using Chosen = std::function<int()>;
 void AddRunCommand(CLI::App& app, Chosen& chosen);
+void AddBenchCommand(CLI::App& app, Chosen& chosen);
 void AddJoinCommand(CLI::App& app, Chosen& chosen);
 void AddPlanCommand(CLI::App& app, Chosen& chosen);
 void AddPlainCommand(CLI::App& app, Chosen& chosen);

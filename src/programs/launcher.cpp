@@ -307,7 +307,7 @@ std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings) {
   return Launch(std::move(settings)).Run();
 }
 
-std::filesystem::path SiblingProgram(const std::string& name) {
+std::filesystem::path ProgramFolder() {
   std::error_code error;
 #ifdef __APPLE__
   std::array<char, 4096> buffer{};
@@ -318,8 +318,12 @@ std::filesystem::path SiblingProgram(const std::string& name) {
 #else
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
 #endif
-  auto program = self.parent_path() / name;
-  if (error || ::access(program.c_str(), X_OK) != 0)
+  return self.parent_path();
+}
+
+std::filesystem::path SiblingProgram(const std::string& name) {
+  auto program = ProgramFolder() / name;
+  if (!program.has_parent_path() || ::access(program.c_str(), X_OK) != 0)
     throw ConfigError(program.string(),
                       fmt::format("the program {} is expected beside tercet", name));
   return program;

@@ -38,6 +38,8 @@ struct LaunchSettings {
 /// throws. One at a time; main thread.
 std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings);
 
+/// Where the running program is; empty where the system does not tell.
+std::filesystem::path ProgramFolder();
 /// The program of that name beside the running one. ConfigError when it is not there.
 std::filesystem::path SiblingProgram(const std::string& name);
 

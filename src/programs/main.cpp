@@ -21,6 +21,7 @@ int Main(int argc, char** argv) {
   cli.require_subcommand(1);
   programs::Chosen chosen;
   programs::AddRunCommand(cli, chosen);
+  programs::AddBenchCommand(cli, chosen);
   programs::AddJoinCommand(cli, chosen);
   programs::AddPlanCommand(cli, chosen);
   programs::AddPlainCommand(cli, chosen);

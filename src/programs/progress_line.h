@@ -29,17 +29,28 @@ class ProgressLine {
     const double speed = static_cast<double>(done) / passed;
     const std::string left =
         done > 0 ? report::FormatSeconds(static_cast<double>(total - done) / speed) + " left" : "";
-    PrintProgress(fmt::format("{}{} of {} {}, {:.1f} images/s{}{}{}", terminal_ ? "\r\033[K" : "",
-                              done, total, what_, speed, left.empty() ? "" : ", ", left,
-                              terminal_ ? "" : "\n"));
-    last_ = now;
-    shown_ = true;
+    Put(fmt::format("{} of {} {}, {:.1f} images/s{}{}", done, total, what_, speed,
+                    left.empty() ? "" : ", ", left));
+  }
+  /// Any text, at once on a terminal and else as seldom as the others.
+  void Show(const std::string& text) {
+    if (terminal_ || !shown_ || Clock::now() - last_ >= std::chrono::milliseconds(5000)) Put(text);
+  }
+  /// Ends the line, before something else is printed.
+  void End() {
+    if (shown_ && terminal_) PrintProgress("\r\033[K");
   }
   ~ProgressLine() {
     if (shown_ && terminal_) PrintProgress("\n");
   }
 
  private:
+  void Put(const std::string& text) {
+    PrintProgress(fmt::format("{}{}{}", terminal_ ? "\r\033[K" : "", text, terminal_ ? "" : "\n"));
+    last_ = Clock::now();
+    shown_ = true;
+  }
+
   std::string what_;
   const bool terminal_ = ::isatty(STDERR_FILENO) != 0;
   const Clock::time_point start_ = Clock::now();

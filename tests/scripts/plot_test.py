@@ -62,6 +62,23 @@ class PlotTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual((other / "queries-batch1.svg").read_text(), (self.folder / "queries-batch1.svg").read_text())
 
+    def test_results_of_bench_become_all_charts(self):
+        def row(network, suite, link, ms, accuracy, runs=1):
+            spread = {"min": ms, "median": ms, "max": ms}
+            return {"network": network, "suite": suite, "link": link, "batch": 1, "schedule": "in-turn", "hops": 8,
+                    "offline_kb": 3.5, "online_kb": 2.5, "online_ms": spread, "total_ms": spread, "accuracy": accuracy,
+                    "runs": [{}] * runs}
+        rows = [row("A", "lut", "wan", 300, 98.5), row("A", "fss", "wan", 200, 98.5), row("B", "lut", "wan", 10, None),
+                row("Failed", "lut", "wan", 0, None, runs=0)]
+        result = self.plot(self.written("results.json", json.dumps({"rows": rows})))
+        self.assertEqual(result.returncode, 0, result.stderr)
+        names = ["results-batch1", "results-bytes-batch1", "results-hops-batch1", "results-accuracy-batch1"]
+        self.assertEqual(result.stdout.split(), [str(self.folder / f"{name}.svg") for name in names])
+        for name, texts in zip(names, (["time (ms)", "B"], ["kB", "B"], ["hops", "B"], ["accuracy (%)", "kB", "A"])):
+            for text in texts + ["lut", "fss"]:
+                self.assertIn(text, self.texts(f"{name}.svg"))
+            self.assertNotIn("Failed", self.texts(f"{name}.svg"))
+
     def test_logs_become_curves_beside_them(self):
         log = self.written("some.log.json", LOG.read_text())
         result = self.plot(log)

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "programs/child_program.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "programs/anonymous_file.h"
+#include "programs/output.h"
+#include "tercet/base/error.h"
+
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
+
+namespace tercet::programs {
+namespace {
+
+constexpr off_t kMostText = 1 << 16;
+
+std::string EndOf(const AnonymousFile& file) {
+  const off_t size = ::lseek(file.Fd(), 0, SEEK_END);
+  std::string text(static_cast<std::size_t>(std::clamp<off_t>(size, 0, kMostText)), '\0');
+  const ssize_t read =
+      ::pread(file.Fd(), text.data(), text.size(), std::max<off_t>(0, size - kMostText));
+  text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, read)));
+  return text;
+}
+
+}  // namespace
+
+ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& descriptors) {
+  FlushOutput();
+  const AnonymousFile err;
+  // Everything is allocated before the fork; the child only makes calls that are safe there.
+  std::vector<char*> arguments;
+  for (auto& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  const pid_t parent = ::getpid();
+  const pid_t child = ::fork();
+  if (child < 0) throw Error(fmt::format("cannot start {}: {}", words[0], std::strerror(errno)));
+  if (child == 0) {
+#ifdef __linux__
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(127);
+#else
+    static_cast<void>(parent);
+#endif
+    const int null = ::open("/dev/null", O_WRONLY);
+    if (null < 0 || ::dup2(null, STDOUT_FILENO) < 0 || ::dup2(err.Fd(), STDERR_FILENO) < 0)
+      ::_exit(127);
+    for (const int descriptor : descriptors) ::fcntl(descriptor, F_SETFD, 0);
+    ::execv(arguments[0], arguments.data());
+    ::_exit(127);
+  }
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0)
+    if (errno != EINTR)
+      throw Error(fmt::format("cannot wait for {}: {}", words[0], std::strerror(errno)));
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), EndOf(err)};
+}
+
+}  // namespace tercet::programs
