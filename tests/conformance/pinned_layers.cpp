@@ -108,6 +108,12 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "fss:fuse=yes", .value_bits = 8, .batch = 4, .dealt = false, .fan_out = 3},
       {.choice = "fss:form=bit,fuse=yes", .fan_out = 2},
       {.choice = "fss:fuse=yes", .pool = 2, .value_bits = 3, .fan_out = 1},
+      {.choice = "fss:fuse=yes",  // the OR by a point function
+       .pool = 2,
+       .value_bits = 3,
+       .out_bits = 8,
+       .batch = 2,
+       .fan_out = 8},
       {.choice = "fss"},  // no tree, a leaf alone
       {.choice = "fss", .value_bits = 8, .batch = 4},
       {.choice = "fss", .dealt = false},

@@ -30,6 +30,7 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 /// A Comparison has
 ///
 ///     static constexpr unsigned kMaxCompared;  // bits of the numbers that it compares
+///     static constexpr bool kPoints;
 ///     Comparison(const ActivationSpec&, const OptionValues&);  // may throw UnsupportedError
 ///     struct Material { void Visit(mpc::Archive&); };          // what an evaluator keeps
 ///     bool GivesElements() const;  // else bits; bits where there is a pool
@@ -41,6 +42,9 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 ///     template <Word W, Word V> void CompareFused(...the same..., const Bits& flips,
 ///                                                 FusedSum<V>&) const;  // adds up flips ^ s
 ///     void AddCost(Cost&, const ActivationSpec&, const Roles&) const;  // of its own messages
+///
+/// and where kPoints is true, of a fused layer's OR steps, where the last step's lookup is done in
+/// another way (GivesPoints()), DealPoints, TakePoints, AddPoints and AddPointCost.
 ///
 /// CompareBits gives shares of bits that differ from s and carry by offsets that D knows and Deal
 /// returns. Deal runs at D and Take at an evaluator, both offline, with draws in the same order;
@@ -73,7 +77,10 @@ class Activation final : public mpc::DealerActivation {
           const Bits offsets = comparison_->template Deal<W>(ctx, ends_, a, columns_);
           if (Selects())
             DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_), columns_);
-          DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch, columns_);
+          const Bits rho =
+              DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch, columns_, !GivesPoints());
+          if constexpr (Comparison::kPoints)
+            if (GivesPoints()) comparison_->DealPoints(ctx, ends_, rho, columns_);
         }
         if (IsTable()) DealTable<W>(ctx, ends_, spec_, a);
       });
@@ -83,7 +90,10 @@ class Activation final : public mpc::DealerActivation {
         material->comparison = comparison_->Take(ctx, ends_, count);
         if (Selects())
           material->selection = TakeSelection(ctx, ends_, formula_, count, FormulaBits(spec_));
-        material->lookups = TakeOrSteps(ctx, ends_, pool_, spec_, batch);
+        material->lookups = TakeOrSteps(ctx, ends_, pool_, spec_, batch, !GivesPoints());
+        if constexpr (Comparison::kPoints)
+          if (GivesPoints())
+            comparison_->TakePoints(ctx, ends_, spec_.Out().Size() * batch, material->comparison);
       }
       if (IsTable()) material->lookups.push_back(TakeTable(ctx, ends_, spec_, count));
     }
@@ -127,6 +137,10 @@ class Activation final : public mpc::DealerActivation {
   };
 
   bool IsTable() const { return spec_.kind == mpc::ActivationKind::kTable; }
+  bool GivesPoints() const {
+    if constexpr (Comparison::kPoints) return comparison_->GivesPoints();
+    return false;
+  }
   bool Selects() const { return !spec_.pool && !comparison_->GivesElements(); }
 
   // `next` where the layer is fused.
@@ -158,8 +172,13 @@ class Activation final : public mpc::DealerActivation {
     Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
     if (spec_.pool) {
       for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i) bits[i] ^= flips[i];
-      RunFusedOrSteps<V>(ctx, ends_, pool_, material.lookups, std::move(bits), spec_, batch,
-                         sum);  // 1 hop a step
+      const Bits windows = OpenWindows(ctx, ends_, pool_, material.lookups, std::move(bits),
+                                       batch);  // 1 hop a step
+      if (!GivesPoints())
+        AddFusedOrs<V>(pool_.back(), material.lookups.back(), windows, spec_, sum);
+      if constexpr (Comparison::kPoints)
+        if (GivesPoints())
+          comparison_->template AddPoints<V>(ends_, material.comparison, windows, sum);
     } else {
       RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits), flips,
                            spec_.out_bits, sum);  // 1 hop, 1 bit
@@ -253,7 +272,11 @@ void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
       comparison.emplace(compared, options);
       comparison->AddCost(cost, compared, roles);
       if (spec.pool) {
-        AddOrSteps(cost, PoolSteps(spec), spec, roles);
+        bool points = false;
+        if constexpr (Comparison::kPoints) points = comparison->GivesPoints();
+        AddOrSteps(cost, PoolSteps(spec), spec, roles, !points);
+        if constexpr (Comparison::kPoints)
+          if (points) comparison->AddPointCost(cost, spec, roles);
       } else if (!comparison->GivesElements()) {
         AddSelection(cost, Formula(spec), compared, roles);
       }

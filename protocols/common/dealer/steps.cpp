@@ -19,29 +19,6 @@ void XorInto(Bits& x, const Bits& y) {
   for (std::size_t i = 0, n = x.size(); i < n; ++i) to[i] ^= from[i];
 }
 
-/// Ring elements that D deals for one output of the last OR step: the entries, and of a fused layer
-/// their products.
-std::size_t DealtOfOr(const EntryTable& table, const mpc::ActivationSpec& spec) {
-  return table.Dealt() * (1 + FanOut(spec));
-}
-
-/// Online: all steps but the last step's lookup, whose opened windows it returns.
-Bits OpenWindows(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
-                 const std::vector<LookupMaterial>& material, Bits bits, std::size_t batch) {
-  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
-               "{} OR steps, material of {}", steps.size(), material.size());
-  for (std::size_t k = 0;; ++k) {
-    const auto& step = steps[k];
-    Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
-                           step.width);  // 1 hop
-    if (step.last) return window;
-    CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
-    bits.assign(window.size(), 0);
-    ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
-                                      window.size(), step.width, 0);
-  }
-}
-
 }  // namespace
 
 Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string& suite,
@@ -116,19 +93,26 @@ AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t 
   });
 }
 
-void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
-                 const mpc::ActivationSpec& spec, std::size_t batch, const Columns& columns) {
+std::size_t DealtOfOr(const OrStep& last, const mpc::ActivationSpec& spec) {
+  return ((std::size_t{1} << last.width) - 1) * (1 + FanOut(spec));
+}
+
+Bits DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
+                 const mpc::ActivationSpec& spec, std::size_t batch, const Columns& columns,
+                 bool entries) {
+  Bits rho;
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
-    Bits rho = DrawRho(ends, outputs, step.width);
+    rho = DrawRho(ends, outputs, step.width);
     if (&step == &steps.front()) XorInto(rho, GatherWindows(step, offsets, batch));
     const auto rows = [&](std::size_t begin, std::size_t n) {
       return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
     };
+    if (step.last && !entries) break;
     if (step.last) {
       const EntryTable table{outputs, step.width, spec.out_bits};
       ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
-        DealElements<V>(ctx, ends, outputs, DealtOfOr(table, spec), spec.out_bits,
+        DealElements<V>(ctx, ends, outputs, DealtOfOr(step, spec), spec.out_bits,
                         [&](std::size_t begin, std::size_t n, V* values) {
                           const Bytes bits = rows(begin, n);
                           for (std::size_t i = 0; i < n; ++i) {
@@ -151,10 +135,12 @@ void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
                 ctx.SendBytes(ends.E2(), std::move(table));  // offline
               });
   }
+  return rho;
 }
 
 std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
-                                        const mpc::ActivationSpec& spec, std::size_t batch) {
+                                        const mpc::ActivationSpec& spec, std::size_t batch,
+                                        bool entries) {
   std::vector<LookupMaterial> all;
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * batch;
@@ -162,8 +148,8 @@ std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vec
     LookupMaterial taken;
     taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
     if (step.last) {
-      const EntryTable table{outputs, step.width, spec.out_bits};
-      taken.entries = TakeElements(ctx, ends, outputs, DealtOfOr(table, spec), spec.out_bits);
+      if (entries)
+        taken.entries = TakeElements(ctx, ends, outputs, DealtOfOr(step, spec), spec.out_bits);
     } else if (ends.IsE1()) {
       taken.bits.resize(TableBytes(outputs, step.width));
       ForRanges(outputs, piece, [&](std::size_t begin, std::size_t n) {
@@ -177,6 +163,22 @@ std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vec
     all.push_back(std::move(taken));
   }
   return all;
+}
+
+Bits OpenWindows(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                 const std::vector<LookupMaterial>& material, Bits bits, std::size_t batch) {
+  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
+               "{} OR steps, material of {}", steps.size(), material.size());
+  for (std::size_t k = 0;; ++k) {
+    const auto& step = steps[k];
+    Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
+                           step.width);  // 1 hop
+    if (step.last) return window;
+    CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
+    bits.assign(window.size(), 0);
+    ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
+                                      window.size(), step.width, 0);
+  }
 }
 
 template <ring::Word V>
@@ -197,19 +199,16 @@ Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
 //
 //     OR = x_e = [e = 0] (2^width - 1) + sum_{v > 0} ([e = v] - [e = 0]) x_v.
 template <ring::Word V>
-void RunFusedOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
-                     const std::vector<LookupMaterial>& material, Bits bits,
-                     const mpc::ActivationSpec& spec, std::size_t batch, FusedSum<V>& sum) {
-  const Bits window = OpenWindows(ctx, ends, steps, material, std::move(bits), batch);
-  const EntryTable table{window.size(), steps.back().width, spec.out_bits};
-  const std::size_t dealt = DealtOfOr(table, spec);
-  const auto& entries = material.back().entries.As<V>();
-  CheckSize("a table's entries", entries.size(), table.count * dealt);
-  Buffer<V> k(table.Dealt());
-  for (std::size_t i = 0; i < window.size(); ++i) {
-    const V none = static_cast<V>(window[i] == 0);
+void AddFusedOrs(const OrStep& last, const LookupMaterial& material, const Bits& windows,
+                 const mpc::ActivationSpec& spec, FusedSum<V>& sum) {
+  const std::size_t dealt = DealtOfOr(last, spec);
+  const auto& entries = material.entries.As<V>();
+  CheckSize("a table's entries", entries.size(), windows.size() * dealt);
+  Buffer<V> k((std::size_t{1} << last.width) - 1);
+  for (std::size_t i = 0; i < windows.size(); ++i) {
+    const V none = static_cast<V>(windows[i] == 0);
     for (std::size_t v = 0; v < k.size(); ++v)
-      k[v] = static_cast<V>(static_cast<V>(window[i] == v + 1) - none);
+      k[v] = static_cast<V>(static_cast<V>(windows[i] == v + 1) - none);
     sum.Add(i, ring::Times(none, static_cast<V>(k.size())), k, entries.data() + i * dealt);
   }
 }
@@ -218,9 +217,8 @@ void RunFusedOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& 
   template Matrix<V> RunOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
                                    const std::vector<LookupMaterial>&, Bits,          \
                                    const mpc::ActivationSpec&, std::size_t);          \
-  template void RunFusedOrSteps<V>(Context&, const Ends&, const std::vector<OrStep>&, \
-                                   const std::vector<LookupMaterial>&, Bits,          \
-                                   const mpc::ActivationSpec&, std::size_t, FusedSum<V>&);
+  template void AddFusedOrs<V>(const OrStep&, const LookupMaterial&, const Bits&,     \
+                               const mpc::ActivationSpec&, FusedSum<V>&);
 TERCET_DEALER_OR(std::uint8_t)
 TERCET_DEALER_OR(std::uint16_t)
 TERCET_DEALER_OR(std::uint32_t)
@@ -325,12 +323,11 @@ void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::
 }
 
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
-                const mpc::Roles& roles) {
+                const mpc::Roles& roles, bool entries) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
-    const EntryTable table{outputs, step.width, spec.out_bits};
     if (step.last) {
-      AddElements(cost, roles, outputs, DealtOfOr(table, spec), spec.out_bits);
+      if (entries) AddElements(cost, roles, outputs, DealtOfOr(step, spec), spec.out_bits);
     } else {
       ForRanges(
           outputs, PieceElements(std::size_t{1} << step.width),

@@ -184,22 +184,30 @@ struct LookupMaterial {
 // OR steps: XOR-shared bits become additive shares of the OR of each window. 1 hop a step, 2 *
 // width bits for each output.
 /// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
-/// the evaluators share.
-void DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
-                 const mpc::ActivationSpec& spec, std::size_t batch, const Columns& columns);
+/// the evaluators share. The last step only where `entries`, else it is dealt in another way.
+/// Returns the last step's rho.
+Bits DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, const Bits& offsets,
+                 const mpc::ActivationSpec& spec, std::size_t batch, const Columns& columns,
+                 bool entries);
 /// At an evaluator, offline.
 std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
-                                        const mpc::ActivationSpec& spec, std::size_t batch);
+                                        const mpc::ActivationSpec& spec, std::size_t batch,
+                                        bool entries);
+/// At E1 and E2, online: the last step's windows under rho.
+Bits OpenWindows(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
+                 const std::vector<LookupMaterial>& material, Bits bits, std::size_t batch);
 /// At E1 and E2, online: `bits` are XOR shares, rows x batch.
 template <ring::Word V>
 Matrix<V> RunOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
                      const std::vector<LookupMaterial>& material, Bits bits,
                      const mpc::ActivationSpec& spec, std::size_t batch);
-/// The same of a fused layer: the ORs are added up.
+/// The same of a fused layer, of the windows: the ORs are added up. No message.
 template <ring::Word V>
-void RunFusedOrSteps(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
-                     const std::vector<LookupMaterial>& material, Bits bits,
-                     const mpc::ActivationSpec& spec, std::size_t batch, FusedSum<V>& sum);
+void AddFusedOrs(const OrStep& last, const LookupMaterial& material, const Bits& windows,
+                 const mpc::ActivationSpec& spec, FusedSum<V>& sum);
+/// Ring elements that D deals for one output of the last OR step: the entries, and of a fused layer
+/// their products.
+std::size_t DealtOfOr(const OrStep& last, const mpc::ActivationSpec& spec);
 
 // ------------------------------------------------------------------------------------------------
 // table: the index z >> shift = d + e, d known to D, e to E1 and E2; D deals the entries f(d + e)
@@ -237,7 +245,7 @@ AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matri
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits);
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
-                const mpc::Roles& roles);
+                const mpc::Roles& roles, bool entries);
 void AddTable(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 /// D sends `bytes` to E2 offline.
 void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes);

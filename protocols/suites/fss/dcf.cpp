@@ -129,7 +129,7 @@ void Dcf<V>::DealLevel(unsigned level, std::span<const std::uint64_t> alpha, con
   tree_.Hash(other_, child2_);
   // Plain pointers: bytes may alias the vectors themselves, and would have them read again.
   Block *seeds = seeds_.data(), *corrections = other_.data();
-  for (unsigned j = 0; j < shape_.outputs; ++j) {
+  for (unsigned j = 0; !shape_.point && j < shape_.outputs; ++j) {
     if (j % per_half == 0) HashValues(j / per_half, true);
     const unsigned shift = j % per_half * shape_.output_bits;
     const Block *value1 = value1_.data(), *value2 = value2_.data();
@@ -158,6 +158,7 @@ void Dcf<V>::DealLevel(unsigned level, std::span<const std::uint64_t> alpha, con
     corrections[i] = correction;
   }
   std::memcpy(out.data(), corrections, n * sizeof(Block));
+  if (shape_.point) return;
   ring::Pack(std::span<const V>(words_.data(), n * shape_.outputs), shape_.output_bits,
              out.subspan(n * sizeof(Block)));
 }
@@ -217,7 +218,7 @@ void Dcf<V>::EvaluateLevel(unsigned level, std::span<const std::uint64_t> x, std
   const unsigned at = shape_.input_bits - 1 - level, per_half = shape_.ValuesPerHalf();
   // Plain pointers: bytes may alias the vectors themselves, and would have them read again.
   Block* seed = seeds_.data();
-  for (unsigned j = 0; j < shape_.outputs; ++j) {
+  for (unsigned j = 0; !shape_.point && j < shape_.outputs; ++j) {
     if (j % per_half == 0) HashValues(j / per_half, false);
     const unsigned shift = j % per_half * shape_.output_bits;
     const Block* value = value1_.data();
@@ -259,7 +260,9 @@ void Dcf<V>::Evaluate(Evaluator who, std::span<const std::uint64_t> x, std::span
       ByteSpan& from = level == 0 ? first : rest;
       std::memcpy(child2_.data(), from.data(), n * sizeof(Block));
       const std::size_t bytes = shape_.LevelBytes(n), blocks = n * sizeof(Block);
-      ring::Unpack(from.subspan(blocks, bytes - blocks), shape_.output_bits, std::span<V>(words_));
+      if (!shape_.point)
+        ring::Unpack(from.subspan(blocks, bytes - blocks), shape_.output_bits,
+                     std::span<V>(words_));
       from = from.subspan(bytes);
     }
     EvaluateLevel(level, x, out);

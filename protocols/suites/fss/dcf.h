@@ -27,6 +27,8 @@ struct DcfShape {
   unsigned output_bits = 1;  ///< shares are in Z_{2^output_bits}; 1 gives XOR shares
   unsigned leaf_bits = 0;    ///< the tree ends there: one leaf is a table of 2^leaf_bits vectors
   unsigned outputs = 1;      ///< length of the vectors
+  /// A point function: `above` where x = alpha, else 0. Has no leaf bits, and values there alone.
+  bool point = false;
 
   unsigned Levels() const { return input_bits - leaf_bits; }
   /// Values that are cut from one pseudorandom block at a leaf, and from half of one at a level.
@@ -37,7 +39,7 @@ struct DcfShape {
   }
   /// Bytes of one level's correction words: a block and a vector for each element.
   std::size_t LevelBytes(std::size_t count) const {
-    return count * sizeof(Block) + ring::PackedBytes(count * outputs, output_bits);
+    return count * sizeof(Block) + (point ? 0 : ring::PackedBytes(count * outputs, output_bits));
   }
   std::size_t LeafBytes(std::size_t count) const {
     return ring::PackedBytes(count * outputs << leaf_bits, output_bits);
@@ -54,7 +56,7 @@ struct DcfShape {
   bool operator==(const DcfShape&) const = default;
 };
 
-/// The shape with the fewest bytes.
+/// The comparison's shape with the fewest bytes.
 DcfShape MakeDcfShape(unsigned input_bits, unsigned output_bits, unsigned outputs = 1);
 
 enum class Evaluator : std::uint8_t { kE1, kE2 };

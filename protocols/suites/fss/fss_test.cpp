@@ -108,34 +108,45 @@ TEST(DcfTest, ComparesBitsWithFullBlocksAndWideInputs) {
 
 // Vectors of other values than 0 and 1, that need one hash and more for a level, and one block and
 // more for a leaf.
+void CheckVectors(const DcfShape& shape) {
+  SCOPED_TRACE(fmt::format("{} bits to {} of {}, leaves of {}{}", shape.input_bits, shape.outputs,
+                           shape.output_bits, shape.leaf_bits, shape.point ? ", a point" : ""));
+  const auto points = Domain(shape.input_bits);
+  const std::size_t n = points.size(), values = n * shape.outputs;
+  ring::DispatchWord(shape.output_bits, [&]<ring::Word V>(V) {
+    Dcf<V> dcf(shape, HashKey());
+    std::mt19937_64 rng(4);
+    std::vector<V> below(values), above(values);
+    for (auto* vector : {&below, &above})
+      for (auto& value : *vector) value = ring::Reduce(static_cast<V>(rng()), shape.output_bits);
+    Keys keys{Roots(n, 1), Roots(n, 2), Bytes(shape.FirstBytes(n)), Bytes(shape.RestBytes(n))};
+    dcf.Deal(points, below, above, keys.roots1, keys.roots2, keys.first, keys.rest);
+    for (const std::uint64_t x : points) {
+      const auto opened = Open(dcf, shape, keys, std::vector<std::uint64_t>(n, x));
+      for (std::size_t i = 0; i < values; ++i) {
+        const std::uint64_t alpha = points[i % n];
+        const V expected =
+            shape.point ? (x == alpha ? above[i] : V{0}) : (x < alpha ? below : above)[i];
+        ASSERT_EQ(opened[i], expected) << x << ", " << alpha << ", value " << i / n;
+      }
+    }
+  });
+}
+
 TEST(DcfTest, GivesOneOfTwoVectors) {
   for (unsigned outputs : {2u, 3u})
     for (unsigned input : {1u, 3u, 6u})
       for (unsigned output : {2u, 16u, 21u, 22u, 33u, 64u})
-        for (unsigned leaf : {0u, MakeDcfShape(input, output, outputs).leaf_bits, input}) {
-          const DcfShape shape{input, output, leaf, outputs};
-          SCOPED_TRACE(
-              fmt::format("{} bits to {} of {}, leaves of {}", input, outputs, output, leaf));
-          const auto points = Domain(input);
-          const std::size_t n = points.size();
-          ring::DispatchWord(output, [&]<ring::Word V>(V) {
-            Dcf<V> dcf(shape, HashKey());
-            std::mt19937_64 rng(4);
-            std::vector<V> below(n * outputs), above(n * outputs);
-            for (auto* vector : {&below, &above})
-              for (auto& value : *vector) value = ring::Reduce(static_cast<V>(rng()), output);
-            Keys keys{Roots(n, 1), Roots(n, 2), Bytes(shape.FirstBytes(n)),
-                      Bytes(shape.RestBytes(n))};
-            dcf.Deal(points, below, above, keys.roots1, keys.roots2, keys.first, keys.rest);
-            for (const std::uint64_t x : points) {
-              const auto opened = Open(dcf, shape, keys, std::vector<std::uint64_t>(n, x));
-              for (std::size_t i = 0; i < n; ++i)
-                for (std::size_t j = 0; j < outputs; ++j)
-                  ASSERT_EQ(opened[j * n + i], (x < points[i] ? below : above)[j * n + i])
-                      << x << " < " << points[i] << ", value " << j;
-            }
-          });
-        }
+        for (unsigned leaf : {0u, MakeDcfShape(input, output, outputs).leaf_bits, input})
+          CheckVectors({input, output, leaf, outputs});
+}
+
+TEST(DcfTest, GivesAVectorAtOnePoint) {
+  for (unsigned outputs : {2u, 11u})
+    for (unsigned input : {1u, 3u, 6u})
+      for (unsigned output : {2u, 16u, 21u, 64u})
+        CheckVectors(
+            {.input_bits = input, .output_bits = output, .outputs = outputs, .point = true});
 }
 
 // One share alone is no constant: it differs between inputs and between dealers' points.

@@ -23,6 +23,21 @@ std::size_t Layout::PieceElements() const {
   return std::max<std::size_t>(1, kPieceBytes / chunk) * kChunk;
 }
 
+std::optional<Layout> PointLayout(const mpc::ActivationSpec& spec) {
+  if (!spec.pool || !spec.next) return std::nullopt;
+  const dealer::OrStep last = dealer::PoolSteps(spec).back();
+  Layout layout;
+  layout.arithmetic = true;
+  layout.shapes = {{.input_bits = last.width,
+                    .output_bits = spec.out_bits,
+                    .outputs = static_cast<unsigned>(1 + dealer::FanOut(spec)),
+                    .point = true}};
+  const std::size_t entries =
+      ring::PackedBytes(kChunk * dealer::DealtOfOr(last, spec), spec.out_bits);
+  if (layout.FirstBytes(kChunk) + 2 * layout.RestBytes(kChunk) >= entries) return std::nullopt;
+  return layout;
+}
+
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options) {
   Layout layout;
   const dealer::Formula formula(spec);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "common/dealer/formula.h"
@@ -29,6 +30,10 @@ struct Layout {
   /// Bytes of one message to E1, which begins with the hash keys. E2's has FirstBytes more.
   std::size_t SharedBytes(std::size_t count) const { return kHashKeyBytes + RestBytes(count); }
 };
+
+/// Of the last OR step of a fused layer, OR = 1 - [e = rho] by a point function, where that takes
+/// fewer bytes than its entries; else nothing.
+std::optional<Layout> PointLayout(const mpc::ActivationSpec& spec);
 
 /// Throws UnsupportedError.
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);

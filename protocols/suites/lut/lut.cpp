@@ -106,6 +106,7 @@ void XorProduct(const std::uint8_t* r, std::size_t count, dealer::Monomial produ
 class Comparison {
  public:
   static constexpr unsigned kMaxCompared = 32;
+  static constexpr bool kPoints = false;
 
   Comparison(const mpc::ActivationSpec& spec, const mpc::OptionValues& options)
       : formula_(spec), layout_(MakeLayout(spec, options)) {
