@@ -37,9 +37,8 @@ std::size_t NumberOf(const std::string& schedule, const std::string& name) {
 
 fs::path SharedFolder(const std::string& name) {
   std::error_code none;
-  for (const fs::path& folder :
-       {fs::path(name), ProgramFolder() / "../share/tercet" / name,
-        fs::path(TERCET_SOURCE_DIR) / name})
+  for (const fs::path& folder : {fs::path(name), ProgramFolder() / "../share/tercet" / name,
+                                 fs::path(TERCET_SOURCE_DIR) / name})
     if (fs::is_directory(folder, none)) return folder;
   return {};
 }
