@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "infer/plan_layer.h"
@@ -161,6 +162,7 @@ PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candi
 struct Label {
   std::size_t last = 0;            // the choice of the last layer, an index into the chain
   std::vector<std::size_t> dealt;  // those outputs that were dealt and that later layers take in
+  bool fused = false;              // the last layer, with what follows
   Progress progress;
 };
 
@@ -171,7 +173,7 @@ struct Link {
 
 // Whether `a` may stand for `b`: what follows costs the same after both, and `a` is no later.
 bool Dominates(const Label& a, const Label& b) {
-  return a.dealt == b.dealt && a.progress.NoLaterThan(b.progress);
+  return a.dealt == b.dealt && a.fused == b.fused && a.progress.NoLaterThan(b.progress);
 }
 
 // The last layer that takes in each output (0 the input, k + 1 that of layer k). The last layer's
@@ -241,7 +243,7 @@ class SuiteSearch {
   }
 
   nn::PublicNetwork Run() {
-    std::vector<Label> labels{{0, {0}, {settings_.objective, settings_.link}}};
+    std::vector<Label> labels{{0, {0}, false, {settings_.objective, settings_.link}}};
     labels.front().progress.Add(first_.input, {});
     for (std::size_t k = 0; k < network_.layers.size(); ++k) {
       labels = Extended(labels, k);
@@ -290,12 +292,13 @@ class SuiteSearch {
     return MakePlan(named, registry_, {}, roles_, batch_);
   }
 
-  Planned PlanLayer(std::size_t k, const std::string& suite, bool dealt) const {
+  Planned PlanLayer(std::size_t k, const std::string& suite, bool dealt, bool after_fused) const {
     nn::PublicLayer named = network_.layers[k];
     named.suite = suite;
     auto layer = PrepareLayer(named, registry_, {}, batch_);
     FinishLayer(layer, registry_, first_.linear, roles_, dealt,
-                first_.layers[k].activation.out_bits, NextMap(network_, k, first_.linear));
+                first_.layers[k].activation.out_bits, NextMap(network_, k, first_.linear),
+                after_fused, k + 1 == network_.layers.size());
     const auto computation = ComputationOf(layer, settings_.candidates, {});
     return {std::move(layer), computation};
   }
@@ -303,8 +306,9 @@ class SuiteSearch {
   // Each label with each choice for layer k.
   std::vector<Label> Extended(const std::vector<Label>& labels, std::size_t k) {
     const auto& shortcut = network_.layers[k].shortcut;
-    // What a layer costs depends on its suite and on whether what enters was dealt.
-    std::map<std::pair<std::size_t, bool>, Planned> planned;
+    // What a layer costs depends on its suite, on whether what enters was dealt, and on whether the
+    // layer before is fused with it.
+    std::map<std::tuple<std::size_t, bool, bool>, Planned> planned;
     std::vector<Label> extended;
     for (const auto& label : labels) {
       const auto was_dealt = [&](std::size_t output) {
@@ -312,12 +316,13 @@ class SuiteSearch {
       };
       const bool dealt = was_dealt(k) && (!shortcut || was_dealt(shortcut->from));
       for (std::size_t choice = 0; choice < choices_[k].size(); ++choice) {
-        auto found = planned.find({choice, dealt});
+        auto found = planned.find({choice, dealt, label.fused});
         if (found == planned.end())
-          found =
-              planned.emplace(std::pair(choice, dealt), PlanLayer(k, choices_[k][choice], dealt))
-                  .first;
-        Label longer{chain_.size(), label.dealt, label.progress};
+          found = planned
+                      .emplace(std::tuple(choice, dealt, label.fused),
+                               PlanLayer(k, choices_[k][choice], dealt, label.fused))
+                      .first;
+        Label longer{chain_.size(), label.dealt, found->second.layer.fused, label.progress};
         chain_.push_back({label.last, choice});
         std::erase_if(longer.dealt, [&](std::size_t output) { return last_use_[output] <= k; });
         if (found->second.layer.dealt_output) longer.dealt.push_back(k + 1);

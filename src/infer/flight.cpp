@@ -176,6 +176,7 @@ Outcome Flight::MakeFile(const std::string& session) {
   header.network = compile::AnnouncementToJson(
       compile::AnnouncementOf(plan.network, settings_.spec, settings_.suite));
   header.suite = settings_.suite.Text();
+  header.linear = plan.linear;
   header.roles = plan.roles;
   header.batch = plan.batch;
   header.queries = make.queries;

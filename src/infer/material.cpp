@@ -28,7 +28,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kMagic = "TERCETQ4";
+constexpr std::string_view kMagic = "TERCETQ5";
 constexpr std::string_view kUnfinished = "unready.";  // in place of the magic
 constexpr std::size_t kDigestBytes = 64;
 constexpr std::size_t kMaxNetworkBytes = std::size_t{16} << 20;
@@ -39,12 +39,14 @@ constexpr std::uint64_t kFresh = 0, kUsed = 1, kErased = 2;
 
 constexpr const char* kHeaderSchema = R"({
   "title": "a header", "description": "an object", "type": "object",
-  "required": ["network", "suite", "roles", "batch", "queries", "party", "plan_digest", "session"],
+  "required": ["network", "suite", "linear", "roles", "batch", "queries", "party", "plan_digest", "session"],
   "additionalProperties": false,
   "properties": {
     "network": {"type": "string", "description": "a network, as text"},
     "suite": {"type": "string", "minLength": 1, "maxLength": 1024,
               "description": "a suite of 1 to 1024 characters"},
+    "linear": {"type": "string", "minLength": 1, "maxLength": 1024,
+               "description": "a protocol of linear layers of 1 to 1024 characters"},
     "roles": {"type": "array", "minItems": 4, "maxItems": 4,
               "items": {"enum": [0, 1, 2], "description": "a party's number: 0, 1 or 2"},
               "description": "four parties: helper, data owner, model owner, receiver"},
@@ -82,6 +84,7 @@ std::string HeaderText(const MaterialHeader& header) {
   const auto& roles = header.roles;
   return json{{"network", header.network},
               {"suite", header.suite},
+              {"linear", header.linear},
               {"roles", {roles.helper, roles.data_owner, roles.model_owner, roles.receiver}},
               {"batch", header.batch},
               {"queries", header.queries},
@@ -98,6 +101,7 @@ MaterialHeader ParseHeader(std::string_view text, const std::string& place) {
   MaterialHeader header;
   document.at("network").get_to(header.network);
   document.at("suite").get_to(header.suite);
+  document.at("linear").get_to(header.linear);
   const auto roles = document.at("roles").get<std::array<int, 4>>();
   header.roles = {roles[0], roles[1], roles[2], roles[3]};
   document.at("batch").get_to(header.batch);
@@ -362,8 +366,9 @@ void MaterialFile::Bind(MaterialPlace place) {
 Plan MaterialFile::MakePlan(const nn::NetworkSpec& spec, const mpc::Registry& registry) const {
   const std::string place = file_.string() + " /network";
   const auto suite = mpc::ParseSuiteChoice(header_.suite, file_.string());
-  const auto network = compile::NetworkOf(
-      spec, compile::AnnouncementFromJson(header_.network, place), registry, suite, place);
+  auto network = compile::NetworkOf(spec, compile::AnnouncementFromJson(header_.network, place),
+                                    registry, suite, place);
+  network.linear = header_.linear;
   auto plan = infer::MakePlan(network, registry, suite, header_.roles, header_.batch);
   if (plan.Digest() != header_.plan_digest)
     Refuse(

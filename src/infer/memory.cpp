@@ -35,18 +35,22 @@ std::uint64_t Weights(const PlannedLayer& planned) {
 }
 
 // Shares of weights as they are kept, and the two forms in which the linear map uses them; the
-// owner has the integers besides.
+// owner has the integers besides, and where it multiplies in the clear, the weights as words.
 std::uint64_t Model(const PlannedLayer& planned, bool owner) {
-  return Words(4 * Weights(planned), planned.activation.ring_bits) +
+  const unsigned kept = owner && planned.multiplier ? 5 : 4;
+  return Words(kept * Weights(planned), planned.activation.ring_bits) +
          (owner ? Weights(planned) * sizeof(std::int64_t) : 0);
 }
 
-// What the helper deals to a party, where it alone sends.
+// What the helper deals to a party.
 std::uint64_t Dealt(const Plan& plan, const PlannedLayer& planned, std::size_t party) {
-  const auto& sent = planned.cost.OfflineBytes();
-  const auto helper = static_cast<std::size_t>(plan.roles.helper);
-  const bool alone = planned.cost.OfflineTotal() == sent[helper];
-  return alone ? Received(planned.cost, mpc::Phase::kOffline)[party] : 0;
+  if (!planned.dealt_output) return 0;
+  std::uint64_t bytes = 0;
+  for (const auto& round : planned.cost.Rounds(mpc::Phase::kOffline))
+    for (const auto& message : round)
+      if (message.from == plan.roles.helper && message.to == static_cast<int>(party))
+        bytes += message.bytes;
+  return bytes;
 }
 
 // What a party keeps of a layer between the phases.

@@ -78,13 +78,20 @@ std::string NotProvenText(const nn::PublicLayer& layer) {
       layer.name, layer.value_bits);
 }
 
-bool Plan::DealtResult() const {
-  return layers.back().Activates() ? layers.back().dealt_output : layers.back().activation.dealt;
+std::array<bool, 3> Plan::KnownResult() const {
+  const auto& last = layers.back();
+  std::array<bool, 3> known{};
+  known.at(static_cast<std::size_t>(roles.helper)) =
+      last.Activates() ? last.dealt_output : last.activation.dealt;
+  if (const auto& evaluator = last.activation.known_at; evaluator && !last.Activates())
+    known.at(static_cast<std::size_t>(*evaluator)) = true;
+  return known;
 }
 
 bool Plan::HelperActsOnline() const {
   if (roles.data_owner == roles.helper || roles.receiver == roles.helper) return true;
-  return !DealtResult() || std::any_of(layers.begin(), layers.end(), [](const auto& planned) {
+  if (!KnownResult().at(static_cast<std::size_t>(roles.helper))) return true;
+  return std::any_of(layers.begin(), layers.end(), [](const auto& planned) {
     return !planned.activation.dealt || !planned.dealt_output;
   });
 }
@@ -128,8 +135,10 @@ std::vector<mpc::LinearSpec> LinearMaps(const PlannedLayer& planned) {
 
 std::optional<mpc::LinearShape> NextMap(const nn::PublicNetwork& network, std::size_t k,
                                         const std::string& linear) {
-  // What fusing takes from a linear layer are the products of the replicated protocol.
-  if (linear != mpc::kReplicatedLinear || k + 1 >= network.layers.size()) return std::nullopt;
+  // What fusing takes from a linear layer are the products of these protocols.
+  if ((linear != mpc::kReplicatedLinear && linear != mpc::kClearLinear) ||
+      k + 1 >= network.layers.size())
+    return std::nullopt;
   const mpc::LinearShape& next = network.layers[k + 1].linear;
   const bool alone = std::none_of(
       network.layers.begin(), network.layers.end(),
@@ -140,12 +149,20 @@ std::optional<mpc::LinearShape> NextMap(const nn::PublicNetwork& network, std::s
 
 void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
                  const mpc::Roles& roles, bool dealt, unsigned out_bits,
-                 const std::optional<mpc::LinearShape>& next) {
+                 const std::optional<mpc::LinearShape>& next, bool after_fused, bool last) {
   auto& spec = planned.activation;
   const auto& protocol = registry.FindLinear(linear);
-  for (const auto& map : LinearMaps(planned)) planned.cost += protocol.plan(map, roles).cost;
+  for (const auto& map : LinearMaps(planned)) {
+    const auto plan = protocol.plan(map, roles);
+    planned.cost += plan.cost;
+    planned.multiplier = plan.multiplier;
+  }
   spec.dealt = planned.dealt_output = dealt && protocol.local;
+  // The evaluators' shares of what leaves a fused layer follow from what they open.
+  if (spec.dealt && planned.multiplier && !after_fused)
+    spec.known_at = roles.OtherEvaluator(*planned.multiplier);
   if (!planned.Activates()) return;
+  if (!last) spec.only_to = planned.multiplier;  // all layers have one linear protocol
   spec.out_bits = out_bits;
   spec.next = next;
   const auto& chosen = registry.FindSuite(planned.suite.name);
@@ -158,15 +175,16 @@ void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std
 }
 
 Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
-              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch,
-              const std::string& linear) {
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch) {
   if (batch == 0) throw ConfigError("batch", "0 images found, at least 1 expected");
   if (!roles.AreForClients() || !IsParty(roles.helper)) mpc::CheckRoles(roles, "roles");
   Plan plan;
   plan.network = network;
   plan.roles = roles;
   plan.batch = batch;
-  plan.linear = linear;
+  plan.linear = !network.linear.empty()  ? network.linear
+                : roles.ModelEvaluator() ? mpc::kClearLinear
+                                         : mpc::kReplicatedLinear;
   const std::size_t count = network.layers.size();
   plan.layers.resize(count);
   for (std::size_t k = 0; k < count; ++k) {
@@ -177,9 +195,10 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   std::vector<bool> dealt{true};  // of what leaves the input and each layer
   for (std::size_t k = 0; k < count; ++k) {
     const auto& shortcut = network.layers[k].shortcut;
-    FinishLayer(plan.layers[k], registry, linear, roles,
+    FinishLayer(plan.layers[k], registry, plan.linear, roles,
                 dealt[k] && (!shortcut || dealt[shortcut->from]), rings[k + 1],
-                NextMap(network, k, linear));
+                NextMap(network, k, plan.linear), k > 0 && plan.layers[k - 1].fused,
+                k + 1 == count);
     dealt.push_back(plan.layers[k].dealt_output);
   }
   plan.output_bits = rings.back();
@@ -189,16 +208,19 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   if (roles.AreForClients()) {
     thirds = {{e1, e2, third}, {e2, e1, third}};
   } else {
+    const auto& multiplier = plan.layers.front().multiplier;
     for (const int evaluator : {e1, e2})
-      if (evaluator != roles.data_owner) thirds.push_back({roles.data_owner, evaluator, third});
+      if (evaluator != roles.data_owner && multiplier.value_or(evaluator) == evaluator)
+        thirds.push_back({roles.data_owner, evaluator, third});
   }
   plan.input.Add(mpc::Phase::kOnline, std::move(thirds));
   const auto each = ring::PackedBytes(network.Classes() * batch, plan.output_bits);
   const int receiver = roles.AreForClients() ? e1 : roles.receiver;
+  const auto known = plan.KnownResult();
   mpc::Round parts;
   for (int p = 0; p < 3; ++p) {
     if (p == receiver || (roles.AreForClients() && p == e2)) continue;
-    if (p == roles.helper && plan.DealtResult()) {
+    if (known.at(static_cast<std::size_t>(p))) {
       plan.output.Add(mpc::Phase::kOffline, {{p, receiver, each}});
     } else {
       parts.push_back({p, receiver, each});

@@ -21,10 +21,11 @@ std::optional<mpc::LinearShape> NextMap(const nn::PublicNetwork& network, std::s
                                         const std::string& linear);
 
 /// Adds the costs: `dealt` says whether all that enters was dealt, `out_bits` the ring of what
-/// leaves, `next` is the NextMap.
+/// leaves, `next` is the NextMap, `after_fused` that the layer before is fused with this one,
+/// `last` that what leaves is opened.
 void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
                  const mpc::Roles& roles, bool dealt, unsigned out_bits,
-                 const std::optional<mpc::LinearShape>& next);
+                 const std::optional<mpc::LinearShape>& next, bool after_fused, bool last);
 
 /// The layer's linear map and, where it has a shortcut, that one's: its own, or of each channel by
 /// itself.

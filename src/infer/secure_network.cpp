@@ -28,16 +28,14 @@ AnyMatrix Encode(const std::vector<std::int64_t>& values, std::size_t rows, std:
   });
 }
 
+// `secret` is empty but at the owner.
 AnyShare ShareTensor(mpc::Party& party, Context& ctx, int owner, const std::string& purpose,
-                     const std::vector<std::int64_t>* values, std::size_t rows, std::size_t cols,
-                     unsigned bits) {
+                     const AnyMatrix& secret, std::size_t rows, std::size_t cols, unsigned bits) {
   mpc::Sharing sharing(party, owner, purpose);
   return ring::DispatchWord(bits, [&](auto word) {
     using W = decltype(word);
-    AnyMatrix secret;
-    if (values != nullptr) secret = Encode(*values, rows, cols, bits);
     auto share =
-        sharing.Share<W>(ctx, values != nullptr ? &secret.As<W>() : nullptr, rows, cols, bits);
+        sharing.Share<W>(ctx, secret.Empty() ? nullptr : &secret.As<W>(), rows, cols, bits);
     return AnyShare{AnyMatrix(std::move(share.mine), bits), AnyMatrix(std::move(share.next), bits)};
   });
 }
@@ -71,15 +69,12 @@ AnyMatrix Plus(const AnyMatrix& x, AnyMatrix z) {
   return z;
 }
 
-AnyShare Repeated(const AnyShare& factor, std::size_t rows) {
-  const unsigned bits = factor.mine.Bits();
-  return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
-    const auto repeat = [&](const AnyMatrix& half) {
-      auto m = ring::MakeMatrix<W>(rows, 1);
-      m.fill(half.As<W>().data()[0]);
-      return AnyMatrix(std::move(m), bits);
-    };
-    return AnyShare{repeat(factor.mine), repeat(factor.next)};
+AnyMatrix Repeated(const AnyMatrix& factor, std::size_t rows) {
+  if (factor.Empty()) return {};
+  return ring::DispatchWord(factor.Bits(), [&]<ring::Word W>(W) {
+    auto m = ring::MakeMatrix<W>(rows, 1);
+    m.fill(factor.As<W>().data()[0]);
+    return AnyMatrix(std::move(m), factor.Bits());
   });
 }
 
@@ -151,8 +146,8 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
       plan_(plan),
       registry_(registry),
       linear_(registry.FindLinear(plan.linear)),
-      input_(party, plan.roles.helper, plan.roles.data_owner),
-      output_(party, plan.roles.helper, plan.roles.receiver, plan.DealtResult()) {
+      input_(party, plan.roles.helper, plan.roles.data_owner, plan.layers.front().multiplier),
+      output_(party, plan.roles.helper, plan.roles.receiver, plan.KnownResult()) {
   for (const auto& planned : plan_.layers) {
     Layer layer;
     if (planned.make) layer.activation = planned.make(party);
@@ -179,27 +174,36 @@ const mpc::Depths& SecureNetwork::DepthsOf(Phase phase, std::size_t batch) {
     nn::PublicNetwork network = plan_.network;
     for (std::size_t k = 0; k < layers_.size(); ++k)
       if (plan_.layers[k].Activates()) network.layers[k].suite = plan_.layers[k].suite.Text();
-    plan = MakePlan(network, registry_, {}, plan_.roles, batch, plan_.linear);
+    plan = MakePlan(network, registry_, {}, plan_.roles, batch);
   }
   std::vector<const mpc::Cost*> costs;
   for (const auto& step : plan.Steps()) costs.push_back(step.cost);
   return depths_.emplace(key, mpc::DepthsAt(party_.Id(), phase, costs)).first->second;
 }
 
+// Whether this party's share of what enters the activation is known offline.
+bool SecureNetwork::KnowsSum(const PlannedLayer& planned) const {
+  const auto& spec = planned.activation;
+  return party_.Id() == plan_.roles.helper ? spec.dealt : spec.known_at == party_.Id();
+}
+
 void SecureNetwork::MakeLinear(std::size_t k, const ModelShares::Layer& shares) {
   const auto maps = LinearMaps(plan_.layers[k]);
-  const auto make = [&](const mpc::LinearSpec& map, const AnyShare& weight, const AnyShare& bias) {
-    return linear_.plan(map, plan_.roles).make(party_, weight, bias);
+  const auto make = [&](const mpc::LinearSpec& map, const AnyShare& weight, const AnyShare& bias,
+                        const AnyMatrix& clear) {
+    return linear_.plan(map, plan_.roles).make(party_, weight, bias, clear);
   };
-  layers_[k].linear = make(maps[0], shares.weight, shares.bias);
+  layers_[k].linear = make(maps[0], shares.weight, shares.bias, shares.clear_weight);
   if (k > 0 && plan_.layers[k - 1].fused && party_.Id() == plan_.roles.helper)
     Fuse(k, mpc::FusedColumns(shares.weight));
   if (maps.size() == 1) return;
   const auto& shape = maps[1].shape;
   const bool own = plan_.layers[k].layer.shortcut->linear.has_value();
-  layers_[k].shortcut =
-      make(maps[1], own ? shares.shortcut : Repeated(shares.shortcut, shape.out_channels),
-           ZeroBias(shape, maps[1].ring_bits));
+  const auto weight = [&](const AnyMatrix& of) {
+    return own ? of : Repeated(of, shape.out_channels);
+  };
+  layers_[k].shortcut = make(maps[1], {weight(shares.shortcut.mine), weight(shares.shortcut.next)},
+                             ZeroBias(shape, maps[1].ring_bits), weight(shares.clear_shortcut));
 }
 
 SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* owned) try {
@@ -214,17 +218,22 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* o
     ctx.Enter(k + 1, planned.layer.name);
     const auto share = [&](const char* tensor,
                            const std::vector<std::int64_t> nn::LayerWeights::*values,
-                           const WeightShapes::Shape& shape) {
-      return ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/" + tensor,
-                         owned != nullptr ? &(owned->weights[k].*values) : nullptr, shape.rows,
-                         shape.cols, bits);
+                           const WeightShapes::Shape& shape, AnyMatrix* clear) {
+      AnyMatrix secret;
+      if (owned != nullptr)
+        secret = Encode(owned->weights[k].*values, shape.rows, shape.cols, bits);
+      auto shared = ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/" + tensor,
+                                secret, shape.rows, shape.cols, bits);
+      if (clear != nullptr && planned.multiplier == party_.Id()) *clear = std::move(secret);
+      return shared;
     };
     const WeightShapes shapes(planned.layer);
     auto& own = shares.layers.emplace_back();
-    own.weight = share("weight", &nn::LayerWeights::weight, shapes.weight);
-    own.bias = share("bias", &nn::LayerWeights::bias, shapes.bias);
+    own.weight = share("weight", &nn::LayerWeights::weight, shapes.weight, &own.clear_weight);
+    own.bias = share("bias", &nn::LayerWeights::bias, shapes.bias, nullptr);
     if (planned.layer.shortcut)
-      own.shortcut = share("shortcut", &nn::LayerWeights::shortcut, shapes.shortcut);
+      own.shortcut =
+          share("shortcut", &nn::LayerWeights::shortcut, shapes.shortcut, &own.clear_shortcut);
     MakeLinear(k, own);
     ctx.Leave();
   }
@@ -238,13 +247,19 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
   for (std::size_t k = 0; fits && k < layers_.size(); ++k) {
     const auto& planned = plan_.layers[k];
     const unsigned bits = planned.activation.ring_bits;
-    const auto& [weight, bias, shortcut] = shares.layers[k];
+    const auto& [weight, bias, shortcut, clear_weight, clear_shortcut] = shares.layers[k];
     const WeightShapes shapes(planned.layer);
+    const bool multiplies = planned.multiplier == party_.Id();
     const auto is_share = [bits](const AnyShare& x, const WeightShapes::Shape& shape) {
       return IsShare(x, shape.rows, shape.cols, bits);
     };
+    const auto is_clear = [bits, multiplies](const AnyMatrix& m, const WeightShapes::Shape& shape) {
+      return !multiplies || HasShape(m, shape.rows, shape.cols, bits);
+    };
     fits = is_share(weight, shapes.weight) && is_share(bias, shapes.bias) &&
-           (!planned.layer.shortcut || is_share(shortcut, shapes.shortcut));
+           is_clear(clear_weight, shapes.weight) &&
+           (!planned.layer.shortcut ||
+            (is_share(shortcut, shapes.shortcut) && is_clear(clear_shortcut, shapes.shortcut)));
   }
   if (!fits) throw ConfigError(place, "found shares of another model than the plan's");
   for (std::size_t k = 0; k < layers_.size(); ++k) MakeLinear(k, shares.layers[k]);
@@ -291,7 +306,7 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
       layer.shortcut = mpc::KnownHalves(x);
       layer.partial = Plus(layers_[k].shortcut->Prepare(ctx, batch, x), std::move(layer.partial));
     }
-    const AnyMatrix* z = helper && spec.dealt ? &layer.partial : nullptr;
+    const AnyMatrix* z = KnowsSum(planned) ? &layer.partial : nullptr;
     const AnyMatrix* result = z;
     if (planned.Activates()) {
       layer.correlation = mpc::PrepareAny(*layers_[k].activation, ctx, batch, z);
@@ -310,8 +325,8 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
       known.Refer(k + 1, mpc::KnownOf(layer.correlation.get()));
     }
     known.ForgetAfter(k);
-    // A helper whose part is dealt has nothing to do with it online.
-    if (helper && spec.dealt && (!planned.Activates() || planned.dealt_output))
+    // What is in the material has no part online: of the result, and with a dealer the helper's.
+    if (z != nullptr && (!planned.Activates() || (helper && planned.dealt_output)))
       layer.partial = AnyMatrix();
   }
   return query;

@@ -33,7 +33,7 @@ constexpr std::uint32_t kDoneTag = 0xfffe'0008;
 constexpr std::size_t kMaxPlanSlack = 256;  // by which numbers of other parties may be longer
 constexpr std::size_t kSessionDigits = 32;
 constexpr std::size_t kTagDigits = 64;
-constexpr const char* kProtocolVersion = "6";
+constexpr const char* kProtocolVersion = "7";
 constexpr const char* kShardName = "shard";
 constexpr const char* kResumeName = "resume";
 
@@ -91,8 +91,8 @@ std::pair<Plan, Told> ReceivePlan(net::Links& links, const SessionSettings& sett
                                   const mpc::Registry& registry, std::size_t batch) {
   const int owner = settings.roles.model_owner;
   const auto plan_of = [&](const compile::Announcement& announced) {
-    const auto network =
-        compile::NetworkOf(settings.spec, announced, registry, settings.suite, "model");
+    auto network = compile::NetworkOf(settings.spec, announced, registry, settings.suite, "model");
+    network.linear = settings.linear;
     return MakePlan(network, registry, settings.suite, settings.roles, batch);
   };
   const auto told = [&](const std::string& text) {
@@ -325,6 +325,7 @@ PartyReport MakeReport(const SessionSettings& settings, const Plan& plan, std::s
   report.party = settings.id;
   report.network = plan.network.name;
   report.suite = settings.suite.Text();
+  report.linear = plan.linear;
   report.link = settings.link.name;
   report.batch = plan.batch;
   report.images = images;
@@ -360,6 +361,7 @@ void CheckMaterial(const MaterialFile& material, const SessionSettings& settings
   check("network", fmt::format("\"{}\" with digest {:.12}", made_for.network, made_for.spec_digest),
         fmt::format("\"{}\" with digest {:.12}", settings.spec.name, settings.spec.Digest()));
   check("suite", header.suite, settings.suite.Text());
+  if (!settings.linear.empty()) check("linear layers", header.linear, settings.linear);
   check("roles", mpc::RolesText(header.roles), mpc::RolesText(settings.roles));
   check("batch", std::to_string(header.batch), std::to_string(settings.batch));
 }
@@ -375,6 +377,7 @@ std::vector<std::pair<std::string, std::string>> Agreement(const SessionSettings
           {"protocol version", kProtocolVersion},
           {"network digest", settings.spec.Digest()},
           {"suite", settings.suite.Text()},
+          {"linear layers", settings.linear.empty() ? "by the roles" : settings.linear},
           {"roles", mpc::RolesText(settings.roles)},
           {"rotation of the dealer", rotates ? "yes" : "no"},
           {"batch", std::to_string(settings.batch)},

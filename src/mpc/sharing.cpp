@@ -9,11 +9,12 @@ Sharing::Sharing(Party& party, int owner, const std::string& purpose) : owner_(o
   if (party.Keys().Holds(second)) second_ = party.Keys().Open(second, purpose);
 }
 
-InputSharing::InputSharing(Party& party, int helper, int data_owner)
+InputSharing::InputSharing(Party& party, int helper, int data_owner, std::optional<PartyId> only_to)
     : helper_(helper),
       owner_(data_owner),
-      other_(3 - helper - data_owner),
-      i_am_helper_(party.Id() == helper) {
+      only_to_(only_to),
+      target_(only_to.value_or(3 - helper - data_owner)),
+      me_(party.Id()) {
   if (DrawsBoth()) {
     const int e1 = NextParty(helper);
     if (party.Keys().Holds(e1)) with_e1_ = party.Keys().Open(e1, "input");
@@ -21,8 +22,14 @@ InputSharing::InputSharing(Party& party, int helper, int data_owner)
     return;
   }
   // k_{D+1} is held by D and E1 = D+1, k_D by D and E2 = D+2.
-  const int key = data_owner == NextParty(helper) ? data_owner : helper;
-  if (party.Id() != other_) stream_ = party.Keys().Open(key, "input");
+  const int key = target_ == NextParty(helper) ? helper : NextParty(helper);
+  if (me_ != target_ && owner_ != target_) stream_ = party.Keys().Open(key, "input");
+}
+
+// Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine, E2
+// holds x_D as next.
+AnyMatrix& InputSharing::HalfOf(AnyShare& share, int evaluator) const {
+  return (me_ == helper_) != (evaluator == NextParty(helper_)) ? share.mine : share.next;
 }
 
 // x_D is drawn from k_D, held with E2, and x_{D+1} from k_{D+1}, held with E1.
@@ -32,8 +39,8 @@ AnyShare InputSharing::PrepareOfHelper(std::size_t rows, std::size_t cols, unsig
       return AnyMatrix(stream.Draw<W>(rows, cols), bits);
     };
     AnyShare known;
-    if (with_e1_) (i_am_helper_ ? known.next : known.mine) = draw(*with_e1_);
-    if (with_e2_) (i_am_helper_ ? known.mine : known.next) = draw(*with_e2_);
+    if (with_e1_) (me_ == helper_ ? known.next : known.mine) = draw(*with_e1_);
+    if (with_e2_) (me_ == helper_ ? known.mine : known.next) = draw(*with_e2_);
     return known;
   });
 }
@@ -41,7 +48,7 @@ AnyShare InputSharing::PrepareOfHelper(std::size_t rows, std::size_t cols, unsig
 AnyShare InputSharing::RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix* secret,
                                    std::size_t rows, std::size_t cols, unsigned bits) const {
   return ring::DispatchWord(bits, [&]<Word W>(W) {
-    if (i_am_helper_) {
+    if (me_ == helper_) {
       const Matrix<W> third = secret->As<W>() - known.mine.As<W>() - known.next.As<W>();
       ctx.Send(ctx.Next(), third, bits);  // 1 hop, bits
       ctx.Send(ctx.Prev(), third, bits);  // the same hop, bits
@@ -55,7 +62,7 @@ AnyShare InputSharing::RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix
 
 AnyShare InputSharing::RunOfClients(Context& ctx, AnyShare known, const AnyMatrix& share,
                                     unsigned bits) const {
-  if (i_am_helper_) return known;
+  if (me_ == helper_) return known;
   const int other = 3 - helper_ - ctx.Id();
   return ring::DispatchWord(bits, [&]<Word W>(W) {
     const bool i_am_e1 = ctx.Id() == NextParty(helper_);
@@ -69,48 +76,44 @@ AnyShare InputSharing::RunOfClients(Context& ctx, AnyShare known, const AnyMatri
 
 AnyShare InputSharing::Prepare(std::size_t rows, std::size_t cols, unsigned bits) {
   if (DrawsBoth()) return PrepareOfHelper(rows, cols, bits);
-  const AnyMatrix zero = AnyMatrix::Zero(bits);
-  // Seen from D, mine = x_D is held with E2 and next = x_{D+1} with E1; E1 holds x_{D+1} as mine,
-  // E2 holds x_D as next.
-  const bool owner_is_e1 = owner_ == NextParty(helper_);
+  const int other = 3 - helper_ - target_;
   AnyShare known;
-  if (!stream_) {
-    (owner_is_e1 ? known.next : known.mine) = zero;
-    return known;
+  if (me_ != other) HalfOf(known, target_) = AnyMatrix::Zero(bits);
+  if (stream_) {
+    HalfOf(known, other) = ring::DispatchWord(
+        bits, [&]<Word W>(W) { return AnyMatrix(stream_->Draw<W>(rows, cols), bits); });
+  } else if (me_ != target_) {
+    HalfOf(known, other) = AnyMatrix::Zero(bits);
   }
-  auto drawn = ring::DispatchWord(
-      bits, [&](auto word) { return AnyMatrix(stream_->Draw<decltype(word)>(rows, cols), bits); });
-  AnyMatrix& drawn_half = (i_am_helper_ != owner_is_e1) ? known.mine : known.next;
-  drawn_half = std::move(drawn);
-  if (i_am_helper_) (owner_is_e1 ? known.mine : known.next) = zero;
   return known;
 }
 
 AnyShare InputSharing::Run(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
                            std::size_t cols, unsigned bits) const {
   if (owner_ == kClients) return RunOfClients(ctx, std::move(known), *secret, bits);
-  if (owner_ == helper_) return RunOfHelper(ctx, std::move(known), secret, rows, cols, bits);
-  if (ctx.Is(helper_)) return known;
-  const bool owner_is_e1 = owner_ == NextParty(helper_);
-  return ring::DispatchWord(bits, [&](auto word) {
-    using W = decltype(word);
+  if (DrawsBoth()) return RunOfHelper(ctx, std::move(known), secret, rows, cols, bits);
+  if (me_ != owner_ && me_ != target_) return known;
+  return ring::DispatchWord(bits, [&]<Word W>(W) {
     Matrix<W> third;
-    if (ctx.Is(owner_)) {
-      third = secret->As<W>() - (owner_is_e1 ? known.mine : known.next).template As<W>();
-      ctx.Send(other_, third, bits);  // 1 hop, bits
+    if (me_ == owner_) {
+      third = secret->As<W>();
+      if (me_ != target_) {
+        third -= HalfOf(known, 3 - helper_ - target_).As<W>();
+        ctx.Send(target_, third, bits);  // 1 hop, bits
+      }
     } else {
       third = ctx.Receive<W>(owner_, rows, cols, bits);
     }
-    const bool i_am_e1 = ctx.Id() == NextParty(helper_);
-    (i_am_e1 ? known.next : known.mine) = AnyMatrix(std::move(third), bits);
+    if (me_ != helper_)
+      (me_ == NextParty(helper_) ? known.next : known.mine) = AnyMatrix(std::move(third), bits);
     return std::move(known);
   });
 }
 
-OutputReveal::OutputReveal(Party& party, int helper, int receiver, bool dealt)
+OutputReveal::OutputReveal(Party& party, int helper, int receiver, const std::array<bool, 3>& known)
     : helper_(helper),
       receiver_(receiver == kClients ? NextParty(helper) : receiver),
-      dealt_(dealt),
+      known_(known),
       zero_(party, "output") {}
 
 std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, const AnyMatrix* z,
@@ -120,12 +123,16 @@ std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, cons
   ring::DispatchWord(bits, [&](auto word) {
     using W = decltype(word);
     auto mask = zero_.Draw<W>(rows, cols);
-    if (dealt_ && ctx.Is(helper_)) {
+    if (Knows(ctx.Id())) {
       mask += z->As<W>();
-      if (receiver_ != helper_) ctx.Send(receiver_, mask, bits);  // offline, bits
+      if (!ctx.Is(receiver_)) ctx.Send(receiver_, mask, bits);  // offline, bits
     }
-    if (dealt_ && ctx.Is(receiver_) && receiver_ != helper_)
-      material->dealt = AnyMatrix(ctx.Receive<W>(helper_, rows, cols, bits), bits);
+    for (const int from : {ctx.Next(), ctx.Prev()}) {
+      if (!ctx.Is(receiver_) || !Knows(from)) continue;
+      auto part = ctx.Receive<W>(from, rows, cols, bits);
+      if (!material->dealt.Empty()) part += material->dealt.As<W>();
+      material->dealt = AnyMatrix(std::move(part), bits);
+    }
     material->mask = AnyMatrix(std::move(mask), bits);
   });
   return material;
@@ -133,21 +140,20 @@ std::unique_ptr<OutputReveal::Material> OutputReveal::Prepare(Context& ctx, cons
 
 std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Material> material,
                                             const AnyMatrix& z) const {
-  const bool dealt_here = dealt_ && ctx.Is(helper_);  // z is in the mask already
-  if (dealt_here && receiver_ != helper_) return {};
+  const bool known_here = Knows(ctx.Id());  // z is in the mask already
+  if (known_here && !ctx.Is(receiver_)) return {};
   const unsigned bits = material->mask.Bits();
   return ring::DispatchWord(bits, [&](auto word) -> std::vector<std::int64_t> {
     using W = decltype(word);
     auto& sum = material->mask.As<W>();
-    if (!dealt_here) sum += z.As<W>();
+    if (!known_here) sum += z.As<W>();
     if (!ctx.Is(receiver_)) {
       ctx.Send(receiver_, sum, bits);  // 1 hop, bits
       return {};
     }
-    if (dealt_ && !dealt_here) sum += material->dealt.As<W>();
-    for (int from : {ctx.Next(), ctx.Prev()})
-      if (!dealt_ || from != helper_)
-        sum += ctx.Receive<W>(from, sum.shape()[0], sum.shape()[1], bits);
+    if (!material->dealt.Empty()) sum += material->dealt.As<W>();
+    for (const int from : {ctx.Next(), ctx.Prev()})
+      if (!Knows(from)) sum += ctx.Receive<W>(from, sum.shape()[0], sum.shape()[1], bits);
     std::vector<std::int64_t> values(sum.size());
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = ring::Decode(sum.data()[i], bits);
     return values;
@@ -157,7 +163,7 @@ std::vector<std::int64_t> OutputReveal::Run(Context& ctx, std::unique_ptr<Materi
 AnyMatrix OutputReveal::RunForClients(Context& ctx, std::unique_ptr<Material> material,
                                       const AnyMatrix& z) const {
   const bool helper = ctx.Is(helper_);
-  if (helper && dealt_) return {};  // z is in the mask already, and sent
+  if (helper && Knows(helper_)) return {};  // z is in the mask already, and sent
   const unsigned bits = material->mask.Bits();
   return ring::DispatchWord(bits, [&]<Word W>(W) -> AnyMatrix {
     auto& sum = material->mask.As<W>();
@@ -167,7 +173,7 @@ AnyMatrix OutputReveal::RunForClients(Context& ctx, std::unique_ptr<Material> ma
       return {};
     }
     if (ctx.Is(receiver_)) {
-      if (dealt_) {
+      if (Knows(helper_)) {
         sum += material->dealt.As<W>();
       } else {
         sum += ctx.Receive<W>(helper_, sum.shape()[0], sum.shape()[1], bits);

@@ -115,9 +115,8 @@ ActivationPlan Suite::Plan(const ActivationSpec& spec, const SuiteChoice& choice
         "window must fit and the stride be at least 1",
         spec.layer, spec.pool->kernel, spec.pool->stride, spec.in.height, spec.in.width));
   const auto plan = [&](const ActivationSpec& stage) { return plan_(stage, options, roles); };
-  ActivationPlan planned = IsTournament(spec)
-                               ? PlanTournament(spec, info_.dealt_output, roles.helper, plan)
-                               : plan(spec);
+  ActivationPlan planned =
+      IsTournament(spec) ? PlanTournament(spec, info_.dealt_output, roles, plan) : plan(spec);
   TERCET_CHECK(!info_.exact || planned.tolerance == 0,
                "suite {}, which is exact, states a tolerance of {}", info_.name, planned.tolerance);
   return planned;

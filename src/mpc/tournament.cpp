@@ -18,7 +18,7 @@ struct Tournament {
   std::vector<ActivationSpec> specs;  // of the ReLU of each round, then of the last one
 };
 
-Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output) {
+Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output, const Roles& roles) {
   const std::size_t kernel = spec.pool->kernel;
   Tournament all;
   const bool dealt_after = spec.dealt && dealt_output;
@@ -26,6 +26,13 @@ Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output) {
   ActivationSpec stage = spec;
   stage.pool.reset();
   stage.in = spec.Out();
+  // Where only one evaluator's share is not known, it alone goes on with the rounds' outputs.
+  std::optional<PartyId> rounds_to;
+  if (spec.known_at) rounds_to = roles.OtherEvaluator(*spec.known_at);
+  const auto after = [&](ActivationSpec& next) {
+    next.dealt = dealt_after;
+    if (!dealt_output) next.known_at.reset();
+  };
   for (; members > 1; members -= all.pairs.back()) {
     all.pairs.push_back(members / 2);
     ActivationSpec round = stage;
@@ -34,11 +41,12 @@ Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output) {
     round.shift = 0;
     round.value_bits = spec.value_bits + 1;
     round.out_bits = spec.ring_bits;
-    round.dealt = all.pairs.size() == 1 ? spec.dealt : dealt_after;
+    round.only_to = rounds_to;
+    if (all.pairs.size() > 1) after(round);
     all.specs.push_back(std::move(round));
   }
   stage.layer = spec.layer + "/relu";
-  stage.dealt = all.pairs.empty() ? spec.dealt : dealt_after;
+  if (!all.pairs.empty()) after(stage);
   all.specs.push_back(std::move(stage));
   return all;
 }
@@ -66,12 +74,13 @@ AnyMatrix Differences(const AnyMatrix& members, std::size_t rows) {
   });
 }
 
-// y + ReLU(x - y), and whoever is left.
-AnyMatrix Winners(const AnyMatrix& members, const AnyMatrix& relu) {
+// y + ReLU(x - y) of as many rows as Differences took, and whoever is left.
+AnyMatrix Winners(const AnyMatrix& members, std::size_t rows, const AnyMatrix& relu) {
   return ring::DispatchWord(members.Bits(), [&]<Word W>(W) {
+    auto winners = ring::MakeMatrix<W>(members.Rows() - rows, members.Cols());
+    std::copy_n(members.As<W>().data() + rows * members.Cols(), winners.size(), winners.data());
+    if (relu.IsZero()) return AnyMatrix(std::move(winners), members.Bits());
     const auto& r = relu.As<W>();
-    auto winners = ring::MakeMatrix<W>(members.Rows() - relu.Rows(), members.Cols());
-    std::copy_n(members.As<W>().data() + r.size(), winners.size(), winners.data());
     for (std::size_t i = 0; i < r.size(); ++i)
       winners.data()[i] = static_cast<W>(winners.data()[i] + r.data()[i]);
     return AnyMatrix(std::move(winners), members.Bits());
@@ -80,11 +89,12 @@ AnyMatrix Winners(const AnyMatrix& members, const AnyMatrix& relu) {
 
 class TournamentActivation final : public DealerActivation {
  public:
-  TournamentActivation(ActivationSpec spec, Tournament tournament, bool away,
+  TournamentActivation(ActivationSpec spec, Tournament tournament, bool away, bool takes_next,
                        std::vector<std::unique_ptr<Activation>> stages)
       : spec_(std::move(spec)),
         tournament_(std::move(tournament)),
         away_(away),
+        takes_next_(takes_next),
         stages_(std::move(stages)) {}
 
   std::unique_ptr<DealtCorrelation> Deal(Context& ctx, std::size_t batch,
@@ -98,8 +108,8 @@ class TournamentActivation final : public DealerActivation {
       if (!last && !members.Empty()) d = Differences(members, Pairs(k));
       material->stages.push_back(PrepareAny(*stages_[k], ctx, batch, d.Empty() ? nullptr : &d));
       if (last) break;
-      const AnyMatrix& relu = KnownOf(material->stages.back().get()).mine;
-      members = members.Empty() || relu.Empty() ? AnyMatrix() : Winners(members, relu);
+      const AnyMatrix& relu = Part(KnownOf(material->stages.back().get()));
+      members = members.Empty() || relu.Empty() ? AnyMatrix() : Winners(members, Pairs(k), relu);
     }
     return material;
   }
@@ -120,7 +130,7 @@ class TournamentActivation final : public DealerActivation {
     for (std::size_t k = 0; k < tournament_.pairs.size(); ++k) {
       const AnyMatrix d = away_ ? AnyMatrix() : Differences(members, Pairs(k));
       const AnyShare relu = stages_[k]->Run(ctx, std::move(material->stages[k]), d);
-      if (!away_) members = Winners(members, relu.mine);
+      if (!away_) members = Winners(members, Pairs(k), Part(relu));
     }
     return stages_.back()->Run(ctx, std::move(material->stages.back()), members);
   }
@@ -135,6 +145,8 @@ class TournamentActivation final : public DealerActivation {
     }
   };
 
+  // This party's additive share.
+  const AnyMatrix& Part(const AnyShare& x) const { return takes_next_ ? x.next : x.mine; }
   std::size_t Pairs(std::size_t round) const {  // rows
     return tournament_.pairs[round] * spec_.Out().Size();
   }
@@ -142,15 +154,16 @@ class TournamentActivation final : public DealerActivation {
   ActivationSpec spec_;
   Tournament tournament_;
   bool away_;  // this is the helper, all of whose shares are known offline: it need not follow
+  bool takes_next_;
   std::vector<std::unique_ptr<Activation>> stages_;
 };
 
 }  // namespace
 
-ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, PartyId helper,
+ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, const Roles& roles,
                               const PlanStage& plan) {
   ActivationPlan whole;
-  Tournament tournament = MakeTournament(spec, dealt_output);
+  Tournament tournament = MakeTournament(spec, dealt_output, roles);
   std::vector<ActivationFactory> stages;
   std::uint64_t tolerance = 0;  // of the winners so far: a maximum adds nothing to its members'
   for (const auto& stage : tournament.specs) {
@@ -163,11 +176,15 @@ ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, Par
   }
   whole.tolerance = tolerance;
   const bool away_if_helper = spec.dealt && dealt_output;
+  // Of (x_i, x_{i+1}) all take x_i, or where evaluator 2's share is known offline x_{i+1}:
+  // evaluator 1 or 2 then takes the half that it has in common with the helper, which is known too.
+  const bool takes_next = spec.known_at == roles.Evaluator2();
   whole.make = [=, tournament = std::move(tournament), stages = std::move(stages)](Party& party) {
     std::vector<std::unique_ptr<Activation>> made;
     for (const auto& stage : stages) made.push_back(stage(party));
-    return std::make_unique<TournamentActivation>(
-        spec, tournament, away_if_helper && party.Id() == helper, std::move(made));
+    return std::make_unique<TournamentActivation>(spec, tournament,
+                                                  away_if_helper && party.Id() == roles.helper,
+                                                  takes_next, std::move(made));
   };
   return whole;
 }

@@ -9,7 +9,7 @@ using PlanStage = std::function<ActivationPlan(const ActivationSpec&)>;
 
 /// ReLU with max-pool as a tournament (IsTournament) of the ReLUs that `plan` gives. `dealt_output`
 /// is that of the suite whose they are.
-ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, PartyId helper,
+ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, const Roles& roles,
                               const PlanStage& plan);
 
 }  // namespace tercet::mpc

@@ -84,7 +84,8 @@ std::optional<std::vector<infer::PredictedTime>> MeasuredComputation(
   const auto report = ReadJsonFile(file, kReportFile, kReportLimits);
   try {
     if (report.at("network") != plan.network.name || report.at("suite") != suite.Text() ||
-        report.at("batch") != plan.batch || report.at("link") != "none")
+        report.at("batch") != plan.batch || report.at("link") != "none" ||
+        report.value("linear", plan.linear) != plan.linear)
       return std::nullopt;
     const double images = NumberFrom(report.at("images"), 1, kMaxImages, file);
     const double queries = std::ceil(images / static_cast<double>(plan.batch));
@@ -247,6 +248,7 @@ std::string PlanToJson(const infer::Plan& plan, const mpc::SuiteChoice& suite,
   const ordered_json document{
       {"network", plan.network.name},
       {"suite", suite.Text()},
+      {"linear", plan.linear},
       {"batch", plan.batch},
       {"hops", {{"offline", total.OfflineHops()}, {"online", total.OnlineHops()}}},
       {"bytes", {{"offline", total.OfflineBytes()}, {"online", total.OnlineBytes()}}},

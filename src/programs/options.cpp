@@ -248,6 +248,27 @@ void AddCalibration(CLI::App& app, ModelSource& model) {
                "predictions (see tercet compile)");
 }
 
+CLI::Option* AddLinear(CLI::App& app, std::string& linear) {
+  return app
+      .add_option(
+          "--linear", linear,
+          "Linear layers: clear (the model's owner, an evaluator, multiplies its weights in "
+          "the clear), replicated (both evaluators multiply shares), or auto: clear where "
+          "the roles allow it")
+      ->check(CLI::IsMember({kByRoles, mpc::kClearLinear, mpc::kReplicatedLinear}))
+      ->capture_default_str();
+}
+
+std::string LinearProtocol(const std::string& linear) { return linear == kByRoles ? "" : linear; }
+
+void TakeLinear(std::string& linear, const infer::MaterialFile& material) {
+  const std::string& made = material.Header().linear;
+  if (linear != kByRoles && linear != made)
+    throw ConfigError("--linear", fmt::format("{} was made for linear layers {}, this run has {}",
+                                              material.File().string(), made, linear));
+  linear = made;
+}
+
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
   mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
   if (choice.name != nn::kAutoSuite) {

@@ -53,6 +53,14 @@ struct RoleOptions {
 /// Images to compile float weights with, and --accept-loss.
 void AddCalibration(CLI::App& app, ModelSource& model);
 
+/// --linear: the protocol of the linear layers, kByRoles by default.
+inline constexpr const char* kByRoles = "auto";
+CLI::Option* AddLinear(CLI::App& app, std::string& linear);
+/// What nn::PublicNetwork::linear says for it.
+std::string LinearProtocol(const std::string& linear);
+/// That of the material, which one that was given must be.
+void TakeLinear(std::string& linear, const infer::MaterialFile& material);
+
 /// --suite: `auto`, or a suite of the registry.
 mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);
 

@@ -194,6 +194,9 @@ class PartyRun {
   void UseMaterial() {
     const auto asked = settings_.suite;
     settings_.suite = mpc::ParseSuiteChoice(material_->Header().suite, material_->File().string());
+    std::string linear = arguments_.linear;
+    TakeLinear(linear, *material_);
+    settings_.linear = LinearProtocol(linear);
     if (!arguments_.batch_given) settings_.batch = material_->Header().batch;
     CheckMaterial(*material_, settings_);
     if (arguments_.suite_given)
@@ -235,6 +238,7 @@ class PartyRun {
     if (OwnsModel()) {
       model_ = LoadModel(settings_.spec, arguments_.model, registry_,
                          [](const std::string& line) { spdlog::info(line); });
+      model_->net.linear = settings_.linear;
       for (const auto& warning : model_->warnings) Warn(warning);
       ResolveAuto(model_->net, registry_, settings_.suite, settings_.link, Objective(),
                   settings_.roles, settings_.batch);

@@ -27,7 +27,7 @@ struct PlanArguments {
   std::vector<std::string> suites;  // none: all private ones and auto
   std::vector<std::filesystem::path> measured;
   std::vector<std::string> links{"none"};
-  std::string optimise = "online";
+  std::string linear = kByRoles, optimise = "online";
   std::vector<std::size_t> batches{1};
   std::size_t bits = kDefaultBits;
   bool summary = false;
@@ -40,9 +40,12 @@ nn::PublicNetwork NetworkOf(const PlanArguments& arguments, const mpc::Registry&
   const auto spec = nn::LoadNetwork(arguments.network);
   if (arguments.model.file.empty()) {
     Print("No model given: every layer is taken to need {} bits.\n", arguments.bits);
-    return PlaceholderNetwork(spec, static_cast<unsigned>(arguments.bits));
+    auto network = PlaceholderNetwork(spec, static_cast<unsigned>(arguments.bits));
+    network.linear = LinearProtocol(arguments.linear);
+    return network;
   }
   auto model = LoadModel(spec, arguments.model, registry, Say);
+  model.net.linear = LinearProtocol(arguments.linear);
   warnings = std::move(model.warnings);
   return std::move(model.net);
 }
@@ -126,8 +129,8 @@ class PlanOutput {
     const auto prediction = Predict(plan, suite, registry_, link, arguments_.measured);
     modelled_ = modelled_ || !prediction.measured;
     if (!arguments_.summary)
-      Print("\n{}, suite {}, one batch of {}, link {}; {}\n\n{}", network.name, suite.Text(), batch,
-            link.name, mpc::RolesText(roles_),
+      Print("\n{}, suite {}, linear layers {}, one batch of {}, link {}; {}\n\n{}", network.name,
+            suite.Text(), plan.linear, batch, link.name, mpc::RolesText(roles_),
             DescribePlan(plan, &prediction, report::Utf8Locale()));
     comparison.AddRow(Row(suite.Text(), plan, prediction));
     csv_ += PlanToCsv(plan, suite, prediction);
@@ -215,6 +218,7 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
   AddCalibration(*command, a->model);
   AddNumber(*command, "--bits", a->bits, 2, 32, "That width")->excludes(model);
   AddList(*command, "--suite", a->suites, "Suites to compare [all private ones and auto]");
+  AddLinear(*command, a->linear);
   AddObjective(*command, a->optimise);
   AddNumbers(*command, "--batch", a->batches, 1, kMaxBatch, "Images a query, one or several");
   AddList(*command, "--link", a->links,

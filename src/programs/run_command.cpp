@@ -87,6 +87,7 @@ infer::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registr
                        net::ParseLinkProfile(arguments.link),
                        infer::ParseObjective(arguments.optimise, "--optimise"));
   arguments.suite = material.Header().suite;
+  TakeLinear(arguments.linear, material);
   if (!arguments.batch_given) arguments.batch = material.Header().batch;
   return material.MakePlan(spec, registry);
 }
@@ -94,10 +95,11 @@ infer::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registr
 // What is the same in all shards of a job.
 std::string JobDigest(const RunArguments& arguments, const RunInput& input) {
   return crypto::Sha256Hex(fmt::format(
-      "{} shards\nnetwork {}\nsuite {}\nroles {}\nlink rtt_ms={},mbit={}\nbatch {}\nin flight {}\n"
+      "{} shards\nnetwork {}\nsuite {}\nlinear {}\nroles {}\nlink rtt_ms={},mbit={}\nbatch {}\nin "
+      "flight {}\n"
       "material {}\n"
       "transport {}\nchecked {}\nmodel {}\nimages {}\n",
-      arguments.shard.shard->count, input.spec.Digest(), input.suite.Text(),
+      arguments.shard.shard->count, input.spec.Digest(), input.suite.Text(), arguments.linear,
       mpc::RolesText(input.roles), input.link.rtt_ms, input.link.mbit, arguments.batch,
       arguments.in_flight, infer::ScheduleText(arguments.Schedule()), arguments.transport,
       !arguments.no_check, compile::CompiledDigest(input.model), ImagesDigest(input.data.images)));
@@ -124,6 +126,7 @@ RunInput LoadInput(const RunArguments& arguments) {
   }
   input.model = LoadModel(input.spec, arguments.model, input.registry,
                           [](const std::string& line) { Print("{}\n", line); });
+  input.model.net.linear = LinearProtocol(arguments.linear);
   if (!arguments.UsesMaterial())
     ResolveAuto(input.model.net, input.registry, input.suite, input.link,
                 infer::ParseObjective(arguments.optimise, "--optimise"), input.roles,
@@ -353,10 +356,11 @@ int Run(RunArguments arguments) {
   if (const auto warning = CheckMemoryOfAll(arguments, input, plan)) warnings.push_back(*warning);
   for (const auto& warning : warnings) PrintWarning(warning);
   if (input.part) Print("{}\n", ShardText(input.part->shard, input.part->all_images));
-  Print("{}: {} {}images in batches of {}, suite {}, link {}, transport {}; {}{}\n",
-        input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
-        input.suite.Text(), input.link.name, arguments.transport, mpc::RolesText(input.roles),
-        arguments.rotate_dealer ? ", the helper's role rotates" : "");
+  Print(
+      "{}: {} {}images in batches of {}, suite {}, linear layers {}, link {}, transport {}; {}{}\n",
+      input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
+      input.suite.Text(), plan.linear, input.link.name, arguments.transport,
+      mpc::RolesText(input.roles), arguments.rotate_dealer ? ", the helper's role rotates" : "");
   FlushOutput();
 
   report::RunReport run = report::Merge(RunParties(arguments, input));

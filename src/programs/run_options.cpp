@@ -51,10 +51,10 @@ constexpr const char* kGroup = "Offline and online";
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelSource, file, calibration_images, calibration_labels,
                                    accept_loss)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunOptions, network, images, labels, model, suite, optimise,
-                                   link, batch, limit, suite_given, batch_given, ahead, in_flight,
-                                   queries, dealer_leaves, rotate_dealer, material, material_out,
-                                   material_moved)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunOptions, network, images, labels, model, suite, linear,
+                                   optimise, link, batch, limit, suite_given, batch_given, ahead,
+                                   in_flight, queries, dealer_leaves, rotate_dealer, material,
+                                   material_out, material_moved)
 
 infer::Schedule RunOptions::Schedule(infer::MaterialFile* file) const {
   if (UsesMaterial()) return infer::UseMaterial{file, ahead};
@@ -72,6 +72,7 @@ infer::SessionSettings RunOptions::Settings(int id, const nn::NetworkSpec& spec,
   settings.id = id;
   settings.spec = spec;
   settings.suite = choice;
+  settings.linear = LinearProtocol(linear);
   settings.roles = roles;
   settings.batch = batch;
   settings.link = net::ParseLinkProfile(link);
@@ -139,6 +140,7 @@ void AddBatchAndSuite(CLI::App& app, RunOptions& options, const std::string& bat
                       const std::string& suite_help) {
   auto* batch = AddNumber(app, "--batch", options.batch, 1, kMaxBatch, batch_help);
   auto* suite = app.add_option("--suite", options.suite, suite_help)->capture_default_str();
+  AddLinear(app, options.linear);
   app.parse_complete_callback([&options, batch, suite] {
     options.batch_given |= batch->count() > 0;
     options.suite_given |= suite->count() > 0;

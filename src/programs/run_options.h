@@ -18,7 +18,7 @@ namespace tercet::programs {
 struct RunOptions {
   std::filesystem::path network, images, labels;
   ModelSource model;
-  std::string suite = "lut", optimise = "online", link = "none";
+  std::string suite = "lut", linear = kByRoles, optimise = "online", link = "none";
   std::size_t batch = kDefaultBatch, limit = 0;
   bool suite_given = false, batch_given = false;
   std::size_t ahead = 0, in_flight = 1, queries = 0;
@@ -50,7 +50,7 @@ RunOptions RunOptionsFromJson(const std::string& text, const std::string& place)
 CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& out_help,
                          const std::string& use_help);
 
-/// --batch and --suite; remembers whether they were given.
+/// --batch, --suite and --linear; remembers whether the first two were given.
 void AddBatchAndSuite(CLI::App& app, RunOptions& options, const std::string& batch_help,
                       const std::string& suite_help);
 

@@ -55,6 +55,7 @@ void CheckSameJob(const std::string& file, const SessionReport& report, const st
                   const SessionReport& expected) {
   RequireSame(file, "network", report.network, expected.network, first);
   RequireSame(file, "suite", report.suite, expected.suite, first);
+  RequireSame(file, "linear", report.linear, expected.linear, first);
   RequireSame(file, "link", report.link, expected.link, first);
   RequireSame(file, "material", report.material, expected.material, first);
   RequireSame(file, "classes", report.classes, expected.classes, first);

@@ -79,6 +79,7 @@ void VisitTimes(auto& report, auto&& visit) {
 void VisitCommon(auto& report, auto&& visit) {
   visit("network", report.network);
   visit("suite", report.suite);
+  visit("linear", report.linear);
   visit("link", report.link);
   visit("batch", report.batch);
   visit("images", report.images);
@@ -312,6 +313,7 @@ RunReport Merge(const std::array<PartyReport, 3>& parties) {
     RequireEqual(id, "material", party.material, first.material);
     RequireEqual(id, "network", party.network, first.network);
     RequireEqual(id, "suite", party.suite, first.suite);
+    RequireEqual(id, "linear", party.linear, first.linear);
     RequireEqual(id, "link", party.link, first.link);
     RequireEqual(id, "batch", party.batch, first.batch);
     RequireEqual(id, "images", party.images, first.images);

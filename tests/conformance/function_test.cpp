@@ -428,7 +428,7 @@ void CheckMix(const Subject& first, const Subject& second, bool first_dealt) {
                                 .FindLinear(mpc::kReplicatedLinear)
                                 .plan({"fc2", shape, bits, kBatch}, layer2->roles)
                                 .make(party, Public(party.Id(), 2, kFeatures, kFeatures, bits),
-                                      Public(party.Id(), -1, kFeatures, 1, bits));
+                                      Public(party.Id(), -1, kFeatures, 1, bits), {});
         mpc::Context offline(party, Phase::kOffline);
         offline.Enter(1, "act1");
         auto prepared1 =

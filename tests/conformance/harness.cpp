@@ -47,7 +47,7 @@ struct NextLayer {
     return AllProtocols()
         .FindLinear(mpc::kReplicatedLinear)
         .plan({"next", shape, bits, layer.spec.batch}, layer.roles)
-        .make(party, WeightOf(party.Id()), Of(biases, party.Id()));
+        .make(party, WeightOf(party.Id()), Of(biases, party.Id()), {});
   }
 
   static Values Random(std::size_t count, std::uint64_t seed) {
@@ -69,6 +69,27 @@ struct NextLayer {
 
 std::uint64_t Sum(const std::array<std::uint64_t, 3>& bytes) {
   return bytes[0] + bytes[1] + bytes[2];
+}
+
+// Halves that one evaluator alone needs are given to the other one, zeros become matrices of them.
+void FillIn(const Layer& layer, Query& query) {
+  const auto& spec = layer.spec;
+  if (!spec.only_to || !layer.suite->Info().dealt_output) return;
+  const PartyId other = layer.roles.OtherEvaluator(*spec.only_to);
+  const auto third = [&](PartyId party) -> AnyMatrix& {
+    auto& x = query.output[static_cast<std::size_t>(party)];
+    return party == layer.roles.Evaluator1() ? x.next : x.mine;
+  };
+  EXPECT_TRUE(third(other).Empty()) << "party " << other << " needs nothing";
+  third(other) = third(*spec.only_to);
+  for (auto* shares : {&query.output, &query.known})
+    for (auto& share : *shares)
+      for (AnyMatrix* half : {&share.mine, &share.next})
+        if (half->IsZero())
+          *half = ring::DispatchWord(spec.out_bits, [&]<mpc::Word W>(W) {
+            return AnyMatrix(mpc::Matrix<W>(xt::zeros<W>({spec.Out().Size(), spec.batch})),
+                             spec.out_bits);
+          });
 }
 
 }  // namespace
@@ -142,6 +163,14 @@ std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec) {
     EXPECT_NE(std::string(e.what()).find(spec.layer), std::string::npos) << e.what();
     return std::nullopt;
   }
+}
+
+Layer WithMultiplier(const Layer& layer, PartyId multiplier, bool known, bool only) {
+  ActivationSpec spec = layer.spec;
+  if (known && spec.dealt) spec.known_at = layer.roles.OtherEvaluator(multiplier);
+  if (only) spec.only_to = multiplier;
+  return {layer.suite, layer.choice, layer.roles, spec,
+          layer.suite->Plan(spec, layer.choice, layer.roles)};
 }
 
 Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
@@ -249,7 +278,8 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
         for (std::size_t q = 0; q < queries.size(); ++q) {
           mpc::Context offline(party, Phase::kOffline, &planned_offline);
           offline.Enter(1, layer.spec.layer);
-          const bool knows = layer.spec.dealt && party.Id() == layer.roles.helper;
+          const bool knows = party.Id() == layer.roles.helper ? layer.spec.dealt
+                                                              : layer.spec.known_at == party.Id();
           prepared.push_back(mpc::PrepareAny(*activation, offline, layer.spec.batch,
                                              knows ? &queries[q][id] : nullptr));
           offline.Leave();
@@ -278,6 +308,7 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries, const O
         session.online_bytes[id] = party.Meter().Total(Phase::kOnline).sent_bytes;
       },
       local);
+  for (auto& query : session.queries) FillIn(layer, query);
   for (std::size_t id = 0; options.record && id < 3; ++id) {
     session.views[id] = recorders[id]->Take();
     std::erase_if(session.views[id],
@@ -351,12 +382,21 @@ void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, con
 }
 
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed) {
+  if (layer.suite->Info().dealt_output && !layer.spec.known_at && !layer.spec.only_to &&
+      (layer.spec.dealt || !layer.plan.fused)) {
+    const PartyId multiplier = seed % 2 == 0 ? layer.roles.Evaluator1() : layer.roles.Evaluator2();
+    CheckAgainstOracle(WithMultiplier(layer, multiplier, seed % 3 != 0 || layer.plan.fused,
+                                      !layer.plan.fused && (seed % 3 != 1 || !layer.spec.dealt)),
+                       z, seed);
+  }
   const auto& spec = layer.spec;
   SCOPED_TRACE(fmt::format(
-      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}{}",
+      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}{}{}{}",
       mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits, spec.shift,
       spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel, spec.pool->stride) : "no pool",
       spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : "",
+      spec.known_at ? fmt::format(", known at {}", *spec.known_at) : "",
+      spec.only_to ? fmt::format(", only to {}", *spec.only_to) : "",
       layer.plan.fused ? fmt::format(", fused with {} outputs", spec.next->out_channels) : ""));
   const auto session =
       RunLayer(layer, {ShareOut(z, spec.in.Size(), spec.batch, spec.ring_bits, seed)});

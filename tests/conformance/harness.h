@@ -58,6 +58,10 @@ struct Layer {
 /// must be an UnsupportedError that names the layer (checked). A table gets random entries.
 std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec);
 
+/// The same layer where `multiplier`, an evaluator, alone multiplies what comes online, in one or
+/// both of the ways that the spec says so (known_at, where dealt, and only_to).
+Layer WithMultiplier(const Layer& layer, PartyId multiplier, bool known, bool only);
+
 /// Additive shares of `values` (rows x cols), drawn with `seed`. Bits above the ring's width are
 /// random too, as they may be between operations.
 Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
@@ -75,7 +79,8 @@ std::optional<std::string> Fused(const std::string& choice);
 std::vector<std::uint64_t> Expected(const ActivationSpec& spec, const Values& z);
 
 struct Query {
-  std::array<AnyShare, 3> output, known;                       ///< by party
+  /// By party. Halves that the spec says to be 0 or not needed are as if they were not.
+  std::array<AnyShare, 3> output, known;
   std::array<AnyMatrix, 3> next;                               ///< fused: of the map that follows
   std::array<std::uint32_t, 3> offline_hops{}, online_hops{};  ///< by party
 };
@@ -105,7 +110,8 @@ void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, con
 /// The same of a layer that may be fused.
 void ExpectOutput(const Layer& layer, const Query& query, const Values& z);
 
-/// ShareOut, RunLayer, CheckSession, ExpectOutput.
+/// ShareOut, RunLayer, CheckSession, ExpectOutput; and with a multiplier where it makes a
+/// difference.
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed);
 
 /// `count` values: those given, repeated as often as fits, all in -2^(bits-1) .. 2^(bits-1) - 1.

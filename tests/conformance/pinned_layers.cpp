@@ -20,7 +20,8 @@ std::optional<Layer> MakeLayer(const LayerCase& c, int helper) {
     spec.next = mpc::LinearShape{.in = {spec.Out().Size(), 1, 1}, .out_channels = c.fan_out};
   auto layer = MakeLayer(Subject{c.choice, helper}, spec);
   EXPECT_TRUE(!layer || layer->plan.fused == (c.fan_out > 0)) << c.choice;
-  return layer;
+  if (!layer || c.multiplier == 0) return layer;
+  return WithMultiplier(*layer, (helper + c.multiplier) % 3, true, c.fan_out == 0);
 }
 
 namespace {
@@ -60,11 +61,13 @@ Scenario LayerScenario(const Layer& layer, int receiver) {
 }
 
 void PrintTo(const LayerCase& c, std::ostream* out) {
-  *out << fmt::format("{}, {}{}{}, {} bits to {}{}{}", c.choice, mpc::ActivationName(c.kind),
-                      c.shift > 0 ? fmt::format(" >> {}", c.shift) : "",
-                      c.pool > 0 ? fmt::format(", pool {}", c.pool) : "", c.value_bits, c.out_bits,
-                      c.dealt ? "" : ", not dealt",
-                      c.fan_out > 0 ? fmt::format(", {} outputs", c.fan_out) : "");
+  *out << fmt::format(
+      "{}, {}{}{}, {} bits to {}{}{}{}", c.choice, mpc::ActivationName(c.kind),
+      c.shift > 0 ? fmt::format(" >> {}", c.shift) : "",
+      c.pool > 0 ? fmt::format(", pool {}", c.pool) : "", c.value_bits, c.out_bits,
+      c.dealt ? "" : ", not dealt",
+      c.multiplier > 0 ? fmt::format(", evaluator {} multiplies", c.multiplier) : "",
+      c.fan_out > 0 ? fmt::format(", {} outputs", c.fan_out) : "");
 }
 
 constexpr auto kRelu = ActivationKind::kRelu;
@@ -114,6 +117,16 @@ std::vector<LayerCase> LayerCases() {
        .out_bits = 8,
        .batch = 2,
        .fan_out = 8},
+      {.choice = "lut", .value_bits = 7, .multiplier = 1},
+      {.choice = "lut", .value_bits = 7, .multiplier = 2},
+      {.choice = "lut:chunks=3,form=bit", .value_bits = 7, .dealt = false, .multiplier = 1},
+      {.choice = "lut", .pool = 2, .value_bits = 3, .multiplier = 2},
+      {.choice = "lut", .kind = kRelu, .shift = 2, .multiplier = 1},
+      {.choice = "lut", .kind = kRelu, .pool = 2, .value_bits = 3, .multiplier = 1},
+      {.choice = "lut", .kind = kRelu, .pool = 2, .value_bits = 3, .multiplier = 2},
+      {.choice = "lut", .kind = kTable, .value_bits = 3, .multiplier = 2},
+      {.choice = "fss:fuse=yes", .multiplier = 2, .fan_out = 2},
+      {.choice = "lut:fuse=yes", .value_bits = 7, .multiplier = 1, .fan_out = 3},
       {.choice = "fss"},  // no tree, a leaf alone
       {.choice = "fss", .value_bits = 8, .batch = 4},
       {.choice = "fss", .dealt = false},
@@ -129,6 +142,10 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "fss", .kind = kTable, .value_bits = 3},
       {.choice = "fss", .kind = kTable, .shift = 3},
       {.choice = "fss:form=bit", .kind = kTable, .shift = 2, .dealt = false},
+      {.choice = "fss", .value_bits = 8, .batch = 4, .multiplier = 1},
+      {.choice = "fss", .multiplier = 2},
+      {.choice = "fss", .pool = 2, .value_bits = 3, .multiplier = 1},
+      {.choice = "fss", .kind = kSquare, .shift = 2, .multiplier = 2},
       {.choice = "aby3"},
       {.choice = "aby3", .value_bits = 2},
       {.choice = "aby3", .value_bits = 10},
@@ -152,6 +169,17 @@ std::vector<LayerCase> LeakCases() {
           {.choice = "lut_bare_share:chunks=2"},
           {.choice = "lut_mask_twice:chunks=2"},
           {.choice = "lut_bare_top:chunks=2"},
+          // E1 is masked by a key that E2 lacks; with evaluator 2 it sends the other's part of all.
+          {.choice = "lut_own_key:chunks=2", .multiplier = 2},
+          {.choice = "lut_bare_bits:chunks=2", .multiplier = 2},
+          {.choice = "lut_bare_share:chunks=2", .multiplier = 2},
+          {.choice = "lut_mask_twice:chunks=2", .multiplier = 2},
+          {.choice = "lut_bare_top:chunks=2", .multiplier = 2},
+          {.choice = "lut_bare_bits:chunks=2", .multiplier = 1},
+          {.choice = "lut_bare_top:chunks=2", .multiplier = 1},
+          {.choice = "fss_own_key", .multiplier = 2},
+          {.choice = "fss_bare_share", .multiplier = 2},
+          {.choice = "fss_bare_top", .multiplier = 2},
           {.choice = "lut_own_key", .kind = kRelu},
           {.choice = "lut_bare_bits", .pool = 2},
           {.choice = "lut_bare_share", .dealt = false},

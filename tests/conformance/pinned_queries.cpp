@@ -26,6 +26,7 @@ mpc::LinearShape OneWeightAChannel(const mpc::Shape3& in) {
 nn::PublicNetwork Network(const QueryCase& c) {
   nn::PublicNetwork net;
   net.name = "pinned";
+  net.linear = c.linear;
   net.input.shape = {kChannels, c.side, c.side};
   net.input.bits = 1;
   mpc::Shape3 in = net.input.shape;
@@ -173,6 +174,7 @@ void PrintTo(const QueryCase& c, std::ostream* out) {
   if (c.ends == QueryCase::Ends::kClass) *out << ", class";
   if (c.shortcut) *out << ", shortcut";
   if (c.outputs > 0) *out << ", " << c.outputs << " logits";
+  if (!c.linear.empty()) *out << ", linear " << c.linear;
 }
 
 Scenario QueryScenario(const QueryCase& c, int receiver) {

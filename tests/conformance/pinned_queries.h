@@ -27,6 +27,7 @@ struct QueryCase {
   std::size_t batch = 1;
   std::size_t queries = 1;
   enum class Ends { kLogits, kClass } ends = Ends::kLogits;
+  std::string linear;       ///< protocol of the linear layers; empty where the roles decide
   bool shortcut = false;    ///< from the input to the last layer, with weights
   std::size_t outputs = 0;  ///< of a fully connected last layer; 0: it has one weight a channel
 };

@@ -20,6 +20,14 @@ INSTANTIATE_TEST_SUITE_P(
     Queries, PinnedQueries,
     testing::Values(
         QueryCase{.queries = 2}, QueryCase{.suite = "fss", .roles = {0, 1, 2, 2}},
+        // Both evaluators multiply shares, or the model's owner alone: as evaluator 1 and 2, with
+        // the images at each of the parties.
+        QueryCase{.queries = 2, .linear = "replicated"},
+        QueryCase{.suite = "fss", .roles = {1, 0, 2, 1}, .linear = "replicated"},
+        QueryCase{.layers = {{kSign}, {kSign}}, .roles = {1, 0, 2, 0}, .linear = "clear"},
+        QueryCase{.layers = {{kRelu, "", 2, 1}}, .roles = {2, 0, 0, 1}, .side = 2},
+        QueryCase{.layers = {{kRelu, "fss", 2, 1}}, .roles = {0, 2, 2, 0}, .side = 2},
+        QueryCase{.roles = {1, 1, 0, 2}}, QueryCase{.suite = "fss", .roles = {2, 2, 0, 0}},
         QueryCase{.suite = "aby3", .roles = {1, 2, 0, 0}},
         // Mixed, in both orders of those with a dealer and without.
         QueryCase{.layers = {{kSign, "fss"}, {kRelu, "lut", 0, 1}, {kSign, "aby3"}},
@@ -110,11 +118,13 @@ TEST_P(PinnedMutants, AreFoundInAQuery) {
 // Around linear layers, which send nothing: the model's and the input's sharing, that of clients a
 // reshare, and the output. Any mask that is forgotten there is missed.
 class PinnedLinear : public testing::TestWithParam<QueryCase> {};
-INSTANTIATE_TEST_SUITE_P(Queries, PinnedLinear,
-                         testing::Values(QueryCase{.layers = {}, .roles = {0, 1, 2, 1}},
-                                         QueryCase{.layers = {}, .roles = {2, 2, 0, 1}},
-                                         QueryCase{.layers = {},
-                                                   .roles = {1, mpc::kClients, 1, mpc::kClients}}));
+INSTANTIATE_TEST_SUITE_P(
+    Queries, PinnedLinear,
+    testing::Values(QueryCase{.layers = {}, .roles = {0, 1, 2, 1}},
+                    QueryCase{.layers = {}, .roles = {0, 2, 1, 0}},
+                    QueryCase{.layers = {}, .roles = {0, 1, 2, 1}, .linear = "replicated"},
+                    QueryCase{.layers = {}, .roles = {2, 2, 0, 1}},
+                    QueryCase{.layers = {}, .roles = {1, mpc::kClients, 1, mpc::kClients}}));
 
 TEST_P(PinnedLinear, EveryForgottenMaskIsFound) {
   ExpectEveryDrawIsMissed([](int receiver) { return QueryScenario(GetParam(), receiver); }, 2);

@@ -27,6 +27,7 @@ MaterialHeader Header() {
   MaterialHeader header;
   header.network = "{}";
   header.suite = "lut";
+  header.linear = "clear";
   header.roles = {2, 0, 1, 0};
   header.batch = 5;
   header.queries = kQueries;
@@ -105,6 +106,7 @@ TEST_F(Material, ComesBackAsWritten) {
   MaterialFile material(file_);
   EXPECT_EQ(material.Header().network, header.network);
   EXPECT_EQ(material.Header().suite, header.suite);
+  EXPECT_EQ(material.Header().linear, header.linear);
   EXPECT_EQ(material.Header().roles, header.roles);
   EXPECT_EQ(material.Header().batch, header.batch);
   EXPECT_EQ(material.Header().queries, header.queries);
@@ -230,6 +232,7 @@ TEST_F(Material, IsRefusedByAnyFieldOutOfRange) {
       {"queries", 1'000'001, "/queries", "expected a number of queries"},
       {"suite", "", "/suite", "expected a suite"},
       {"suite", std::string(1025, 'x'), "/suite", "expected a suite"},
+      {"linear", "", "/linear", "expected a protocol of linear layers"},
       {"network", 7, "/network", "expected a network"},
       {"plan_digest", "abc", "/plan_digest", "expected a SHA-256"},
       {"session", std::string(33, 'a'), "/session", "expected 32 hex digits"},

@@ -97,15 +97,19 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
   const auto images = compile::RandomImages(network.net.input.shape, 3, 11);
   const auto plain = nn::RunPlain(network, compile::Oracle(), images, 0, 3);
   const mpc::Registry registry = BuiltinProtocols();
-  for (const int helper : {0, 1, 2}) {
-    const mpc::Roles roles{helper, (helper + 1) % 3, (helper + 2) % 3, (helper + 1) % 3};
-    const auto plan =
-        MakePlan(network.net, registry, mpc::ParseSuiteChoice(suite, "test"), roles, 3);
-    std::uint32_t hops = 0;
-    const auto logits = RunSecurely(network, plan, registry, images, &hops);
-    EXPECT_EQ(logits, plain) << "helper " << helper;
-    EXPECT_EQ(hops, plan.Total().OnlineHops()) << "helper " << helper;
-  }
+  for (const int helper : {0, 1, 2})
+    for (const auto& [linear, owner] :
+         {std::pair{"replicated", 2}, std::pair{"clear", 1}, std::pair{"clear", 2}}) {
+      SCOPED_TRACE(fmt::format("helper {}, linear {}, evaluator {}", helper, linear, owner));
+      const mpc::Roles roles{helper, (helper + 1) % 3, (helper + owner) % 3, (helper + 1) % 3};
+      auto named = network.net;
+      named.linear = linear;
+      const auto plan = MakePlan(named, registry, mpc::ParseSuiteChoice(suite, "test"), roles, 3);
+      std::uint32_t hops = 0;
+      const auto logits = RunSecurely(network, plan, registry, images, &hops);
+      EXPECT_EQ(logits, plain);
+      EXPECT_EQ(hops, plan.Total().OnlineHops());
+    }
 }
 INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
                          testing::Combine(testing::ValuesIn(LayersCases()),
@@ -151,9 +155,10 @@ mpc::Registry WithMaskedLinear() {
          auto plan = products(spec, roles);
          const auto bytes = ring::PackedBytes(spec.shape.Out().Size() * spec.batch, spec.ring_bits);
          plan.cost.Add(mpc::Phase::kOnline, {{0, 1, bytes}, {1, 2, bytes}, {2, 0, bytes}});
-         plan.make = [make = plan.make](mpc::Party& party, const auto& weight, const auto& bias) {
+         plan.make = [make = plan.make](mpc::Party& party, const auto& weight, const auto& bias,
+                                        const auto& clear) {
            const auto seed = static_cast<std::uint32_t>(party.Id() + 1);
-           return std::make_unique<Masked>(make(party, weight, bias), seed);
+           return std::make_unique<Masked>(make(party, weight, bias, clear), seed);
          };
          return plan;
        }});
@@ -172,7 +177,9 @@ TEST(SecureLinear, MayBeAnotherProtocol) {
   const auto input = nn::QuantiseInput(network.net.input, images, 0, 3);
   const mpc::Registry registry = WithMaskedLinear();
   for (const char* suite : {"lut", "aby3"}) {
-    const auto plan = MakePlan(network.net, registry, {suite, {}}, {}, 3, "masked");
+    auto masked = network.net;
+    masked.linear = "masked";
+    const auto plan = MakePlan(masked, registry, {suite, {}}, {}, 3);
     EXPECT_TRUE(plan.HelperActsOnline());
     EXPECT_NE(plan.Digest(), MakePlan(network.net, registry, {suite, {}}, {}, 3).Digest());
     std::vector<std::int64_t> logits;

@@ -246,29 +246,46 @@ INSTANTIATE_TEST_SUITE_P(Nets, ForClients,
                                                           "lut:fuse=yes", "aby3"),
                                           testing::Values(0, 1, 2)));
 
-// 1 for the input, 3 for a Sign, 4 with max-pool, 1 for the output; where evaluators' messages
-// cross in an odd number of exchanges, the owner's first message beside its input saves one: the
-// longest chain of MnistNet3 is 12, not 13.
+// Both evaluators multiply shares: 1 for the input, 3 for a Sign, 4 with max-pool, 1 for the
+// output; where evaluators' messages cross in an odd number of exchanges, the owner's first message
+// beside its input saves one: the longest chain of MnistNet3 is 12, not 13. The model's owner
+// multiplies in the clear: 2 for a Sign, 4 with max-pool. fss: 2 for either.
 TEST(Plan, HopsOfTheMnistNets) {
-  const std::map<std::string, std::uint32_t> expected{
-      {"mnistnet1", 8}, {"mnistnet2", 8}, {"mnistnet3", 12}};
-  for (const auto& [name, hops] : expected) {
-    const auto plan = MakePlan(RandomWeights(name, 1, 12).net, Protocols(),
-                               mpc::ParseSuiteChoice("lut:chunks=2", "test"), {}, 1);
-    EXPECT_EQ(plan.Total().OnlineHops(), hops) << name;
-    std::uint32_t sum = 0;
-    for (const auto& step : plan.Steps()) sum += step.hops;
-    EXPECT_EQ(sum, hops);
+  struct Hops {
+    const char *network, *suite;
+    std::uint32_t replicated, clear;
+  };
+  for (const auto& [name, suite, replicated, clear] :
+       {Hops{"mnistnet1", "lut:chunks=2", 8, 6}, Hops{"mnistnet2", "lut:chunks=2", 8, 6},
+        Hops{"mnistnet3", "lut:chunks=2", 12, 12}, Hops{"mnistnet1", "fss", 6, 6},
+        Hops{"mnistnet2", "fss", 6, 6}, Hops{"mnistnet3", "fss", 10, 8}}) {
+    auto network = RandomWeights(name, 1, 12).net;
+    for (const auto& [linear, hops] :
+         {std::pair{"replicated", replicated}, std::pair{"clear", clear}, std::pair{"", clear}}) {
+      network.linear = linear;
+      const auto plan = MakePlan(network, Protocols(), mpc::ParseSuiteChoice(suite, "test"), {}, 1);
+      EXPECT_EQ(plan.Total().OnlineHops(), hops) << name << " " << suite << " " << linear;
+      std::uint32_t sum = 0;
+      for (const auto& step : plan.Steps()) sum += step.hops;
+      EXPECT_EQ(sum, hops);
+    }
   }
 }
 
 // The fewest: 2 for a Sign, 3 with max-pool, and one less before the logits, which are computed on
-// what is opened.
+// what is opened. In the clear 2 with max-pool too, and before the logits the model's owner sends
+// its part of the result together with what it opens.
 TEST(Plan, FewestHopsOfTheMnistNets) {
-  const std::map<std::string, std::uint32_t> expected{
-      {"mnistnet1", 4}, {"mnistnet2", 4}, {"mnistnet3", 8}};
-  for (const auto& [name, hops] : expected) {
+  struct Hops {
+    const char *name, *linear;
+    std::uint32_t hops;
+  };
+  for (const auto& [name, linear, hops] :
+       {Hops{"mnistnet1", "replicated", 4}, Hops{"mnistnet2", "replicated", 4},
+        Hops{"mnistnet3", "replicated", 8}, Hops{"mnistnet1", "clear", 4},
+        Hops{"mnistnet2", "clear", 4}, Hops{"mnistnet3", "clear", 6}}) {
     auto network = RandomWeights(name, 1, 12).net;
+    network.linear = linear;
     const std::size_t last = network.layers.size() - 2;
     network.layers[last].suite = "fss:fuse=yes";
     const auto plan = MakePlan(network, Protocols(), {"fss", {}}, {}, 1);
@@ -311,11 +328,18 @@ TEST(Roles, OwnersAndReceiverMayBeAnyParty) {
       for (int model_owner = 0; model_owner < 3; ++model_owner)
         for (int receiver = 0; receiver < 3; ++receiver) {
           const mpc::Roles roles{helper, data_owner, model_owner, receiver};
-          for (const char* suite : {"lut", "lut:fuse=yes", "aby3"}) {
-            SCOPED_TRACE(fmt::format("{}, roles {} {} {} {}", suite, helper, data_owner,
-                                     model_owner, receiver));
+          for (const auto& [suite, linear] :
+               {std::pair{"lut", ""}, std::pair{"fss", ""}, std::pair{"lut", "replicated"},
+                std::pair{"lut:fuse=yes", ""}, std::pair{"fss:fuse=yes", ""},
+                std::pair{"lut:fuse=yes", "replicated"}, std::pair{"aby3", ""}}) {
+            SCOPED_TRACE(fmt::format("{}, linear {}, roles {} {} {} {}", suite, linear, helper,
+                                     data_owner, model_owner, receiver));
+            auto named = network.net;
+            named.linear = linear;
             const auto plan =
-                MakePlan(network.net, Protocols(), mpc::ParseSuiteChoice(suite, "test"), roles, 3);
+                MakePlan(named, Protocols(), mpc::ParseSuiteChoice(suite, "test"), roles, 3);
+            const bool clear = *linear == 0 && model_owner != helper;
+            EXPECT_EQ(plan.linear, clear ? "clear" : "replicated");
             EXPECT_EQ(plan.HelperActsOnline(),
                       suite == std::string("aby3") || data_owner == helper || receiver == helper);
             const auto outcome = RunSecurely(network, plan, images);
@@ -579,6 +603,12 @@ TEST(Plan, DigestTellsSuitesRolesAndWidthsApart) {
   EXPECT_NE(base, digest("cbnn", {}));
   EXPECT_NE(base, digest("lut:chunks=3", {}));
   EXPECT_NE(base, digest("lut", {0, 2, 1, 1}));
+  network.linear = "clear";  // which is what the roles say
+  const auto clear = digest("lut", {});
+  network.linear = "replicated";
+  EXPECT_NE(base, digest("lut", {}));
+  EXPECT_NE(clear, digest("lut", {}));
+  network.linear.clear();
   network.layers[0].value_bits += 1;
   EXPECT_NE(base, digest("lut", {}));
 }

@@ -441,6 +441,7 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
       {"protocol version", "the version of the program"},
       {"network digest", "whether both have the same JSON"},
       {"suite", "this party's --suite"},
+      {"linear layers", "an option"},
       {"roles", "the testbed's roles"},
       {"rotation of the dealer", "an option"},
       {"batch", "an option"},

@@ -400,6 +400,7 @@ TEST(Options, OfARunCrossToAPartyWhole) {
   options.network = "a \xff\xc3\xa9.json";  // no UTF-8, then some
   options.model = {"m", "c", "l", true};
   options.suite = "lut:chunks=3";
+  options.linear = "replicated";
   options.batch = 7;
   options.ahead = 3;
   options.in_flight = 5;

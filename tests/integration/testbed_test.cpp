@@ -133,6 +133,10 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Disagreement{.name = "Network", .network = "conv", .message = "network digest"},
         Disagreement{.name = "Suite", .party = 1, .more = {"--suite", "cbnn"}, .message = "suite"},
+        Disagreement{.name = "Linear",
+                     .party = 1,
+                     .more = {"--linear", "replicated"},
+                     .message = "linear layers: here replicated, there by the roles"},
         Disagreement{.name = "Batch", .party = 0, .more = {"--batch", "3"}, .message = "batch"},
         Disagreement{.name = "Timeout",
                      .party = 1,

@@ -131,7 +131,9 @@ TEST_P(InputOutput, TheReceiverGetsTheOwnersInput) {
   RunParties([&, helper = helper, dealt = dealt](Party& party) {
     Context pre(party, Phase::kOffline), ctx(party, Phase::kOnline);
     InputSharing input(party, helper, owner);
-    OutputReveal output(party, helper, receiver, dealt);
+    std::array<bool, 3> parts_known{};
+    parts_known.at(static_cast<std::size_t>(helper)) = dealt;
+    OutputReveal output(party, helper, receiver, parts_known);
     pre.Enter(0, "input");
     auto known = input.Prepare(6, 5, kBits);
     // An additive share of x: x_i alone; the helper's is known offline, perhaps as zero.
@@ -160,6 +162,70 @@ TEST_P(InputOutput, TheReceiverGetsTheOwnersInput) {
   EXPECT_EQ(online[0] + online[1] + online[2],
             (owns ? 2 * one : one) + (sends_offline ? one : 2 * one));
 }
+// One evaluator alone needs the input, and gives its part of the output online; the others' parts
+// are known offline.
+TEST(InputOutputOfOne, OneEvaluatorAloneGetsTheInput) {
+  constexpr unsigned kBits = 13;
+  using W = std::uint16_t;
+  const auto secret = Random<W>(6, 5, kBits, 77);
+  const std::uint64_t one = ring::PackedBytes(secret.size(), kBits);
+  for (int helper : {0, 1, 2})
+    for (int owner : {0, 1, 2})
+      for (int receiver : {0, 1, 2})
+        for (int only : {(helper + 1) % 3, (helper + 2) % 3}) {
+          SCOPED_TRACE(fmt::format("helper {}, owner {}, receiver {}, only to {}", helper, owner,
+                                   receiver, only));
+          std::array<std::uint64_t, 3> online{}, offline{};
+          RunParties([&](Party& party) {
+            Context pre(party, Phase::kOffline), ctx(party, Phase::kOnline);
+            InputSharing input(party, helper, owner, only);
+            std::array<bool, 3> parts_known{true, true, true};
+            parts_known.at(static_cast<std::size_t>(only)) = false;
+            OutputReveal output(party, helper, receiver, parts_known);
+            pre.Enter(0, "input");
+            auto known = input.Prepare(6, 5, kBits);
+            // The three shares of x at those who have them: the drawn ones at the helper.
+            auto z = Matrix<W>(xt::zeros<W>({6, 5}));
+            const auto add = [&](const AnyMatrix& half) {
+              if (!half.IsZero()) z += half.As<W>();
+            };
+            if (party.Id() == helper) {
+              add(known.mine);
+              add(known.next);
+            }
+            pre.Enter(2, "output");
+            const AnyMatrix part(z, kBits);
+            auto material = output.Prepare(pre, &part, 6, 5, kBits);
+            ctx.Enter(0, "input");
+            const AnyMatrix x(secret, kBits);
+            const auto share = input.Run(ctx, std::move(known), &x, 6, 5, kBits);
+            const AnyMatrix& third = party.Id() == (helper + 1) % 3 ? share.next : share.mine;
+            if (party.Id() == only) {
+              add(third);
+              const auto& half = party.Id() == (helper + 1) % 3 ? share.mine : share.next;
+              EXPECT_TRUE(half.IsZero());
+            } else if (party.Id() != helper && party.Id() != owner) {
+              EXPECT_TRUE(third.Empty());
+            }
+            ctx.Enter(2, "output");
+            const auto values = output.Run(ctx, std::move(material), AnyMatrix(z, kBits));
+            ASSERT_EQ(values.size(), party.Id() == receiver ? secret.size() : 0);
+            for (std::size_t i = 0; i < values.size(); ++i)
+              ASSERT_EQ(values[i], ring::Decode(secret.data()[i], kBits));
+            for (auto sent : party.Meter().Total(Phase::kOnline).sent_bytes)
+              online[party.Id()] += sent;
+            for (auto sent : party.Meter().Total(Phase::kOffline).sent_bytes)
+              offline[party.Id()] += sent;
+          });
+          std::array<std::uint64_t, 3> want_online{}, want_offline{};
+          if (owner != only) want_online[owner] += one;
+          for (int p = 0; p < 3; ++p)
+            if (p != receiver) (p == only ? want_online : want_offline)[p] += one;
+          EXPECT_EQ(online, want_online);
+          EXPECT_EQ(offline, want_offline);
+        }
+}
+
 INSTANTIATE_TEST_SUITE_P(Roles, InputOutput,
                          testing::Combine(testing::Values(0, 1, 2), testing::Values(0, 1, 2),
                                           testing::Values(0, 1, 2), testing::Bool()));

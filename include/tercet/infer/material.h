@@ -14,7 +14,7 @@
 /// Files that keep one party's correlated material between the session that made it and those that
 /// use it up: its shares of the model and a number of prepared queries, each used once.
 ///
-///   "TERCETQ4" | length u64 | header (JSON) | SHA-256
+///   "TERCETQ5" | length u64 | header (JSON) | SHA-256
 ///   then, first for the shares of the model, then for each query:
 ///   state u64 (0 fresh, 1 used, 2 used and overwritten) | length u64 | material | SHA-256
 ///
@@ -40,6 +40,7 @@ inline constexpr std::size_t kMaxQueries = 1'000'000;  ///< in a file
 struct MaterialHeader {
   std::string network;  ///< AnnouncementToJson, with the suites that were chosen
   std::string suite;    ///< of layers that name none, SuiteChoice::Text
+  std::string linear;   ///< Plan::linear
   mpc::Roles roles;
   std::size_t batch = 1;    ///< images a query, 1..kMaxBatch
   std::size_t queries = 0;  ///< how many were made, 1..kMaxQueries

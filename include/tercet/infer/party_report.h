@@ -59,7 +59,7 @@ struct JobPart {
 
 /// What the reports of a party and of a whole run have in common.
 struct SessionReport {
-  std::string network, suite, link;
+  std::string network, suite, linear, link;
   std::size_t batch = 0, images = 0, classes = 0;
   /// Setup, and of each phase the time in which at least one query was in it.
   double setup_s = 0, offline_s = 0, online_s = 0;

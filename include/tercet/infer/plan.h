@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,8 @@ struct PlannedLayer {
   mpc::SuiteChoice suite;  ///< empty name for a last layer without activation
   mpc::ActivationSpec activation;
   bool dealt_output = true;
+  /// The evaluator that alone multiplies online (mpc::LinearPlan), if one does.
+  std::optional<PartyId> multiplier;
   mpc::Cost cost;
   mpc::ActivationFactory make;  ///< null without activation
   std::uint64_t tolerance = 0;  ///< see mpc::ActivationPlan
@@ -55,8 +59,9 @@ struct Plan {
   std::size_t Queries(std::size_t images) const { return (images + batch - 1) / batch; }
   /// Input, layers, output; their hops add up to Total().OnlineHops().
   std::vector<PlanStep> Steps() const;
-  /// Whether what the receiver opens was dealt: then the helper's part is sent offline.
-  bool DealtResult() const;
+  /// Whose parts of what the receiver opens are known offline, and sent then: the helper's where
+  /// the result is dealt, and that of an evaluator that does not multiply.
+  std::array<bool, 3> KnownResult() const;
   /// Whether the helper sends or receives anything online. Where not, its part of a query ends with
   /// the query's material, and it may leave.
   bool HelperActsOnline() const;
@@ -70,11 +75,12 @@ struct Plan {
 /// What Plan::Warnings says of a layer whose width is not proven.
 std::string NotProvenText(const nn::PublicLayer& layer);
 
-/// Uses `suite` for every layer that does not name its own, `linear` for all linear maps. Throws
-/// UnsupportedError / ConfigError naming the layer, and ConfigError for a batch of 0 or a role that
-/// is no party.
+/// Uses `suite` for every layer that does not name its own, and for all linear maps the protocol
+/// that `network` names; where it names none "clear" if the model's owner is an evaluator, since it
+/// takes no more bytes, hops online or products of any party than "replicated", used elsewhere.
+/// Throws UnsupportedError / ConfigError naming the layer, and ConfigError for a batch of 0 or a
+/// role that is no party.
 Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
-              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch,
-              const std::string& linear = mpc::kReplicatedLinear);
+              const mpc::SuiteChoice& suite, const mpc::Roles& roles, std::size_t batch);
 
 }  // namespace tercet::infer

@@ -38,10 +38,14 @@ class SecureNetwork {
   SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry);
 
   /// One party's shares of the weights. They tell nothing about the weights to who has them alone.
+  /// With a multiplier (PlannedLayer) that one, their owner, keeps weights themselves besides.
   struct ModelShares {
     struct Layer {
-      mpc::AnyShare weight, bias, shortcut;  // no shortcut: empty
-      void Visit(mpc::Archive& archive) { archive(weight)(bias)(shortcut); }
+      mpc::AnyShare weight, bias, shortcut;         // no shortcut: empty
+      mpc::AnyMatrix clear_weight, clear_shortcut;  // at a multiplier, else empty
+      void Visit(mpc::Archive& archive) {
+        archive(weight)(bias)(shortcut)(clear_weight)(clear_shortcut);
+      }
     };
     std::vector<Layer> layers;
     void Visit(mpc::Archive& archive) { archive(layers); }
@@ -101,6 +105,7 @@ class SecureNetwork {
   };
   [[noreturn]] void ThrowOutOfMemory(mpc::Phase phase) const;
   const mpc::Depths& DepthsOf(mpc::Phase phase, std::size_t batch);
+  bool KnowsSum(const PlannedLayer& planned) const;
   void MakeLinear(std::size_t k, const ModelShares::Layer& shares);
   void Fuse(std::size_t k, std::shared_ptr<const mpc::AnyMatrix> columns);
   mpc::AnyMatrix RunLayers(mpc::Context& ctx, Query& query, const mpc::AnyMatrix& secret);

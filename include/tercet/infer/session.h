@@ -38,6 +38,8 @@ struct SessionSettings {
   /// The suite of each layer that names none itself. `auto` leaves the choice among private suites
   /// to the model's owner, whose network names them.
   mpc::SuiteChoice suite;
+  /// The protocol of the linear layers; empty where the roles decide.
+  std::string linear;
   /// Who deals, who owns what, and who receives the result.
   mpc::Roles roles;
   /// Images a query, at most; 1 to kMaxBatch.

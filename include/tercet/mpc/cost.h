@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,13 @@ struct Roles {
   /// its owner is not.
   static Roles ForClients(PartyId helper) { return {helper, kClients, helper, kClients}; }
   bool AreForClients() const { return data_owner == kClients && receiver == kClients; }
+  /// The model's owner where it is one of the evaluators and has the weights themselves.
+  std::optional<PartyId> ModelEvaluator() const {
+    if (AreForClients() || model_owner == helper) return std::nullopt;
+    return model_owner;
+  }
+  /// Of an evaluator, the other one.
+  PartyId OtherEvaluator(PartyId evaluator) const { return 3 - helper - evaluator; }
   bool operator==(const Roles&) const = default;
 };
 /// Throws ConfigError (place `place`) that names the role, unless each is a party's number. One

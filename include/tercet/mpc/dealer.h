@@ -20,7 +20,8 @@ class DealtCorrelation : public Correlation {
 class DealerActivation : public Activation {
  public:
   /// Offline. `z` is this party's additive share of the layer's input where it is known already,
-  /// else null: the dealer has it when the spec says `dealt`.
+  /// else null: the dealer has it when the spec says `dealt`, and the evaluator `known_at` that the
+  /// spec names, which is given it in Run as well.
   virtual std::unique_ptr<DealtCorrelation> Deal(Context& ctx, std::size_t batch,
                                                  const AnyMatrix* z) = 0;
   std::unique_ptr<Correlation> Prepare(Context& ctx, std::size_t batch) final {

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tercet/mpc/cost.h"
@@ -27,7 +28,9 @@ class Linear {
   virtual ~Linear() = default;
   /// Offline. What the known halves of x give of this party's additive share of W x + b.
   virtual AnyMatrix Prepare(Context& ctx, std::size_t batch, const AnyShare& known) = 0;
-  /// Online. Adds the rest, now that x is complete: `known` says which halves Prepare has used.
+  /// Online. Adds the rest, now that x is complete: `known` says which halves Prepare has used. The
+  /// half that the helper does not have is looked at by the plan's `multiplier` alone, if there is
+  /// one.
   virtual AnyMatrix Run(Context& ctx, AnyMatrix partial, KnownHalves known, const AnyShare& x) = 0;
 };
 
@@ -39,13 +42,18 @@ struct LinearSpec {
 };
 
 /// Makes one party's part from its shares of weights (rows = out_channels, columns = depth) and
-/// bias (rows = BiasCount, one column).
-using LinearFactory =
-    std::function<std::unique_ptr<Linear>(Party&, const AnyShare& weight, const AnyShare& bias)>;
+/// bias (rows = BiasCount, one column). `clear` has the weights themselves, at their owner where
+/// the plan has a `multiplier`; else it is empty.
+using LinearFactory = std::function<std::unique_ptr<Linear>(
+    Party&, const AnyShare& weight, const AnyShare& bias, const AnyMatrix& clear)>;
 
 struct LinearPlan {
   Cost cost;  ///< exact, of one query of spec.batch images
   LinearFactory make;
+  /// The evaluator that alone multiplies what comes online: where all halves of x that the helper
+  /// has are known offline, so is the other evaluator's share of the result. None where both
+  /// evaluators multiply.
+  std::optional<PartyId> multiplier{};
 };
 
 /// Thread safe.
@@ -55,6 +63,7 @@ struct LinearProtocol {
   /// Sends nothing, so that what is known of an output follows from what is known of the input, and
   /// draws nothing, so that queries side by side may use one part of it.
   bool local = true;
+  /// Throws UnsupportedError where it does not serve these roles.
   std::function<LinearPlan(const LinearSpec& spec, const Roles& roles)> plan;
 };
 

@@ -27,7 +27,9 @@ class Oracle {
                                              const std::vector<std::int64_t>& z) const = 0;
 };
 
-/// The linear protocol that is used unasked.
+/// The linear protocols that are used unasked: where the model's owner is an evaluator, and
+/// elsewhere.
+inline constexpr const char* kClearLinear = "clear";
 inline constexpr const char* kReplicatedLinear = "replicated";
 
 /// Protocols by name. Filled by BuiltinProtocols() (protocols/), and by whoever adds more; then

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -89,10 +90,13 @@ Matrix<W> RevealTo(Context& ctx, int receiver, const ArithShare<W>& x) {
 /// of the keys: 1 hop, 2 * bits per element. Where clients own it, each evaluator has an additive
 /// share from them, both halves at the helper are drawn, and online each evaluator sends the other
 /// its share less the half that it holds with the helper, so masked by a key that the other lacks:
-/// 1 hop, 2 * bits per element.
+/// 1 hop, 2 * bits per element. Where one evaluator alone needs the input (`only_to`, not of
+/// clients), the half that the helper holds with it is 0, the one it holds with the other evaluator
+/// is drawn, and the owner sends it the third: 1 hop, bits per element; where it is the owner
+/// itself, both are 0 and nothing is sent.
 class InputSharing {
  public:
-  InputSharing(Party& party, int helper, int data_owner);
+  InputSharing(Party& party, int helper, int data_owner, std::optional<PartyId> only_to = {});
   /// Offline: the halves that this party knows.
   AnyShare Prepare(std::size_t rows, std::size_t cols, unsigned bits);
   /// Online: completes the share. `secret` is read at the owner only; where clients own the input,
@@ -105,29 +109,33 @@ class InputSharing {
   AnyShare RunOfHelper(Context& ctx, AnyShare known, const AnyMatrix* secret, std::size_t rows,
                        std::size_t cols, unsigned bits) const;
   AnyShare RunOfClients(Context& ctx, AnyShare known, const AnyMatrix& share, unsigned bits) const;
-  bool DrawsBoth() const { return owner_ == helper_ || owner_ == kClients; }
+  bool DrawsBoth() const { return owner_ == kClients || (owner_ == helper_ && !only_to_); }
+  // The half of an evaluator, or of the helper's that it has in common with it.
+  AnyMatrix& HalfOf(AnyShare& share, int evaluator) const;
 
   int helper_, owner_;
-  int other_;  // the evaluator that does not own the input
-  bool i_am_helper_;
-  std::optional<crypto::PrfStream> stream_;             // of the key of helper and owner
-  std::optional<crypto::PrfStream> with_e1_, with_e2_;  // where the helper or clients own the input
+  std::optional<PartyId> only_to_;
+  int target_;  // the evaluator that is sent the third, or has it; the other one's half is drawn
+  int me_;
+  std::optional<crypto::PrfStream> stream_;             // of the helper's key with that other one
+  std::optional<crypto::PrfStream> with_e1_, with_e2_;  // where both halves are drawn
 };
 
 /// Opens an additive share to `receiver` alone: each other party sends its part masked by
-/// 3-out-of-3 randomness; the helper sends it offline when it knows its part then. 1 hop, 2 * bits
-/// per element, of which one part offline where `dealt` and the helper is not the receiver. Where
-/// clients receive it, the evaluators keep one additive share each, masked alike, and the helper
-/// sends its part to evaluator 1, who lacks one of its keys: 1 hop, or offline, bits per element.
+/// 3-out-of-3 randomness, offline where it knows its part then (`known`, by party). 1 hop, 2 * bits
+/// per element, of which as many parts offline as are known. Where clients receive it, the
+/// evaluators keep one additive share each, masked alike, and the helper sends its part to
+/// evaluator 1, who lacks one of its keys: 1 hop, or offline, bits per element; only the helper's
+/// part may be known then.
 class OutputReveal {
  public:
-  OutputReveal(Party& party, int helper, int receiver, bool dealt);
+  OutputReveal(Party& party, int helper, int receiver, const std::array<bool, 3>& known);
   struct Material : Correlation {
-    AnyMatrix mask;   // a_i; at the helper, where dealt, with z_i
-    AnyMatrix dealt;  // at the receiver: what the helper has sent
+    AnyMatrix mask;   // a_i; where it is known, with z_i
+    AnyMatrix dealt;  // at the receiver: the sum of what others have sent, if anything
     void Visit(Archive& archive) override { archive(mask)(dealt); }
   };
-  /// `z`: the helper's part where `dealt`, else unused.
+  /// `z`: this party's part where it is known, else unused.
   std::unique_ptr<Material> Prepare(Context& ctx, const AnyMatrix* z, std::size_t rows,
                                     std::size_t cols, unsigned bits);
   /// The values at the receiver (row-major), empty elsewhere.
@@ -138,8 +146,10 @@ class OutputReveal {
                           const AnyMatrix& z) const;
 
  private:
+  bool Knows(int party) const { return known_[static_cast<std::size_t>(party)]; }
+
   int helper_, receiver_;  // for clients evaluator 1
-  bool dealt_;
+  std::array<bool, 3> known_;
   ZeroSharing zero_;
 };
 

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tercet/base/party_id.h"
+
 /// Shapes of layers, public to all parties.
 namespace tercet::mpc {
 
@@ -83,6 +85,13 @@ struct ActivationSpec {
   /// The fully connected map that takes in the output, and is alone in that: a suite may fuse the
   /// layer with it (ActivationPlan::fused).
   std::optional<LinearShape> next{};
+  /// Where one evaluator alone multiplies what comes online (LinearPlan::multiplier): the other
+  /// one, whose share of z is known offline as the helper's is.
+  std::optional<PartyId> known_at{};
+  /// Where one evaluator alone needs the output: that one. The half that the helper does not have
+  /// need not reach the other one, and the half that this one has in common with the helper may be
+  /// 0.
+  std::optional<PartyId> only_to{};
 
   /// Bits of a table's index.
   unsigned TableBits() const {

@@ -81,6 +81,8 @@ struct PublicNetwork {
   std::vector<PublicLayer> layers;
   /// NetworkSpec::Digest() of the JSON it was compiled from.
   std::string spec_digest;
+  /// The protocol of the linear layers; empty where the parties' roles decide.
+  std::string linear;
 
   std::size_t Classes() const { return layers.back().Out().Size(); }
   /// Whether only the class leaves the computation, not the logits.

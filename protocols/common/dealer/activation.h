@@ -85,7 +85,7 @@ class Activation final : public mpc::DealerActivation {
         if (IsTable()) DealTable<W>(ctx, ends_, spec_, a);
       });
     } else {
-      material->open_mask = DrawOpenMask(ends_, spec_, batch);
+      material->open_mask = PrepareOpenMask(ctx, ends_, spec_, batch, z);
       if (comparison_) {
         material->comparison = comparison_->Take(ctx, ends_, count);
         if (Selects())
@@ -126,7 +126,7 @@ class Activation final : public mpc::DealerActivation {
  private:
   struct Material final : mpc::DealtCorrelation {
     AnyShare known;       // of the output: both halves at D, one at an evaluator
-    AnyMatrix open_mask;  // at D, where its share is not known offline: the share to be
+    AnyMatrix open_mask;  // of PrepareOpenMask; at D, where its share is not known: the share to be
     typename Comparison::Material comparison;
     Selection selection;
     std::vector<LookupMaterial> lookups;  // OR steps, or that of a table
@@ -136,6 +136,11 @@ class Activation final : public mpc::DealerActivation {
     }
   };
 
+  // Where one evaluator alone multiplies, whether this one does.
+  std::optional<bool> Multiplies() const {
+    if (!spec_.only_to) return std::nullopt;
+    return spec_.only_to == ends_.Me();
+  }
   bool IsTable() const { return spec_.kind == mpc::ActivationKind::kTable; }
   bool GivesPoints() const {
     if constexpr (Comparison::kPoints) return comparison_->GivesPoints();
@@ -167,7 +172,7 @@ class Activation final : public mpc::DealerActivation {
     for (std::size_t i = 0; i < b.size(); ++i) flips[i] = formula_.SignFlip(b[i]);
     if (!spec_.pool && comparison_->GivesElements()) {
       comparison_->template CompareFused<W, V>(ctx, ends_, material.comparison, b, flips, sum);
-      return std::move(sum).Finish(ends_.IsE1(), spec_.out_bits, next);
+      return std::move(sum).Finish(ends_.IsE1(), Multiplies(), spec_.out_bits, next);
     }
     Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
     if (spec_.pool) {
@@ -183,7 +188,7 @@ class Activation final : public mpc::DealerActivation {
       RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits), flips,
                            spec_.out_bits, sum);  // 1 hop, 1 bit
     }
-    return std::move(sum).Finish(ends_.IsE1(), spec_.out_bits, next);
+    return std::move(sum).Finish(ends_.IsE1(), Multiplies(), spec_.out_bits, next);
   }
 
   // Steps 2 to 4 at an evaluator, without max-pool: its additive shares of the formula.
@@ -207,8 +212,8 @@ class Activation final : public mpc::DealerActivation {
     const std::size_t batch = z.shape()[1];
 
     // Step 1, open_masked: z = a + b.
-    auto& masked = material.open_mask.template As<W>();
-    OpenMasked<W>(ctx, ends_, spec_, masked, z);  // 1 hop, n bits
+    const auto masked =
+        OpenMasked<W>(ctx, ends_, spec_, std::move(material.open_mask), z);  // 1 hop, n bits
     const std::span<const W> b(masked.data(), masked.size());
 
     if (next != nullptr) return EvaluateFused<W, V>(ctx, material, b, batch, *next);
@@ -236,8 +241,8 @@ class Activation final : public mpc::DealerActivation {
         Evaluate<W, V>(ctx, material, b, values);
       }
     }
-    return ReshareEvaluators<V>(ctx, ends_, std::move(material.known), std::move(out),
-                                spec_.out_bits);  // 1 hop, l' bits
+    return ReshareEvaluators<V>(ctx, ends_, spec_, std::move(material.known),
+                                std::move(out));  // 1 hop, l' bits
   }
 
   mpc::ActivationSpec spec_;
@@ -282,7 +287,7 @@ void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
       }
     }
     if (spec.kind == mpc::ActivationKind::kTable) AddTable(cost, spec, roles);
-    if (!spec.next) AddExchange(cost, roles, spec.Outputs(), spec.out_bits);  // reshare_evaluators
+    if (!spec.next) AddReshare(cost, spec, roles);
     return {.cost = std::move(cost),
             .make =
                 [=](mpc::Party& party) {

@@ -30,12 +30,19 @@ void FusedSum<V>::Add(std::size_t i, V constant, std::span<const V> k, const V* 
 }
 
 template <ring::Word V>
-AnyShare FusedSum<V>::Finish(bool e1, unsigned bits, AnyMatrix& next) && {
+AnyShare FusedSum<V>::Finish(bool e1, std::optional<bool> multiplies, unsigned bits,
+                             AnyMatrix& next) && {
   auto& z = next.As<V>();
   TERCET_CHECK(z.shape()[0] == fan_out_ && z.shape()[1] == batch_,
                "{} x {} outputs of a map of {} x {}", z.shape()[0], z.shape()[1], fan_out_, batch_);
   for (std::size_t j = 0; j < fan_out_; ++j)
     for (std::size_t b = 0; b < batch_; ++b) z(j, b) = static_cast<V>(z(j, b) + products_(b, j));
+  if (multiplies) {  // the share is the half that this evaluator has in common with D
+    AnyMatrix share(std::move(share_), bits), third;
+    if (*multiplies) third = AnyMatrix(std::move(constant_), bits);
+    if (e1) return {std::move(share), std::move(third)};
+    return {std::move(third), std::move(share)};
+  }
   // The linear layer of party p gives (w_p + w_{p+1}) mine + w_p next.
   if (e1) {  // holds w_E1, w_E2
     constant_ += share_;

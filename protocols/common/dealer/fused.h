@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -68,7 +69,10 @@ class FusedSum {
   /// Adds sum_it k_it M_i x_it to `next` (outputs x batch). Returns the halves for which the next
   /// linear layer gives the rest: of E1 (w_E1 + w_E2) c + w_E2 sum k x, of E2 w_D c + w_E2 sum k x,
   /// with the evaluator's own shares of x.
-  AnyShare Finish(bool e1, unsigned bits, AnyMatrix& next) &&;
+  /// Where one evaluator alone multiplies, `multiplies` says whether this one does: the halves are
+  /// then those for which the linear layer gives W c + w_E2 sum k x there, and at the other one
+  /// w_E2 sum k x.
+  AnyShare Finish(bool e1, std::optional<bool> multiplies, unsigned bits, AnyMatrix& next) &&;
 
  private:
   std::size_t batch_, fan_out_;

@@ -35,16 +35,25 @@ void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& s
                     const AnyMatrix& redealt, const AnyMatrix& z) {
   ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
     const Matrix<W> difference = z.As<W>() - redealt.As<W>();
-    const std::span<const W> all(difference.data(), difference.size());
-    ForRanges(all.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-      ctx.Send(ends.E1(), all.subspan(begin, n), spec.value_bits);  // 1 hop, n bits
-    });
+    SendPieces(ctx, ends.E1(), std::span<const W>(difference.data(), difference.size()),
+               spec.value_bits);  // 1 hop, n bits
   });
 }
 
-AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
+AnyMatrix PrepareOpenMask(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec,
+                          std::size_t batch, const AnyMatrix* z) {
   return ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
-    return AnyMatrix(ends.WithDealer().Draw<W>(spec.in.Size(), batch), spec.ring_bits);
+    auto mask = ends.WithDealer().Draw<W>(spec.in.Size(), batch);
+    if (spec.known_at == ends.Me()) {
+      TERCET_CHECK(z != nullptr, "layer {}: this share must be known offline", spec.layer);
+      mask += z->As<W>();
+      SendPieces(ctx, ends.Peer(), std::span<const W>(mask.data(), mask.size()),
+                 spec.value_bits);  // offline, n bits
+      return AnyMatrix();
+    }
+    if (spec.known_at)
+      ReceiveAddPieces(ctx, ends.Peer(), std::span<W>(mask.data(), mask.size()), spec.value_bits);
+    return AnyMatrix(std::move(mask), spec.ring_bits);
   });
 }
 
@@ -289,13 +298,13 @@ TERCET_DEALER_TABLE(std::uint64_t)
 
 AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch) {
   return ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
+    const auto draw = [&](int evaluator, crypto::PrfStream& stream) {
+      if (spec.only_to == evaluator) return AnyMatrix::Zero(spec.out_bits);
+      return AnyMatrix(stream.Draw<V>(spec.Out().Size(), batch), spec.out_bits);
+    };
     AnyShare known;
-    if (!ends.IsE1())
-      (ends.IsDealer() ? known.mine : known.next) =
-          AnyMatrix(ends.WithE2().Draw<V>(spec.Out().Size(), batch), spec.out_bits);
-    if (!ends.IsE2())
-      (ends.IsDealer() ? known.next : known.mine) =
-          AnyMatrix(ends.WithE1().Draw<V>(spec.Out().Size(), batch), spec.out_bits);
+    if (!ends.IsE1()) (ends.IsDealer() ? known.mine : known.next) = draw(ends.E2(), ends.WithE2());
+    if (!ends.IsE2()) (ends.IsDealer() ? known.next : known.mine) = draw(ends.E1(), ends.WithE1());
     return known;
   });
 }
@@ -310,6 +319,15 @@ void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, un
   cost.Add(mpc::Phase::kOnline, std::move(round));
 }
 
+void AddPieces(mpc::Cost& cost, mpc::Phase phase, const mpc::Roles& roles, PartyId from,
+               std::size_t count, unsigned bits) {
+  mpc::Round round;
+  ForRanges(count, kExchangeElements, [&](std::size_t, std::size_t n) {
+    round.push_back({from, roles.OtherEvaluator(from), ring::PackedBytes(n, bits)});
+  });
+  cost.Add(phase, std::move(round));
+}
+
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
   if (!spec.dealt) {
     mpc::Round difference;
@@ -319,7 +337,22 @@ void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::
     });
     cost.Add(mpc::Phase::kOnline, std::move(difference));
   }
-  AddExchange(cost, roles, spec.Elements(), spec.value_bits);
+  if (!spec.known_at) {
+    AddExchange(cost, roles, spec.Elements(), spec.value_bits);
+    return;
+  }
+  const PartyId known = *spec.known_at, other = roles.OtherEvaluator(known);
+  AddPieces(cost, mpc::Phase::kOffline, roles, known, spec.Elements(), spec.value_bits);
+  AddPieces(cost, mpc::Phase::kOnline, roles, other, spec.Elements(), spec.value_bits);
+}
+
+void AddReshare(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
+  if (!spec.only_to) {
+    AddExchange(cost, roles, spec.Outputs(), spec.out_bits);
+    return;
+  }
+  AddPieces(cost, mpc::Phase::kOnline, roles, roles.OtherEvaluator(*spec.only_to), spec.Outputs(),
+            spec.out_bits);
 }
 
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,

@@ -34,6 +34,7 @@ class Ends {
   bool IsDealer() const { return id_ == dealer_; }
   bool IsE1() const { return id_ == e1_; }
   bool IsE2() const { return id_ == e2_; }
+  int Me() const { return id_; }
   /// The other evaluator, at an evaluator.
   int Peer() const { return IsE1() ? e2_ : e1_; }
 
@@ -70,15 +71,24 @@ void ReceiveAdd(Context& ctx, int from, std::span<W> values, unsigned bits) {
   ctx.Receive(from, std::span<W>(other), bits);
   for (std::size_t i = 0; i < other.size(); ++i) values[i] = static_cast<W>(values[i] + other[i]);
 }
+/// Sends `values`, of `bits` bits each, in pieces, and adds to `values` what is sent so.
+template <ring::Word W>
+void SendPieces(Context& ctx, int to, std::span<const W> values, unsigned bits) {
+  ForRanges(values.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ctx.Send(to, values.subspan(begin, n), bits, begin > 0);
+  });
+}
+template <ring::Word W>
+void ReceiveAddPieces(Context& ctx, int from, std::span<W> values, unsigned bits) {
+  ForRanges(values.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+    ReceiveAdd(ctx, from, values.subspan(begin, n), bits);
+  });
+}
 /// Both evaluators send `own`, of `bits` bits each, and add what they receive. 1 hop.
 template <ring::Word W>
 void ExchangeAdd(Context& ctx, const Ends& ends, std::span<W> own, unsigned bits) {
-  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ctx.Send(ends.Peer(), std::span<const W>(own.subspan(begin, n)), bits, begin > 0);
-  });
-  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ReceiveAdd(ctx, ends.Peer(), own.subspan(begin, n), bits);
-  });
+  SendPieces(ctx, ends.Peer(), std::span<const W>(own), bits);
+  ReceiveAddPieces(ctx, ends.Peer(), own, bits);
 }
 /// At E2, offline: what D deals of `count` elements in messages of `step` elements, bytes_of(n)
 /// bytes each, one after the other.
@@ -100,7 +110,9 @@ Bytes TakePieces(Context& ctx, const Ends& ends, std::size_t count, std::size_t 
 
 // ------------------------------------------------------------------------------------------------
 // open_masked: z = a + b, a known to D, b to E1 and E2. 1 hop, 2n bits (and one more hop and n bits
-// where D's share of z is not known offline).
+// where D's share of z is not known offline). Where the share of one evaluator, N, is known offline
+// (spec.known_at), N sends its part then, and b goes from the other one to N alone: 1 hop, n bits,
+// and n bits offline.
 /// At D, offline: a = z_D - F(k_{D+1}) - F(k_D). Where !spec.dealt, z_D is drawn here and kept in
 /// `redealt`; else it is *z. Throws InternalError when spec.dealt and z is null.
 template <ring::Word W>
@@ -122,24 +134,28 @@ Matrix<W> DealMasked(Ends& ends, const mpc::ActivationSpec& spec, std::size_t ba
 /// the difference to E1, masked by draws that E1 lacks. 1 hop, n bits.
 void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
                     const AnyMatrix& redealt, const AnyMatrix& z);
-/// At an evaluator, offline: its mask.
-AnyMatrix DrawOpenMask(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch);
-/// At E1 and E2, online: b = z_E1 + F(k_{D+1}) + z_E2 + F(k_D), in place of the mask.
+/// At an evaluator, offline: its mask; where N's share is known, of which `z` at N is the share,
+/// nothing at N and z_N + both masks at the other one.
+AnyMatrix PrepareOpenMask(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec,
+                          std::size_t batch, const AnyMatrix* z);
+/// At E1 and E2, online: b = z_E1 + F(k_{D+1}) + z_E2 + F(k_D), from what was prepared.
 template <ring::Word W>
-void OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec, Matrix<W>& mask,
-                const Matrix<W>& z) {
-  TERCET_CHECK(mask.shape() == z.shape(), "layer {}: prepared for another batch", spec.layer);
-  const std::span<W> b(mask.data(), mask.size());
-  ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+Matrix<W> OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+                     AnyMatrix prepared, const Matrix<W>& z) {
+  const bool known_here = spec.known_at == ends.Me();
+  Matrix<W> opened = known_here ? Matrix<W>(xt::zeros_like(z)) : std::move(prepared.As<W>());
+  TERCET_CHECK(opened.shape() == z.shape(), "layer {}: prepared for another batch", spec.layer);
+  const std::span<W> b(opened.data(), opened.size());
+  ForRanges(known_here ? 0 : b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
     const std::span<W> part = b.subspan(begin, n);
     const W* own = z.data() + begin;
     for (std::size_t i = 0; i < n; ++i) part[i] = static_cast<W>(part[i] + own[i]);
     if (!spec.dealt && ends.IsE1()) ReceiveAdd(ctx, ends.Dealer(), part, spec.value_bits);
     ctx.Send(ends.Peer(), std::span<const W>(part), spec.value_bits, begin > 0);  // 1 hop, n bits
   });
-  ForRanges(b.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ReceiveAdd(ctx, ends.Peer(), b.subspan(begin, n), spec.value_bits);
-  });
+  // The part of an evaluator whose share was known is in what was prepared.
+  if (spec.known_at != ends.Peer()) ReceiveAddPieces(ctx, ends.Peer(), b, spec.value_bits);
+  return opened;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -226,16 +242,26 @@ void RunTable(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
               const LookupMaterial& material, Bits index, std::span<V> out);
 
 // ------------------------------------------------------------------------------------------------
-// reshare_evaluators: x_{D+2} = (s_1 - x_{D+1}) + (s_2 - x_D). 1 hop, 2l' bits.
+// reshare_evaluators: x_{D+2} = (s_1 - x_{D+1}) + (s_2 - x_D). 1 hop, 2l' bits. Where one evaluator
+// alone needs it (spec.only_to), its half in common with D is 0 and the other one sends: l' bits.
 /// At every party, offline: the halves of the output that are drawn, both at D, one at E1 and E2.
 AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch);
 /// At E1 and E2, online: the additive share s becomes the missing half of `share`.
 template <ring::Word V>
-AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matrix<V> s,
-                           unsigned out_bits) {
-  s -= (ends.IsE1() ? share.mine : share.next).As<V>();
-  ExchangeAdd(ctx, ends, std::span<V>(s.data(), s.size()), out_bits);  // 1 hop, l' bits
-  (ends.IsE1() ? share.next : share.mine) = AnyMatrix(std::move(s), out_bits);
+AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
+                           AnyShare share, Matrix<V> s) {
+  const AnyMatrix& half = ends.IsE1() ? share.mine : share.next;
+  if (!half.IsZero()) s -= half.As<V>();
+  const std::span<V> values(s.data(), s.size());
+  if (!spec.only_to) {
+    ExchangeAdd(ctx, ends, values, spec.out_bits);  // 1 hop, l' bits
+  } else if (spec.only_to == ends.Me()) {
+    ReceiveAddPieces(ctx, ends.Peer(), values, spec.out_bits);
+  } else {
+    SendPieces(ctx, ends.Peer(), std::span<const V>(values), spec.out_bits);  // 1 hop, l' bits
+    return share;
+  }
+  (ends.IsE1() ? share.next : share.mine) = AnyMatrix(std::move(s), spec.out_bits);
   return share;
 }
 
@@ -243,12 +269,16 @@ AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, AnyShare share, Matri
 // costs, in the order of the messages
 /// Both evaluators send `count` values of `bits` bits to each other.
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits);
+/// One of them, `from`, sends them.
+void AddPieces(mpc::Cost& cost, mpc::Phase phase, const mpc::Roles& roles, PartyId from,
+               std::size_t count, unsigned bits);
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::ActivationSpec& spec,
                 const mpc::Roles& roles, bool entries);
 void AddTable(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 /// D sends `bytes` to E2 offline.
 void AddDealt(mpc::Cost& cost, const mpc::Roles& roles, std::uint64_t bytes);
+void AddReshare(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles);
 /// The messages of DealElements.
 void AddElements(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, std::size_t dealt,
                  unsigned bits);

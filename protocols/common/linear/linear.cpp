@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "tercet/mpc/registry.h"
 #include "tercet/ring/kernels.h"
 
-// z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i,   z_0 + z_1 + z_2 = W x + b        [CBNN,
-// Algorithm 2; Araki et al., Sec. 2.1]
-//
+// replicated:
+//   z_i = (W_i + W_{i+1}) x_i + W_i x_{i+1} + b_i,   z_0 + z_1 + z_2 = W x + b        [CBNN,
+//   Algorithm 2; Araki et al., Sec. 2.1]
 // Two local products instead of the three of the paper: W_i + W_{i+1} is formed once, when the
 // model is loaded.
+//
+// clear, with D the helper (party d) and M, an evaluator, the model's owner; N the other evaluator,
+// x_N and x_M the halves that N and M have in common with D, W' = W_{d+2}, which D lacks:
+//   z_D = (W - W') (x_N + x_M) + b_d,   z_N = W' x_N + b_N,   z_M = W x_{d+2} + W' x_M + b_M
+// of which only W x_{d+2} depends on what comes online.
 namespace tercet::protocols::linear {
 namespace {
 
@@ -70,14 +77,17 @@ void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<
 template <ring::Word W>
 class LinearLayer final : public mpc::Linear {
  public:
-  LinearLayer(const LinearShape& shape, const AnyShare& weight, const AnyShare& bias)
+  using Factor = std::shared_ptr<const Matrix<W>>;  // null for 0
+
+  LinearLayer(const LinearShape& shape, Factor of_mine, Factor of_next, const AnyShare& bias)
       : shape_(shape),
-        bits_(weight.mine.Bits()),
-        mine_(weight.mine.As<W>()),
-        sum_(weight.mine.As<W>() + weight.next.As<W>()),
+        bits_(bias.mine.Bits()),
+        of_mine_(std::move(of_mine)),
+        of_next_(std::move(of_next)),
         bias_(bias.mine.As<W>()) {
-    TERCET_CHECK(mine_.size() == shape.WeightCount(), "{} weights for a shape of {}", mine_.size(),
-                 shape.WeightCount());
+    for (const Factor& factor : {of_mine_, of_next_})
+      TERCET_CHECK(!factor || factor->size() == shape.WeightCount(), "{} weights for a shape of {}",
+                   factor->size(), shape.WeightCount());
     TERCET_CHECK(bias_.size() == shape.BiasCount(), "{} biases for a shape of {}", bias_.size(),
                  shape.BiasCount());
   }
@@ -88,8 +98,8 @@ class LinearLayer final : public mpc::Linear {
         shape_.bias_per_element ? batch : shape_.Out().height * shape_.Out().width * batch;
     for (std::size_t j = 0; j < bias_.size(); ++j)
       std::fill_n(z.data() + j * run, run, bias_.data()[j]);
-    if (!known.mine.Empty()) AddHalf(sum_, known.mine, batch, z);
-    if (!known.next.Empty()) AddHalf(mine_, known.next, batch, z);
+    if (!known.mine.Empty()) AddHalf(of_mine_, known.mine, batch, z);
+    if (!known.next.Empty()) AddHalf(of_next_, known.next, batch, z);
     return {std::move(z), bits_};
   }
 
@@ -97,34 +107,78 @@ class LinearLayer final : public mpc::Linear {
                 const AnyShare& x) override {
     auto& z = partial.As<W>();
     const std::size_t batch = partial.Cols();
-    if (!known.mine) AddHalf(sum_, x.mine, batch, z);
-    if (!known.next) AddHalf(mine_, x.next, batch, z);
+    if (!known.mine) AddHalf(of_mine_, x.mine, batch, z);
+    if (!known.next) AddHalf(of_next_, x.next, batch, z);
     return partial;
   }
 
  private:
-  void AddHalf(const Matrix<W>& weight, const AnyMatrix& x, std::size_t batch, Matrix<W>& z) const {
-    if (x.IsZero()) return;
+  void AddHalf(const Factor& factor, const AnyMatrix& x, std::size_t batch, Matrix<W>& z) const {
+    if (!factor || x.IsZero()) return;
     const auto& values = x.As<W>();
     TERCET_CHECK(x.Rows() == shape_.in.Size() && x.Cols() == batch,
                  "activations of {} x {} for an input of {} x {}", x.Rows(), x.Cols(),
                  shape_.in.Size(), batch);
-    AddProduct(shape_, weight, values, batch, z);
+    AddProduct(shape_, *factor, values, batch, z);
   }
 
   LinearShape shape_;
   unsigned bits_;
-  Matrix<W> mine_, sum_;  // W_i and W_i + W_{i+1}
-  Matrix<W> bias_;        // b_i
+  Factor of_mine_, of_next_;  // what x_i and x_{i+1} are multiplied by
+  Matrix<W> bias_;            // b_i
 };
 
-mpc::LinearPlan Plan(const mpc::LinearSpec& spec, const mpc::Roles& /*roles*/) {
-  return {{}, [shape = spec.shape](mpc::Party&, const AnyShare& weight, const AnyShare& bias) {
+template <ring::Word W>
+auto Shared(Matrix<W> factor) {
+  return std::make_shared<const Matrix<W>>(std::move(factor));
+}
+
+mpc::LinearPlan PlanReplicated(const mpc::LinearSpec& spec, const mpc::Roles& /*roles*/) {
+  return {{},
+          [shape = spec.shape](mpc::Party&, const AnyShare& weight, const AnyShare& bias,
+                               const AnyMatrix& /*clear*/) {
             return ring::DispatchWord(
-                weight.mine.Bits(), [&](auto word) -> std::unique_ptr<mpc::Linear> {
-                  return std::make_unique<LinearLayer<decltype(word)>>(shape, weight, bias);
+                weight.mine.Bits(), [&]<ring::Word W>(W) -> std::unique_ptr<mpc::Linear> {
+                  const auto &mine = weight.mine.As<W>(), &next = weight.next.As<W>();
+                  return std::make_unique<LinearLayer<W>>(shape, Shared<W>(mine + next),
+                                                          Shared<W>(mine), bias);
                 });
           }};
+}
+
+mpc::LinearPlan PlanClear(const mpc::LinearSpec& spec, const mpc::Roles& roles) {
+  const auto owner = roles.ModelEvaluator();
+  if (!owner)
+    throw UnsupportedError(fmt::format(
+        "layer {}: linear layers {} need a model whose owner is an evaluator, who multiplies its "
+        "weights in the clear; {}",
+        spec.layer, mpc::kClearLinear,
+        roles.AreForClients() ? "here the model comes from outside, as shares"
+                              : fmt::format("party {}, its owner, is the helper", roles.helper)));
+  return {{},
+          [=, shape = spec.shape](mpc::Party& party, const AnyShare& weight, const AnyShare& bias,
+                                  const AnyMatrix& clear) {
+            return ring::DispatchWord(
+                weight.mine.Bits(), [&]<ring::Word W>(W) -> std::unique_ptr<mpc::Linear> {
+                  using Layer = LinearLayer<W>;
+                  typename Layer::Factor of_mine, of_next;
+                  const auto whole = [&] {
+                    return party.Id() == *owner ? Shared<W>(clear.As<W>()) : nullptr;
+                  };
+                  if (party.Id() == roles.helper) {  // x_d, x_{d+1}: one of them may be 0
+                    of_mine = of_next = Shared<W>(weight.mine.As<W>() + weight.next.As<W>());
+                  } else if (party.Id() == roles.Evaluator1()) {  // x_{d+1}, x_{d+2}
+                    of_mine = Shared<W>(weight.next.As<W>());
+                    of_next = whole();
+                  } else {  // x_{d+2}, x_d
+                    of_mine = whole();
+                    of_next = Shared<W>(weight.mine.As<W>());
+                  }
+                  return std::make_unique<Layer>(shape, std::move(of_mine), std::move(of_next),
+                                                 bias);
+                });
+          },
+          owner};
 }
 
 }  // namespace
@@ -132,7 +186,10 @@ mpc::LinearPlan Plan(const mpc::LinearSpec& spec, const mpc::Roles& /*roles*/) {
 void Register(mpc::Registry& registry) {
   registry.AddLinear({.name = mpc::kReplicatedLinear,
                       .summary = "local products of replicated shares (Araki et al., CCS 2016)",
-                      .plan = Plan});
+                      .plan = PlanReplicated});
+  registry.AddLinear({.name = mpc::kClearLinear,
+                      .summary = "the model's owner, an evaluator, multiplies in the clear",
+                      .plan = PlanClear});
 }
 
 }  // namespace tercet::protocols::linear

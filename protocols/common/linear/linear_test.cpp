@@ -84,30 +84,53 @@ TEST_P(LinearLayer, SharesSumToThePlainProduct) {
     const auto share = [bits = bits](const auto& parts, int i) {
       return AnyShare{AnyMatrix(parts[i], bits), AnyMatrix(parts[(i + 1) % 3], bits)};
     };
-    const auto plan =
-        registry.FindLinear(mpc::kReplicatedLinear).plan({"fc", shape, bits, batch}, {});
-    EXPECT_EQ(plan.cost.OnlineTotal() + plan.cost.OfflineTotal(), 0u);
-    for (const bool dealt : {false, true}) {
+    // Of the model's owner: the weights themselves.
+    auto whole = weight[0];
+    for (std::size_t i = 0; i < whole.size(); ++i)
+      whole.data()[i] = static_cast<W>(whole.data()[i] + weight[1].data()[i] + weight[2].data()[i]);
+    struct Way {
+      const char* protocol;
+      mpc::Roles roles;
+      bool dealt;
+    };
+    const Way ways[] = {{mpc::kReplicatedLinear, {}, false},
+                        {mpc::kReplicatedLinear, {}, true},
+                        {mpc::kClearLinear, {0, 1, 2, 1}, true},
+                        {mpc::kClearLinear, {0, 2, 1, 0}, true},
+                        {mpc::kClearLinear, {0, 0, 2, 0}, false}};
+    for (const auto& [protocol, roles, dealt] : ways) {
+      const auto plan = registry.FindLinear(protocol).plan({"fc", shape, bits, batch}, roles);
+      EXPECT_EQ(plan.cost.OnlineTotal() + plan.cost.OfflineTotal(), 0u);
       std::vector<W> got(want.size(), 0);
       std::mutex mutex;
-      mpc::RunParties([&](mpc::Party& at) {
+      mpc::RunParties([&, roles = roles, dealt = dealt](mpc::Party& at) {
         const int party = at.Id();
         mpc::Context ctx(at, mpc::Phase::kOnline);
-        const auto layer = plan.make(at, share(weight, party), share(bias, party));
-        const auto full = share(x, party);
+        const auto layer =
+            plan.make(at, share(weight, party), share(bias, party),
+                      plan.multiplier == party ? AnyMatrix(whole, bits) : AnyMatrix());
+        auto full = share(x, party);
         AnyShare known;
         if (dealt && party != 2)
           known.mine = full.mine;  // x_0 and x_1 are the dealt ones; party 0 holds both
         if (dealt && party != 1) known.next = full.next;
-        const auto z =
-            layer->Run(ctx, layer->Prepare(ctx, batch, known), mpc::KnownHalves(known), full);
+        auto z = layer->Prepare(ctx, batch, known);
+        // x_2 reaches the multiplier alone, where there is one.
+        if (plan.multiplier && party == 3 - *plan.multiplier) {
+          (party == 1 ? full.next : full.mine) = AnyMatrix();
+          const auto offline = z.template As<W>();
+          z = layer->Run(ctx, std::move(z), mpc::KnownHalves(known), full);
+          EXPECT_TRUE(!dealt || z.template As<W>() == offline) << "known offline";
+        } else {
+          z = layer->Run(ctx, std::move(z), mpc::KnownHalves(known), full);
+        }
         const std::lock_guard lock(mutex);
         for (std::size_t i = 0; i < got.size(); ++i)
           got[i] = static_cast<W>(got[i] + z.template As<W>().data()[i]);
       });
       for (std::size_t i = 0; i < got.size(); ++i)
         ASSERT_EQ(ring::Reduce(got[i], bits), ring::Encode<W>(want[i], bits))
-            << "element " << i << ", dealt " << dealt;
+            << "element " << i << ", " << protocol << ", dealt " << dealt;
     }
   });
 }
@@ -134,7 +157,7 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
     const auto w = share(weight, "w"), b = share(bias, "b"), v = share(x, "x");
     const auto layer = registry.FindLinear(mpc::kReplicatedLinear)
                            .plan({"fc", shape, kBits, 3}, {})
-                           .make(party, w, b);
+                           .make(party, w, b, {});
     const auto z =
         layer->Run(ctx, layer->Prepare(ctx, 3, AnyShare{}), mpc::KnownHalves(AnyShare{}), v);
     mpc::ZeroSharing zero(party, "zero");
@@ -154,6 +177,26 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
         ASSERT_EQ(open(m, c), ring::Reduce(want, kBits));
       }
   });
+}
+
+TEST(Linear, ClearNeedsAModelOwnerWhoIsAnEvaluator) {
+  const mpc::Registry registry = BuiltinProtocols();
+  const auto refusal = [&](const mpc::Roles& roles) -> std::string {
+    try {
+      registry.FindLinear(mpc::kClearLinear)
+          .plan({"fc1", {.in = {2, 1, 1}, .out_channels = 1}, 8, 1}, roles);
+    } catch (const UnsupportedError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal({0, 1, 2, 1}), "");
+  EXPECT_EQ(refusal({0, 0, 1, 0}), "");
+  const auto helps = refusal({1, 0, 1, 0});
+  EXPECT_NE(helps.find("layer fc1"), std::string::npos) << helps;
+  EXPECT_NE(helps.find("party 1, its owner, is the helper"), std::string::npos) << helps;
+  const auto outside = refusal(mpc::Roles::ForClients(2));
+  EXPECT_NE(outside.find("comes from outside"), std::string::npos) << outside;
 }
 
 }  // namespace
