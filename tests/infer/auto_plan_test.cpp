@@ -203,7 +203,13 @@ TEST(Auto, ComparesWholePlansOnALongLink) {
 // Fused before the logits alone: an exchange less there saves two hops, and elsewhere the products
 // with 64 outputs cost more bytes than another hop.
 TEST(Auto, FusesWhereThatSavesHops) {
-  const auto network = Dense({12, 12, 12});
+  auto network = Dense({12, 12, 12});
+  network.linear = mpc::kClearLinear;  // where lut takes as few hops as fss
+  EXPECT_EQ(ChooseSuites(network, Protocols(), {WithFused(), Link(80, 0), Objective::kHops}, {}, 1)
+                .layers[0]
+                .suite,
+            "lut");
+  network.linear = mpc::kReplicatedLinear;
   const auto chosen =
       ChooseSuites(network, Protocols(), {WithFused(), Link(80, 0), Objective::kHops}, {}, 1);
   EXPECT_EQ(chosen.layers[0].suite, "fss");
