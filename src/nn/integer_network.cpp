@@ -70,7 +70,6 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
                      {"std", network.input.std + 0.0},
                      {"bits", network.input.bits}}},
                    {"layers", json::array()}};
-  if (!network.linear.empty()) document["linear"] = network.linear;
   for (const PublicLayer& layer : network.layers) {
     json pool;
     if (layer.pool) pool = {{"kernel", layer.pool->kernel}, {"stride", layer.pool->stride}};

@@ -442,6 +442,7 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
       {"network digest", "whether both have the same JSON"},
       {"suite", "this party's --suite"},
       {"linear layers", "an option"},
+      {"batches in flight", "an option"},
       {"roles", "the testbed's roles"},
       {"rotation of the dealer", "an option"},
       {"batch", "an option"},

@@ -342,16 +342,15 @@ INSTANTIATE_TEST_SUITE_P(Grid, MaterialAuto, testing::Values("tls", "memory"));
 TEST_P(MaterialAuto, IsForTheSuitesThatWereChosen) {
   const auto made = Make(kLong);
   ASSERT_EQ(made.status, 0) << made.err;
-  ExpectRight(Use(kLong), {"lut:fuse=yes", "fss:fuse=yes"});
-  ExpectRefused(
-      Use(kSlow),
-      "was made for suite auto, this run has auto on link mbit=1: layer fc1 has lut:fuse=yes in "
-      "the material, aby3 in this run");
+  ExpectRight(Use(kLong), {"lut", "fss:fuse=yes"});
+  ExpectRefused(Use(kSlow),
+                "was made for suite auto, this run has auto on link mbit=1: layer fc1 has lut in "
+                "the material, aby3 in this run");
   ExpectRefused(Use({"--suite", "fss", "--link", "rtt_ms=20"}),
                 "was made for suite auto, this run has fss on link rtt_ms=20: layer fc1 has "
-                "lut:fuse=yes in the material, fss in this run");
+                "lut in the material, fss in this run");
   // Where no suite is asked for, the material's are taken on any link.
-  ExpectRight(Use({}), {"lut:fuse=yes", "fss:fuse=yes"});
+  ExpectRight(Use({}), {"lut", "fss:fuse=yes"});
   world_.ExpectClean();
 }
 
@@ -361,7 +360,7 @@ TEST_P(MaterialAuto, MayComeUnderAnotherName) {
   ExpectRefused(
       Use(kLong),
       "was made for suite aby3, this run has auto on link rtt_ms=20: layer fc1 has aby3 in "
-      "the material, lut:fuse=yes in this run");
+      "the material, lut in this run");
   ExpectRight(Use(kSlow), {"aby3", "aby3"});
 }
 
@@ -419,7 +418,7 @@ TEST_F(MaterialTestbed, IsForTheSuitesThatAutoChose) {
   auto making = kLong;
   making.insert(making.end(), {"--batch", "5"});
   Make("dense", "2", making);
-  ExpectRefused(Use(2, "dense", kSlow), "layer fc1 has lut:fuse=yes in the material, aby3 in");
+  ExpectRefused(Use(2, "dense", kSlow), "layer fc1 has lut in the material, aby3 in");
   auto first = Use(1, "dense", kLong), second = Use(2, "dense", kLong);
   const auto result = first.Wait();
   EXPECT_EQ(result.status, 0) << result.err;
