@@ -65,20 +65,13 @@ class PlanOutput {
     for (const auto& warning : warnings) Warn(warning);
     for (const auto batch : arguments_.batches)
       for (const auto& link : links_) {
-        report::Table comparison({{"suite"},
-                                  {"hops", Align::kRight},
-                                  {"offline", Align::kRight},
-                                  {"online", Align::kRight},
-                                  {"offline time", Align::kRight},
-                                  {"online time", Align::kRight},
-                                  {"memory of party 0, 1, 2", Align::kRight},
-                                  {"computation"}});
+        Rows comparison;
         for (const auto& suite : suites_) Add(network, suite, link, batch, warnings, comparison);
         const std::string best = AddBest(network, link, batch, comparison);
         comparisons_ += fmt::format(
             "\nOn link {} (round trip {} ms, {} Mbit/s), one batch of {}:\n\n{}{}", link.name,
             link.rtt_ms, link.mbit > 0 ? fmt::format("{}", link.mbit) : "unlimited", batch,
-            comparison.Render(report::Utf8Locale()), best);
+            Compared(comparison), best);
       }
   }
 
@@ -100,6 +93,8 @@ class PlanOutput {
 
  private:
   using Align = report::Align;
+  using Rows = std::vector<std::vector<std::string>>;
+  static constexpr const char* kModelled = "model";
 
   // Each once, however many plans it is true of.
   void Warn(const std::string& warning) {
@@ -107,7 +102,7 @@ class PlanOutput {
   }
 
   void Add(nn::PublicNetwork network, const mpc::SuiteChoice& suite, const net::LinkProfile& link,
-           std::size_t batch, std::vector<std::string> warnings, report::Table& comparison) {
+           std::size_t batch, std::vector<std::string> warnings, Rows& comparison) {
     infer::Plan plan;
     plans_ += plans_.empty() ? "" : ",\n";
     try {
@@ -115,7 +110,7 @@ class PlanOutput {
                   infer::ParseObjective(arguments_.optimise, "--optimise"), roles_, batch);
       plan = infer::MakePlan(network, registry_, suite, roles_, batch);
     } catch (const UnsupportedError& e) {
-      comparison.AddRow(
+      comparison.push_back(
           {suite.Text(), "", "", "", "", "", "", fmt::format("not supported: {}", e.what())});
       csv_ += NoPlanToCsv(network, suite, batch, link, e.what());
       plans_ += NoPlanToJson(network, suite, batch, link, e.what());
@@ -132,14 +127,14 @@ class PlanOutput {
       Print("\n{}, suite {}, linear layers {}, one batch of {}, link {}; {}\n\n{}", network.name,
             suite.Text(), plan.linear, batch, link.name, mpc::RolesText(roles_),
             DescribePlan(plan, &prediction, report::Utf8Locale()));
-    comparison.AddRow(Row(suite.Text(), plan, prediction));
+    comparison.push_back(Row(suite.Text(), plan, prediction));
     csv_ += PlanToCsv(plan, suite, prediction);
     plans_ += PlanToJson(plan, suite, prediction, warnings);
   }
 
   // Where `auto` is compared: what it takes for each objective. Its layers' suites, as text.
   std::string AddBest(const nn::PublicNetwork& network, const net::LinkProfile& link,
-                      std::size_t batch, report::Table& comparison) const {
+                      std::size_t batch, Rows& comparison) const {
     const mpc::SuiteChoice suite{nn::kAutoSuite, {}};
     std::string text;
     for (const auto& name : infer::ObjectiveNames()) {
@@ -157,28 +152,45 @@ class PlanOutput {
       std::vector<std::string> suites;
       for (const auto& layer : plan.layers)
         if (layer.Activates()) suites.push_back(layer.suite.Text());
-      comparison.AddRow(
-          Row("auto, least " + name, plan, Predict(plan, suite, registry_, link, {})));
+      comparison.push_back(Row("least " + name, plan, Predict(plan, suite, registry_, link, {})));
       text += fmt::format("  least {:<8}{}\n", name, fmt::join(suites, ", "));
     }
     return text.empty() ? text : "\nThe layers' suites then:\n\n" + text;
   }
 
+  // The memory is that of the party that needs most.
   static std::vector<std::string> Row(const std::string& name, const infer::Plan& plan,
                                       const Prediction& prediction) {
     const auto total = plan.Total();
     const auto& time = prediction.steps.back();
-    std::vector<std::string> memory;
-    for (const auto bytes : infer::EstimateMemory(plan, 1, plan.batch))
-      memory.push_back(report::FormatBytes(bytes));
+    const auto memory = infer::EstimateMemory(plan, 1, plan.batch);
     return {name,
             std::to_string(total.OnlineHops()),
             report::FormatBytes(total.OfflineTotal()),
             report::FormatBytes(total.OnlineTotal()),
             report::FormatSeconds(time.OfflineSeconds()),
             report::FormatSeconds(time.OnlineSeconds()),
-            fmt::format("{}", fmt::join(memory, ", ")),
-            prediction.measured ? "measured" : "model"};
+            report::FormatBytes(*std::max_element(memory.begin(), memory.end())),
+            prediction.measured ? "measured" : kModelled};
+  }
+
+  // Without the last column where it says nothing.
+  static std::string Compared(const Rows& rows) {
+    std::vector<report::Table::Column> columns = {{"suite"},
+                                                  {"hops", Align::kRight},
+                                                  {"offline", Align::kRight},
+                                                  {"online", Align::kRight},
+                                                  {"offline time", Align::kRight},
+                                                  {"online time", Align::kRight},
+                                                  {"memory", Align::kRight},
+                                                  {"computation"}};
+    if (std::all_of(rows.begin(), rows.end(),
+                    [](const auto& row) { return row.back() == kModelled; }))
+      columns.pop_back();
+    report::Table table(columns);
+    for (const auto& row : rows)
+      table.AddRow({row.begin(), row.begin() + static_cast<std::ptrdiff_t>(columns.size())});
+    return table.Render(report::Utf8Locale());
   }
 
   const PlanArguments& arguments_;
