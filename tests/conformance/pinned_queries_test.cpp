@@ -26,7 +26,7 @@ INSTANTIATE_TEST_SUITE_P(
         QueryCase{.suite = "fss", .roles = {1, 0, 2, 1}, .linear = "replicated"},
         QueryCase{.layers = {{kSign}, {kSign}}, .roles = {1, 0, 2, 0}, .linear = "clear"},
         QueryCase{.layers = {{kRelu, "", 2, 1}}, .roles = {2, 0, 0, 1}, .side = 2},
-        QueryCase{.layers = {{kRelu, "fss", 2, 1}}, .roles = {0, 2, 2, 0}, .side = 2},
+        QueryCase{.layers = {{kSign, "fss", 2}}, .roles = {0, 2, 2, 0}, .side = 2},
         QueryCase{.roles = {1, 1, 0, 2}}, QueryCase{.suite = "fss", .roles = {2, 2, 0, 0}},
         QueryCase{.suite = "aby3", .roles = {1, 2, 0, 0}},
         // Mixed, in both orders of those with a dealer and without.
