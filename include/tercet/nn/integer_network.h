@@ -81,8 +81,8 @@ struct PublicNetwork {
   std::vector<PublicLayer> layers;
   /// NetworkSpec::Digest() of the JSON it was compiled from.
   std::string spec_digest;
-  /// The protocol of the linear layers; empty where the parties' roles decide. Not in the JSON text:
-  /// which one it is in the end is the plan's.
+  /// The protocol of the linear layers; empty where the parties' roles decide. Not in the JSON
+  /// text: which one it is in the end is the plan's.
   std::string linear;
 
   std::size_t Classes() const { return layers.back().Out().Size(); }
