@@ -215,6 +215,7 @@ class LaneSession::Preparer {
       throw ProtocolError(
           fmt::format("material of {} bytes is ordered and not used", outstanding_));
     outstanding_ += BytesOf(key, *model);
+    ++open_[key];
     orders_.push_back({key, std::move(model)});
     changed_.notify_all();
   }
@@ -240,10 +241,16 @@ class LaneSession::Preparer {
       made = next;
     }
   }
+  // Waits while it is being made. E1 says what is taken, so what nobody has ordered is its error.
   infer::SecureNetwork::Query Take(Key key) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return stock_.contains(key) || error_; });
+    changed_.wait(lock, [&] { return stock_.contains(key) || error_ || open_[key] == 0; });
     if (error_) std::rethrow_exception(error_);
+    if (!stock_.contains(key))
+      throw ProtocolError(
+          fmt::format("material of model {} for batches of {} is to be used or dropped, and none "
+                      "is ordered",
+                      key.first, key.second));
     return Remove(stock_.lower_bound(key));
   }
   // What ended it, where it has ended by itself.
@@ -284,8 +291,10 @@ class LaneSession::Preparer {
         auto query = order.model->secure.Prepare(order.key.second);
         const std::lock_guard lock(mutex_);
         const std::uint64_t bytes = BytesOf(order.key, *order.model);
+        --open_[order.key];
         if (gone_.contains(order.key.first)) {
           outstanding_ -= bytes;
+          changed_.notify_all();
           continue;
         }
         stock_.emplace(order.key, Made{std::move(query), bytes});
@@ -309,7 +318,8 @@ class LaneSession::Preparer {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Ordered> orders_;
-  std::uint64_t outstanding_ = 0;  // bytes, of orders and stock
+  std::map<Key, std::size_t> open_;  // orders whose material is not made yet
+  std::uint64_t outstanding_ = 0;    // bytes, of orders and stock
   Materials stock_;
   std::set<std::uint32_t> gone_;
   std::exception_ptr error_;

@@ -286,6 +286,38 @@ TEST_P(Lanes, ABatchUsesALargerSizeThatIsInStock) {
   EXPECT_EQ(lane.E1().sizes, (std::vector<std::size_t>{8, 8, 4, 1}));
 }
 
+// After the first order of material, has that of another size dropped, which nobody has ordered.
+class DropsWhatIsNotThere final : public net::LinkWrapper {
+ public:
+  using net::LinkWrapper::LinkWrapper;
+  void Send(net::Message message) override {
+    const bool order = !lied_ && message.phase == net::Phase::kSetup && message.payload.size() == 8;
+    auto drop = message;
+    net::LinkWrapper::Send(std::move(message));
+    if (!order) return;
+    lied_ = true;
+    drop.tag = 0xfffe'2007;
+    drop.payload[4] = 4;
+    net::LinkWrapper::Send(std::move(drop));
+  }
+
+ private:
+  bool lied_ = false;
+};
+
+TEST_P(OneLane, NobodyWaitsForMaterialThatIsNotOrdered) {
+  const auto roles = service::RolesOf(GetParam());
+  Lane lane(world_, packages_, GetParam(), {1, 1, 1}, [&](int id, net::Links& links) {
+    if (id != roles.Evaluator1()) return;
+    auto& link = links[static_cast<std::size_t>(roles.Evaluator2())];
+    link = std::make_unique<DropsWhatIsNotThere>(std::move(link));
+  });
+  auto& e2 = lane.servers_[static_cast<std::size_t>(roles.Evaluator2())];
+  e2.thread.join();
+  EXPECT_THAT(e2.error, testing::HasSubstr("batches of 4 is to be used or dropped, and none is "));
+  lane.End();
+}
+
 TEST_P(OneLane, WhatHasMaterialGoesFirst) {
   Lane lane(
       world_, packages_, GetParam(), {1, 1, 1}, [](int, net::Links&) {},
