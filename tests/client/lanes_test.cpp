@@ -79,6 +79,10 @@ class Lane {
         } catch (const Error& e) {
           server.error = e.what();
         }
+        // Whoever waits for this server learns that nothing more comes.
+        const std::lock_guard lock(server.mutex);
+        server.ended = true;
+        server.agreed.notify_all();
       });
     }
     for (auto& server : servers_)
@@ -114,11 +118,13 @@ class Lane {
       server.session->Changed();
     }
   }
-  // Until a server's session has agreed on models that are as expected; how many it has then.
+  // Until a server's session has agreed on models that are as expected, or has ended; how many it
+  // has then.
   template <class Done>
   static std::size_t AwaitModels(Server& server, Done done) {
     std::unique_lock lock(server.mutex);
-    server.agreed.wait(lock, [&] { return server.agreements > 0 && done(server.common); });
+    server.agreed.wait(
+        lock, [&] { return server.ended || (server.agreements > 0 && done(server.common)); });
     return server.common.size();
   }
   void AwaitModels(std::size_t count) {
@@ -171,6 +177,7 @@ class Lane {
     service::Models models;
     std::vector<crypto::Digest> common;
     std::size_t agreements = 0;
+    bool ended = false;
     std::vector<std::size_t> sizes;  // of its batches
     std::thread thread;
     std::string error;
