@@ -25,12 +25,10 @@ struct ImportedNetwork {
   std::vector<std::string> notes;  ///< what the user should know, a line each
 };
 
-/// Reads an ONNX model (operator set 7 or newer, weights in the file, batch of 1 or of any size)
-/// whose graph is a chain of layers, with shortcuts into sums and convolutions:
-///
-///   Conv, Gemm, MatMul (+ Add), BatchNormalization, Relu, Sign, Mul(x, x), Pow(x, 2), MaxPool,
-///   AveragePool, GlobalAveragePool, Pad before Conv and AveragePool, Flatten, Reshape to [N, -1],
-///   Add, Identity, Dropout; as the last ones Softmax, LogSoftmax, which are left out, and ArgMax.
+/// Reads an ONNX model (operator set 7 or newer, one input and one output) whose graph is a chain
+/// of layers, with shortcuts into sums and convolutions; docs/importing.md has the table of
+/// operators. What depends on constants alone is computed; weights may be in other files of the
+/// model's folder.
 ///
 /// Layers are called as their nodes where these names are unique. What comes back has passed
 /// nn::ParseNetwork and nn::FloatNetwork. ConfigError for everything that a network cannot say:

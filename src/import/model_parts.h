@@ -3,6 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,34 +27,55 @@ using Sizes = std::vector<std::int64_t>;
 inline std::int64_t ToSigned(std::size_t value) { return static_cast<std::int64_t>(value); }
 inline std::size_t ToSize(std::int64_t value) { return static_cast<std::size_t>(value); }
 
+/// The number of images, among the sizes of a tensor.
+inline constexpr std::int64_t kImages = std::numeric_limits<std::int64_t>::min();
+
 /// As nets/network.schema.json and its parser bound them, so that sizes multiply without overflow.
 inline constexpr std::int64_t kMaxChannels = 65536, kMaxSide = 4096;
 inline constexpr std::size_t kMaxElements = std::size_t{1} << 31;
 
-/// An initialiser or constant. ConfigError (place: "FILE tensor NAME") where its data is not as
-/// long as its shape says, is elsewhere or of another type.
+/// Numbers that are known when a model is read. Among integers NaN stands for the number of images.
+struct Array {
+  Sizes shape;
+  std::vector<double> values;
+  bool whole = false;  ///< integers or flags, of which a division is rounded towards 0
+};
+
+/// An initialiser, or what is computed of constants alone. ConfigError (place: "FILE tensor NAME")
+/// where its data is not as long as its shape says, is not to be had or is of another type.
 class Constant {
  public:
-  Constant(const onnx::TensorProto& tensor, const std::string& name, const std::string& file);
+  Constant(const onnx::TensorProto& tensor, const std::string& name,
+           const std::filesystem::path& file);
+  Constant(Array array, const std::string& name, const std::filesystem::path& file);
 
   const Sizes& Shape() const { return shape_; }
   std::size_t Count() const;  ///< product of the shape
 
-  /// Of a tensor of floats or doubles.
+  /// Of a tensor of real numbers.
   std::vector<float> Weights() const;
   /// Of any type that numbers and flags among a node's inputs have.
   std::vector<double> Numbers() const;
+  /// Of 64-bit integers, or of any that were computed; those beyond 2^53 may be rounded.
   std::vector<std::int64_t> Integers() const;
+  /// The same where the number of images, kImages, may be among them.
+  std::vector<std::int64_t> SizesOrImages() const;
+  /// The same as Numbers(), with all that is known about them.
+  Array ToArray() const { return {shape_, Numbers(), IsWhole()}; }
 
  private:
   [[noreturn]] void Fail(const std::string& problem) const;
   std::string TypeText() const;
+  bool IsWhole() const;
+  std::string ExternalData(std::size_t bytes) const;
   template <class T>
   std::vector<T> Values() const;
   template <class T, class Stored, class Typed>
   std::vector<T> Decode(const Typed& typed) const;
 
-  const onnx::TensorProto& tensor_;
+  const onnx::TensorProto* tensor_ = nullptr;  // or
+  std::shared_ptr<const Array> array_;
+  std::filesystem::path file_;
   std::string place_;
   Sizes shape_;
 };
@@ -75,6 +99,7 @@ class Node {
   const std::string& Place() const { return place_; }
   [[noreturn]] void Fail(const std::string& problem) const;
 
+  int InputCount() const;
   bool HasInput(int i) const;
   const std::string& Input(int i) const;  ///< an error when there is none
 
@@ -83,14 +108,18 @@ class Node {
   float Float(const std::string& name, float otherwise);
   std::string String(const std::string& name, const std::string& otherwise);
   std::optional<Sizes> Ints(const std::string& name);
-  const onnx::TensorProto& Tensor(const std::string& name);  ///< an error when there is none
+  std::optional<std::vector<float>> Floats(const std::string& name);
+  /// Null when it is absent.
+  const onnx::TensorProto* Tensor(const std::string& name);
+  bool Has(const std::string& name) const;
 
   void ExpectInt(const std::string& name, std::int64_t expected, std::int64_t otherwise);
   void ExpectFloat(const std::string& name, float expected);
-  /// The value of all `count` integers of an attribute, which have to be equal and from `min` to
-  /// kMaxSide.
-  std::size_t Equal(const std::string& name, std::size_t count, std::int64_t otherwise,
-                    std::int64_t min);
+  /// The `count` integers of an attribute, each from `min` to kMaxSide.
+  Sizes Bounded(const std::string& name, std::size_t count, std::int64_t otherwise,
+                std::int64_t min);
+  /// An axis, counted from the end where it is negative, of `rank`.
+  std::size_t Axis(std::int64_t axis, std::size_t rank) const;
   /// Counts as read: it makes no difference to the inference.
   void Ignore(const std::string& name) { read_.insert(name); }
   void CheckAllRead() const;
