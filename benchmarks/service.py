@@ -46,11 +46,12 @@ def figures(service, report="load.json"):
 class Setting:
     """Servers that stay up, and what is measured of them."""
 
-    def __init__(self, arguments, name, clients, options=(), workers=1, pinned=False, longer=1):
+    def __init__(self, arguments, name, clients, options=(), workers=1, pinned=False, longer=1, publish=()):
         self.name, self.clients, self.pinned = name, clients, pinned
         self.seconds = arguments.seconds * longer
         self.directory = Path(tempfile.mkdtemp(prefix="tercet-service-"))
-        self.service = Service(arguments.bin, self.directory, lambda n: list(options), workers, total=10**12)
+        self.service = Service(arguments.bin, self.directory, lambda n: list(options), workers, total=10**12,
+                               publish=publish)
         self.service.draw(100)
         self.service.put()
         self.rows = {}
@@ -106,12 +107,12 @@ class Restart(Setting):
 class Memory(Setting):
     """Three models are served, and all have been asked about."""
 
-    def __init__(self, arguments, name, clients, options=(), longer=1):
-        super().__init__(arguments, name, clients, options, longer=longer)
+    def __init__(self, arguments, name, clients, options=(), longer=1, publish=()):
+        super().__init__(arguments, name, clients, options, longer=longer, publish=publish)
         for net in MODELS:
             package = self.directory / f"{net}.tercet"
             self.service.run("publish", ROOT / f"nets/{net}.json", "--model", ROOT / f"nets/{net}.compiled.safetensors",
-                             "--deployment", self.service.deployment, "--out", package)
+                             "--deployment", self.service.deployment, "--out", package, *publish)
             spelling = json.loads((ROOT / f"nets/{net}.json").read_text())["name"]
             self.service.PACKAGE = f"/v2/repository/models/{spelling}/versions/1"
             self.service.package = package
@@ -127,17 +128,20 @@ class Memory(Setting):
 
 
 WAN = ("--link", "wan", "--in-flight", "10")
+# What a trainer says who publishes for servers that are so far apart.
+FAR = ("--suite", "auto", "--link", "wan", "--optimise", "total", "--batch", "64")
 SETTINGS = {
     "many": lambda a: Setting(a, "64 clients", 64),
     "one": lambda a: Setting(a, "one client", 1),
     # A client asks less than twice a second there, and all of them connect and end within the time that counts.
-    "wan": lambda a: Setting(a, "`wan`, 256 clients", 256, WAN, longer=4),
-    "wan-one": lambda a: Setting(a, "`wan`, one client", 1, ("--link", "wan")),
+    "wan": lambda a: Setting(a, "`wan`, 256 clients", 256, WAN, longer=4, publish=FAR),
+    "wan-lut": lambda a: Setting(a, "`wan`, 256 clients, suite `lut`", 256, WAN, longer=4),
+    "wan-one": lambda a: Setting(a, "`wan`, one client", 1, ("--link", "wan"), publish=FAR),
     "lanes": lambda a: Setting(a, "one worker a party, all on one core", 32, pinned=True),
     "lanes-two": lambda a: Setting(a, "two workers a party, each on a core", 32, workers=2, pinned=True),
     "restart": lambda a: Restart(a, "one server is killed under load", 8),
     "memory": lambda a: Memory(a, "three models, 64 clients", 64),
-    "memory-wan": lambda a: Memory(a, "three models, `wan`, 256 clients", 256, WAN, longer=4),
+    "memory-wan": lambda a: Memory(a, "three models, `wan`, 256 clients", 256, WAN, longer=4, publish=FAR),
 }
 
 

@@ -142,7 +142,8 @@ Clock::duration Span(double seconds) {
 }
 
 // One client's queries from `start` on. With a rate they begin at fixed times, and wait where the
-// one before is late: the time is counted from when one should have begun.
+// one before is late: the time is counted from when one should have begun. After one that failed it
+// pauses as AskAgain does.
 Seen AskUntilEnd(const LoadArguments& a, std::size_t client, Service service,
                  const service::ModelInfo& info, const files::Images& images,
                  Clock::time_point start) {
@@ -150,6 +151,7 @@ Seen AskUntilEnd(const LoadArguments& a, std::size_t client, Service service,
   const auto end = start + Span(a.seconds);
   const auto clients = static_cast<double>(a.clients);
   const auto gap = a.rate > 0 ? Span(clients / a.rate) : Clock::duration::zero();
+  Pauses pauses;
   auto due = start + gap * static_cast<Clock::rep>(client) / static_cast<Clock::rep>(a.clients);
   for (std::size_t q = client; (a.rate > 0 ? due : Clock::now()) < end; ++q, due += gap) {
     if (a.rate > 0) std::this_thread::sleep_until(due);
@@ -157,6 +159,8 @@ Seen AskUntilEnd(const LoadArguments& a, std::size_t client, Service service,
     try {
       service.Ask(info, images, q * a.batch % (images.count - a.batch + 1), a.batch);
       seen.seconds.push_back(SecondsSince(begin));
+      pauses = {};
+      continue;
     } catch (const ServiceError& e) {
       ++seen.errors[std::to_string(e.Status())];
     } catch (const NetworkError&) {
@@ -164,6 +168,7 @@ Seen AskUntilEnd(const LoadArguments& a, std::size_t client, Service service,
     } catch (const std::exception&) {
       ++seen.errors["answer"];
     }
+    std::this_thread::sleep_until(std::min(end, Clock::now() + pauses.Next()));
   }
   return seen;
 }

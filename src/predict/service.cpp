@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 
 #include "base/json.h"
 #include "tercet/crypto/prf.h"
@@ -16,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMaxAnswerBytes = std::size_t{64} << 20;
-constexpr std::chrono::milliseconds kFirstPause{50}, kLongestPause{2000};
+constexpr std::chrono::milliseconds kLongestPause{2000};
 
 std::size_t TakeBody(char* data, std::size_t, std::size_t size, void* into) {
   auto& body = static_cast<Service::Response*>(into)->body;
@@ -56,10 +57,10 @@ std::string DetailOf(const Service::Response& response) {
   }
 }
 
-// What `ask` returns, up to `tries` times where that may help, with longer and longer pauses.
+// What `ask` returns, up to `tries` times where that may help.
 template <class F>
 auto Again(std::size_t tries, const F& ask) {
-  auto pause = kFirstPause;
+  Pauses pauses;
   while (true) {
     try {
       return ask();
@@ -68,12 +69,15 @@ auto Again(std::size_t tries, const F& ask) {
     } catch (const NetworkError&) {
       if (--tries == 0) throw;
     }
-    std::this_thread::sleep_for(pause);
-    pause = std::min(2 * pause, kLongestPause);
+    std::this_thread::sleep_for(pauses.Next());
   }
 }
 
 }  // namespace
+
+std::chrono::milliseconds Pauses::Next() {
+  return std::exchange(next_, std::min(2 * next_, kLongestPause));
+}
 
 struct Service::State {
   const service::Deployment& deployment;

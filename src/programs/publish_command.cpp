@@ -23,6 +23,7 @@ struct PublishArguments {
   std::filesystem::path network, deployment, out;
   ModelSource model;
   std::string suite = "lut", link = "none", optimise = "online", name, version = "1";
+  std::size_t batch = 1;
 };
 
 int Publish(const PublishArguments& arguments) {
@@ -38,7 +39,7 @@ int Publish(const PublishArguments& arguments) {
   // The shares of all lanes are the same, whose roles differ.
   const auto roles = service::RolesOf(0);
   ResolveAuto(model.net, registry, suite, net::ParseLinkProfile(arguments.link),
-              infer::ParseObjective(arguments.optimise, "--optimise"), roles, 1);
+              infer::ParseObjective(arguments.optimise, "--optimise"), roles, arguments.batch);
   for (const auto& warning :
        infer::MakePlan(model.net, registry, suite, roles, 1).Warnings(registry))
     PrintWarning(warning);
@@ -78,6 +79,8 @@ void AddPublishCommand(CLI::App& app, Chosen& chosen) {
                    "The link between the servers, for suite auto: none, lan, wan or "
                    "rtt_ms=X,mbit=Y")
       ->capture_default_str();
+  AddNumber(*command, "--batch", a->batch, 1, kMaxBatch,
+            "Images that the servers compute together, about, for suite auto");
   command->footer(
       "Example:\n"
       "  tercet keygen --servers demo\n"

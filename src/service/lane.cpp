@@ -36,6 +36,8 @@ constexpr std::uint64_t kBatchBytes = 4096;  // that a batch's material takes be
 constexpr double kFading = 0.95;  // by which a size that was wanted counts less with each batch
 // A batch may use material for so many times its size, rather than wait for its own.
 constexpr std::uint32_t kMostPadding = 4;
+// Of the images that wait a batch may be such a part, rather than wait for material for all.
+constexpr std::size_t kLeastPart = 4;
 // How often E1 asks: whoever is gone is noticed then.
 constexpr std::chrono::milliseconds kPoll{200};
 
@@ -514,16 +516,16 @@ LaneSession::Key LaneSession::KeyFor(std::uint32_t model, std::size_t images) co
 }
 
 // How many of the images that wait are to be a batch: where material for all of them had to be
-// made, but half of them can have what is in stock, these alone.
+// made, but a part of them can have what is in stock, these alone.
 std::size_t LaneSession::PartOf(const crypto::Digest& model, std::size_t images) const {
   const auto m = NumberOf(model);
   if (!m) return images;
   for (const Key& key : KeysFor(*m, images))
     if (preparer_->Has(key)) return images;
-  const std::size_t half = std::bit_floor(images - 1);
-  return half > 0 && 2 * half >= images && preparer_->Has({*m, static_cast<std::uint32_t>(half)})
-             ? half
-             : images;
+  for (std::size_t part = std::bit_floor(images - 1); part > 0 && kLeastPart * part >= images;
+       part /= 2)
+    if (preparer_->Has({*m, static_cast<std::uint32_t>(part)})) return part;
+  return images;
 }
 
 // Orders what is to be in stock, and throws away what is to make room for it. Sizes that many

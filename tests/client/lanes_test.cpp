@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <future>
+#include <initializer_list>
+#include <iostream>
 #include <map>
 #include <set>
 #include <thread>
@@ -23,6 +26,23 @@ namespace {
 
 using service::Outcome;
 using service::Refusal;
+
+// Longer than anything here takes: no wait has no end.
+constexpr std::chrono::seconds kPatience{60};
+
+// What becomes of a query.
+class Pending {
+ public:
+  explicit Pending(std::future<Outcome> outcome) : outcome_(std::move(outcome)) {}
+  Outcome Get() {
+    if (outcome_.wait_for(kPatience) == std::future_status::ready) return outcome_.get();
+    ADD_FAILURE() << "a query has no outcome";
+    return {};
+  }
+
+ private:
+  std::future<Outcome> outcome_;
+};
 
 // All three servers' sides of one lane.
 class Lane {
@@ -71,7 +91,7 @@ class Lane {
         const std::lock_guard lock(server.mutex);
         server.common = digests;
         ++server.agreements;
-        server.agreed.notify_all();
+        server.changed.notify_all();
       };
       server.thread = std::thread([&server, mine = std::move(links[i])]() mutable {
         try {
@@ -80,9 +100,12 @@ class Lane {
           server.error = e.what();
         }
         // Whoever waits for this server learns that nothing more comes.
-        const std::lock_guard lock(server.mutex);
-        server.ended = true;
-        server.agreed.notify_all();
+        {
+          const std::lock_guard lock(server.mutex);
+          server.ended = true;
+          server.changed.notify_all();
+        }
+        server.queries.FailAll();
       });
     }
     for (auto& server : servers_)
@@ -95,9 +118,20 @@ class Lane {
       server.queries.Close();
       server.session->Stop("test ends");
     }
-    for (auto& server : servers_)
-      if (server.thread.joinable()) server.thread.join();
-    for (auto& server : servers_) server.queries.FailAll();
+    AwaitEnd();
+  }
+  // Until the sessions have ended by themselves. Nothing here can end one that does not, so the
+  // program ends.
+  void AwaitEnd(std::initializer_list<int> which = {0, 1, 2}) {
+    for (const int id : which) {
+      auto& server = servers_[static_cast<std::size_t>(id)];
+      if (!server.thread.joinable()) continue;
+      if (!Await(server, [&] { return server.ended; })) {
+        std::cerr << "server " << id << " does not end\n";
+        std::abort();
+      }
+      server.thread.join();
+    }
   }
 
   struct Server;
@@ -122,9 +156,10 @@ class Lane {
   // has then.
   template <class Done>
   static std::size_t AwaitModels(Server& server, Done done) {
-    std::unique_lock lock(server.mutex);
-    server.agreed.wait(
-        lock, [&] { return server.ended || (server.agreements > 0 && done(server.common)); });
+    EXPECT_TRUE(Await(server, [&] {
+      return server.ended || (server.agreements > 0 && done(server.common));
+    })) << "the models are not agreed on";
+    const std::lock_guard lock(server.mutex);
     return server.common.size();
   }
   void AwaitModels(std::size_t count) {
@@ -143,24 +178,34 @@ class Lane {
   Server& E1() { return servers_[static_cast<std::size_t>(roles_.Evaluator1())]; }
   // Until E1 has material for so many batches.
   void AwaitMaterial(std::size_t batches) {
-    while (E1().session->Material().batches != batches)
+    const auto& stock = E1().session->Material();
+    const auto last = std::chrono::steady_clock::now() + kPatience;
+    const auto over = [&] {
+      const std::lock_guard lock(E1().mutex);
+      return E1().ended || std::chrono::steady_clock::now() > last;
+    };
+    std::size_t found = stock.batches;
+    for (; found != batches && !over(); found = stock.batches)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(found, batches);
   }
   // As a server takes it from a client.
-  std::future<Outcome> Send(const service::SealedPair& request, const service::ModelInfo& info) {
+  Pending Send(const service::SealedPair& request, const service::ModelInfo& info) {
     auto promise = std::make_shared<std::promise<Outcome>>();
-    auto future = promise->get_future();
+    Pending pending(promise->get_future());
     Refusal why = Refusal::kNone;
     auto& server = servers_[static_cast<std::size_t>(roles_.Evaluator1())];
     auto share = server.gate->Open(request.head, request.e1, info.input.shape.Size(),
                                    info.input_bits, service::NowMs(), why);
     if (!share) {
       promise->set_value({Outcome::Kind::kRefused, why, {}, {}});
-      return future;
+      return pending;
     }
     const auto done = [promise](Outcome outcome) { promise->set_value(std::move(outcome)); };
     EXPECT_TRUE(server.queries.Put({request.head, std::move(*share), request.e2, done}));
-    return future;
+    const std::lock_guard lock(server.mutex);
+    if (server.ended) server.queries.FailAll();
+    return pending;
   }
   std::vector<std::int64_t> Open(const Query& query, Outcome outcome) const {
     EXPECT_EQ(outcome.kind, Outcome::Kind::kAnswered);
@@ -173,7 +218,7 @@ class Lane {
     service::WaitingQueries queries{1000};
     std::unique_ptr<service::LaneSession> session;
     std::mutex mutex;
-    std::condition_variable agreed;
+    std::condition_variable changed;
     service::Models models;
     std::vector<crypto::Digest> common;
     std::size_t agreements = 0;
@@ -182,6 +227,12 @@ class Lane {
     std::thread thread;
     std::string error;
   };
+  // Whether it comes to be within kPatience.
+  template <class Done>
+  static bool Await(Server& server, Done done) {
+    std::unique_lock lock(server.mutex);
+    return server.changed.wait_for(lock, kPatience, done);
+  }
   const service::SmallDeployment& world_;
   const mpc::Roles roles_;
   std::array<Server, 3> servers_;
@@ -193,7 +244,7 @@ class Lanes : public testing::TestWithParam<std::size_t> {
  protected:
   void AskAndCheck(Lane& lane, std::size_t images) const {
     const Query query = lane.Ask(lane.infos_[0], images_, 0, images);
-    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).get()),
+    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).Get()),
               Plain(0, 0, images));
   }
   std::vector<std::int64_t> Plain(std::size_t model, std::size_t first, std::size_t count) const {
@@ -212,7 +263,7 @@ TEST_P(Lanes, AnswersEqualThePlainIntegers) {
   // Many at once, of both models and several sizes, so that they come in batches.
   struct Asked {
     Query query;
-    std::future<Outcome> outcome;
+    Pending outcome;
     std::size_t model, first, count;
   };
   std::vector<Asked> asked;
@@ -223,11 +274,11 @@ TEST_P(Lanes, AnswersEqualThePlainIntegers) {
     asked.push_back({std::move(query), std::move(outcome), model, first, count});
   }
   for (auto& one : asked)
-    EXPECT_EQ(lane.Open(one.query, one.outcome.get()), Plain(one.model, one.first, one.count));
+    EXPECT_EQ(lane.Open(one.query, one.outcome.Get()), Plain(one.model, one.first, one.count));
   // And one after the other.
   for (std::size_t i = 0; i < 5; ++i) {
     const Query query = lane.Ask(lane.infos_[0], images_, i, 1);
-    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).get()), Plain(0, i, 1));
+    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).Get()), Plain(0, i, 1));
   }
   lane.End();
   // Who is still running when the first stops hears it from that one.
@@ -243,7 +294,7 @@ TEST_P(OneLane, ServesWhatAllThreeHave) {
   Lane lane(world_, packages_, GetParam(), {2, 1, 2});
   EXPECT_THAT(lane.common_, testing::Each(1U));
   const Query query = lane.Ask(lane.infos_[1], images_, 0, 1);
-  EXPECT_EQ(lane.Send(query.Request(), lane.infos_[1]).get().kind, Outcome::Kind::kUnavailable);
+  EXPECT_EQ(lane.Send(query.Request(), lane.infos_[1]).Get().kind, Outcome::Kind::kUnavailable);
 }
 
 TEST_P(Lanes, ModelsComeAndGoWhileOthersAreAsked) {
@@ -252,11 +303,11 @@ TEST_P(Lanes, ModelsComeAndGoWhileOthersAreAsked) {
   const auto& b = lane.infos_[1];
   const auto ask = [&](const service::ModelInfo& info, std::size_t model, std::size_t first) {
     const Query query = lane.Ask(info, images_, first, 1);
-    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), info).get()), Plain(model, first, 1));
+    EXPECT_EQ(lane.Open(query, lane.Send(query.Request(), info).Get()), Plain(model, first, 1));
   };
   const auto gone = [&](const service::ModelInfo& info) {
     const Query query = lane.Ask(info, images_, 0, 1);
-    EXPECT_EQ(lane.Send(query.Request(), info).get().kind, Outcome::Kind::kUnavailable);
+    EXPECT_EQ(lane.Send(query.Request(), info).Get().kind, Outcome::Kind::kUnavailable);
   };
   ask(a, 0, 0);
   gone(b);
@@ -320,30 +371,36 @@ TEST_P(OneLane, NobodyWaitsForMaterialThatIsNotOrdered) {
     link = std::make_unique<DropsWhatIsNotThere>(std::move(link));
   });
   auto& e2 = lane.servers_[static_cast<std::size_t>(roles.Evaluator2())];
-  e2.thread.join();
+  lane.AwaitEnd({roles.Evaluator2()});
   EXPECT_THAT(e2.error, testing::HasSubstr("batches of 4 is to be used or dropped, and none is "));
   lane.End();
 }
 
 TEST_P(OneLane, WhatHasMaterialGoesFirst) {
-  Lane lane(
-      world_, packages_, GetParam(), {1, 1, 1}, [](int, net::Links&) {},
-      [](service::LaneSettings& settings) {
-        settings.max_batch = 2;
-        settings.max_wait = std::chrono::hours(1);
-      });
-  lane.AwaitMaterial(2);  // of one image
-  std::vector<Query> queries;
-  std::vector<std::future<Outcome>> outcomes;
-  for (std::size_t i = 0; i < 2; ++i) {
-    queries.push_back(lane.Ask(lane.infos_[0], images_, i, 1));
-    outcomes.push_back(lane.Send(queries[i].Request(), lane.infos_[0]));
+  for (const std::size_t count : {2, 4}) {
+    Lane lane(
+        world_, packages_, GetParam(), {1, 1, 1}, [](int, net::Links&) {},
+        [count](service::LaneSettings& settings) {
+          settings.max_batch = count;
+          settings.max_wait = std::chrono::hours(1);
+        });
+    lane.AwaitMaterial(2);  // of one image
+    std::vector<Query> queries;
+    std::vector<Pending> outcomes;
+    for (std::size_t i = 0; i < count; ++i) {
+      queries.push_back(lane.Ask(lane.infos_[0], images_, i, 1));
+      outcomes.push_back(lane.Send(queries[i].Request(), lane.infos_[0]));
+    }
+    EXPECT_EQ(lane.Open(queries[0], outcomes[0].Get()), Plain(0, 0, 1));
+    lane.E1().queries.Close();
+    for (std::size_t i = 1; i < count; ++i)
+      EXPECT_EQ(lane.Open(queries[i], outcomes[i].Get()), Plain(0, i, 1));
+    lane.End();
+    EXPECT_EQ(lane.E1().sizes.front(), 1U);
+    if (count == 2) {
+      EXPECT_EQ(lane.E1().sizes, (std::vector<std::size_t>{1, 1}));
+    }
   }
-  EXPECT_EQ(lane.Open(queries[0], outcomes[0].get()), Plain(0, 0, 1));
-  lane.E1().queries.Close();
-  EXPECT_EQ(lane.Open(queries[1], outcomes[1].get()), Plain(0, 1, 1));
-  lane.End();
-  EXPECT_EQ(lane.E1().sizes, (std::vector<std::size_t>{1, 1}));
 }
 
 TEST_P(Lanes, MaterialStaysWithinItsStock) {
@@ -372,7 +429,7 @@ TEST_P(OneLane, AnE1ThatOrdersTooMuchMaterialIsLeft) {
         const bool e1 = settings.id == service::RolesOf(settings.lane).Evaluator1();
         settings.stock = std::uint64_t{1} << (e1 ? 30 : 10);
       });
-  for (auto& server : lane.servers_) server.thread.join();
+  lane.AwaitEnd();
   EXPECT_THAT(lane.E1().error, testing::HasSubstr("is ordered and not used"));
 }
 
@@ -389,17 +446,17 @@ TEST_P(OneLane, E2RefusesWhatIsNotForItAndTheOthersOfTheBatchGoOn) {
   request = swapped.Request();
   request.e2 = good.Request().e2;  // another client's part
   auto swapped_outcome = lane.Send(request, model);
-  const auto refused = bad_outcome.get();
+  const auto refused = bad_outcome.Get();
   EXPECT_EQ(refused.kind, Outcome::Kind::kRefused);
   EXPECT_EQ(refused.refusal, Refusal::kSeal);
   EXPECT_TRUE(refused.e1.empty());
-  EXPECT_EQ(swapped_outcome.get().refusal, Refusal::kSeal);
-  EXPECT_EQ(lane.Open(good, good_outcome.get()), Plain(0, 0, 2));
+  EXPECT_EQ(swapped_outcome.Get().refusal, Refusal::kSeal);
+  EXPECT_EQ(lane.Open(good, good_outcome.Get()), Plain(0, 0, 2));
   // A number twice: at E1, and where E1 has forgotten it at E2.
-  EXPECT_EQ(lane.Open(again, lane.Send(again.Request(), model).get()), Plain(0, 4, 1));
-  EXPECT_EQ(lane.Send(again.Request(), model).get().refusal, Refusal::kReplay);
+  EXPECT_EQ(lane.Open(again, lane.Send(again.Request(), model).Get()), Plain(0, 4, 1));
+  EXPECT_EQ(lane.Send(again.Request(), model).Get().refusal, Refusal::kReplay);
   lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].seen.clear();
-  EXPECT_EQ(lane.Send(again.Request(), model).get().refusal, Refusal::kReplay);
+  EXPECT_EQ(lane.Send(again.Request(), model).Get().refusal, Refusal::kReplay);
 }
 
 // What a server receives while two images are asked about in turn, by peer and bit: how often it is
@@ -463,7 +520,7 @@ TEST_P(OneLane, AServerThatDeviatesSeesNothingOfAnImage) {
         image = static_cast<std::size_t>(i % 2);
         const Query query = lane.Ask(lane.infos_[0], images_, image, 1);
         view->Take();
-        const auto logits = lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).get());
+        const auto logits = lane.Open(query, lane.Send(query.Request(), lane.infos_[0]).Get());
         wrong += logits != Plain(0, image, 1);
         views.Add(image, view->Take());
       }
@@ -477,13 +534,10 @@ TEST_P(OneLane, AServerThatDeviatesSeesNothingOfAnImage) {
 TEST_P(OneLane, WhoWaitsIsToldWhenAServerGoes) {
   Lane lane(world_, packages_, GetParam(), {1, 1, 1});
   lane.servers_[static_cast<std::size_t>(lane.roles_.helper)].session->Stop("gone");
-  for (auto& server : lane.servers_) server.thread.join();
-  EXPECT_THAT(lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].error,
-              testing::HasSubstr("gone"));
+  lane.AwaitEnd();
+  EXPECT_THAT(lane.E1().error, testing::HasSubstr("gone"));
   const Query query = lane.Ask(lane.infos_[0], images_, 0, 1);
-  auto outcome = lane.Send(query.Request(), lane.infos_[0]);
-  lane.servers_[static_cast<std::size_t>(lane.roles_.Evaluator1())].queries.FailAll();
-  EXPECT_EQ(outcome.get().kind, Outcome::Kind::kUnavailable);
+  EXPECT_EQ(lane.Send(query.Request(), lane.infos_[0]).Get().kind, Outcome::Kind::kUnavailable);
 }
 
 TEST(Waiting, BatchesAreOfOneModelAndAtMostSoManyImages) {
@@ -534,6 +588,8 @@ TEST(Waiting, BatchesOfSeveralSessionsBeginApart) {
   EXPECT_EQ(next.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
   put();
   put();
+  EXPECT_EQ(next.wait_for(kPatience), std::future_status::ready);
+  queries.Close();  // ends it in any case
   EXPECT_EQ(next.get(), 3U);
 }
 

@@ -243,7 +243,7 @@ TEST_P(ForClients, SharesInAndOutGiveThePlainIntegersAtThePlannedCost) {
 INSTANTIATE_TEST_SUITE_P(Nets, ForClients,
                          testing::Combine(testing::Values("mnistnet1", "mnistnet3"),
                                           testing::Values("lut", "lut:chunks=3,form=bit", "fss",
-                                                          "lut:fuse=yes", "aby3"),
+                                                          "lut:fuse=yes", "fss:fuse=yes", "aby3"),
                                           testing::Values(0, 1, 2)));
 
 // Both evaluators multiply shares: 1 for the input, 3 for a Sign, 4 with max-pool, 1 for the

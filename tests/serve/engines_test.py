@@ -69,7 +69,7 @@ class Slurm:
         (directory / "munge.key").write_bytes(os.urandom(128))
         (directory / "munge.key").chmod(0o600)
         self.config = directory / "slurm.conf"
-        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
         self.config.write_text(CONFIG.format(host=host, port=port, node_port=port + 1, user=user, directory=directory))
         os.environ["SLURM_CONF"] = str(self.config)
         self.host = host
@@ -91,7 +91,7 @@ class Slurm:
         self.daemon("slurmctld", "-D", "-f", self.config)
         self.daemon("slurmd", "-D", "-f", self.config, "-N", self.host)
         while time.monotonic() < end and not any(daemon.poll() is not None for daemon in self.daemons):
-            seen = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
+            seen = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, timeout=60)
             if seen.stdout.strip() == "idle":
                 return subprocess.run(["srun", "-n1", "-t1", "true"], capture_output=True, timeout=60).returncode == 0
             time.sleep(0.2)
@@ -105,6 +105,7 @@ class Slurm:
                 daemon.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+                daemon.wait(timeout=20)
 
 
 def environment(service, directory, i, hosts):
@@ -164,7 +165,7 @@ def slurm(service, directory):
             jobs.append(done.stdout.strip())
         asked(service, directory)
         subprocess.run(["scancel", "--signal=TERM", *jobs], check=True, timeout=60)
-        service.wait(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout,
+        service.wait(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True, timeout=60).stdout,
                      "the jobs do not end")
         for i in range(3):
             assert (directory / f"log{i}").read_text().count("those under way end") == 2

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,18 @@ class Programs:
             self.helps[key] = set(re.findall(r"--[a-z][a-z-]*", said))
         options = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments))
         assert options and options <= self.helps[key], (program, command, options - self.helps[key])
+        if command in ("serve", ""):
+            self.understood(program, command, arguments)
+
+    def understood(self, program, command, arguments):
+        """The values of the options are such: the program goes on, and misses the first file that they name."""
+        words = [re.sub(r"\$\{?TERCET_ID\}?", "0", word) for word in shlex.split(arguments)]
+        words = [word for word in words if word not in ("$@", "$TERCET_OPTIONS")]
+        at = next(k for k, word in enumerate(words) if word in ("--deployment", "--testbed")) + 1
+        words[at] = "/nowhere/" + words[at].rsplit("/", 1)[-1]
+        done = subprocess.run([self.binaries / program, *([command] if command else []), *words], capture_output=True,
+                              text=True, timeout=60, env={**os.environ, "JOB_COMPLETION_INDEX": "0"})
+        assert done.returncode == 2 and "No such file or directory" in done.stderr, (words, done.stderr)
 
     def commands(self, name, count):
         """Those in a file, comments included."""
@@ -66,7 +79,7 @@ def kubernetes(programs):
     pod = stateful["spec"]["template"]["spec"]
     server, = pod["containers"]
     assert server["args"][0] == "serve"
-    programs.known("tercet-party", "serve", " ".join(server["args"]))
+    programs.known("tercet-party", "serve", " ".join(server["args"][1:]))
     programs.commands("kubernetes.yaml", 1)
     named = {port["name"]: port["containerPort"] for port in server["ports"]}
     paths = json.loads((ROOT / "configs/openapi.json").read_text())["paths"]
@@ -151,7 +164,8 @@ def dockerfile(programs):
         if library not in where:
             continue  # the loader
         file = os.path.realpath(where[library])
-        owner = subprocess.run(["dpkg-query", "-S", file, file.removeprefix("/usr")], capture_output=True, text=True)
+        owner = subprocess.run(["dpkg-query", "-S", file, file.removeprefix("/usr")], capture_output=True, text=True,
+                               timeout=60)
         packages = {line.split(":")[0] for line in owner.stdout.splitlines()}
         # Sanitizers' libraries, those of no package, and those of `tercet import` and `tercet train` are not in an image.
         if packages and not re.search("san|onnx|protobuf|torch|c10", library):
@@ -194,7 +208,7 @@ def compose(programs, directory):
         deployment.write_text(json.dumps(described))
         for i in range(3):
             command = services[f"server{i}"]["command"]
-            programs.known("tercet-party", command[0], " ".join(command))
+            programs.known("tercet-party", command[0], " ".join(command[1:]))
             options = dict(zip(command[1::2], command[2::2]))
             assert options["--id"] == str(i)
             assert f"server{i}:{options.pop('--metrics').rsplit(':', 1)[1]}" == targets[i]
@@ -208,7 +222,8 @@ def compose(programs, directory):
         check([programs.binaries / "tercet", "draw-digits", directory / "images", directory / "labels", "--count", "10"])
         end = time.monotonic() + 60
         while any((directory / f"log{i}").read_text().count("is up with 1 models") < 3 for i in range(3)):
-            assert time.monotonic() < end, [(directory / f"log{i}").read_text() for i in range(3)]
+            assert time.monotonic() < end and all(server.poll() is None for server in running), \
+                [(directory / f"log{i}").read_text() for i in range(3)]
             time.sleep(0.1)
         said = check([programs.binaries / "tercet", "predict", "--deployment", deployment, "--model", "MnistNet3",
                       "--token-file", trainer / "client.token", "--images", directory / "images", "--labels",
@@ -217,7 +232,7 @@ def compose(programs, directory):
     finally:
         for server in running:
             server.kill()
-            server.wait()
+            server.wait(timeout=60)
 
 
 def main():
@@ -243,7 +258,8 @@ def main():
             assert unit.name not in said, said
         # The example of a deployment with workers is one.
         refused = subprocess.run([programs.binaries / "tercet-party", "serve", "--id", "0", "--lanes", "0", "--deployment",
-                                  EXAMPLES / "workers.json", "--store", name], capture_output=True, text=True)
+                                  EXAMPLES / "workers.json", "--store", name], capture_output=True, text=True,
+                                 timeout=60)
         assert "the deployment has workers with 0-2 and 3-5" in refused.stderr, refused.stderr
 
 

@@ -35,7 +35,8 @@ def main():
             os.symlink(ROOT / part, Path(name) / part)
         (Path(name) / "build/release").mkdir(parents=True)
         os.symlink(binaries, Path(name) / "build/release/bin")
-        subprocess.run([binaries / "tercet", "keygen", "--servers", "demo"], cwd=name, check=True, capture_output=True)
+        subprocess.run([binaries / "tercet", "keygen", "--servers", "demo"], cwd=name, check=True, capture_output=True,
+                       timeout=120)
         deployment = Path(name) / "demo/deployment.json"
         document = json.loads(deployment.read_text())
         base = free_ports(12)

@@ -46,12 +46,12 @@ def free_ports(count):
 
 class Service:
     """A deployment with MnistNet3's package, tokens of alice and an operator, and its servers; `options(i)` are
-    server i's, beside those that it needs. With several workers a server process n is worker n % workers of server
+    server i's, beside those that it needs, and `publish` the trainer's. With several workers a server process n is worker n % workers of server
     n // workers, and has three lanes of all."""
 
     PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
 
-    def __init__(self, binaries, directory, options, workers=1, start=True, total=1000):
+    def __init__(self, binaries, directory, options, workers=1, start=True, total=1000, publish=()):
         self.tercet, self.party = str(binaries / "tercet"), str(binaries / "tercet-party")
         self.directory, self.root = directory, directory / "demo"
         self.options, self.workers = options, workers
@@ -76,7 +76,7 @@ class Service:
         self.deployment.write_text(json.dumps(document))
         self.package = directory / "m.tercet"
         self.run("publish", ROOT / "nets/mnistnet3.json", "--model", ROOT / "nets/mnistnet3.compiled.safetensors",
-                 "--deployment", self.deployment, "--out", self.package)
+                 "--deployment", self.deployment, "--out", self.package, *publish)
         self.token, self.operator = directory / "alice", directory / "operator"
         for i in range(3):
             store = self.root / f"server{i}"
@@ -113,7 +113,7 @@ class Service:
     def kill(self, n):
         """Process n, with SIGKILL, until it is gone."""
         self.servers[n].kill()
-        self.servers[n].wait()
+        self.servers[n].wait(timeout=60)
 
     def ask(self, i, path, method="GET", body=None, token=None, **headers):
         """Status and JSON of a request to a server; None where it cannot be reached."""
@@ -220,7 +220,13 @@ def check(service, directory):
     time.sleep(0.5)
     service.kill(1)
     assert asking.wait(timeout=60) == 0
-    service.wait(lambda: service.ask(0, "/v2/health/ready")[0] == 503, "a server's end is not noticed")
+    for other in (0, 2):
+        service.wait(lambda: service.ask(other, "/v2/health/ready")[0] == 503, "a server's end is not noticed")
+    # Whoever gets no answer asks less and less: after 0.05, 0.1, 0.2, 0.4 and 0.8 s.
+    service.run("load", "--deployment", service.deployment, "--model", "MnistNet3", "--token-file", service.token, "--images",
+                directory / "images", "--clients", "2", "--seconds", "2", "--json", directory / "load.json")
+    figures = json.loads((directory / "load.json").read_text())
+    assert figures["queries"] == 0 and 2 <= sum(figures["errors"].values()) <= 12, figures
     assert "tercet: error" in service.logits(directory / "d.json", "--tries", "1", code=1)
     before = service.used(1)
     service.servers[1] = service.start(1)

@@ -17,8 +17,7 @@ from service_test import run  # noqa: E402
 
 def obey(service, command, i=None):
     if command == "kill":
-        service.servers[int(i)].kill()
-        service.servers[int(i)].wait()
+        service.kill(int(i))
     elif command == "start":
         service.servers[int(i)] = service.start(int(i))
         service.wait_until_served()

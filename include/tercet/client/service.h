@@ -24,6 +24,16 @@ class ServiceError : public Error {
   int status_;
 };
 
+/// How long whoever was refused, or has reached nobody, waits before it tries again: 50 ms, and
+/// each time twice as long, up to 2 s.
+class Pauses {
+ public:
+  std::chrono::milliseconds Next();
+
+ private:
+  std::chrono::milliseconds next_{50};
+};
+
 /// What a client without a token shows the servers: a certificate and its key, in PEM format.
 struct ClientCertificate {
   std::string certificate, key;
@@ -58,7 +68,8 @@ class Service {
   /// where the server cannot be reached, ProtocolError for an answer that is none.
   std::vector<std::int64_t> Ask(const service::ModelInfo& model, const files::Images& images,
                                 std::size_t first, std::size_t count);
-  /// Asks up to `tries` times, each time with a new query: no server sees one twice.
+  /// Asks up to `tries` times, each time with a new query, with Pauses in between: no server sees
+  /// one twice.
   std::vector<std::int64_t> AskAgain(const service::ModelInfo& model, const files::Images& images,
                                      std::size_t first, std::size_t count, std::size_t tries);
 
