@@ -165,8 +165,8 @@ def slurm(service, directory):
             jobs.append(done.stdout.strip())
         asked(service, directory)
         subprocess.run(["scancel", "--signal=TERM", *jobs], check=True, timeout=60)
-        service.wait(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True, timeout=60).stdout,
-                     "the jobs do not end")
+        listed = {"capture_output": True, "text": True, "check": True, "timeout": 60}
+        service.wait(lambda: not subprocess.run(["squeue", "-h"], **listed).stdout, "the jobs do not end")
         for i in range(3):
             assert (directory / f"log{i}").read_text().count("those under way end") == 2
     finally:
