@@ -330,7 +330,7 @@ class Bench {
     return end.err.substr(begin, end.err.find('\n', begin) - begin);
   }
 
-  // From the same setting on link none.
+  // From the same setting on link none, where `auto` chose the same there, which its bytes show.
   void Predict(const nn::IntegerNetwork& model, std::size_t first) {
     for (std::size_t k = first; k < results_.rows.size(); ++k) {
       auto& row = results_.rows[k];
@@ -341,7 +341,8 @@ class Bench {
             return other.SameSetting(same) && !other.runs.empty();
           });
       if (row.link == "none" || row.schedule != "in-turn" || row.runs.empty() ||
-          unshaped == results_.rows.end())
+          unshaped == results_.rows.end() || unshaped->offline_bytes != row.offline_bytes ||
+          unshaped->online_bytes != row.online_bytes)
         continue;
       auto network = model.net;
       const auto suite = ParseSuite(row.suite, registry_);

@@ -11,7 +11,7 @@ import unittest
 import xml.etree.ElementTree as xml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TABLE = ROOT / "benchmarks/results/queries.csv"
+TABLE = ROOT / "benchmarks/results/sok1.csv"
 LOG = ROOT / "nets/logs/cifarnet2.log.json"
 
 
@@ -44,10 +44,10 @@ class PlotTest(unittest.TestCase):
     def test_tables_become_bars_of_each_batch_size(self):
         result = self.plot(TABLE, "--out", self.folder)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual(result.stdout.split(), [str(self.folder / f"queries-batch{b}.svg") for b in (1, 128)])
-        for name, title in (("queries-batch1.svg", "Online time of an image, batch 1"),
-                            ("queries-batch128.svg", "Offline and online time of an image, batch 128")):
-            for text in (title, "time (ms)", "mnistnet3", "wan", "lut", "cbnn", "auto"):
+        self.assertEqual(result.stdout.split(), [str(self.folder / f"sok1-batch{b}.svg") for b in (1, 2048)])
+        for name, title in (("sok1-batch1.svg", "Online time of an image, batch 1"),
+                            ("sok1-batch2048.svg", "Offline and online time of an image, batch 2048")):
+            for text in (title, "time (ms)", "SoK-image", "lan", "lut", "aby3", "auto"):
                 self.assertIn(text, self.texts(name))
 
     def test_json_of_a_table_gives_the_same_picture_as_its_csv(self):
@@ -58,9 +58,9 @@ class PlotTest(unittest.TestCase):
         other = self.folder / "json"
         other.mkdir()
         self.plot(TABLE, "--out", self.folder)
-        result = self.plot(self.written("queries.json", json.dumps(rows)), "--out", other)
+        result = self.plot(self.written("sok1.json", json.dumps(rows)), "--out", other)
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertEqual((other / "queries-batch1.svg").read_text(), (self.folder / "queries-batch1.svg").read_text())
+        self.assertEqual((other / "sok1-batch1.svg").read_text(), (self.folder / "sok1-batch1.svg").read_text())
 
     def test_results_of_bench_become_all_charts(self):
         def row(network, suite, link, ms, accuracy, runs=1):
