@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
+#include <utility>
 
 #include "integration/world.h"
 #include "programs/bench_options.h"
@@ -113,6 +115,34 @@ TEST(Bench, GoesOnAfterItWasKilledAndKeepsWhatItHad) {
   const json all = ReadJson(file).at("rows");
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(all.at(1).at("runs"), after.at(0).at("runs"));
+  world.ExpectClean();
+}
+
+// On a slow link `auto` takes more computation for fewer hops, whose time without a link is not
+// known.
+TEST(Bench, PredictsNothingFromAnotherPlan) {
+  const World world;
+  world.Write("pool.json", R"({"name": "Pool",
+      "input": {"shape": [1, 28, 28], "scale": 255, "bits": 4}, "layers": [
+      {"name": "conv1", "type": "conv2d", "out_channels": 16, "kernel": 5},
+      {"name": "bn1", "type": "batch_norm"}, {"name": "sign1", "type": "sign"},
+      {"name": "pool1", "type": "max_pool2d", "kernel": 2},
+      {"name": "conv2", "type": "conv2d", "out_channels": 4, "kernel": 3},
+      {"name": "bn2", "type": "batch_norm"}, {"name": "sign2", "type": "sign"},
+      {"name": "fc", "type": "linear", "out_features": 4}], "output": "logits"})");
+  const auto bench =
+      world
+          .Tercet({"bench", world.File("pool.json"), "--model", "random:3", "--transport", "memory",
+                   "--no-charts", "--out", world.File("out"), "--batches", "1", "--queries", "1",
+                   "--repetitions", "1", "--suites", "lut,auto", "--links", "none,rtt_ms=80"})
+          .Wait();
+  ASSERT_EQ(bench.status, 0) << bench.err;
+  std::map<std::pair<std::string, bool>, json> rows;
+  for (const json& row : ReadJson(world.File("out/results.json")).at("rows"))
+    rows[{row.at("suite"), row.at("link") == "none"}] = row;
+  ASSERT_NE(rows.at({"auto", true}).at("hops"), rows.at({"auto", false}).at("hops"));
+  EXPECT_TRUE(rows.at({"auto", false}).at("predicted_online_ms").is_null());
+  EXPECT_FALSE(rows.at({"lut", false}).at("predicted_online_ms").is_null());
   world.ExpectClean();
 }
 
