@@ -138,8 +138,9 @@ TEST(Bench, PredictsNothingFromAnotherPlan) {
           .Wait();
   ASSERT_EQ(bench.status, 0) << bench.err;
   std::map<std::pair<std::string, bool>, json> rows;
-  for (const json& row : ReadJson(world.File("out/results.json")).at("rows"))
-    rows[{row.at("suite"), row.at("link") == "none"}] = row;
+  const json results = ReadJson(world.File("out/results.json"));
+  for (const json& row : results.at("rows"))
+    rows[{row.at("suite").get<std::string>(), row.at("link") == "none"}] = row;
   ASSERT_NE(rows.at({"auto", true}).at("hops"), rows.at({"auto", false}).at("hops"));
   EXPECT_TRUE(rows.at({"auto", false}).at("predicted_online_ms").is_null());
   EXPECT_FALSE(rows.at({"lut", false}).at("predicted_online_ms").is_null());
