@@ -79,30 +79,36 @@ TEST_P(FunctionTest, EveryBatchAndOutputRing) {
       }
 }
 
+struct SignPool {
+  Shape3 in;
+  PoolShape pool;
+  std::size_t batch;
+};
+std::vector<SignPool> SignPools() {
+  return {{{3, 6, 6}, {2, 2}, 7},  {{1, 2, 2}, {2, 2}, 1},   {{2, 5, 7}, {2, 2}, 7},
+          {{2, 7, 7}, {3, 2}, 3},  {{1, 4, 5}, {2, 1}, 128}, {{2, 9, 9}, {3, 3}, 1},
+          {{1, 12, 12}, {4, 4}, 7}};
+}
+ActivationSpec SpecOf(const SignPool& pool, bool dealt) {
+  auto spec = Spec(ActivationKind::kSign, pool.in, 8, 12, pool.batch, dealt);
+  spec.pool = pool.pool;
+  return spec;
+}
+void CheckPool(const Layer& layer) {
+  const auto& spec = layer.spec;
+  CheckAgainstOracle(layer, Repeat(BordersAndRandom(8, spec.batch), spec.Elements()), 1);
+  // Mostly negative values: windows without any, with one and with several ones.
+  Values z(spec.Elements(), -1);
+  std::mt19937_64 rng(2);
+  for (std::size_t i = 0; i < z.size(); i += 1 + rng() % 7) z[i] = 0;
+  CheckAgainstOracle(layer, z, 3);
+  CheckAgainstOracle(layer, Values(spec.Elements(), -1), 4);
+}
+
 TEST_P(FunctionTest, SignWithMaxPool) {
-  struct Case {
-    Shape3 in;
-    PoolShape pool;
-    std::size_t batch;
-  };
-  const std::vector<Case> cases{{{3, 6, 6}, {2, 2}, 7},   {{1, 2, 2}, {2, 2}, 1},
-                                {{2, 5, 7}, {2, 2}, 7},   {{2, 7, 7}, {3, 2}, 3},
-                                {{1, 4, 5}, {2, 1}, 128}, {{2, 9, 9}, {3, 3}, 1},
-                                {{1, 12, 12}, {4, 4}, 7}};
-  for (const auto& [in, pool, batch] : cases)
-    for (bool dealt : {true, false}) {
-      auto spec = Spec(ActivationKind::kSign, in, 8, 12, batch, dealt);
-      spec.pool = pool;
-      const auto layer = MakeLayer(GetParam(), spec);
-      if (!layer) continue;
-      CheckAgainstOracle(*layer, Repeat(BordersAndRandom(8, batch), spec.Elements()), 1);
-      // Mostly negative values: windows without any, with one and with several ones.
-      Values z(spec.Elements(), -1);
-      std::mt19937_64 rng(2);
-      for (std::size_t i = 0; i < z.size(); i += 1 + rng() % 7) z[i] = 0;
-      CheckAgainstOracle(*layer, z, 3);
-      CheckAgainstOracle(*layer, Values(spec.Elements(), -1), 4);
-    }
+  for (const auto& pool : SignPools())
+    for (bool dealt : {true, false})
+      if (const auto layer = MakeLayer(GetParam(), SpecOf(pool, dealt))) CheckPool(*layer);
 }
 
 TEST_P(FunctionTest, Relu) {
@@ -346,21 +352,8 @@ TEST_P(FusedTest, EveryBatchRingAndFanOut) {
 }
 
 TEST_P(FusedTest, AfterMaxPool) {
-  for (const auto& [in, pool, batch] :
-       std::vector<std::tuple<Shape3, PoolShape, std::size_t>>{{{3, 6, 6}, {2, 2}, 7},
-                                                               {{1, 2, 2}, {2, 2}, 1},
-                                                               {{2, 7, 7}, {3, 2}, 3},
-                                                               {{1, 4, 5}, {2, 1}, 16}}) {
-    auto spec = Spec(ActivationKind::kSign, in, 8, 12, batch, batch != 7);
-    spec.pool = pool;
-    const auto layer = MakeFused(spec, 5);
-    if (!layer) continue;
-    CheckAgainstOracle(*layer, Repeat(BordersAndRandom(8, batch), spec.Elements()), 1);
-    Values z(spec.Elements(), -1);
-    std::mt19937_64 rng(2);
-    for (std::size_t i = 0; i < z.size(); i += 1 + rng() % 7) z[i] = 0;
-    CheckAgainstOracle(*layer, z, 3);
-  }
+  for (const auto& pool : SignPools())
+    if (const auto layer = MakeFused(SpecOf(pool, pool.batch != 7), 5)) CheckPool(*layer);
 }
 
 TEST_P(FusedTest, LargeLayersGoInPiecesAndMaterialWaitsInAFile) {
