@@ -295,10 +295,10 @@ class SuiteSearch {
   Planned PlanLayer(std::size_t k, const std::string& suite, bool dealt, bool after_fused) const {
     nn::PublicLayer named = network_.layers[k];
     named.suite = suite;
-    auto layer = PrepareLayer(named, registry_, {}, batch_);
+    auto layer = PrepareLayer(named, registry_, {}, first_.linear, roles_, batch_);
     FinishLayer(layer, registry_, first_.linear, roles_, dealt,
                 first_.layers[k].activation.out_bits, NextMap(network_, k, first_.linear),
-                after_fused, k + 1 == network_.layers.size());
+                after_fused, first_.OnlyTo(k + 1));
     const auto computation = ComputationOf(layer, settings_.candidates, {});
     return {std::move(layer), computation};
   }

@@ -56,6 +56,10 @@ std::vector<PlanStep> Plan::Steps() const {
 
 std::vector<std::string> Plan::Warnings(const mpc::Registry& registry) const {
   std::vector<std::string> warnings;
+  if (registry.FindLinear(linear).public_weights)
+    warnings.push_back(
+        fmt::format("the model is PUBLIC: party {}, its owner, tells all parties the weights",
+                    roles.model_owner));
   for (const auto& layer : layers) {
     if (!layer.layer.proven) warnings.push_back(NotProvenText(layer.layer));
     if (layer.suite.name.empty()) continue;
@@ -88,6 +92,17 @@ std::array<bool, 3> Plan::KnownResult() const {
   return known;
 }
 
+std::optional<PartyId> Plan::OnlyTo(std::size_t from) const {
+  std::optional<PartyId> only;
+  for (std::size_t k = from; k < layers.size(); ++k) {
+    const auto& shortcut = layers[k].layer.shortcut;
+    if (k != from && !(shortcut && shortcut->from == from)) continue;
+    only = layers[k].multiplier;
+    if (!only) break;
+  }
+  return only;
+}
+
 bool Plan::HelperActsOnline() const {
   if (roles.data_owner == roles.helper || roles.receiver == roles.helper) return true;
   if (!KnownResult().at(static_cast<std::size_t>(roles.helper))) return true;
@@ -108,28 +123,39 @@ std::string Plan::Digest() const {
 }
 
 PlannedLayer PrepareLayer(const nn::PublicLayer& layer, const mpc::Registry& registry,
-                          const mpc::SuiteChoice& suite, std::size_t batch) {
+                          const mpc::SuiteChoice& suite, const std::string& linear,
+                          const mpc::Roles& roles, std::size_t batch) {
+  const auto& protocol = registry.FindLinear(linear);
   PlannedLayer planned;
   planned.layer = layer;
   auto& spec = planned.activation;
   spec = layer.Activation(batch);
   spec.out_bits = 0;
-  if (!planned.Activates()) return planned;
-  planned.suite =
-      layer.suite.empty() ? suite : mpc::ParseSuiteChoice(layer.suite, "layer " + layer.name);
-  spec.ring_bits = registry.FindSuite(planned.suite.name).RingBits(spec);
+  if (planned.Activates()) {
+    planned.suite =
+        layer.suite.empty() ? suite : mpc::ParseSuiteChoice(layer.suite, "layer " + layer.name);
+    const auto& chosen = registry.FindSuite(planned.suite.name);
+    spec.ring_bits = chosen.RingBits(spec);
+    spec.opened = protocol.public_weights && chosen.Info().takes_opened;
+  }
+  for (const auto& map : LinearMaps(planned)) {
+    const auto plan = protocol.plan(map, roles);
+    planned.cost += plan.cost;
+    planned.multiplier = plan.multiplier;
+  }
   return planned;
 }
 
 std::vector<mpc::LinearSpec> LinearMaps(const PlannedLayer& planned) {
   const auto& layer = planned.layer;
   const auto& spec = planned.activation;
-  std::vector<mpc::LinearSpec> maps{{layer.name, layer.linear, spec.ring_bits, spec.batch}};
+  std::vector<mpc::LinearSpec> maps{
+      {layer.name, layer.linear, spec.ring_bits, spec.batch, spec.opened}};
   if (!layer.shortcut) return maps;
   const mpc::Shape3 out = layer.linear.Out();
   const auto own = layer.shortcut->linear.value_or(
       mpc::LinearShape{.in = out, .out_channels = out.channels, .groups = out.channels});
-  maps.push_back({layer.name + "/shortcut", own, spec.ring_bits, spec.batch});
+  maps.push_back({layer.name + "/shortcut", own, spec.ring_bits, spec.batch, spec.opened});
   return maps;
 }
 
@@ -149,20 +175,15 @@ std::optional<mpc::LinearShape> NextMap(const nn::PublicNetwork& network, std::s
 
 void FinishLayer(PlannedLayer& planned, const mpc::Registry& registry, const std::string& linear,
                  const mpc::Roles& roles, bool dealt, unsigned out_bits,
-                 const std::optional<mpc::LinearShape>& next, bool after_fused, bool last) {
+                 const std::optional<mpc::LinearShape>& next, bool after_fused,
+                 std::optional<PartyId> only_to) {
   auto& spec = planned.activation;
-  const auto& protocol = registry.FindLinear(linear);
-  for (const auto& map : LinearMaps(planned)) {
-    const auto plan = protocol.plan(map, roles);
-    planned.cost += plan.cost;
-    planned.multiplier = plan.multiplier;
-  }
-  spec.dealt = planned.dealt_output = dealt && protocol.local;
+  spec.dealt = planned.dealt_output = dealt && registry.FindLinear(linear).local;
   // The evaluators' shares of what leaves a fused layer follow from what they open.
   if (spec.dealt && planned.multiplier && !after_fused)
     spec.known_at = roles.OtherEvaluator(*planned.multiplier);
   if (!planned.Activates()) return;
-  if (!last) spec.only_to = planned.multiplier;  // all layers have one linear protocol
+  spec.only_to = only_to;
   spec.out_bits = out_bits;
   spec.next = next;
   const auto& chosen = registry.FindSuite(planned.suite.name);
@@ -188,7 +209,7 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   const std::size_t count = network.layers.size();
   plan.layers.resize(count);
   for (std::size_t k = 0; k < count; ++k) {
-    plan.layers[k] = PrepareLayer(network.layers[k], registry, suite, batch);
+    plan.layers[k] = PrepareLayer(network.layers[k], registry, suite, plan.linear, roles, batch);
   }
   const std::vector<unsigned> rings = OutputRings(plan);
   plan.input_bits = rings.front();
@@ -198,7 +219,7 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
     FinishLayer(plan.layers[k], registry, plan.linear, roles,
                 dealt[k] && (!shortcut || dealt[shortcut->from]), rings[k + 1],
                 NextMap(network, k, plan.linear), k > 0 && plan.layers[k - 1].fused,
-                k + 1 == count);
+                plan.OnlyTo(k + 1));
     dealt.push_back(plan.layers[k].dealt_output);
   }
   plan.output_bits = rings.back();
@@ -208,9 +229,9 @@ Plan MakePlan(const nn::PublicNetwork& network, const mpc::Registry& registry,
   if (roles.AreForClients()) {
     thirds = {{e1, e2, third}, {e2, e1, third}};
   } else {
-    const auto& multiplier = plan.layers.front().multiplier;
+    const auto only = plan.OnlyTo(0);
     for (const int evaluator : {e1, e2})
-      if (evaluator != roles.data_owner && multiplier.value_or(evaluator) == evaluator)
+      if (evaluator != roles.data_owner && only.value_or(evaluator) == evaluator)
         thirds.push_back({roles.data_owner, evaluator, third});
   }
   plan.input.Add(mpc::Phase::kOnline, std::move(thirds));

@@ -5,6 +5,7 @@
 
 #include "infer/plan_layer.h"
 #include "nn/sum_windows.h"
+#include "tercet/crypto/certificates.h"
 #include "tercet/infer/memory.h"
 #include "tercet/mpc/dealer.h"
 
@@ -37,6 +38,39 @@ AnyShare ShareTensor(mpc::Party& party, Context& ctx, int owner, const std::stri
     auto share =
         sharing.Share<W>(ctx, secret.Empty() ? nullptr : &secret.As<W>(), rows, cols, bits);
     return AnyShare{AnyMatrix(std::move(share.mine), bits), AnyMatrix(std::move(share.next), bits)};
+  });
+}
+
+// `value` is empty but at the owner, who tells it to the others.
+AnyMatrix TellTensor(Context& ctx, int owner, AnyMatrix value, std::size_t rows, std::size_t cols,
+                     unsigned bits) {
+  return ring::DispatchWord(bits, [&]<ring::Word W>(W) {
+    if (!ctx.Is(owner)) return AnyMatrix(ctx.Receive<W>(owner, rows, cols, bits), bits);
+    for (const int to : {ctx.Next(), ctx.Prev()})
+      ctx.Send(to, value.As<W>(), bits);  // 1 hop, bits each
+    return std::move(value);
+  });
+}
+
+// Two that were told a model by a third compare what it was. 1 hop, 64 bytes each.
+void CompareModels(Context& ctx, int owner, const std::string& digest) {
+  if (ctx.Is(owner)) return;
+  const int other = 3 - owner - ctx.Id();
+  ctx.SendBytes(other, Bytes(digest.begin(), digest.end()));
+  const Bytes theirs = ctx.ReceiveBytes(other, digest.size());
+  if (!std::equal(theirs.begin(), theirs.end(), digest.begin(), digest.end()))
+    throw ProtocolError(fmt::format(
+        "party {0} says that party {1} told it another model than this party: either "
+        "party {1} told them different ones, or party {0} does not say what it was told",
+        other, owner));
+}
+
+std::string DigestWith(const std::string& before, const AnyMatrix& tensor) {
+  return ring::DispatchWord(tensor.Bits(), [&]<ring::Word W>(W) {
+    const auto& words = tensor.As<W>();
+    const std::string_view bytes(reinterpret_cast<const char*>(words.data()),
+                                 words.size() * sizeof(W));
+    return crypto::Sha256Hex(before + crypto::Sha256Hex(bytes));
   });
 }
 
@@ -146,7 +180,7 @@ SecureNetwork::SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Reg
       plan_(plan),
       registry_(registry),
       linear_(registry.FindLinear(plan.linear)),
-      input_(party, plan.roles.helper, plan.roles.data_owner, plan.layers.front().multiplier),
+      input_(party, plan.roles.helper, plan.roles.data_owner, plan.OnlyTo(0)),
       output_(party, plan.roles.helper, plan.roles.receiver, plan.KnownResult()) {
   for (const auto& planned : plan_.layers) {
     Layer layer;
@@ -212,6 +246,7 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* o
                "the model's owner, and it alone, passes the weights");
   Context ctx(party_, Phase::kSetup);
   ModelShares shares;
+  std::string digest;  // of what is told
   for (std::size_t k = 0; k < layers_.size(); ++k) {
     const auto& planned = plan_.layers[k];
     const unsigned bits = planned.activation.ring_bits;
@@ -222,6 +257,13 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* o
       AnyMatrix secret;
       if (owned != nullptr)
         secret = Encode(owned->weights[k].*values, shape.rows, shape.cols, bits);
+      if (linear_.public_weights) {
+        auto told = TellTensor(ctx, owner, std::move(secret), shape.rows, shape.cols, bits);
+        digest = DigestWith(digest, told);
+        if (clear == nullptr) return AnyShare{std::move(told), {}};
+        *clear = std::move(told);
+        return AnyShare{};
+      }
       auto shared = ShareTensor(party_, ctx, owner, "model/" + planned.layer.name + "/" + tensor,
                                 secret, shape.rows, shape.cols, bits);
       if (clear != nullptr && planned.multiplier == party_.Id()) *clear = std::move(secret);
@@ -235,6 +277,7 @@ SecureNetwork::ModelShares SecureNetwork::ShareModel(const nn::IntegerNetwork* o
       own.shortcut =
           share("shortcut", &nn::LayerWeights::shortcut, shapes.shortcut, &own.clear_shortcut);
     MakeLinear(k, own);
+    if (linear_.public_weights && k + 1 == layers_.size()) CompareModels(ctx, owner, digest);
     ctx.Leave();
   }
   return shares;
@@ -249,14 +292,15 @@ void SecureNetwork::UseModel(const ModelShares& shares, const std::string& place
     const unsigned bits = planned.activation.ring_bits;
     const auto& [weight, bias, shortcut, clear_weight, clear_shortcut] = shares.layers[k];
     const WeightShapes shapes(planned.layer);
-    const bool multiplies = planned.multiplier == party_.Id();
-    const auto is_share = [bits](const AnyShare& x, const WeightShapes::Shape& shape) {
-      return IsShare(x, shape.rows, shape.cols, bits);
+    const bool all = linear_.public_weights, has_clear = all || planned.multiplier == party_.Id();
+    const auto is_share = [bits, all](const AnyShare& x, const WeightShapes::Shape& shape) {
+      return all || IsShare(x, shape.rows, shape.cols, bits);
     };
-    const auto is_clear = [bits, multiplies](const AnyMatrix& m, const WeightShapes::Shape& shape) {
-      return !multiplies || HasShape(m, shape.rows, shape.cols, bits);
+    const auto is_clear = [bits, has_clear](const AnyMatrix& m, const WeightShapes::Shape& shape) {
+      return !has_clear || HasShape(m, shape.rows, shape.cols, bits);
     };
     fits = is_share(weight, shapes.weight) && is_share(bias, shapes.bias) &&
+           (!all || HasShape(bias.mine, shapes.bias.rows, shapes.bias.cols, bits)) &&
            is_clear(clear_weight, shapes.weight) &&
            (!planned.layer.shortcut ||
             (is_share(shortcut, shapes.shortcut) && is_clear(clear_shortcut, shapes.shortcut)));

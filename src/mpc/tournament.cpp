@@ -74,6 +74,13 @@ AnyMatrix Differences(const AnyMatrix& members, std::size_t rows) {
   });
 }
 
+// Both halves of a share.
+AnyMatrix BothOf(const AnyShare& x) {
+  return ring::DispatchWord(x.mine.Bits(), [&]<Word W>(W) {
+    return AnyMatrix(Matrix<W>(x.mine.As<W>() + x.next.As<W>()), x.mine.Bits());
+  });
+}
+
 // y + ReLU(x - y) of as many rows as Differences took, and whoever is left.
 AnyMatrix Winners(const AnyMatrix& members, std::size_t rows, const AnyMatrix& relu) {
   return ring::DispatchWord(members.Bits(), [&]<Word W>(W) {
@@ -89,12 +96,15 @@ AnyMatrix Winners(const AnyMatrix& members, std::size_t rows, const AnyMatrix& r
 
 class TournamentActivation final : public DealerActivation {
  public:
-  TournamentActivation(ActivationSpec spec, Tournament tournament, bool away, bool takes_next,
+  // Which of a share's halves are this party's part of a round's output.
+  enum class Takes { kMine, kNext, kBoth };
+
+  TournamentActivation(ActivationSpec spec, Tournament tournament, bool away, Takes takes,
                        std::vector<std::unique_ptr<Activation>> stages)
       : spec_(std::move(spec)),
         tournament_(std::move(tournament)),
         away_(away),
-        takes_next_(takes_next),
+        takes_(takes),
         stages_(std::move(stages)) {}
 
   std::unique_ptr<DealtCorrelation> Deal(Context& ctx, std::size_t batch,
@@ -108,7 +118,7 @@ class TournamentActivation final : public DealerActivation {
       if (!last && !members.Empty()) d = Differences(members, Pairs(k));
       material->stages.push_back(PrepareAny(*stages_[k], ctx, batch, d.Empty() ? nullptr : &d));
       if (last) break;
-      const AnyMatrix& relu = Part(KnownOf(material->stages.back().get()));
+      const AnyMatrix relu = Part(KnownOf(material->stages.back().get()));
       members = members.Empty() || relu.Empty() ? AnyMatrix() : Winners(members, Pairs(k), relu);
     }
     return material;
@@ -145,8 +155,11 @@ class TournamentActivation final : public DealerActivation {
     }
   };
 
-  // This party's additive share.
-  const AnyMatrix& Part(const AnyShare& x) const { return takes_next_ ? x.next : x.mine; }
+  // Empty where it is not known.
+  AnyMatrix Part(const AnyShare& x) const {
+    if (takes_ != Takes::kBoth) return takes_ == Takes::kNext ? x.next : x.mine;
+    return x.mine.Empty() || x.next.Empty() ? AnyMatrix() : BothOf(x);
+  }
   std::size_t Pairs(std::size_t round) const {  // rows
     return tournament_.pairs[round] * spec_.Out().Size();
   }
@@ -154,7 +167,7 @@ class TournamentActivation final : public DealerActivation {
   ActivationSpec spec_;
   Tournament tournament_;
   bool away_;  // this is the helper, all of whose shares are known offline: it need not follow
-  bool takes_next_;
+  Takes takes_;
   std::vector<std::unique_ptr<Activation>> stages_;
 };
 
@@ -178,13 +191,19 @@ ActivationPlan PlanTournament(const ActivationSpec& spec, bool dealt_output, con
   const bool away_if_helper = spec.dealt && dealt_output;
   // Of (x_i, x_{i+1}) all take x_i, or where evaluator 2's share is known offline x_{i+1}:
   // evaluator 1 or 2 then takes the half that it has in common with the helper, which is known too.
-  const bool takes_next = spec.known_at == roles.Evaluator2();
+  // Where it is opened, the evaluators take the half that the helper lacks.
+  const auto takes_at = [known_at = spec.known_at, opened = spec.opened, roles](PartyId party) {
+    using Takes = TournamentActivation::Takes;
+    if (opened && party == roles.helper) return Takes::kBoth;
+    const bool next = opened ? party == roles.Evaluator1() : known_at == roles.Evaluator2();
+    return next ? Takes::kNext : Takes::kMine;
+  };
   whole.make = [=, tournament = std::move(tournament), stages = std::move(stages)](Party& party) {
     std::vector<std::unique_ptr<Activation>> made;
     for (const auto& stage : stages) made.push_back(stage(party));
     return std::make_unique<TournamentActivation>(spec, tournament,
                                                   away_if_helper && party.Id() == roles.helper,
-                                                  takes_next, std::move(made));
+                                                  takes_at(party.Id()), std::move(made));
   };
   return whole;
 }

@@ -103,6 +103,7 @@ class Bench {
     results_.build = TERCET_BUILD;
     results_.machine = MachineText();
     results_.transport = options_.transport;
+    results_.weights = options_.weights;
     results_.date = fmt::format("{:%Y-%m-%d}", fmt::localtime(std::time(nullptr)));
     results_.repetitions = options_.repetitions;
     results_.published = options_.published;
@@ -123,7 +124,8 @@ class Bench {
           {"commit", earlier_.commit, results_.commit},
           {"build", earlier_.build, results_.build},
           {"machine", earlier_.machine, results_.machine},
-          {"transport", earlier_.transport, results_.transport}})
+          {"transport", earlier_.transport, results_.transport},
+          {"kind of weights", earlier_.weights, results_.weights}})
       if (before != now)
         throw ConfigError("--resume",
                           fmt::format("{} is of another {}: \"{}\" found, \"{}\" expected; measure "
@@ -183,6 +185,7 @@ class Bench {
     }
   }
 
+  bool WeightsArePublic() const { return options_.weights != kSecretWeights; }
   std::size_t RunsEach() const { return options_.repetitions + 1; }
 
   void RunNetwork(std::size_t n) {
@@ -298,6 +301,7 @@ class Bench {
                                    "--json",
                                    report_file.Path()};
     if (!from.images.empty()) words.insert(words.end(), {"--images", from.images.string()});
+    if (WeightsArePublic()) words.emplace_back(kPublicWeights);
     for (auto& word : ScheduleOptions(row.schedule)) words.push_back(std::move(word));
     // The first run of a setting is compared with the plain network, and all with the plan.
     if (!warm_up) words.emplace_back("--no-check");
@@ -345,6 +349,7 @@ class Bench {
           unshaped->online_bytes != row.online_bytes)
         continue;
       auto network = model.net;
+      if (WeightsArePublic()) network.linear = mpc::kPublicLinear;
       const auto suite = ParseSuite(row.suite, registry_);
       const auto link = net::ParseLinkProfile(row.link);
       ResolveAuto(network, registry_, suite, link, infer::Objective::kOnline, {}, row.batch);
@@ -467,6 +472,10 @@ void AddBenchCommand(CLI::App& app, Chosen& chosen) {
   given(AddNumber(*command, "--accuracy-limit", line.accuracy_limit, 1, kMaxImages,
                   "Take the accuracy of the first N images"),
         &BenchOptions::accuracy_limit);
+  given(command->add_flag_callback(
+            kPublicWeights, [&line] { line.weights = mpc::kPublicLinear; },
+            "The models are no secret: their owner tells all parties the weights"),
+        &BenchOptions::weights);
   given(command
             ->add_option("--transport", line.transport,
                          "tls, tcp-insecure, or memory (three threads)")

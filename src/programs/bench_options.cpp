@@ -87,6 +87,7 @@ BenchOptions ReadBenchOptions(const fs::path& file) {
   read("queries", options.queries);
   read("accuracy_limit", options.accuracy_limit);
   read("transport", options.transport);
+  read("weights", options.weights);
   if (document.contains("published")) options.published = document.at("published");
   options.images = resolve(document, "images");
   options.labels = resolve(document, "labels");

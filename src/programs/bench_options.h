@@ -10,6 +10,8 @@
 /// What `tercet bench` measures.
 namespace tercet::programs {
 
+inline constexpr const char* kSecretWeights = "secret";
+
 struct BenchNetwork {
   std::filesystem::path file;            ///< architecture
   std::filesystem::path model;           ///< as ModelSource::file
@@ -26,6 +28,7 @@ struct BenchOptions {
   std::size_t queries = 10;           ///< in a run of batch 1
   std::size_t accuracy_limit = 1000;  ///< images to take the accuracy of
   std::string transport = "tls";
+  std::string weights = kSecretWeights;  ///< or mpc::kPublicLinear: known to all parties
   /// What a paper prints: objects as configs/bench/bench.schema.json says.
   nlohmann::ordered_json published = nlohmann::ordered_json::array();
 };

@@ -78,6 +78,7 @@ void Visit(auto& results, auto&& visit) requires requires { results.accuracies; 
   visit("build", results.build);
   visit("machine", results.machine);
   visit("transport", results.transport);
+  visit("weights", results.weights);
   visit("date", results.date);
   visit("repetitions", results.repetitions);
   visit("options", results.options);
@@ -347,9 +348,11 @@ std::string ToMarkdown(const BenchResults& results) {
     if (!row.kernels.empty()) kernels.insert(row.kernels);
   text += fmt::format(
       "\nPer image; {} counted runs of each setting after a warm-up, interleaved, median "
-      "(least-most), at the slowest party. {}, kernels {}, {}, transport {}, tercet {} ({}), {}.\n",
+      "(least-most), at the slowest party. {}, kernels {}, {}, transport {}, weights {}, tercet {} "
+      "({}), "
+      "{}.\n",
       results.repetitions, results.machine, fmt::join(kernels, ", "), results.build,
-      results.transport, results.version, results.commit, results.date);
+      results.transport, results.weights, results.version, results.commit, results.date);
   for (const auto& accuracy : results.accuracies)
     text += fmt::format("\nAccuracy of {}: {:.2f} % of {} images.\n", accuracy.network,
                         accuracy.percent, accuracy.images);

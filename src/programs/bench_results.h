@@ -60,7 +60,7 @@ struct NetworkAccuracy {
 struct BenchResults {
   std::string title;
   /// What must be the same for figures to stand in one table.
-  std::string version, commit, build, machine, transport;
+  std::string version, commit, build, machine, transport, weights;
   std::string date;                  ///< of the first run
   nlohmann::ordered_json options;    ///< as they were given, for the reader
   nlohmann::ordered_json published;  ///< BenchOptions

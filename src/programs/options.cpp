@@ -248,21 +248,29 @@ void AddCalibration(CLI::App& app, ModelSource& model) {
                "predictions (see tercet compile)");
 }
 
-CLI::Option* AddLinear(CLI::App& app, std::string& linear) {
-  return app
-      .add_option(
-          "--linear", linear,
-          "Linear layers: clear (the model's owner, an evaluator, multiplies its weights in "
-          "the clear), replicated (both evaluators multiply shares), or auto: clear where "
-          "the roles allow it")
-      ->check(CLI::IsMember({kByRoles, mpc::kClearLinear, mpc::kReplicatedLinear}))
-      ->capture_default_str();
+void AddLinear(CLI::App& app, std::string& linear) {
+  auto* option =
+      app.add_option(
+             "--linear", linear,
+             "Linear layers: clear (the model's owner, an evaluator, multiplies its weights in "
+             "the clear), replicated (both evaluators multiply shares), or auto: clear where "
+             "the roles allow it")
+          ->check(CLI::IsMember({kByRoles, mpc::kClearLinear, mpc::kReplicatedLinear}))
+          ->capture_default_str();
+  app.add_flag_callback(
+         kPublicWeights, [&linear] { linear = mpc::kPublicLinear; },
+         "The model is no secret: its owner tells the weights to all parties, each of whom must "
+         "give this option. Faster, with fewer hops and bytes")
+      ->excludes(option);
 }
 
 std::string LinearProtocol(const std::string& linear) { return linear == kByRoles ? "" : linear; }
 
 void TakeLinear(std::string& linear, const infer::MaterialFile& material) {
   const std::string& made = material.Header().linear;
+  if (linear == kByRoles && made == mpc::kPublicLinear)
+    throw ConfigError(kPublicWeights, fmt::format("not given, and {} was made with public weights",
+                                                  material.File().string()));
   if (linear != kByRoles && linear != made)
     throw ConfigError("--linear", fmt::format("{} was made for linear layers {}, this run has {}",
                                               material.File().string(), made, linear));

@@ -53,9 +53,11 @@ struct RoleOptions {
 /// Images to compile float weights with, and --accept-loss.
 void AddCalibration(CLI::App& app, ModelSource& model);
 
-/// --linear: the protocol of the linear layers, kByRoles by default.
+inline constexpr const char* kPublicWeights = "--public-weights";
+/// --linear: the protocol of the linear layers, kByRoles by default; and --public-weights, which is
+/// mpc::kPublicLinear.
 inline constexpr const char* kByRoles = "auto";
-CLI::Option* AddLinear(CLI::App& app, std::string& linear);
+void AddLinear(CLI::App& app, std::string& linear);
 /// What nn::PublicNetwork::linear says for it.
 std::string LinearProtocol(const std::string& linear);
 /// That of the material, which one that was given must be.

@@ -173,6 +173,22 @@ Layer WithMultiplier(const Layer& layer, PartyId multiplier, bool known, bool on
           layer.suite->Plan(spec, layer.choice, layer.roles)};
 }
 
+Layer WithOpened(const Layer& layer) {
+  ActivationSpec spec = layer.spec;
+  spec.opened = true;
+  return {layer.suite, layer.choice, layer.roles, spec,
+          layer.suite->Plan(spec, layer.choice, layer.roles)};
+}
+
+Shares Joined(const Shares& shares, const mpc::Roles& roles) {
+  Shares joined = shares;
+  auto& one = joined[static_cast<std::size_t>(roles.Evaluator1())];
+  auto& other = joined[static_cast<std::size_t>(roles.Evaluator2())];
+  ring::DispatchWord(one.Bits(), [&]<mpc::Word W>(W) { one.As<W>() += other.As<W>(); });
+  other = one;
+  return joined;
+}
+
 Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
                 std::uint64_t seed) {
   std::mt19937_64 rng(seed);
@@ -383,23 +399,27 @@ void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, con
 
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed) {
   if (layer.suite->Info().dealt_output && !layer.spec.known_at && !layer.spec.only_to &&
-      (layer.spec.dealt || !layer.plan.fused)) {
+      !layer.spec.opened && (layer.spec.dealt || !layer.plan.fused)) {
     const PartyId multiplier = seed % 2 == 0 ? layer.roles.Evaluator1() : layer.roles.Evaluator2();
     CheckAgainstOracle(WithMultiplier(layer, multiplier, seed % 3 != 0 || layer.plan.fused,
                                       !layer.plan.fused && (seed % 3 != 1 || !layer.spec.dealt)),
                        z, seed);
   }
   const auto& spec = layer.spec;
+  if (layer.suite->Info().takes_opened && !spec.opened && !spec.known_at && !spec.only_to &&
+      !layer.plan.fused)
+    CheckAgainstOracle(WithOpened(layer), z, seed);
   SCOPED_TRACE(fmt::format(
-      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}{}{}{}",
+      "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}{}{}{}{}",
       mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits, spec.shift,
       spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel, spec.pool->stride) : "no pool",
       spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : "",
+      spec.opened ? ", opened" : "",
       spec.known_at ? fmt::format(", known at {}", *spec.known_at) : "",
       spec.only_to ? fmt::format(", only to {}", *spec.only_to) : "",
       layer.plan.fused ? fmt::format(", fused with {} outputs", spec.next->out_channels) : ""));
-  const auto session =
-      RunLayer(layer, {ShareOut(z, spec.in.Size(), spec.batch, spec.ring_bits, seed)});
+  const auto shares = ShareOut(z, spec.in.Size(), spec.batch, spec.ring_bits, seed);
+  const auto session = RunLayer(layer, {spec.opened ? Joined(shares, layer.roles) : shares});
   CheckSession(layer, session);
   if (testing::Test::HasFatalFailure()) return;
   ExpectOutput(layer, session.queries[0], z);

@@ -62,10 +62,15 @@ std::optional<Layer> MakeLayer(const Subject& subject, ActivationSpec spec);
 /// both of the ways that the spec says so (known_at, where dealt, and only_to).
 Layer WithMultiplier(const Layer& layer, PartyId multiplier, bool known, bool only);
 
+/// The same layer with public weights before it (opened), for suites that take it so.
+Layer WithOpened(const Layer& layer);
+
 /// Additive shares of `values` (rows x cols), drawn with `seed`. Bits above the ring's width are
 /// random too, as they may be between operations.
 Shares ShareOut(const Values& values, std::size_t rows, std::size_t cols, unsigned bits,
                 std::uint64_t seed);
+/// Of an opened layer: both evaluators' shares are the sum of what they were.
+Shares Joined(const Shares& shares, const mpc::Roles& roles);
 /// The elements, reduced.
 std::vector<std::uint64_t> Elements(const AnyMatrix& m);
 /// x_0 + x_1 + x_2 of a replicated share, reduced; checks that the two copies of each share agree.
@@ -110,8 +115,8 @@ void ExpectOutput(const Layer& layer, const std::array<AnyShare, 3>& output, con
 /// The same of a layer that may be fused.
 void ExpectOutput(const Layer& layer, const Query& query, const Values& z);
 
-/// ShareOut, RunLayer, CheckSession, ExpectOutput; and with a multiplier where it makes a
-/// difference.
+/// ShareOut, RunLayer, CheckSession, ExpectOutput; and with a multiplier, and opened, where that
+/// makes a difference.
 void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed);
 
 /// `count` values: those given, repeated as often as fits, all in -2^(bits-1) .. 2^(bits-1) - 1.

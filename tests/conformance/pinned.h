@@ -99,6 +99,8 @@ struct Scenario {
   /// Tells what is opened to the receiver, if anything is: of such messages from the parties after
   /// and before it only one is masked, whichever, and the sum of both is what it is to learn.
   std::function<bool(const Received&)> is_opened;
+  /// Tells what is no secret, if anything is: nobody looks at it.
+  std::function<bool(const Received&)> is_public{};
 };
 
 /// Whether the view of `receiver` is uniform whatever the input: what is not, in words. `left_out`

@@ -20,6 +20,7 @@ std::optional<Layer> MakeLayer(const LayerCase& c, int helper) {
     spec.next = mpc::LinearShape{.in = {spec.Out().Size(), 1, 1}, .out_channels = c.fan_out};
   auto layer = MakeLayer(Subject{c.choice, helper}, spec);
   EXPECT_TRUE(!layer || layer->plan.fused == (c.fan_out > 0)) << c.choice;
+  if (layer && c.opened) return WithOpened(*layer);
   if (!layer || c.multiplier == 0) return layer;
   return WithMultiplier(*layer, (helper + c.multiplier) % 3, true, c.fan_out == 0);
 }
@@ -42,6 +43,14 @@ Shares SharesFor(const Layer& layer, int receiver, int input) {
       const auto value = static_cast<W>(values[(i + (input == 0 ? 0 : i / 4 + 2)) % 4]);
       const auto shown = static_cast<W>(bare[(i / 2 + static_cast<std::size_t>(input)) % 4]);
       const auto r = static_cast<std::size_t>(receiver);
+      if (spec.opened) {
+        for (const int party : {0, 1, 2})
+          z[static_cast<std::size_t>(party)].data()[i] =
+              (party == layer.roles.helper) == (receiver == layer.roles.helper)
+                  ? own
+                  : static_cast<W>(value - own);
+        continue;
+      }
       z[r].data()[i] = own;
       z[(r + 1 + i % 2) % 3].data()[i] = shown;
       z[(r + 2 - i % 2) % 3].data()[i] = static_cast<W>(value - own - shown);
@@ -62,10 +71,10 @@ Scenario LayerScenario(const Layer& layer, int receiver) {
 
 void PrintTo(const LayerCase& c, std::ostream* out) {
   *out << fmt::format(
-      "{}, {}{}{}, {} bits to {}{}{}{}", c.choice, mpc::ActivationName(c.kind),
+      "{}, {}{}{}, {} bits to {}{}{}{}{}", c.choice, mpc::ActivationName(c.kind),
       c.shift > 0 ? fmt::format(" >> {}", c.shift) : "",
       c.pool > 0 ? fmt::format(", pool {}", c.pool) : "", c.value_bits, c.out_bits,
-      c.dealt ? "" : ", not dealt",
+      c.dealt ? "" : ", not dealt", c.opened ? ", opened" : "",
       c.multiplier > 0 ? fmt::format(", evaluator {} multiplies", c.multiplier) : "",
       c.fan_out > 0 ? fmt::format(", {} outputs", c.fan_out) : "");
 }
@@ -127,6 +136,13 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "lut", .kind = kTable, .value_bits = 3, .multiplier = 2},
       {.choice = "fss:fuse=yes", .multiplier = 2, .fan_out = 2},
       {.choice = "lut:fuse=yes", .value_bits = 7, .multiplier = 1, .fan_out = 3},
+      {.choice = "lut", .value_bits = 7, .opened = true},
+      {.choice = "lut", .value_bits = 7, .dealt = false, .opened = true},
+      {.choice = "lut:chunks=3,form=bit", .value_bits = 7, .opened = true},
+      {.choice = "lut", .pool = 2, .value_bits = 3, .opened = true},
+      {.choice = "lut", .kind = kRelu, .shift = 2, .dealt = false, .opened = true},
+      {.choice = "lut", .kind = kRelu, .pool = 2, .value_bits = 3, .opened = true},
+      {.choice = "lut", .kind = kTable, .shift = 2, .opened = true},
       {.choice = "fss"},  // no tree, a leaf alone
       {.choice = "fss", .value_bits = 8, .batch = 4},
       {.choice = "fss", .dealt = false},
@@ -146,7 +162,15 @@ std::vector<LayerCase> LayerCases() {
       {.choice = "fss", .multiplier = 2},
       {.choice = "fss", .pool = 2, .value_bits = 3, .multiplier = 1},
       {.choice = "fss", .kind = kSquare, .shift = 2, .multiplier = 2},
+      {.choice = "fss", .value_bits = 8, .batch = 4, .opened = true},
+      {.choice = "fss", .dealt = false, .opened = true},
+      {.choice = "fss", .pool = 2, .value_bits = 3, .opened = true},
+      {.choice = "fss", .kind = kSquare, .shift = 2, .opened = true},
       {.choice = "aby3"},
+      {.choice = "aby3", .opened = true},
+      {.choice = "aby3", .kind = kRelu, .pool = 2, .value_bits = 3, .opened = true},
+      {.choice = "aby3", .kind = kRelu, .out_bits = 9, .opened = true},
+      {.choice = "aby3", .kind = kSquare, .shift = 2, .opened = true},
       {.choice = "aby3", .value_bits = 2},
       {.choice = "aby3", .value_bits = 10},
       {.choice = "aby3", .pool = 2, .value_bits = 3},
@@ -180,6 +204,18 @@ std::vector<LayerCase> LeakCases() {
           {.choice = "fss_own_key", .multiplier = 2},
           {.choice = "fss_bare_share", .multiplier = 2},
           {.choice = "fss_bare_top", .multiplier = 2},
+          // Where nothing is opened, and where D opens its share to both evaluators.
+          {.choice = "lut_own_key:chunks=2", .opened = true},
+          {.choice = "lut_bare_bits:chunks=2", .opened = true},
+          {.choice = "lut_bare_share:chunks=2", .opened = true},
+          {.choice = "lut_mask_twice:chunks=2", .opened = true},
+          {.choice = "lut_bare_top:chunks=2", .dealt = false, .opened = true},
+          {.choice = "fss_bare_share", .opened = true},
+          {.choice = "fss_mask_twice", .opened = true},
+          {.choice = "fss_bare_top", .dealt = false, .opened = true},
+          {.choice = "aby3_bare_bits", .opened = true},
+          {.choice = "aby3_bare_share", .opened = true},
+          {.choice = "aby3_mask_twice", .opened = true},
           {.choice = "lut_own_key", .kind = kRelu},
           {.choice = "lut_bare_bits", .pool = 2},
           {.choice = "lut_bare_share", .dealt = false},

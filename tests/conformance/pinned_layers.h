@@ -19,6 +19,7 @@ struct LayerCase {
   std::size_t batch = 8;
   bool dealt = true;
   int multiplier = 0;       ///< evaluator 1 or 2, where one alone multiplies (WithMultiplier)
+  bool opened = false;      ///< WithOpened
   std::size_t fan_out = 0;  ///< of the map that the layer is fused with
 };
 void PrintTo(const LayerCase& c, std::ostream* out);

@@ -103,10 +103,14 @@ files::Images Pictures(const QueryCase& c, std::size_t count, int which) {
   return images;
 }
 
+bool IsPublic(const QueryCase& c) { return c.linear == mpc::kPublicLinear; }
+
 /// What is secret, for one of the inputs, and what must come out.
 struct Secrets {
   Secrets(const QueryCase& c, int receiver, int input, std::size_t count)
-      : model(Model(c, receiver == c.roles.model_owner ? 0 : input)),
+      : model(Model(c, IsPublic(c)                       ? 1
+                       : receiver == c.roles.model_owner ? 0
+                                                         : input)),
         images(Pictures(c, count, receiver == c.roles.data_owner ? 0 : input)),
         expected(nn::RunPlain(model, AllProtocols().PlainOracle(), images, 0, count)) {}
 
@@ -122,6 +126,12 @@ std::function<bool(const Received&)> Result(const QueryCase& c, int receiver) {
   if (receiver != c.roles.receiver) return nullptr;
   return
       [output = c.layers.size() + 2](const Received& message) { return message.Layer() == output; };
+}
+
+// Of a public model: its weights, and what says that all were told the same.
+std::function<bool(const Received&)> Announced(const QueryCase& c) {
+  if (!IsPublic(c)) return nullptr;
+  return [](const Received& message) { return message.phase == net::Phase::kSetup; };
 }
 
 // Of clients outside: the evaluators' shares of a query, of which the receiver's does not depend on
@@ -222,7 +232,7 @@ Scenario QueryScenario(const QueryCase& c, int receiver) {
     }
     TERCET_CHECK(!for_clients || sums == secret.expected, "the result is wrong");
   };
-  return {run, Result(c, receiver)};
+  return {run, Result(c, receiver), Announced(c)};
 }
 
 namespace {
@@ -264,7 +274,7 @@ Scenario SideBySideScenario(const QueryCase& c, const Side& side, int receiver) 
                     return session.MakeParty(id, std::move(links), layers, track);
                   });
   };
-  return {run, Result(c, receiver)};
+  return {run, Result(c, receiver), Announced(c)};
 }
 
 std::vector<Bytes> KeysAgreed(const QueryCase& c, const Side& side) {

@@ -34,7 +34,8 @@ struct QueryCase {
 void PrintTo(const QueryCase& c, std::ostream* out);
 
 /// The whole of it after the keys' agreement: model, material, queries, result. Checks the result.
-/// Image and weights differ between the two inputs, but for what the receiver owns.
+/// Image and weights differ between the two inputs, but for what the receiver owns and public
+/// weights.
 Scenario QueryScenario(const QueryCase& c, int receiver);
 
 /// What the view of a party tells: of the first of the three that tells anything.

@@ -29,6 +29,19 @@ INSTANTIATE_TEST_SUITE_P(
         QueryCase{.layers = {{kSign, "fss", 2}}, .roles = {0, 2, 2, 0}, .side = 2},
         QueryCase{.roles = {1, 1, 0, 2}}, QueryCase{.suite = "fss", .roles = {2, 2, 0, 0}},
         QueryCase{.suite = "aby3", .roles = {1, 2, 0, 0}},
+        // Weights that all know, with each kind of layer, and one suite that takes nothing opened.
+        QueryCase{.queries = 2, .linear = "public"},
+        QueryCase{.suite = "fss", .roles = {1, 0, 2, 1}, .linear = "public"},
+        QueryCase{.layers = {{kSign, "fss"}, {kRelu, "lut", 0, 1}, {kSign, "aby3"}},
+                  .roles = {2, 0, 1, 0},
+                  .linear = "public"},
+        QueryCase{.layers = {{kRelu, "aby3", 0, 1}, {kSign, "fss"}, {kSign, "lut:chunks=1"}},
+                  .roles = {1, 2, 1, 0},
+                  .linear = "public"},
+        QueryCase{
+            .layers = {{kRelu, "", 2, 1}}, .roles = {2, 2, 0, 1}, .side = 2, .linear = "public"},
+        QueryCase{.roles = {1, 2, 0, 2}, .linear = "public", .shortcut = true},
+        QueryCase{.roles = {2, 0, 1, 0}, .ends = QueryCase::Ends::kClass, .linear = "public"},
         // Mixed, in both orders of those with a dealer and without.
         QueryCase{.layers = {{kSign, "fss"}, {kRelu, "lut", 0, 1}, {kSign, "aby3"}},
                   .roles = {2, 0, 1, 0}},
@@ -68,7 +81,8 @@ INSTANTIATE_TEST_SUITE_P(
                     std::tuple(QueryCase{.layers = {{kTable, "lut", 0, 2}}, .batch = 3}, 0),
                     std::tuple(QueryCase{.layers = {{kRelu, "fss", 0, 1}}, .batch = 3}, 2),
                     std::tuple(QueryCase{.suite = "aby3", .roles = {2, 1, 1, 0}, .batch = 3}, 0),
-                    std::tuple(QueryCase{.layers = {{kRelu, "aby3", 0, 1}}, .batch = 3}, 1)));
+                    std::tuple(QueryCase{.layers = {{kRelu, "aby3", 0, 1}}, .batch = 3}, 1),
+                    std::tuple(QueryCase{.batch = 3, .linear = "public"}, 2)));
 
 TEST_P(PinnedRotation, ViewsAreUniform) {
   const auto& [query, receiver] = GetParam();
@@ -123,6 +137,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(QueryCase{.layers = {}, .roles = {0, 1, 2, 1}},
                     QueryCase{.layers = {}, .roles = {0, 2, 1, 0}},
                     QueryCase{.layers = {}, .roles = {0, 1, 2, 1}, .linear = "replicated"},
+                    QueryCase{.layers = {}, .roles = {0, 1, 2, 1}, .linear = "public"},
                     QueryCase{.layers = {}, .roles = {2, 2, 0, 1}},
                     QueryCase{.layers = {}, .roles = {1, mpc::kClients, 1, mpc::kClients}}));
 

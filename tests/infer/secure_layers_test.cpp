@@ -98,8 +98,8 @@ TEST_P(SecureLayers, EqualThePlainIntegers) {
   const auto plain = nn::RunPlain(network, compile::Oracle(), images, 0, 3);
   const mpc::Registry registry = BuiltinProtocols();
   for (const int helper : {0, 1, 2})
-    for (const auto& [linear, owner] :
-         {std::pair{"replicated", 2}, std::pair{"clear", 1}, std::pair{"clear", 2}}) {
+    for (const auto& [linear, owner] : {std::pair{"replicated", 2}, std::pair{"clear", 1},
+                                        std::pair{"clear", 2}, std::pair{"public", 2}}) {
       SCOPED_TRACE(fmt::format("helper {}, linear {}, evaluator {}", helper, linear, owner));
       const mpc::Roles roles{helper, (helper + 1) % 3, (helper + owner) % 3, (helper + 1) % 3};
       auto named = network.net;

@@ -15,6 +15,7 @@
 #include "tercet/compile/compile.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
+#include "tercet/net/wrappers.h"
 
 namespace tercet::infer {
 namespace {
@@ -131,6 +132,19 @@ void ExpectCosts(const Plan& plan, const Outcome& outcome) {
     }
   }
   EXPECT_EQ(outcome.hops, plan.Total().OnlineHops());
+}
+
+// Flips a bit of each message of the setup.
+class LyingLink final : public net::LinkWrapper {
+ public:
+  using LinkWrapper::LinkWrapper;
+  void Send(net::Message message) override {
+    if (message.phase == mpc::Phase::kSetup && !message.payload.empty()) message.payload[0] ^= 1;
+    inner_->Send(std::move(message));
+  }
+};
+std::unique_ptr<net::Link> MakeLyingLink(std::unique_ptr<net::Link> link) {
+  return std::make_unique<LyingLink>(std::move(link));
 }
 
 struct Setting {
@@ -298,6 +312,60 @@ TEST(Plan, FewestHopsOfTheMnistNets) {
   }
 }
 
+// Where all know the weights, nothing is opened before an activation: an exchange for a Sign by
+// fss, two by lut, and one more for max-pool. The owner of the image begins beside its input, and
+// the result goes to its receiver offline but for what that computes itself.
+TEST(Plan, HopsOfPublicWeights) {
+  struct Hops {
+    const char *name, *suite;
+    std::uint32_t hops;
+  };
+  for (const auto& [name, suite, hops] :
+       {Hops{"mnistnet1", "fss", 2}, Hops{"mnistnet3", "fss", 6}, Hops{"mnistnet1", "lut", 4},
+        Hops{"mnistnet3", "lut", 8}}) {
+    auto network = RandomWeights(name, 1, 12).net;
+    network.linear = "public";
+    const auto plan = MakePlan(network, Protocols(), mpc::ParseSuiteChoice(suite, "test"), {}, 1);
+    EXPECT_EQ(plan.Total().OnlineHops(), hops) << name << " " << suite;
+    const auto warnings = plan.Warnings(Protocols());
+    ASSERT_EQ(warnings.size(), 1u);
+    EXPECT_EQ(warnings[0],
+              "the model is PUBLIC: party 2, its owner, tells all parties the weights");
+  }
+}
+
+// The owner tells the others their weights; who is told another model than the third says so.
+TEST(SecureNetworkPublic, WhoIsToldAnotherModelSaysSo) {
+  const auto network = RandomWeights("mnistnet1", 2, 11);
+  auto named = network.net;
+  named.linear = "public";
+  const auto plan = MakePlan(named, Protocols(), {"lut", {}}, {}, 1);
+  for (const bool lies : {false, true}) {
+    std::mutex mutex;
+    std::vector<std::string> refusals;
+    mpc::LocalOptions options;
+    options.layers = plan.layers.size();
+    options.wrap = [&](std::unique_ptr<net::Link> link, int owner) {
+      return lies && owner == 2 && link->Peer() == 0 ? MakeLyingLink(std::move(link))
+                                                     : std::move(link);
+    };
+    mpc::RunParties(
+        [&](mpc::Party& party) {
+          SecureNetwork net(party, plan, Protocols());
+          try {
+            net.ShareModel(party.Id() == 2 ? &network : nullptr);
+          } catch (const ProtocolError& e) {
+            const std::lock_guard lock(mutex);
+            refusals.emplace_back(e.what());
+          }
+        },
+        options);
+    EXPECT_EQ(refusals.size(), lies ? 2u : 0u);
+    for (const auto& text : refusals)
+      EXPECT_THAT(text, testing::HasSubstr("says that party 2 told it another model"));
+  }
+}
+
 // Only a fully connected layer that takes in the output, and is alone in that.
 TEST(Plan, FusesWhereNothingElseTakesInTheOutput) {
   const auto network = RandomWeights("mnistnet1", 1, 12).net;
@@ -331,7 +399,9 @@ TEST(Roles, OwnersAndReceiverMayBeAnyParty) {
           for (const auto& [suite, linear] :
                {std::pair{"lut", ""}, std::pair{"fss", ""}, std::pair{"lut", "replicated"},
                 std::pair{"lut:fuse=yes", ""}, std::pair{"fss:fuse=yes", ""},
-                std::pair{"lut:fuse=yes", "replicated"}, std::pair{"aby3", ""}}) {
+                std::pair{"lut:fuse=yes", "replicated"}, std::pair{"aby3", ""},
+                std::pair{"lut", "public"}, std::pair{"fss", "public"}, std::pair{"aby3", "public"},
+                std::pair{"cbnn", "public"}}) {
             SCOPED_TRACE(fmt::format("{}, linear {}, roles {} {} {} {}", suite, linear, helper,
                                      data_owner, model_owner, receiver));
             auto named = network.net;
@@ -339,9 +409,10 @@ TEST(Roles, OwnersAndReceiverMayBeAnyParty) {
             const auto plan =
                 MakePlan(named, Protocols(), mpc::ParseSuiteChoice(suite, "test"), roles, 3);
             const bool clear = *linear == 0 && model_owner != helper;
-            EXPECT_EQ(plan.linear, clear ? "clear" : "replicated");
-            EXPECT_EQ(plan.HelperActsOnline(),
-                      suite == std::string("aby3") || data_owner == helper || receiver == helper);
+            EXPECT_EQ(plan.linear, clear ? "clear" : *linear == 0 ? "replicated" : linear);
+            EXPECT_EQ(plan.HelperActsOnline(), suite == std::string("aby3") ||
+                                                   suite == std::string("cbnn") ||
+                                                   data_owner == helper || receiver == helper);
             const auto outcome = RunSecurely(network, plan, images);
             EXPECT_EQ(outcome.logits, plain);
             ExpectCosts(plan, outcome);

@@ -152,7 +152,7 @@ TEST(Bench, TakesNetworksModelsAndAccuracyFromARunFile) {
   world.Write("bench.json", R"({"title": "Two networks", "networks": ["./dense.json",
       {"network": "./conv.json", "model": "conv.safetensors", "images": "images.idx",
        "labels": "labels.idx"}], "suites": ["lut"], "batches": [1], "queries": 2,
-      "repetitions": 1, "transport": "memory",
+      "repetitions": 1, "transport": "memory", "weights": "public",
       "published": [{"framework": "Other", "network": "Conv", "lan_s": 0.25, "note": "a | b"}]})");
   const auto bench = world
                          .Tercet({"bench", "--config", world.File("bench.json"), "--out",
@@ -166,6 +166,7 @@ TEST(Bench, TakesNetworksModelsAndAccuracyFromARunFile) {
   EXPECT_FALSE(rows.at(1).at("accuracy").is_null());
   const auto markdown = ReadAll(world.File("out/results.md"));
   EXPECT_THAT(markdown, HasSubstr("# Two networks\n"));
+  EXPECT_THAT(markdown, HasSubstr(", transport memory, weights public, "));
   EXPECT_THAT(markdown, HasSubstr("| Conv | Other | 0.25 |"));
   EXPECT_THAT(markdown, HasSubstr("a \\| b"));
   const auto refuse = [&](const std::string& text, const std::string& problem) {
@@ -176,6 +177,7 @@ TEST(Bench, TakesNetworksModelsAndAccuracyFromARunFile) {
   };
   refuse(R"({"networks": ["./conv.json"], "batches": [0]})", "bad.json /batches/0: found 0");
   refuse(R"({"networks": ["./conv.json"], "batch": 1})", "unknown key 'batch'");
+  refuse(R"({"networks": ["./conv.json"], "weights": "open"})", "bad.json /weights: found");
   refuse(R"({"networks": ["nosuchnet"]})", "bad.json /networks/0: found nosuchnet");
   refuse(R"({"networks": ["./conv.json"], "schedules": ["ahead"]})",
          "found ahead, expected in-turn");

@@ -54,7 +54,10 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"tls", "lut", {"--dealer-leaves"}},
                     Case{"memory", "fss", {"--dealer-leaves", "--link", "rtt_ms=4"}},
                     Case{"memory", "aby3", {"--rotate-dealer"}},
-                    Case{"tls", "lut", {"--rotate-dealer"}}));
+                    Case{"tls", "lut", {"--rotate-dealer"}},
+                    Case{"memory", "lut", {"--public-weights"}},
+                    Case{"tls", "fss", {"--public-weights", "--rotate-dealer"}},
+                    Case{"memory", "fss", {"--public-weights", "--dealer-leaves"}}));
 
 TEST_P(InFlight, GivesTheSameAsOneAfterTheOther) {
   const auto& [transport, suite, schedule] = GetParam();
@@ -80,16 +83,36 @@ TEST_P(InFlight, GivesTheSameAsOneAfterTheOther) {
 // Material is made in order and used in order, whatever the number in flight; each query once.
 TEST(InFlightMaterial, IsUsedOnceAndInOrder) {
   const World world;
-  for (const auto& [suite, transport] : {std::pair("lut", "tls"), std::pair("aby3", "memory")}) {
+  for (const auto& [suite, transport, with] :
+       {std::tuple("lut", "tls", Arguments{}), std::tuple("aby3", "memory", Arguments{}),
+        std::tuple("fss", "memory", Arguments{"--public-weights"})}) {
     const std::string directory = world.File(fmt::format("material-{}", suite));
-    const auto made =
-        world
-            .Tercet({"run", world.File("conv.json"), "--model", world.File("conv.safetensors"),
-                     "--transport", transport, "--suite", suite, "--batch", "2", "--material-out",
-                     directory, "--queries", "20", "--in-flight", "3"})
-            .Wait();
+    Arguments make{"run",
+                   world.File("conv.json"),
+                   "--model",
+                   world.File("conv.safetensors"),
+                   "--transport",
+                   transport,
+                   "--suite",
+                   suite,
+                   "--batch",
+                   "2",
+                   "--material-out",
+                   directory,
+                   "--queries",
+                   "20",
+                   "--in-flight",
+                   "3"};
+    make.insert(make.end(), with.begin(), with.end());
+    const auto made = world.Tercet(make).Wait();
     ASSERT_EQ(made.status, 0) << made.err;
-    const Arguments use{"--transport", transport, "--suite", suite, "--material", directory};
+    Arguments use{"--transport", transport, "--suite", suite, "--material", directory};
+    if (!with.empty()) {
+      const auto secret = world.Run("conv", use).Wait();
+      EXPECT_EQ(secret.status, 2);
+      EXPECT_THAT(secret.err, HasSubstr("--public-weights: not given, and"));
+    }
+    use.insert(use.end(), with.begin(), with.end());
     const json alone = RunFor(world, use, 1, 2);
     for (const auto& ahead : {Arguments{}, Arguments{"--ahead", "3"}}) {
       Arguments more = use;

@@ -194,6 +194,17 @@ TEST(RunOptions, WarnsOfWhatIsNotSafe) {
   const auto insecure = world.Run("dense", {"--transport", "tcp-insecure"}).Wait();
   EXPECT_EQ(insecure.status, 0);
   EXPECT_THAT(insecure.err, HasSubstr("WARNING: transport tcp-insecure"));
+  const auto open =
+      world.Run("dense", {"--public-weights", "--json", world.File("public.json")}).Wait();
+  EXPECT_EQ(open.status, 0) << open.err;
+  const std::string warning(
+      "the model is PUBLIC: party 2, its owner, tells all parties the weights");
+  EXPECT_THAT(open.err, HasSubstr("WARNING: " + warning));
+  EXPECT_THAT(open.out, AllOf(HasSubstr("linear layers public"), HasSubstr("the plan says: yes")));
+  EXPECT_EQ(ReadJson(world.File("public.json")).at("warnings"), json::array({warning}));
+  const auto both = world.Run("dense", {"--public-weights", "--linear", "clear"}).Wait();
+  EXPECT_EQ(both.status, 2);
+  EXPECT_THAT(both.err, HasSubstr("--linear"));
   const auto secure = world.Run("dense", {}).Wait();
   EXPECT_EQ(secure.status, 0);
   EXPECT_THAT(secure.err, Not(HasSubstr("WARNING")));

@@ -62,11 +62,14 @@ struct Plan {
   /// Whose parts of what the receiver opens are known offline, and sent then: the helper's where
   /// the result is dealt, and that of an evaluator that does not multiply.
   std::array<bool, 3> KnownResult() const;
+  /// The evaluator that alone needs what leaves the input (0) or a layer (1, 2, ...): the
+  /// multiplier of all that take it in. None where both evaluators need it, and of the last layer.
+  std::optional<PartyId> OnlyTo(std::size_t from) const;
   /// Whether the helper sends or receives anything online. Where not, its part of a query ends with
   /// the query's material, and it may leave.
   bool HelperActsOnline() const;
-  /// Suites in use that are not private, with what they leak, or not exact, and layers whose width
-  /// is not proven; empty when everything is private and exact.
+  /// Public weights, suites in use that are not private, with what they leak, or not exact, and
+  /// layers whose width is not proven; empty when everything is private and exact.
   std::vector<std::string> Warnings(const mpc::Registry& registry) const;
   /// SHA-256 of all that the parties must agree on: protocols, widths, roles.
   std::string Digest() const;

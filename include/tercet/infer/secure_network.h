@@ -38,11 +38,12 @@ class SecureNetwork {
   SecureNetwork(mpc::Party& party, const Plan& plan, const mpc::Registry& registry);
 
   /// One party's shares of the weights. They tell nothing about the weights to who has them alone.
-  /// With a multiplier (PlannedLayer) that one, their owner, keeps weights themselves besides.
+  /// With a multiplier (PlannedLayer) that one, their owner, keeps weights themselves besides. Of
+  /// public weights all have these, and the bias as one half of `bias`, and no shares.
   struct ModelShares {
     struct Layer {
       mpc::AnyShare weight, bias, shortcut;         // no shortcut: empty
-      mpc::AnyMatrix clear_weight, clear_shortcut;  // at a multiplier, else empty
+      mpc::AnyMatrix clear_weight, clear_shortcut;  // at a multiplier or public, else empty
       void Visit(mpc::Archive& archive) {
         archive(weight)(bias)(shortcut)(clear_weight)(clear_shortcut);
       }
@@ -51,7 +52,9 @@ class SecureNetwork {
     void Visit(mpc::Archive& archive) { archive(layers); }
   };
   /// Setup. The model's owner passes the weights, the others null. 1 hop, 2 * ring bits per weight
-  /// and bias. Returns this party's shares, for UseModel in a later session.
+  /// and bias. Public weights are told in as many bytes; the others compare their digests (1 hop
+  /// more, 128 bytes), and ProtocolError says if they were told different ones. Returns this
+  /// party's shares, for UseModel in a later session.
   ModelShares ShareModel(const nn::IntegerNetwork* owned);
   /// Instead of ShareModel: shares of an earlier session. No message. Throws ConfigError (`place`)
   /// when they do not fit the plan.

@@ -39,11 +39,15 @@ struct LinearSpec {
   LinearShape shape;
   unsigned ring_bits = 0;
   std::size_t batch = 1;
+  /// What follows takes an opened result (ActivationSpec::opened). Only of protocols whose weights
+  /// are public.
+  bool opened = false;
 };
 
 /// Makes one party's part from its shares of weights (rows = out_channels, columns = depth) and
 /// bias (rows = BiasCount, one column). `clear` has the weights themselves, at their owner where
-/// the plan has a `multiplier`; else it is empty.
+/// the plan has a `multiplier`; else it is empty. Of public weights all parties have `clear`, and
+/// the bias itself as the half `mine`; the rest is empty.
 using LinearFactory = std::function<std::unique_ptr<Linear>(
     Party&, const AnyShare& weight, const AnyShare& bias, const AnyMatrix& clear)>;
 
@@ -63,6 +67,8 @@ struct LinearProtocol {
   /// Sends nothing, so that what is known of an output follows from what is known of the input, and
   /// draws nothing, so that queries side by side may use one part of it.
   bool local = true;
+  /// The model's owner tells the weights to all parties. Used only where all ask for it by name.
+  bool public_weights = false;
   /// Throws UnsupportedError where it does not serve these roles.
   std::function<LinearPlan(const LinearSpec& spec, const Roles& roles)> plan;
 };

@@ -31,6 +31,8 @@ class Oracle {
 /// elsewhere.
 inline constexpr const char* kClearLinear = "clear";
 inline constexpr const char* kReplicatedLinear = "replicated";
+/// Weights that all parties know: only by name.
+inline constexpr const char* kPublicLinear = "public";
 
 /// Protocols by name. Filled by BuiltinProtocols() (protocols/), and by whoever adds more; then
 /// read-only.

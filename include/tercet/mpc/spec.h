@@ -92,6 +92,9 @@ struct ActivationSpec {
   /// need not reach the other one, and the half that this one has in common with the helper may be
   /// 0.
   std::optional<PartyId> only_to{};
+  /// Both evaluators have the same share of z, and z is that plus the helper's: nothing is left to
+  /// open. For suites that take it so (SuiteInfo::takes_opened).
+  bool opened = false;
 
   /// Bits of a table's index.
   unsigned TableBits() const {

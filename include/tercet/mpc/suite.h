@@ -121,6 +121,9 @@ struct SuiteInfo {
   bool exact = true;
   /// Every share that the helper holds of the output is drawn from its keys (dealer.h).
   bool dealt_output = false;
+  /// Plans layers whose input is opened (ActivationSpec::opened), as it is where weights are
+  /// public.
+  bool takes_opened = false;
   /// Bits that the ring of a layer's input must have beyond those of its values, and the widths
   /// that it may have, narrowest first; none stand for all.
   unsigned spare_bits = 0;

@@ -21,7 +21,7 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 
 /// An activation with a dealer but for the comparison, which is what such suites differ in:
 ///
-///   1. open_masked: z = a + b, a at D, b at E1 and E2;
+///   1. open_masked, unless it is opened already: z = a + b, a at D, b at E1 and E2;
 ///   2. Comparison: shares of the formula's bits, or at once of D's elements;
 ///   3. selection of D's elements by the opened bits, or max-pool by OR steps;
 ///   4. the formula, of a table the lookup of what it gives, and reshare_evaluators; of a fused
@@ -256,7 +256,7 @@ class Activation final : public mpc::DealerActivation {
 /// Registers the suite that `info` describes: Activation with this Comparison.
 template <class Comparison>
 void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
-  info.dealt_output = true;
+  info.dealt_output = info.takes_opened = true;
   info.options.push_back({.name = "fuse",
                           .values = {"no", "yes"},
                           .meaning = "yes: a sign's output is not shared again where a fully "

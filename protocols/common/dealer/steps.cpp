@@ -28,22 +28,26 @@ Ends::Ends(mpc::Party& party, const mpc::ActivationSpec& spec, const std::string
   if (!IsE2()) with_e1_ = party.Keys().Open(e1_, purpose);
   if (!IsE1()) with_e2_ = party.Keys().Open(dealer_, purpose);
   if (IsDealer()) coins_ = party.Keys().OpenCoins(purpose);
-  if (!spec.dealt && IsDealer()) unshared_ = party.Keys().Open(dealer_, purpose + "/redeal");
+  if (!spec.dealt && !spec.opened && IsDealer())
+    unshared_ = party.Keys().Open(dealer_, purpose + "/redeal");
 }
 
 void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
                     const AnyMatrix& redealt, const AnyMatrix& z) {
   ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
     const Matrix<W> difference = z.As<W>() - redealt.As<W>();
-    SendPieces(ctx, ends.E1(), std::span<const W>(difference.data(), difference.size()),
-               spec.value_bits);  // 1 hop, n bits
+    const std::span<const W> values(difference.data(), difference.size());
+    SendPieces(ctx, ends.E1(), values, spec.value_bits);                   // 1 hop, n bits
+    if (spec.opened) SendPieces(ctx, ends.E2(), values, spec.value_bits);  // the same hop
   });
 }
 
 AnyMatrix PrepareOpenMask(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec,
                           std::size_t batch, const AnyMatrix* z) {
+  if (spec.opened && spec.dealt) return {};
   return ring::DispatchWord(spec.ring_bits, [&]<ring::Word W>(W) {
     auto mask = ends.WithDealer().Draw<W>(spec.in.Size(), batch);
+    if (spec.opened) return AnyMatrix();  // what D draws its share from
     if (spec.known_at == ends.Me()) {
       TERCET_CHECK(z != nullptr, "layer {}: this share must be known offline", spec.layer);
       mask += z->As<W>();
@@ -331,12 +335,14 @@ void AddPieces(mpc::Cost& cost, mpc::Phase phase, const mpc::Roles& roles, Party
 void AddOpenMasked(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) {
   if (!spec.dealt) {
     mpc::Round difference;
-    ForRanges(spec.Elements(), kExchangeElements, [&](std::size_t, std::size_t n) {
-      difference.push_back(
-          {roles.helper, roles.Evaluator1(), ring::PackedBytes(n, spec.value_bits)});
-    });
+    for (const PartyId to : {roles.Evaluator1(), roles.Evaluator2()})
+      if (spec.opened || to == roles.Evaluator1())
+        ForRanges(spec.Elements(), kExchangeElements, [&](std::size_t, std::size_t n) {
+          difference.push_back({roles.helper, to, ring::PackedBytes(n, spec.value_bits)});
+        });
     cost.Add(mpc::Phase::kOnline, std::move(difference));
   }
+  if (spec.opened) return;
   if (!spec.known_at) {
     AddExchange(cost, roles, spec.Elements(), spec.value_bits);
     return;

@@ -112,9 +112,12 @@ Bytes TakePieces(Context& ctx, const Ends& ends, std::size_t count, std::size_t 
 // open_masked: z = a + b, a known to D, b to E1 and E2. 1 hop, 2n bits (and one more hop and n bits
 // where D's share of z is not known offline). Where the share of one evaluator, N, is known offline
 // (spec.known_at), N sends its part then, and b goes from the other one to N alone: 1 hop, n bits,
-// and n bits offline.
+// and n bits offline. Where spec.opened there is nothing to do: a is z_D, and b what both
+// evaluators have (but where D's share is not known offline, both of them are told what it lacks: 1
+// hop, 2n bits).
 /// At D, offline: a = z_D - F(k_{D+1}) - F(k_D). Where !spec.dealt, z_D is drawn here and kept in
-/// `redealt`; else it is *z. Throws InternalError when spec.dealt and z is null.
+/// `redealt`; else it is *z. Where spec.opened a is z_D, or else -F(k_{D+1}) - F(k_D), kept in
+/// `redealt`. Throws InternalError when spec.dealt and z is null.
 template <ring::Word W>
 Matrix<W> DealMasked(Ends& ends, const mpc::ActivationSpec& spec, std::size_t batch,
                      const AnyMatrix* z, AnyMatrix& redealt) {
@@ -122,26 +125,37 @@ Matrix<W> DealMasked(Ends& ends, const mpc::ActivationSpec& spec, std::size_t ba
   if (spec.dealt) {
     TERCET_CHECK(z != nullptr, "layer {}: the dealer's share must be known offline", spec.layer);
     a = z->As<W>();
+    if (spec.opened) return a;
+  } else if (spec.opened) {
+    a = xt::zeros<W>({spec.in.Size(), batch});
   } else {
     a = ends.Unshared().Draw<W>(spec.in.Size(), batch);
     redealt = AnyMatrix(a, spec.ring_bits);
   }
   a -= ends.WithE1().template Draw<W>(spec.in.Size(), batch);
   a -= ends.WithE2().template Draw<W>(spec.in.Size(), batch);
+  if (spec.opened) redealt = AnyMatrix(a, spec.ring_bits);
   return a;
 }
 /// At D, online, where !spec.dealt: its share of z came online; it becomes the drawn one by handing
-/// the difference to E1, masked by draws that E1 lacks. 1 hop, n bits.
+/// the difference to E1, masked by draws that E1 lacks, and where spec.opened to E2 too, who lacks
+/// the other one. 1 hop, n bits to each.
 void SendDifference(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
                     const AnyMatrix& redealt, const AnyMatrix& z);
-/// At an evaluator, offline: its mask; where N's share is known, of which `z` at N is the share,
-/// nothing at N and z_N + both masks at the other one.
+/// At an evaluator, offline: its mask, or nothing where spec.opened; where N's share is known, of
+/// which `z` at N is the share, nothing at N and z_N + both masks at the other one.
 AnyMatrix PrepareOpenMask(Context& ctx, Ends& ends, const mpc::ActivationSpec& spec,
                           std::size_t batch, const AnyMatrix* z);
 /// At E1 and E2, online: b = z_E1 + F(k_{D+1}) + z_E2 + F(k_D), from what was prepared.
 template <ring::Word W>
 Matrix<W> OpenMasked(Context& ctx, const Ends& ends, const mpc::ActivationSpec& spec,
                      AnyMatrix prepared, const Matrix<W>& z) {
+  if (spec.opened) {
+    Matrix<W> b = z;
+    if (!spec.dealt)
+      ReceiveAddPieces(ctx, ends.Dealer(), std::span<W>(b.data(), b.size()), spec.value_bits);
+    return b;
+  }
   const bool known_here = spec.known_at == ends.Me();
   Matrix<W> opened = known_here ? Matrix<W>(xt::zeros_like(z)) : std::move(prepared.As<W>());
   TERCET_CHECK(opened.shape() == z.shape(), "layer {}: prepared for another batch", spec.layer);

@@ -16,6 +16,8 @@
 // x_N and x_M the halves that N and M have in common with D, W' = W_{d+2}, which D lacks:
 //   z_D = (W - W') (x_N + x_M) + b_d,   z_N = W' x_N + b_N,   z_M = W x_{d+2} + W' x_M + b_M
 // of which only W x_{d+2} depends on what comes online.
+//
+// public: the same with W' = b_N = b_M = 0. Where the result is opened, z_N is what z_M is.
 namespace tercet::protocols::linear {
 namespace {
 
@@ -98,21 +100,26 @@ class LinearLayer final : public mpc::Linear {
         shape_.bias_per_element ? batch : shape_.Out().height * shape_.Out().width * batch;
     for (std::size_t j = 0; j < bias_.size(); ++j)
       std::fill_n(z.data() + j * run, run, bias_.data()[j]);
-    if (!known.mine.Empty()) AddHalf(of_mine_, known.mine, batch, z);
-    if (!known.next.Empty()) AddHalf(of_next_, known.next, batch, z);
+    Add(known, !known.mine.Empty(), !known.next.Empty(), batch, z);
     return {std::move(z), bits_};
   }
 
   AnyMatrix Run(mpc::Context& /*ctx*/, AnyMatrix partial, mpc::KnownHalves known,
                 const AnyShare& x) override {
-    auto& z = partial.As<W>();
-    const std::size_t batch = partial.Cols();
-    if (!known.mine) AddHalf(of_mine_, x.mine, batch, z);
-    if (!known.next) AddHalf(of_next_, x.next, batch, z);
+    Add(x, !known.mine, !known.next, partial.Cols(), partial.As<W>());
     return partial;
   }
 
  private:
+  // z += the products of those halves of x; one where both have one factor.
+  void Add(const AnyShare& x, bool mine, bool next, std::size_t batch, Matrix<W>& z) const {
+    if (mine && next && of_mine_ && of_mine_ == of_next_ && !x.mine.IsZero() && !x.next.IsZero()) {
+      const Matrix<W> sum = x.mine.As<W>() + x.next.As<W>();
+      return AddHalf(of_mine_, AnyMatrix(sum, x.mine.Bits()), batch, z);
+    }
+    if (mine) AddHalf(of_mine_, x.mine, batch, z);
+    if (next) AddHalf(of_next_, x.next, batch, z);
+  }
   void AddHalf(const Factor& factor, const AnyMatrix& x, std::size_t batch, Matrix<W>& z) const {
     if (!factor || x.IsZero()) return;
     const auto& values = x.As<W>();
@@ -146,6 +153,21 @@ mpc::LinearPlan PlanReplicated(const mpc::LinearSpec& spec, const mpc::Roles& /*
           }};
 }
 
+// Where the helper, who knows both halves of x that it has offline, multiplies both by `known`, and
+// an evaluator what it has in common with the helper by `known` and what the helper lacks by
+// `third`.
+template <ring::Word W>
+std::unique_ptr<mpc::Linear> MakeDealt(const LinearShape& shape, PartyId party,
+                                       const mpc::Roles& roles,
+                                       typename LinearLayer<W>::Factor known,
+                                       typename LinearLayer<W>::Factor third,
+                                       const AnyShare& bias) {
+  if (party == roles.helper) return std::make_unique<LinearLayer<W>>(shape, known, known, bias);
+  if (party == roles.Evaluator1())  // x_{d+1}, x_{d+2}
+    return std::make_unique<LinearLayer<W>>(shape, std::move(known), std::move(third), bias);
+  return std::make_unique<LinearLayer<W>>(shape, std::move(third), std::move(known), bias);
+}
+
 mpc::LinearPlan PlanClear(const mpc::LinearSpec& spec, const mpc::Roles& roles) {
   const auto owner = roles.ModelEvaluator();
   if (!owner)
@@ -158,27 +180,45 @@ mpc::LinearPlan PlanClear(const mpc::LinearSpec& spec, const mpc::Roles& roles) 
   return {{},
           [=, shape = spec.shape](mpc::Party& party, const AnyShare& weight, const AnyShare& bias,
                                   const AnyMatrix& clear) {
-            return ring::DispatchWord(
-                weight.mine.Bits(), [&]<ring::Word W>(W) -> std::unique_ptr<mpc::Linear> {
-                  using Layer = LinearLayer<W>;
-                  typename Layer::Factor of_mine, of_next;
-                  const auto whole = [&] {
-                    return party.Id() == *owner ? Shared<W>(clear.As<W>()) : nullptr;
-                  };
-                  if (party.Id() == roles.helper) {  // x_d, x_{d+1}: one of them may be 0
-                    of_mine = of_next = Shared<W>(weight.mine.As<W>() + weight.next.As<W>());
-                  } else if (party.Id() == roles.Evaluator1()) {  // x_{d+1}, x_{d+2}
-                    of_mine = Shared<W>(weight.next.As<W>());
-                    of_next = whole();
-                  } else {  // x_{d+2}, x_d
-                    of_mine = whole();
-                    of_next = Shared<W>(weight.mine.As<W>());
-                  }
-                  return std::make_unique<Layer>(shape, std::move(of_mine), std::move(of_next),
-                                                 bias);
-                });
+            return ring::DispatchWord(weight.mine.Bits(), [&]<ring::Word W>(W) {
+              const auto &mine = weight.mine.As<W>(), &next = weight.next.As<W>();
+              const PartyId id = party.Id();
+              // At an evaluator W_{d+2}, which the helper lacks.
+              const auto known = id == roles.helper         ? Shared<W>(mine + next)
+                                 : id == roles.Evaluator1() ? Shared<W>(next)
+                                                            : Shared<W>(mine);
+              return MakeDealt<W>(shape, id, roles, known,
+                                  id == *owner ? Shared<W>(clear.As<W>()) : nullptr, bias);
+            });
           },
           owner};
+}
+
+mpc::LinearPlan PlanPublic(const mpc::LinearSpec& spec, const mpc::Roles& roles) {
+  if (roles.AreForClients())
+    throw UnsupportedError(
+        fmt::format("layer {}: public weights need a model that one of the parties owns; here it "
+                    "comes from outside, as shares",
+                    spec.layer));
+  // What is not opened is multiplied by the receiver, to whom the result then goes offline.
+  const PartyId alone =
+      roles.receiver == roles.helper ? roles.Evaluator1() : PartyId{roles.receiver};
+  mpc::LinearPlan plan;
+  plan.make = [=, shape = spec.shape, opened = spec.opened](
+                  mpc::Party& party, const AnyShare& /*weight*/, const AnyShare& bias,
+                  const AnyMatrix& clear) {
+    return ring::DispatchWord(clear.Bits(), [&]<ring::Word W>(W) {
+      const PartyId id = party.Id();
+      if (id == roles.helper)
+        return MakeDealt<W>(shape, id, roles, Shared<W>(clear.As<W>()), nullptr, bias);
+      const Matrix<W> zero = xt::zeros<W>({shape.BiasCount(), std::size_t{1}});
+      return MakeDealt<W>(shape, id, roles, nullptr,
+                          opened || id == alone ? Shared<W>(clear.As<W>()) : nullptr,
+                          {AnyMatrix(zero, clear.Bits()), {}});
+    });
+  };
+  if (!spec.opened) plan.multiplier = alone;
+  return plan;
 }
 
 }  // namespace
@@ -190,6 +230,10 @@ void Register(mpc::Registry& registry) {
   registry.AddLinear({.name = mpc::kClearLinear,
                       .summary = "the model's owner, an evaluator, multiplies in the clear",
                       .plan = PlanClear});
+  registry.AddLinear({.name = mpc::kPublicLinear,
+                      .summary = "all parties know the weights and multiply by themselves",
+                      .public_weights = true,
+                      .plan = PlanPublic});
 }
 
 }  // namespace tercet::protocols::linear

@@ -85,30 +85,41 @@ TEST_P(LinearLayer, SharesSumToThePlainProduct) {
       return AnyShare{AnyMatrix(parts[i], bits), AnyMatrix(parts[(i + 1) % 3], bits)};
     };
     // Of the model's owner: the weights themselves.
-    auto whole = weight[0];
-    for (std::size_t i = 0; i < whole.size(); ++i)
-      whole.data()[i] = static_cast<W>(whole.data()[i] + weight[1].data()[i] + weight[2].data()[i]);
+    const auto whole = [bits = bits](const auto& parts) {
+      ring::Matrix<W> sum = parts[0] + parts[1] + parts[2];
+      return AnyMatrix(std::move(sum), bits);
+    };
     struct Way {
       const char* protocol;
       mpc::Roles roles;
       bool dealt;
+      bool opened = false;
     };
     const Way ways[] = {{mpc::kReplicatedLinear, {}, false},
                         {mpc::kReplicatedLinear, {}, true},
                         {mpc::kClearLinear, {0, 1, 2, 1}, true},
                         {mpc::kClearLinear, {0, 2, 1, 0}, true},
-                        {mpc::kClearLinear, {0, 0, 2, 0}, false}};
-    for (const auto& [protocol, roles, dealt] : ways) {
-      const auto plan = registry.FindLinear(protocol).plan({"fc", shape, bits, batch}, roles);
+                        {mpc::kClearLinear, {0, 0, 2, 0}, false},
+                        {mpc::kPublicLinear, {0, 1, 2, 1}, true, true},
+                        {mpc::kPublicLinear, {0, 1, 0, 1}, false, true},
+                        {mpc::kPublicLinear, {0, 1, 2, 1}, true},
+                        {mpc::kPublicLinear, {0, 1, 2, 2}, false},
+                        {mpc::kPublicLinear, {0, 1, 0, 0}, true}};
+    for (const auto& [protocol, roles, dealt, opened] : ways) {
+      const auto plan =
+          registry.FindLinear(protocol).plan({"fc", shape, bits, batch, opened}, roles);
+      const bool is_public = registry.FindLinear(protocol).public_weights;
+      ring::Matrix<W> common;  // of an opened result, at the evaluators
       EXPECT_EQ(plan.cost.OnlineTotal() + plan.cost.OfflineTotal(), 0u);
       std::vector<W> got(want.size(), 0);
       std::mutex mutex;
-      mpc::RunParties([&, roles = roles, dealt = dealt](mpc::Party& at) {
+      mpc::RunParties([&, dealt = dealt, opened = opened](mpc::Party& at) {
         const int party = at.Id();
         mpc::Context ctx(at, mpc::Phase::kOnline);
-        const auto layer =
-            plan.make(at, share(weight, party), share(bias, party),
-                      plan.multiplier == party ? AnyMatrix(whole, bits) : AnyMatrix());
+        const auto layer = is_public
+                               ? plan.make(at, {}, {whole(bias), {}}, whole(weight))
+                               : plan.make(at, share(weight, party), share(bias, party),
+                                           plan.multiplier == party ? whole(weight) : AnyMatrix());
         auto full = share(x, party);
         AnyShare known;
         if (dealt && party != 2)
@@ -125,6 +136,14 @@ TEST_P(LinearLayer, SharesSumToThePlainProduct) {
           z = layer->Run(ctx, std::move(z), mpc::KnownHalves(known), full);
         }
         const std::lock_guard lock(mutex);
+        if (opened && party != 0) {
+          const auto& own = z.template As<W>();
+          if (common.size() > 0) {
+            EXPECT_TRUE(common == own) << "not opened";
+            return;
+          }
+          common = own;
+        }
         for (std::size_t i = 0; i < got.size(); ++i)
           got[i] = static_cast<W>(got[i] + z.template As<W>().data()[i]);
       });
@@ -197,6 +216,25 @@ TEST(Linear, ClearNeedsAModelOwnerWhoIsAnEvaluator) {
   EXPECT_NE(helps.find("party 1, its owner, is the helper"), std::string::npos) << helps;
   const auto outside = refusal(mpc::Roles::ForClients(2));
   EXPECT_NE(outside.find("comes from outside"), std::string::npos) << outside;
+}
+
+TEST(Linear, PublicWeightsAreThoseOfAParty) {
+  const mpc::Registry registry = BuiltinProtocols();
+  const auto& protocol = registry.FindLinear(mpc::kPublicLinear);
+  EXPECT_TRUE(protocol.public_weights && protocol.local);
+  EXPECT_FALSE(registry.FindLinear(mpc::kClearLinear).public_weights);
+  EXPECT_FALSE(registry.FindLinear(mpc::kReplicatedLinear).public_weights);
+  const mpc::LinearSpec spec{"fc1", {.in = {2, 1, 1}, .out_channels = 1}, 8, 1};
+  EXPECT_EQ(protocol.plan(spec, {1, 2, 1, 2}).multiplier, 2);
+  EXPECT_EQ(protocol.plan(spec, {1, 2, 1, 1}).multiplier, 2);
+  try {
+    protocol.plan(spec, mpc::Roles::ForClients(2));
+    FAIL() << "weights from outside are no secret";
+  } catch (const UnsupportedError& e) {
+    EXPECT_NE(std::string(e.what()).find("layer fc1: public weights need a model"),
+              std::string::npos)
+        << e.what();
+  }
 }
 
 }  // namespace

@@ -206,6 +206,7 @@ void Register(mpc::Registry& registry) {
   registry.AddSuite(
       {.name = "aby3",
        .summary = "bit decomposition by a Boolean adder (ABY3: Mohassel and Rindal, CCS 2018)",
+       .takes_opened = true,
        .variants = {{"", {{{3, 21}, {33, 56}}}}}},
       Plan);
 }

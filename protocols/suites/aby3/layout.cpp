@@ -31,7 +31,8 @@ mpc::Cost CostOf(const ActivationSpec& spec, const Roles& roles) {
 
   const auto add = [&](mpc::Round round) { cost.Add(mpc::Phase::kOnline, std::move(round)); };
   const std::uint64_t opened = ring::PackedBytes(count, layout.opened_bits);
-  mpc::Round first{{e1, e2, opened}, {e2, e1, opened}};
+  mpc::Round first;
+  if (!spec.opened) first = {{e1, e2, opened}, {e2, e1, opened}};
   const AdderShape& widest = layout.carries.front();
   if (widest.width > 0) first.push_back({d, e2, ring::PackedBytes(count * widest.SharedRows(), 1)});
   const std::uint64_t wrap = ring::PackedBytes(count, layout.wrap_bits);

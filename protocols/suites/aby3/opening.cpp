@@ -28,14 +28,14 @@ Opened Opening::OpenMasked(Context& ctx, const Matrix<W>& z) {
   Opened opened;
   // Both holders of a key draw in this order: the mask of z, the share of a's bits, that of a.
   Matrix<W> mine = z;
-  if (with_e1_) {
+  if (with_e1_ && !spec_.opened) {
     if (ctx.Is(d_)) {
       mine -= with_e1_->Draw<W>(rows, cols);
     } else {
       mine += with_e1_->Draw<W>(rows, cols);
     }
   }
-  if (with_e2_) {
+  if (with_e2_ && !spec_.opened) {
     if (ctx.Is(d_)) {
       mine -= with_e2_->Draw<W>(rows, cols);
     } else {
@@ -56,9 +56,11 @@ Opened Opening::OpenMasked(Context& ctx, const Matrix<W>& z) {
     opened.input.a = {std::move(masked), std::move(drawn)};
     if (!layout_.square) opened.top = mpc::Row(bits, spec_.value_bits - 1);
   } else {
-    const int peer = ctx.Is(e1_) ? e2_ : e1_;
-    ctx.Send(peer, mine, layout_.opened_bits);  // the same hop, opened_bits, each way
-    mine += ctx.Receive<W>(peer, rows, cols, layout_.opened_bits);  // b
+    if (!spec_.opened) {  // else it is b
+      const int peer = ctx.Is(e1_) ? e2_ : e1_;
+      ctx.Send(peer, mine, layout_.opened_bits);  // the same hop, opened_bits, each way
+      mine += ctx.Receive<W>(peer, rows, cols, layout_.opened_bits);  // b
+    }
     opened.input.b = mpc::Slice(std::span<const W>(mine.data(), mine.size()), spec_.value_bits);
     const std::size_t top = spec_.value_bits - 1;
     if (ctx.Is(e1_) && !layout_.square) opened.top = mpc::Row(opened.input.b, top);

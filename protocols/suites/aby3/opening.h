@@ -29,8 +29,8 @@ class Opening {
   Opening(Party& party, ActivationSpec spec, Layout layout, const Roles& roles,
           const std::string& purpose);
 
-  /// 1 hop: E1 and E2 exchange opened_bits; D sends a row of bits for each row it shares, and
-  /// out_bits for ReLU and square.
+  /// 1 hop: E1 and E2 exchange opened_bits, unless z is opened already; D sends a row of bits for
+  /// each row it shares, and out_bits for ReLU and square.
   Opened Open(Context& ctx, const AnyMatrix& z);
   /// The additive share of a_top b_top at E1 and E2 becomes a replicated one, D's shares drawn from
   /// its keys. 1 hop, wrap_bits each way between E1 and E2.
