@@ -137,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(QueryCase{.layers = {}, .roles = {0, 1, 2, 1}},
                     QueryCase{.layers = {}, .roles = {0, 2, 1, 0}},
                     QueryCase{.layers = {}, .roles = {0, 1, 2, 1}, .linear = "replicated"},
-                    QueryCase{.layers = {}, .roles = {0, 1, 2, 1}, .linear = "public"},
+                    QueryCase{.layers = {}, .roles = {0, 2, 2, 1}, .linear = "public"},
                     QueryCase{.layers = {}, .roles = {2, 2, 0, 1}},
                     QueryCase{.layers = {}, .roles = {1, mpc::kClients, 1, mpc::kClients}}));
 

@@ -23,7 +23,8 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 ///
 ///   1. open_masked, unless it is opened already: z = a + b, a at D, b at E1 and E2;
 ///   2. Comparison: shares of the formula's bits, or at once of D's elements;
-///   3. selection of D's elements by the opened bits, or max-pool by OR steps;
+///   3. selection of D's elements by the opened bits; with max-pool OR steps, which give elements,
+///      or bits for a selection;
 ///   4. the formula, of a table the lookup of what it gives, and reshare_evaluators; of a fused
 ///      layer products with the map that follows instead.
 ///
@@ -54,16 +55,15 @@ template <class Comparison>
 class Activation final : public mpc::DealerActivation {
  public:
   /// `suite` names the streams, "<layer>/<suite>". A table that divides nothing needs no
-  /// comparison.
+  /// comparison. `pool`: PoolSteps where there is a pool.
   Activation(mpc::Party& party, const mpc::ActivationSpec& spec,
-             std::optional<Comparison> comparison, const std::string& suite,
-             const mpc::Roles& roles)
+             std::optional<Comparison> comparison, std::vector<OrStep> pool,
+             const std::string& suite, const mpc::Roles& roles)
       : spec_(spec),
         formula_(spec),
         comparison_(std::move(comparison)),
-        ends_(party, spec, suite, roles) {
-    if (spec.pool) pool_ = PoolSteps(spec);
-  }
+        pool_(std::move(pool)),
+        ends_(party, spec, suite, roles) {}
 
   std::unique_ptr<mpc::DealtCorrelation> Deal(Context& ctx, std::size_t batch,
                                               const AnyMatrix* z) override {
@@ -75,10 +75,15 @@ class Activation final : public mpc::DealerActivation {
         const std::span<const W> a(masked.data(), masked.size());
         if (comparison_) {
           const Bits offsets = comparison_->template Deal<W>(ctx, ends_, a, columns_);
-          if (Selects())
-            DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_), columns_);
           const Bits rho =
               DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch, columns_, !GivesPoints());
+          if (Selects() && !spec_.pool)
+            DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_), columns_);
+          if (Selects() && spec_.pool) {  // of ORs, which a sign's element does not know from a
+            const Buffer<W> none(rho.size(), 0);
+            DealSelection<W>(ctx, ends_, formula_, none, Bits(rho.size(), 0), spec_.out_bits,
+                             columns_);
+          }
           if constexpr (Comparison::kPoints)
             if (GivesPoints()) comparison_->DealPoints(ctx, ends_, rho, columns_);
         }
@@ -88,9 +93,10 @@ class Activation final : public mpc::DealerActivation {
       material->open_mask = PrepareOpenMask(ctx, ends_, spec_, batch, z);
       if (comparison_) {
         material->comparison = comparison_->Take(ctx, ends_, count);
-        if (Selects())
-          material->selection = TakeSelection(ctx, ends_, formula_, count, FormulaBits(spec_));
         material->lookups = TakeOrSteps(ctx, ends_, pool_, spec_, batch, !GivesPoints());
+        if (Selects())
+          material->selection =
+              TakeSelection(ctx, ends_, formula_, spec_.Out().Size() * batch, FormulaBits(spec_));
         if constexpr (Comparison::kPoints)
           if (GivesPoints())
             comparison_->TakePoints(ctx, ends_, spec_.Out().Size() * batch, material->comparison);
@@ -143,10 +149,12 @@ class Activation final : public mpc::DealerActivation {
   }
   bool IsTable() const { return spec_.kind == mpc::ActivationKind::kTable; }
   bool GivesPoints() const {
-    if constexpr (Comparison::kPoints) return comparison_->GivesPoints();
+    if constexpr (Comparison::kPoints) return !Selects() && comparison_->GivesPoints();
     return false;
   }
-  bool Selects() const { return !spec_.pool && !comparison_->GivesElements(); }
+  bool Selects() const {
+    return spec_.pool ? !pool_.back().elements : !comparison_->GivesElements();
+  }
 
   // `next` where the layer is fused.
   AnyShare RunParty(Context& ctx, Material& material, const AnyMatrix& z, AnyMatrix* next) {
@@ -177,13 +185,18 @@ class Activation final : public mpc::DealerActivation {
     Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
     if (spec_.pool) {
       for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i) bits[i] ^= flips[i];
-      const Bits windows = OpenWindows(ctx, ends_, pool_, material.lookups, std::move(bits),
-                                       batch);  // 1 hop a step
-      if (!GivesPoints())
+      Bits windows = OpenWindows(ctx, ends_, pool_, material.lookups, std::move(bits),
+                                 batch);  // 1 hop a step
+      if (Selects()) {
+        const Bits none(windows.size(), 0);
+        RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(windows), none,
+                             spec_.out_bits, sum);  // 1 hop, 1 bit
+      } else if (!GivesPoints()) {
         AddFusedOrs<V>(pool_.back(), material.lookups.back(), windows, spec_, sum);
-      if constexpr (Comparison::kPoints)
-        if (GivesPoints())
+      } else {
+        if constexpr (Comparison::kPoints)
           comparison_->template AddPoints<V>(ends_, material.comparison, windows, sum);
+      }
     } else {
       RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits), flips,
                            spec_.out_bits, sum);  // 1 hop, 1 bit
@@ -222,8 +235,17 @@ class Activation final : public mpc::DealerActivation {
       Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
       for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i)
         bits[i] ^= formula_.SignFlip(b[i]);
-      out = RunOrSteps<V>(ctx, ends_, pool_, material.lookups, std::move(bits), spec_,
-                          batch);  // 1 hop a step
+      if (Selects()) {
+        bits = OpenWindows(ctx, ends_, pool_, material.lookups, std::move(bits),
+                           batch);  // 1 hop a step
+        const auto ors = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
+                                         spec_.out_bits);  // 1 hop, 1 bit
+        out = ring::MakeMatrix<V>(spec_.Out().Size(), batch);
+        std::copy(ors.begin(), ors.end(), out.begin());
+      } else {
+        out = RunOrSteps<V>(ctx, ends_, pool_, material.lookups, std::move(bits), spec_,
+                            batch);  // 1 hop a step
+      }
     } else {
       out = ring::MakeMatrix<V>(z.shape()[0], batch);
       const std::span<V> values(out.data(), out.size());
@@ -253,6 +275,31 @@ class Activation final : public mpc::DealerActivation {
   Columns columns_;  // at D where the layer is fused
 };
 
+/// What a layer of such an activation costs. `pool`: PoolSteps where there is a pool; without a
+/// comparison where nothing is compared.
+template <class Comparison>
+mpc::Cost CostOf(const mpc::ActivationSpec& spec, const std::optional<Comparison>& comparison,
+                 const std::vector<OrStep>& pool, const mpc::Roles& roles) {
+  mpc::ActivationSpec compared = spec;
+  compared.out_bits = FormulaBits(spec);
+  const Formula formula(spec);
+  mpc::Cost cost;
+  AddOpenMasked(cost, spec, roles);
+  if (comparison) {
+    comparison->AddCost(cost, compared, roles);
+    const bool selects = spec.pool ? !pool.back().elements : !comparison->GivesElements();
+    bool points = false;
+    if constexpr (Comparison::kPoints) points = spec.pool && !selects && comparison->GivesPoints();
+    AddOrSteps(cost, pool, spec, roles, !points);
+    if constexpr (Comparison::kPoints)
+      if (points) comparison->AddPointCost(cost, spec, roles);
+    if (selects) AddSelection(cost, formula, spec.Outputs(), compared.out_bits, roles);
+  }
+  if (spec.kind == mpc::ActivationKind::kTable) AddTable(cost, spec, roles);
+  if (!spec.next) AddReshare(cost, spec, roles);
+  return cost;
+}
+
 /// Registers the suite that `info` describes: Activation with this Comparison.
 template <class Comparison>
 void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
@@ -271,28 +318,24 @@ void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
     mpc::ActivationSpec compared = spec;
     compared.out_bits = FormulaBits(spec);
     std::optional<Comparison> comparison;
-    mpc::Cost cost;
-    AddOpenMasked(cost, spec, roles);
-    if (Formula(spec).ComparedBits() > 0) {
-      comparison.emplace(compared, options);
-      comparison->AddCost(cost, compared, roles);
-      if (spec.pool) {
-        bool points = false;
-        if constexpr (Comparison::kPoints) points = comparison->GivesPoints();
-        AddOrSteps(cost, PoolSteps(spec), spec, roles, !points);
-        if constexpr (Comparison::kPoints)
-          if (points) comparison->AddPointCost(cost, spec, roles);
-      } else if (!comparison->GivesElements()) {
-        AddSelection(cost, Formula(spec), compared, roles);
+    if (Formula(spec).ComparedBits() > 0) comparison.emplace(compared, options);
+    std::vector<OrStep> pool;
+    if (spec.pool) pool = PoolSteps(spec, options.at("form") != "bit");
+    mpc::Cost cost = CostOf(spec, comparison, pool, roles);
+    if (spec.pool && options.at("form") == "auto") {  // bits, where that is no hop more
+      auto bits = PoolSteps(spec, false);
+      auto other = CostOf(spec, comparison, bits, roles);
+      const auto bytes = [](const mpc::Cost& of) { return of.OfflineTotal() + of.OnlineTotal(); };
+      if (other.OnlineHops() <= cost.OnlineHops() && bytes(other) < bytes(cost)) {
+        pool = std::move(bits);
+        cost = std::move(other);
       }
     }
-    if (spec.kind == mpc::ActivationKind::kTable) AddTable(cost, spec, roles);
-    if (!spec.next) AddReshare(cost, spec, roles);
     return {.cost = std::move(cost),
             .make =
                 [=](mpc::Party& party) {
-                  return std::make_unique<Activation<Comparison>>(party, spec, comparison, name,
-                                                                  roles);
+                  return std::make_unique<Activation<Comparison>>(party, spec, comparison, pool,
+                                                                  name, roles);
                 },
             .fused = spec.next.has_value()};
   };

@@ -22,17 +22,19 @@ mpc::ActivationSpec Pooled(mpc::Shape3 in, mpc::PoolShape pool) {
 }
 
 TEST(PoolStepsTest, SmallWindowsAtOnceLargerOnesRowByRow) {
-  const auto small = PoolSteps(Pooled({1, 2, 4}, {2, 2}));
+  const auto small = PoolSteps(Pooled({1, 2, 4}, {2, 2}), true);
   ASSERT_EQ(small.size(), 1u);
   EXPECT_EQ(small[0].width, 4u);
-  EXPECT_TRUE(small[0].last);
+  EXPECT_TRUE(small[0].elements);
   EXPECT_THAT(small[0].rows, testing::ElementsAre(0, 1, 4, 5, 2, 3, 6, 7));
-  const auto large = PoolSteps(Pooled({1, 3, 3}, {3, 1}));
+  const auto large = PoolSteps(Pooled({1, 3, 3}, {3, 1}), true);
   ASSERT_EQ(large.size(), 2u);
-  EXPECT_FALSE(large[0].last);
-  EXPECT_TRUE(large[1].last);
+  EXPECT_FALSE(large[0].elements);
+  EXPECT_TRUE(large[1].elements);
   EXPECT_THAT(large[0].rows, testing::ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8));
   EXPECT_THAT(large[1].rows, testing::ElementsAre(0, 1, 2));
+  for (const auto& spec : {Pooled({1, 2, 4}, {2, 2}), Pooled({1, 3, 3}, {3, 1})})
+    for (const auto& step : PoolSteps(spec, false)) EXPECT_FALSE(step.elements);
 }
 
 TEST(OrRowsTest, IsFalseOnlyWhereTheMaskedIndexIsTheMask) {

@@ -262,11 +262,10 @@ Selection TakeSelection(Context& ctx, Ends& ends, const Formula& formula, std::s
   return taken;
 }
 
-void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
+void AddSelection(mpc::Cost& cost, const Formula& formula, std::size_t count, unsigned out_bits,
                   const mpc::Roles& roles) {
-  AddElements(cost, roles, spec.Elements(), SelectionExpansion(formula, spec.out_bits).Dealt(),
-              spec.out_bits);
-  AddExchange(cost, roles, spec.Elements(), formula.SharedBits());
+  AddElements(cost, roles, count, SelectionExpansion(formula, out_bits).Dealt(), out_bits);
+  AddExchange(cost, roles, count, formula.SharedBits());
 }
 
 }  // namespace tercet::protocols::dealer

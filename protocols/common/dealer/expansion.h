@@ -122,8 +122,8 @@ void RunFusedSelection(Context& ctx, const Ends& ends, const Formula& formula,
   const Bits c = OpenBits(ctx, ends, std::move(bits), selection.mask, 1);  // 1 hop, 1 bit
   SelectionExpansion(formula, out_bits).EvaluateFused<V>(selection.coefficients, c, flips, sum);
 }
-/// After what is sent before.
-void AddSelection(mpc::Cost& cost, const Formula& formula, const mpc::ActivationSpec& spec,
+/// Of `count` elements, after what is sent before.
+void AddSelection(mpc::Cost& cost, const Formula& formula, std::size_t count, unsigned out_bits,
                   const mpc::Roles& roles);
 
 }  // namespace tercet::protocols::dealer

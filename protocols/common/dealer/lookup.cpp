@@ -56,19 +56,20 @@ Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_
 
 // 2 x 2 windows are looked up at once; larger ones row by row first, since a table doubles with
 // every bit.
-std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec) {
+std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec, bool elements) {
   const auto out = spec.Out();
   const std::size_t kernel = spec.pool->kernel;
   OrStep first;
   const bool at_once = kernel <= 2;
   first.width = static_cast<unsigned>(at_once ? kernel * kernel : kernel);
-  first.last = at_once;
+  first.elements = at_once && elements;
   mpc::PoolWindows(spec).ForEach([&](std::size_t, std::size_t, std::size_t input) {
     first.rows.push_back(static_cast<std::uint32_t>(input));
   });
   if (at_once) return {first};
   OrStep second;
   second.width = static_cast<unsigned>(kernel);
+  second.elements = elements;
   second.rows.resize(out.Size() * kernel);
   for (std::size_t r = 0; r < second.rows.size(); ++r)
     second.rows[r] = static_cast<std::uint32_t>(r);

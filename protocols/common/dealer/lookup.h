@@ -53,18 +53,18 @@ inline constexpr unsigned kMaxWindow = 8;
 void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsigned max_compared);
 
 /// One lookup that takes the OR of `width` bits: row o of its output is the OR of the rows
-/// `rows[o * width .. (o + 1) * width)` of its input. The last step of a layer gives ring elements,
-/// the others bits.
+/// `rows[o * width .. (o + 1) * width)` of its input. A step gives bits, or where it is the last of
+/// its layer and no selection follows, ring elements.
 struct OrStep {
   unsigned width = 1;
   std::vector<std::uint32_t> rows;
-  bool last = true;
+  bool elements = true;
   std::size_t OutRows() const { return rows.size() / width; }
 };
 
-/// The steps from a layer's bits to its max-pool in the next layer's ring. Pools of up to
-/// kMaxWindow x kMaxWindow (the suite checks).
-std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec);
+/// The steps from a layer's bits to its max-pool, in the next layer's ring where `elements`, else
+/// as bits. Pools of up to kMaxWindow x kMaxWindow (the suite checks).
+std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec, bool elements);
 
 /// At D: rows of bits OR(v ^ rho) = [v != rho], v = 0..2^width-1.
 Bytes OrRows(unsigned width, std::span<const std::uint8_t> rho);

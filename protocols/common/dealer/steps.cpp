@@ -121,8 +121,8 @@ Bits DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
     const auto rows = [&](std::size_t begin, std::size_t n) {
       return OrRows(step.width, std::span<const std::uint8_t>(rho).subspan(begin, n));
     };
-    if (step.last && !entries) break;
-    if (step.last) {
+    if (step.elements && !entries) break;
+    if (step.elements) {
       const EntryTable table{outputs, step.width, spec.out_bits};
       ring::DispatchWord(spec.out_bits, [&]<ring::Word V>(V) {
         DealElements<V>(ctx, ends, outputs, DealtOfOr(step, spec), spec.out_bits,
@@ -160,7 +160,7 @@ std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vec
     const std::size_t piece = PieceElements(std::size_t{1} << step.width);
     LookupMaterial taken;
     taken.mask = DrawBits(ends.WithDealer(), outputs, step.width);
-    if (step.last) {
+    if (step.elements) {
       if (entries)
         taken.entries = TakeElements(ctx, ends, outputs, DealtOfOr(step, spec), spec.out_bits);
     } else if (ends.IsE1()) {
@@ -180,18 +180,19 @@ std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vec
 
 Bits OpenWindows(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
                  const std::vector<LookupMaterial>& material, Bits bits, std::size_t batch) {
-  TERCET_CHECK(!steps.empty() && steps.size() == material.size() && steps.back().last,
-               "{} OR steps, material of {}", steps.size(), material.size());
-  for (std::size_t k = 0;; ++k) {
+  TERCET_CHECK(steps.size() == material.size(), "{} OR steps, material of {}", steps.size(),
+               material.size());
+  for (std::size_t k = 0; k < steps.size(); ++k) {
     const auto& step = steps[k];
     Bits window = OpenBits(ctx, ends, GatherWindows(step, bits, batch), material[k].mask,
                            step.width);  // 1 hop
-    if (step.last) return window;
+    if (step.elements) return window;
     CheckSize("a table's bits", material[k].bits.size(), TableBytes(window.size(), step.width));
     bits.assign(window.size(), 0);
     ring::ActiveKernels().select_bits(bits.data(), material[k].bits.data(), window.data(),
                                       window.size(), step.width, 0);
   }
+  return bits;
 }
 
 template <ring::Word V>
@@ -365,7 +366,7 @@ void AddOrSteps(mpc::Cost& cost, const std::vector<OrStep>& steps, const mpc::Ac
                 const mpc::Roles& roles, bool entries) {
   for (const auto& step : steps) {
     const std::size_t outputs = step.OutRows() * spec.batch;
-    if (step.last) {
+    if (step.elements) {
       if (entries) AddElements(cost, roles, outputs, DealtOfOr(step, spec), spec.out_bits);
     } else {
       ForRanges(

@@ -211,8 +211,8 @@ struct LookupMaterial {
 };
 
 // ------------------------------------------------------------------------------------------------
-// OR steps: XOR-shared bits become additive shares of the OR of each window. 1 hop a step, 2 *
-// width bits for each output.
+// OR steps: XOR-shared bits become additive shares of the OR of each window, or XOR shares of it
+// where the last step gives bits. 1 hop a step, 2 * width bits for each output.
 /// At D, offline: deals all steps; `offsets` are by what the layer's bits differ from those that
 /// the evaluators share. The last step only where `entries`, else it is dealt in another way.
 /// Returns the last step's rho.
@@ -223,7 +223,7 @@ Bits DealOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps, con
 std::vector<LookupMaterial> TakeOrSteps(Context& ctx, Ends& ends, const std::vector<OrStep>& steps,
                                         const mpc::ActivationSpec& spec, std::size_t batch,
                                         bool entries);
-/// At E1 and E2, online: the last step's windows under rho.
+/// At E1 and E2, online: the last step's windows under rho; where it gives bits, shares of these.
 Bits OpenWindows(Context& ctx, const Ends& ends, const std::vector<OrStep>& steps,
                  const std::vector<LookupMaterial>& material, Bits bits, std::size_t batch);
 /// At E1 and E2, online: `bits` are XOR shares, rows x batch.

@@ -25,7 +25,7 @@ std::size_t Layout::PieceElements() const {
 
 std::optional<Layout> PointLayout(const mpc::ActivationSpec& spec) {
   if (!spec.pool || !spec.next) return std::nullopt;
-  const dealer::OrStep last = dealer::PoolSteps(spec).back();
+  const dealer::OrStep last = dealer::PoolSteps(spec, true).back();
   Layout layout;
   layout.arithmetic = true;
   layout.shapes = {{.input_bits = last.width,
