@@ -217,7 +217,9 @@ CLI::Option* AddParty(CLI::App& app, const std::string& name, std::optional<int>
 }
 
 void RoleOptions::AddTo(CLI::App& app) {
-  AddParty(app, "--helper", helper, "Party that deals correlated randomness [0]")->group("Roles");
+  AddParty(app, "--helper", helper,
+           "The helper, which deals correlated randomness with lut and fss [0]")
+      ->group("Roles");
   AddParty(app, "--data-owner", data_owner, "Party with the images [the one after the helper]")
       ->group("Roles");
   AddParty(app, "--model-owner", model_owner, "Party with the model [the remaining one]")

@@ -100,7 +100,8 @@ Problem ProblemOf(Refusal refusal) {
   }
 }
 
-const Problem kNotFound{404, "Not Found", "there is no such thing here", ""};
+const Problem kNotFound{404, "Not Found",
+                        "there is no such thing here; GET /v2/models lists the models", ""};
 const Problem kUnavailable{503, "Service Unavailable",
                            "the other servers are away, or the query was under way when one went; "
                            "ask again with a new query",

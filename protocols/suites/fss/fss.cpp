@@ -313,12 +313,15 @@ void Register(mpc::Registry& registry) {
   dealer::AddSuite<Comparison>(
       registry,
       {.name = "fss",
-       .summary = "distributed comparison functions with a point known to the dealer; 2 hops per "
-                  "activation, the fewest, or 3 with truncation, for more bytes offline",
+       .summary = "distributed comparison functions with a point known to the helper; 2 hops per "
+                  "activation, the fewest (3 with truncation where both evaluators multiply), for "
+                  "more bytes offline",
        .options = {{.name = "form",
                     .values = {"auto", "arith", "bit"},
-                    .meaning = "arith (2 hops) or bit (3 hops, fewer bytes); layers with max-pool "
-                               "or truncation always use bit"}},
+                    .meaning =
+                        "arith (2 hops) or bit (2 hops, or 3 where both evaluators multiply; "
+                        "fewer bytes); truncation and a max-pool of signs are always by "
+                        "bits, with bit also the last step of the max-pool"}},
        .variants = {{"", {{{157, 51}, {420, 154}}}},
                     {"form=bit", {{{157, 51}, {420, 154}}}},
                     {"fuse=yes", {{{157, 51}, {420, 154}}}}}});

@@ -358,15 +358,18 @@ void Register(mpc::Registry& registry) {
   dealer::AddSuite<Comparison>(
       registry,
       {.name = "lut",
-       .summary = "shared rows by three-party 1-out-of-N oblivious transfer with shared output; 3 "
-                  "hops per activation where values are narrow, else 4",
+       .summary = "shared rows by three-party 1-out-of-N oblivious transfer with shared output; 2 "
+                  "hops per activation where values are narrow (3 where both evaluators multiply), "
+                  "else 4",
        .options = {{.name = "chunks",
                     .values = {"auto", "1", "2", "3", "4", "5"},
                     .meaning = "pieces that values are compared in; auto: fewest bytes"},
                    {.name = "form",
                     .values = {"auto", "arith", "bit"},
-                    .meaning = "arith (3 hops) or bit (4 hops, fewer bytes); layers with max-pool "
-                               "always use bit"}},
+                    .meaning =
+                        "arith (2 hops, or 3 where both evaluators multiply) or bit (4 hops, "
+                        "fewer bytes); a max-pool of signs is always by bits, with bit also "
+                        "its last step"}},
        .variants = {{"", {{{25, 8}, {145, 34}}}},
                     {"form=bit", {{{28, 8}, {160, 34}}}},
                     {"fuse=yes", {{{25, 8}, {145, 34}}}},
