@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/models.h"
 
+#include <system_error>
 #include <utility>
 
+#include "serve/store.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
@@ -54,15 +56,30 @@ void Packages::Put(const std::string& name, const std::string& version, ByteSpan
   if (served.info.name != name || served.info.version != version)
     throw ConfigError("package", fmt::format("is of {} {}, expected {} {}", served.info.name,
                                              served.info.version, name, version));
-  WriteFile(FileOf(name, version), {reinterpret_cast<const char*>(package.data()), package.size()});
+  const std::lock_guard change(changing_);
+  try {
+    WriteFile(FileOf(name, version),
+              {reinterpret_cast<const char*>(package.data()), package.size()});
+  } catch (const Error& e) {
+    throw StoreError(e.what());
+  }
   const std::lock_guard lock(mutex_);
   models_[{name, version}] = std::move(served);
 }
 
 bool Packages::Remove(const std::string& name, const std::string& version) {
+  const std::lock_guard change(changing_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!models_.contains({name, version})) return false;
+  }
+  const auto file = FileOf(name, version);
+  std::error_code problem;
+  fs::remove(file, problem);
+  if (problem)
+    throw StoreError(fmt::format("{}: cannot be removed: {}", file.string(), problem.message()));
   const std::lock_guard lock(mutex_);
-  if (models_.erase({name, version}) == 0) return false;
-  fs::remove(FileOf(name, version));
+  models_.erase({name, version});
   return true;
 }
 

@@ -28,9 +28,10 @@ class Packages {
            const std::function<void(const std::string&)>& log);
 
   /// Takes in a package, in place of one of the same name and version. ConfigError as
-  /// service::ReadPackage, and when it is of another name or version.
+  /// service::ReadPackage, and when it is of another name or version; StoreError where it cannot be
+  /// kept, and the one that was there is served on.
   void Put(const std::string& name, const std::string& version, ByteSpan package);
-  /// False where there is none.
+  /// False where there is none. StoreError where its file stays.
   bool Remove(const std::string& name, const std::string& version);
 
   service::Models All() const;
@@ -47,6 +48,7 @@ class Packages {
   const int id_;
   const crypto::SealingKey& key_;
   const mpc::Registry& registry_;
+  std::mutex changing_;  // held by one change with its file; taken before mutex_
   mutable std::mutex mutex_;
   std::map<std::pair<std::string, std::string>, Served> models_;
 };

@@ -20,6 +20,7 @@
 #include "serve/store.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
+#include "tercet/crypto/prf.h"
 #include "tercet/ring/pack.h"
 
 namespace tercet::serve {
@@ -197,21 +198,26 @@ asio::ip::address AddressOf(const std::string& name) {
   return (four == found.end() ? found.begin() : four)->endpoint().address();
 }
 
+constexpr FileKind kKeyFile{"a key for clients", 1 << 20};
+
 // With `asks`, clients may show a certificate: any, since the store knows the keys that count.
 std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& store, bool asks) {
   namespace ssl = asio::ssl;
   auto made = std::make_shared<ssl::context>(ssl::context::tls_server);
   auto& context = *made;
   const std::string name = service::kHttpsName;
+  const auto certificate = store / (name + ".pem"), key = store / (name + "-key.pem");
   // To open a pipe, say, would wait for somebody to write to it.
-  for (const auto& file : {store / (name + ".pem"), store / (name + "-key.pem")})
+  for (const auto& file : {certificate, key})
     if (!std::filesystem::is_regular_file(file))
       throw ConfigError(file.string(), "expected a file, with the certificate or key for clients");
+  auto secret = ReadPrivateFile(key, kKeyFile);
   try {
     context.set_options(ssl::context::default_workarounds | ssl::context::no_tlsv1 |
                         ssl::context::no_tlsv1_1);
-    context.use_certificate_chain_file((store / (name + ".pem")).string());
-    context.use_private_key_file((store / (name + "-key.pem")).string(), ssl::context::pem);
+    context.use_certificate_chain_file(certificate.string());
+    context.use_private_key(asio::buffer(secret), ssl::context::pem);
+    crypto::Wipe(secret);
     if (asks) {
       context.set_verify_mode(ssl::verify_peer);
       context.set_verify_callback([](bool, ssl::verify_context&) { return true; });
@@ -222,8 +228,9 @@ std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& stor
                                      static_cast<unsigned>(id.size()));
     }
   } catch (const std::exception& e) {
-    throw ConfigError((store / name).string(),
-                      fmt::format("no certificate and key for clients: {}", e.what()));
+    throw ConfigError(certificate.string(),
+                      fmt::format("with {}, no certificate and key for clients: {}",
+                                  key.filename().string(), e.what()));
   }
   return made;
 }
@@ -574,8 +581,12 @@ class Server::Implementation {
         {head, std::move(*share), std::move(query.e2),
          [this, request, head, info = served->info, seconds](Outcome outcome) {
            if (outcome.kind == Outcome::Kind::kUnavailable) return Send(request, kUnavailable);
-           if (outcome.kind == Outcome::Kind::kRefused)
-             return Send(request, ProblemOf(outcome.refusal));
+           if (outcome.kind == Outcome::Kind::kRefused) {
+             auto problem = ProblemOf(outcome.refusal);
+             problem.detail = fmt::format("server {}, the other evaluator: {}",
+                                          service::RolesOf(head.lane).Evaluator2(), problem.detail);
+             return Send(request, problem);
+           }
            const auto message = service::ResponseOf(
                {head, std::move(outcome.e1), std::move(outcome.e2)}, info.name, info.version);
            auto response = Begin(request, restinio::status_ok(), "application/octet-stream");

@@ -91,6 +91,7 @@ def check(service, directory):
         except AssertionError as e:
             seen.add("503" if "Service Unavailable" in str(e) else str(e))
         assert seen <= {"another", "503"}, seen
+    assert service.ask(0, service.PACKAGE, "PUT", service.package.read_bytes(), service.operator)[0] == 503
     assert service.servers[0].poll() is None
     resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
     right()

@@ -123,16 +123,21 @@ def renewed(service, directory):
     service.wait(lambda: trusted(other / "https.pem"), "the new certificate is not shown")
     for _ in range(20):  # whatever had been made ready for connections before
         assert not trusted(old)
-    (store / "https.pem").write_text("none")
-    service.servers[0].send_signal(signal.SIGHUP)
 
     def said():
         return (directory / "log0").read_text().count("keeps the certificate")
-    service.wait(lambda: said() == 1, "nothing is said")
+    (store / "https-key.pem").chmod(0o644)
+    service.servers[0].send_signal(signal.SIGHUP)
+    service.wait(lambda: said() == 1, "a key that others may read is taken")
+    assert "https-key.pem: has mode 644" in (directory / "log0").read_text()
+    (store / "https-key.pem").chmod(0o600)
+    (store / "https.pem").write_text("none")
+    service.servers[0].send_signal(signal.SIGHUP)
+    service.wait(lambda: said() == 2, "nothing is said")
     (store / "https.pem").unlink()
     os.mkfifo(store / "https.pem")  # to which nobody writes
     service.servers[0].send_signal(signal.SIGHUP)
-    service.wait(lambda: said() == 2, "the server waits for a pipe")
+    service.wait(lambda: said() == 3, "the server waits for a pipe")
     (store / "https.pem").unlink()
     (store / "https.pem").write_text("none")
     assert trusted(other / "https.pem")
