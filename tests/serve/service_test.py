@@ -46,8 +46,8 @@ def free_ports(count):
 
 class Service:
     """A deployment with MnistNet3's package, tokens of alice and an operator, and its servers; `options(i)` are
-    server i's, beside those that it needs, and `publish` the trainer's. With several workers a server process n is worker n % workers of server
-    n // workers, and has three lanes of all."""
+    server i's, beside those that it needs, and `publish` the trainer's. With several workers a server process n is
+    worker n % workers of server n // workers, and has three lanes of all."""
 
     PACKAGE = "/v2/repository/models/MnistNet3/versions/1"
 
