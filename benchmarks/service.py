@@ -127,7 +127,7 @@ class Memory(Setting):
             self.add(f"most memory of server {n}, MB", int(peak.split()[1]) / 1000)
 
 
-WAN = ("--link", "wan", "--in-flight", "10")
+WAN = ("--link", "wan", "--in-flight", "10", "--material", "128")
 # What a trainer says who publishes for servers that are so far apart.
 FAR = ("--suite", "auto", "--link", "wan", "--optimise", "total", "--batch", "64")
 SETTINGS = {
