@@ -547,7 +547,8 @@ TEST(Waiting, BatchesAreOfOneModelAndAtMostSoManyImages) {
     service::QueryHead head;
     head.model[0] = model;
     head.images = images;
-    return queries.Put({head, {}, {}, [&](Outcome outcome) { told.push_back(outcome.kind); }});
+    return queries.Put(
+        {head, {}, {}, [&](const Outcome& outcome) { told.push_back(outcome.kind); }});
   };
   using std::chrono::microseconds, std::chrono::milliseconds;
   EXPECT_TRUE(queries.Take(4, microseconds(0), milliseconds(1)).empty());
