@@ -65,7 +65,7 @@ OffsetKind OffsetKindOf(const nn::NetworkSpec& spec, const std::vector<Block>& b
   if (source == 0) return {spec.input.mean == 0, false};
   const nn::PublicLayer& layer = blocks[source - 1].layer;
   if (blocks[source - 1].encoding.low == 0) return {};
-  return {false, layer.sum_pool && layer.sum_pool->padding > 0};
+  return {false, layer.sum_pool && !layer.sum_pool->padding.None()};
 }
 
 Offset OffsetOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks, std::size_t source) {
@@ -82,7 +82,7 @@ Offset OffsetOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks, s
   const std::vector<double> ones(in.Size(), 1);
   Offset offset{std::vector<double>(layer.Out().Size()), kind.uneven};
   nn::SumWindows(in, *layer.sum_pool, ones.data(), 1, offset.beta.data());
-  const auto area = static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
+  const auto area = static_cast<double>(layer.sum_pool->kernel.Area());
   for (double& value : offset.beta) value = value * low / area;
   return offset;
 }
@@ -251,7 +251,7 @@ class BlockMaker {
              "to be the table's");
     if (pool != nullptr) {
       // Of a monotone function the largest value's is the largest.
-      block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride};
+      block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride, pool->padding};
       SetSuite(block, *pool);
     }
   }
@@ -282,7 +282,7 @@ class BlockMaker {
     if (last.pool || last.sum_pool) Refuse(layer, "after another pool");
     const mpc::ActivationFunction& function = mpc::FunctionOf(last.activation);
     if (!function.Monotone()) Refuse(layer, fmt::format("after {}", function.Name()));
-    last.pool = mpc::PoolShape{layer.kernel, layer.stride};
+    last.pool = mpc::PoolShape{layer.kernel, layer.stride, layer.padding};
     SetSuite(blocks_.back(), layer);
     AppendType(last.type, layer);
     value_.terms[0].stage = ++stage_.back();
@@ -462,7 +462,7 @@ class MapMaker {
       return map;
     }
     if (layer.type == nn::LayerType::kAvgPool2d) {
-      const double share = 1 / static_cast<double>(layer.kernel * layer.kernel);
+      const double share = 1 / static_cast<double>(layer.kernel.Area());
       return DepthwiseMap(layer.in, layer.kernel, layer.stride, layer.padding, share);
     }
     const nn::FloatLayer& weights = layers_[step.layer];

@@ -70,8 +70,7 @@ Int128 OutputMax(const nn::PublicLayer& layer, const Interval& values, const std
   Int128 max = mpc::FunctionOf(layer.activation)
                    .Largest(layer.Activation(1), values.low, values.high, where);
   if (layer.sum_pool) {
-    const Int128 kernel = layer.sum_pool->kernel;
-    max = Product(max, kernel * kernel, where);
+    max = Product(max, static_cast<Int128>(layer.sum_pool->kernel.Area()), where);
   }
   return max;
 }

@@ -337,8 +337,7 @@ class Compiler {
     layer.shift = quantised.shift;
     const double step = std::ldexp(1 / quantised.scale, static_cast<int>(quantised.shift));
     double alpha = FunctionOf(output - 1).Unit(step, blocks_[output - 1].encoding.unit);
-    if (layer.sum_pool)
-      alpha /= static_cast<double>(layer.sum_pool->kernel * layer.sum_pool->kernel);
+    if (layer.sum_pool) alpha /= static_cast<double>(layer.sum_pool->kernel.Area());
     return {alpha, OutputMax(layer, quantised.values, layer.name)};
   }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "nn/activation_type.h"
+#include "nn/axes_json.h"
 #include "tercet/base/error.h"
 
 namespace tercet::compile {
@@ -23,6 +24,13 @@ std::string Quoted(const std::string& text) { return nlohmann::json(text).dump()
 // The shortest text that gives the same number.
 std::string Number(double value) { return nlohmann::json(value).dump(); }
 
+template <class T>
+std::string AxesText(const T& axes) {
+  const auto json = nn::AxesToJson(axes);
+  if (!json.is_array()) return json.dump();
+  return fmt::format("[{}]", fmt::join(json.template get<std::vector<std::size_t>>(), ", "));
+}
+
 // The layer's keys in the order that a reader expects; those at their defaults are left out, but
 // for the ones that tell a convolution.
 std::string LayerText(const nn::LayerSpec& layer) {
@@ -34,9 +42,10 @@ std::string LayerText(const nn::LayerSpec& layer) {
   switch (layer.type) {
     case nn::LayerType::kConv2d:
       add("out_channels", layer.out_channels);
-      add("kernel", layer.kernel);
-      add("stride", layer.stride);
-      add("padding", layer.padding);
+      add("kernel", AxesText(layer.kernel));
+      add("stride", AxesText(layer.stride));
+      add("padding", AxesText(layer.padding));
+      if (layer.dilation != 1) add("dilation", AxesText(layer.dilation));
       if (layer.groups != 1) add("groups", layer.groups);
       if (!layer.bias) add("bias", "false");
       break;
@@ -49,9 +58,9 @@ std::string LayerText(const nn::LayerSpec& layer) {
       break;
     case nn::LayerType::kMaxPool2d:
     case nn::LayerType::kAvgPool2d:
-      add("kernel", layer.kernel);
-      add("stride", layer.stride);
-      if (layer.padding != 0) add("padding", layer.padding);
+      add("kernel", AxesText(layer.kernel));
+      add("stride", AxesText(layer.stride));
+      if (!layer.padding.None()) add("padding", AxesText(layer.padding));
       break;
     default:
       break;
@@ -126,7 +135,7 @@ class Rewriter {
         layer.type = nn::LayerType::kSign;
       }
       if (layer.type == nn::LayerType::kAvgPool2d && options_.max_pool.Has(layer.name)) {
-        if (layer.padding != 0)
+        if (!layer.padding.None())
           throw UnsupportedError(
               fmt::format("layer {}: a padded average pool has no max-pool like it", layer.name));
         Say(fmt::format("{}: average pool becomes max-pool", layer.name));
@@ -176,22 +185,22 @@ class Rewriter {
     for (std::size_t i = 0; i < layers_.size(); ++i) {
       nn::LayerSpec& layer = layers_[i];
       const bool convolves =
-          layer.type == nn::LayerType::kConv2d && layer.kernel > 1 && layer.groups == 1;
+          layer.type == nn::LayerType::kConv2d && layer.kernel != 1 && layer.groups == 1;
       const bool named = options_.separable.Names(layer.name);
       if (named && !convolves)
         throw ConfigError("--separable",
                           fmt::format("layer {}: found kernel {} and {} groups, expected a kernel "
                                       "larger than 1 and one group",
-                                      layer.name, layer.kernel, layer.groups));
+                                      layer.name, AxesText(layer.kernel), layer.groups));
       if (!convolves || !options_.separable.Has(layer.name)) continue;
       if (layer.in.channels == 1 && !named) continue;
-      Say(fmt::format("{}: {} x {} convolution becomes depthwise and pointwise", layer.name,
-                      layer.kernel, layer.kernel));
+      Say(fmt::format("{}: {} convolution becomes depthwise and pointwise", layer.name,
+                      mpc::PerAxisText(layer.kernel)));
       nn::LayerSpec depthwise = layer;
       depthwise.name = FreeName(layer.name + ".depthwise");
       depthwise.out_channels = depthwise.groups = layer.in.channels;
       depthwise.bias = false;
-      layer.kernel = layer.stride = 1;
+      layer.kernel = layer.stride = layer.dilation = 1;
       layer.padding = 0;
       layer.from.clear();
       layers_.insert(At(i), depthwise);
@@ -228,8 +237,9 @@ NetworkCounts CountNetwork(const nn::NetworkSpec& network) {
     switch (layer.type) {
       case nn::LayerType::kConv2d: {
         const mpc::LinearShape shape = nn::LinearShapeOf(layer);
-        counts.weights += shape.WeightCount();
-        counts.macs += shape.Macs();
+        const std::size_t depth = layer.in.channels / layer.groups * layer.kernel.Area();
+        counts.weights += layer.out_channels * depth;
+        counts.macs += shape.Out().Size() * depth;
         if (layer.bias) counts.biases += layer.out_channels;
         break;
       }

@@ -49,8 +49,8 @@ files::TensorFile RandomWeights(const nn::NetworkSpec& spec, std::uint64_t seed)
     const std::vector<std::size_t> channels{layer.out.channels};
     switch (layer.type) {
       case nn::LayerType::kConv2d:
-        add_map(layer,
-                {layer.out_channels, layer.in.channels / layer.groups, layer.kernel, layer.kernel});
+        add_map(layer, {layer.out_channels, layer.in.channels / layer.groups, layer.kernel.h,
+                        layer.kernel.w});
         break;
       case nn::LayerType::kLinear:
         add_map(layer, {layer.out_channels, layer.in.Size()});

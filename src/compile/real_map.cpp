@@ -39,30 +39,42 @@ void SetBias(RealMap& map, const std::vector<double>& all) {
   for (std::size_t c = 0; c < out.channels; ++c) map.bias[c] = all[c * area];
 }
 
+/// What a map does along the rows or the columns.
+struct SlidingAxis {
+  std::size_t in, out, kernel, stride, before, after;
+};
+SlidingAxis Rows(const LinearShape& map) {
+  return {map.in.height, map.Out().height, map.kernel_h,
+          map.stride.h,  map.padding.top,  map.padding.bottom};
+}
+SlidingAxis Columns(const LinearShape& map) {
+  return {map.in.width, map.Out().width,  map.kernel_w,
+          map.stride.w, map.padding.left, map.padding.right};
+}
+
 /// Whether the outputs of `first` that would lie in the second map's padding see no input, along
 /// one axis. Then they are zero without bias, and padding more before the first map does the same.
-bool PaddingSeesNothing(const LinearShape& first, const LinearShape& second, std::size_t in,
-                        std::size_t out, std::size_t kernel) {
-  if (second.padding == 0) return true;
-  const bool left = kernel <= first.stride + first.padding;
-  const bool right = out * first.stride >= in + first.padding;
-  return left && right;
+bool PaddingSeesNothing(const SlidingAxis& first, const SlidingAxis& second) {
+  const bool before = second.before == 0 || first.kernel <= first.stride + first.before;
+  const bool after = second.after == 0 || first.out * first.stride >= first.in + first.before;
+  return before && after;
 }
 
 bool MakesConvolution(const LinearShape& first, const LinearShape& second) {
-  const mpc::Shape3 out = first.Out();
-  return out == second.in &&
-         PaddingSeesNothing(first, second, first.in.height, out.height, first.kernel_h) &&
-         PaddingSeesNothing(first, second, first.in.width, out.width, first.kernel_w);
+  return first.Out() == second.in && PaddingSeesNothing(Rows(first), Rows(second)) &&
+         PaddingSeesNothing(Columns(first), Columns(second));
 }
 
 LinearShape ConvolutionShape(const LinearShape& a, const LinearShape& b) {
   return {.in = a.in,
           .out_channels = b.out_channels,
-          .kernel_h = a.kernel_h + (b.kernel_h - 1) * a.stride,
-          .kernel_w = a.kernel_w + (b.kernel_w - 1) * a.stride,
-          .stride = a.stride * b.stride,
-          .padding = a.padding + a.stride * b.padding,
+          .kernel_h = a.kernel_h + (b.kernel_h - 1) * a.stride.h,
+          .kernel_w = a.kernel_w + (b.kernel_w - 1) * a.stride.w,
+          .stride = {a.stride.h * b.stride.h, a.stride.w * b.stride.w},
+          .padding = {a.padding.top + a.stride.h * b.padding.top,
+                      a.padding.left + a.stride.w * b.padding.left,
+                      a.padding.bottom + a.stride.h * b.padding.bottom,
+                      a.padding.right + a.stride.w * b.padding.right},
           .groups = std::gcd(a.groups, b.groups)};
 }
 
@@ -89,7 +101,7 @@ void ComposeConvolution(const RealMap& first, const RealMap& second, RealMap& pr
           for (std::size_t bx = 0; bx < b.kernel_w; ++bx)
             for (std::size_t ay = 0; ay < a.kernel_h; ++ay)
               for (std::size_t ax = 0; ax < a.kernel_w; ++ax)
-                to[(in * shape.kernel_h + by * a.stride + ay) * shape.kernel_w + bx * a.stride +
+                to[(in * shape.kernel_h + by * a.stride.h + ay) * shape.kernel_w + bx * a.stride.w +
                    ax] += wb[by * b.kernel_w + bx] * wa[ay * a.kernel_w + ax];
       }
     }
@@ -115,13 +127,13 @@ void ComposeDense(const RealMap& first, const RealMap& second, RealMap& product)
 
 }  // namespace
 
-MapShape DepthwiseShape(const mpc::Shape3& in, std::size_t kernel, std::size_t stride,
-                        std::size_t padding) {
+MapShape DepthwiseShape(const mpc::Shape3& in, const mpc::PerAxis& kernel,
+                        const mpc::PerAxis& stride, const mpc::Sides& padding) {
   MapShape map;
   map.shape = {.in = in,
                .out_channels = in.channels,
-               .kernel_h = kernel,
-               .kernel_w = kernel,
+               .kernel_h = kernel.h,
+               .kernel_w = kernel.w,
                .stride = stride,
                .padding = padding,
                .groups = in.channels};
@@ -129,7 +141,7 @@ MapShape DepthwiseShape(const mpc::Shape3& in, std::size_t kernel, std::size_t s
 }
 
 void AddToBiasShape(MapShape& map, bool uneven) {
-  map.shape.bias_per_element = map.shape.bias_per_element || uneven || map.shape.padding > 0;
+  map.shape.bias_per_element = map.shape.bias_per_element || uneven || !map.shape.padding.None();
   map.biased = true;
 }
 
@@ -146,7 +158,7 @@ std::optional<MapShape> ProductShape(const MapShape& first, const MapShape& seco
   if (MakesConvolution(a, b)) {
     product.shape = ConvolutionShape(a, b);
     if (product.shape.WeightCount() > kMostWeights) return std::nullopt;
-    const bool uneven = first.biased && (a.bias_per_element || b.padding > 0);
+    const bool uneven = first.biased && (a.bias_per_element || !b.padding.None());
     product.shape.bias_per_element = uneven || b.bias_per_element;
     return product;
   }
@@ -159,8 +171,8 @@ std::optional<MapShape> ProductShape(const MapShape& first, const MapShape& seco
   return product;
 }
 
-RealMap DepthwiseMap(const mpc::Shape3& in, std::size_t kernel, std::size_t stride,
-                     std::size_t padding, double weight) {
+RealMap DepthwiseMap(const mpc::Shape3& in, const mpc::PerAxis& kernel, const mpc::PerAxis& stride,
+                     const mpc::Sides& padding, double weight) {
   RealMap map{DepthwiseShape(in, kernel, stride, padding), {}, {}};
   map.weight.assign(map.shape.WeightCount(), weight);
   map.bias.assign(in.channels, 0);

@@ -27,8 +27,8 @@ struct RealMap : MapShape {
 constexpr std::size_t kMostWeights = std::size_t{1} << 26;
 
 /// Of DepthwiseMap.
-MapShape DepthwiseShape(const mpc::Shape3& in, std::size_t kernel, std::size_t stride,
-                        std::size_t padding);
+MapShape DepthwiseShape(const mpc::Shape3& in, const mpc::PerAxis& kernel,
+                        const mpc::PerAxis& stride, const mpc::Sides& padding);
 /// Of AddToBias.
 void AddToBiasShape(MapShape& map, bool uneven);
 /// Of AddBias, and of ScaleChannels where not `per_element`.
@@ -38,8 +38,8 @@ std::optional<MapShape> ProductShape(const MapShape& first, const MapShape& seco
 
 /// Every channel by itself: kernel x kernel windows, all weights alike, no bias. With a kernel of 1
 /// and a weight of 1 the identity.
-RealMap DepthwiseMap(const mpc::Shape3& in, std::size_t kernel, std::size_t stride,
-                     std::size_t padding, double weight);
+RealMap DepthwiseMap(const mpc::Shape3& in, const mpc::PerAxis& kernel, const mpc::PerAxis& stride,
+                     const mpc::Sides& padding, double weight);
 
 /// factor_c * (W x + b) + shift_c for each output channel c.
 void ScaleChannels(RealMap& map, const std::vector<double>& factor,

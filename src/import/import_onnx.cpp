@@ -905,18 +905,12 @@ class Importer {
       node.Fail("found zeros around the channels, expected them only around maps");
   }
 
-  static void SetWindow(const Node& node, const Window& window, LayerSpec& spec) {
+  static void SetWindow(const Window& window, LayerSpec& spec) {
     const Axis &rows = window.rows, &columns = window.columns;
-    const auto refuse = [&](const char* what, auto a, auto b) {
-      node.Fail(fmt::format("found a {} of {} and {}, expected equal ones", what, a, b));
-    };
-    if (rows.kernel != columns.kernel) refuse("kernel", rows.kernel, columns.kernel);
-    if (rows.stride != columns.stride) refuse("stride", rows.stride, columns.stride);
-    for (const std::size_t pad : {rows.after, columns.before, columns.after})
-      if (rows.before != pad) refuse("padding", rows.before, pad);
-    spec.kernel = rows.Reach();
-    spec.stride = rows.stride;
-    spec.padding = rows.before;
+    spec.kernel = {rows.kernel, columns.kernel};
+    spec.stride = {rows.stride, columns.stride};
+    spec.dilation = {rows.dilation, columns.dilation};
+    spec.padding = {rows.before, columns.before, rows.after, columns.after};
   }
 
   static Sizes SizesOf(const Value& in, const Shape3& out) {
@@ -957,9 +951,11 @@ class Importer {
     Layer& layer = AddLayer(node, LayerType::kConv2d, {value.layer}, window.Out(outputs));
     layer.spec.out_channels = outputs;
     layer.spec.groups = ToSize(groups);
-    SetWindow(node, window, layer.spec);
+    SetWindow(window, layer.spec);
     const std::vector<float> weights = weight.Weights();
-    SetKernels(layer, window, weights, outputs, ToSize(in_channels / groups));
+    layer.tensors["weight"] = TensorData::FromFloats(
+        {outputs, ToSize(in_channels / groups), window.rows.kernel, window.columns.kernel},
+        weights);
     std::vector<float> bias(outputs, 0);
     layer.spec.bias = node.HasInput(2) || around != 0;
     if (node.HasInput(2)) bias = NeedVector(node, 2, outputs);
@@ -972,28 +968,12 @@ class Importer {
     SetOutput(node, SizesOf(value, layer.out));
   }
 
-  /// With zeros between the weights where the kernel is dilated.
-  static void SetKernels(Layer& layer, const Window& window, const std::vector<float>& weights,
-                         std::size_t outputs, std::size_t depth) {
-    const Axis &rows = window.rows, &columns = window.columns;
-    const std::size_t height = rows.Reach(), width = columns.Reach();
-    std::vector<float> kernels(outputs * depth * height * width, 0);
-    auto from = weights.begin();
-    for (std::size_t k = 0; k < outputs * depth; ++k)
-      for (std::size_t y = 0; y < rows.kernel; ++y)
-        for (std::size_t x = 0; x < columns.kernel; ++x)
-          kernels[(k * height + y * rows.dilation) * width + x * columns.dilation] = *from++;
-    layer.tensors["weight"] = TensorData::FromFloats({outputs, depth, height, width}, kernels);
-  }
-
   void AddPool(const Node& node, LayerType type, const Value& value, const Window& window) {
     Layer& layer = AddLayer(node, type, {value.layer}, window.Out(ShapeOf(value.layer).channels));
     if (window.rows.dilation != 1 || window.columns.dilation != 1)
       node.Fail(fmt::format("found dilations [{}, {}], expected 1 (of a pool)",
                             window.rows.dilation, window.columns.dilation));
-    SetWindow(node, window, layer.spec);
-    if (type == LayerType::kMaxPool2d && layer.spec.padding != 0)
-      node.Fail(fmt::format("found pads of {}, expected 0", layer.spec.padding));
+    SetWindow(window, layer.spec);
     SetOutput(node, SizesOf(value, layer.out));
   }
 
@@ -1148,7 +1128,7 @@ class Importer {
     const bool max = node.Op() == "ReduceMax";
     Layer& layer = AddLayer(node, max ? LayerType::kMaxPool2d : LayerType::kAvgPool2d,
                             {value.layer}, {shape.channels});
-    SetWindow(node, WholeMap(shape), layer.spec);
+    SetWindow(WholeMap(shape), layer.spec);
     Value& output = SetOutput(node, sizes, channel);
     if (node.Op() == "ReduceSum") {
       Multiply(output, {static_cast<double>(area)});

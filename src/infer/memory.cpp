@@ -76,8 +76,8 @@ Sizes Material(const Plan& plan, const PlannedLayer& planned) {
 std::uint64_t Working(const Plan& plan, const PlannedLayer& planned) {
   const auto& spec = planned.activation;
   const auto& shape = planned.layer.linear;
-  const std::uint64_t padded = shape.in.channels * (shape.in.height + 2 * shape.padding) *
-                               (shape.in.width + 2 * shape.padding) * plan.batch;
+  const std::uint64_t padded = shape.in.channels * (shape.in.height + shape.padding.Rows()) *
+                               (shape.in.width + shape.padding.Columns()) * plan.batch;
   const std::uint64_t in = shape.in.Size() * plan.batch, values = spec.in.Size() * plan.batch,
                       out = spec.Out().Size() * plan.batch;
   return Words(2 * in + padded + 3 * values, spec.ring_bits) + 4 * values +

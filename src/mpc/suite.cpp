@@ -44,6 +44,22 @@ UnsupportedError Refusal(const ActivationSpec& spec, const std::string& suite,
   return UnsupportedError(fmt::format("layer {}: suite {} {}", spec.layer, suite, problem));
 }
 
+namespace {
+
+/// Whether windows can stand on a map, each with a member inside it.
+bool Fits(const PoolShape& pool, const Shape3& in) {
+  const auto fits = [](std::size_t kernel, std::size_t stride, std::size_t before,
+                       std::size_t after, std::size_t size) {
+    return kernel >= 1 && stride >= 1 && before < kernel && after < kernel &&
+           kernel <= before + size + after;
+  };
+  const Sides& padding = pool.padding;
+  return fits(pool.kernel.h, pool.stride.h, padding.top, padding.bottom, in.height) &&
+         fits(pool.kernel.w, pool.stride.w, padding.left, padding.right, in.width);
+}
+
+}  // namespace
+
 bool IsTournament(const ActivationSpec& spec) {
   return spec.kind == ActivationKind::kRelu && spec.pool.has_value();
 }
@@ -108,12 +124,14 @@ ActivationPlan Suite::Plan(const ActivationSpec& spec, const SuiteChoice& choice
     throw Refusal(
         spec, info_.name,
         fmt::format("needs an output ring of 1 to {} bits, got {}", ring::kMaxBits, spec.out_bits));
-  if (spec.pool && (spec.pool->kernel < 1 || spec.pool->stride < 1 ||
-                    spec.pool->kernel > spec.in.height || spec.pool->kernel > spec.in.width))
-    throw UnsupportedError(fmt::format(
-        "layer {0}: cannot pool {1} x {1} windows with stride {2} over maps of {3} x {4}; the "
-        "window must fit and the stride be at least 1",
-        spec.layer, spec.pool->kernel, spec.pool->stride, spec.in.height, spec.in.width));
+  if (spec.pool && !Fits(*spec.pool, spec.in))
+    throw UnsupportedError(
+        fmt::format("layer {}: cannot pool {} windows with stride {} over maps of {} x {}; the "
+                    "window must fit, padding be less than it, and the stride be at least 1",
+                    spec.layer, PerAxisText(spec.pool->kernel),
+                    spec.pool->stride.h == spec.pool->stride.w ? std::to_string(spec.pool->stride.h)
+                                                               : PerAxisText(spec.pool->stride),
+                    spec.in.height, spec.in.width));
   const auto plan = [&](const ActivationSpec& stage) { return plan_(stage, options, roles); };
   ActivationPlan planned =
       IsTournament(spec) ? PlanTournament(spec, info_.dealt_output, roles, plan) : plan(spec);

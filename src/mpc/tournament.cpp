@@ -19,10 +19,9 @@ struct Tournament {
 };
 
 Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output, const Roles& roles) {
-  const std::size_t kernel = spec.pool->kernel;
   Tournament all;
   const bool dealt_after = spec.dealt && dealt_output;
-  std::size_t members = kernel * kernel;
+  std::size_t members = spec.pool->kernel.Area();
   ActivationSpec stage = spec;
   stage.pool.reset();
   stage.in = spec.Out();
@@ -52,10 +51,10 @@ Tournament MakeTournament(const ActivationSpec& spec, bool dealt_output, const R
 }
 
 AnyMatrix GatherMembers(const ActivationSpec& spec, const AnyMatrix& z) {
-  const std::size_t kernel = spec.pool->kernel, outputs = spec.Out().Size(), batch = z.Cols();
+  const std::size_t outputs = spec.Out().Size(), batch = z.Cols();
   return ring::DispatchWord(z.Bits(), [&]<Word W>(W) {
     const W* from = z.As<W>().data();
-    auto members = ring::MakeMatrix<W>(kernel * kernel * outputs, batch);
+    auto members = ring::MakeMatrix<W>(spec.pool->kernel.Area() * outputs, batch);
     PoolWindows(spec).ForEach([&](std::size_t output, std::size_t member, std::size_t input) {
       std::copy_n(from + input * batch, batch,
                   members.data() + (member * outputs + output) * batch);

@@ -47,31 +47,29 @@ void AddRow(const mpc::LinearShape& shape, const std::vector<T>& weight, const s
   for (std::size_t tap = 0; tap < depth; ++tap) {
     const std::size_t kx = tap % shape.kernel_w;
     const std::size_t ky = tap / shape.kernel_w % shape.kernel_h;
-    const std::size_t in_row = row * shape.stride + ky;  // counted with the padding
-    const std::size_t right = shape.padding + shape.in.width;
-    if (in_row < shape.padding || in_row >= shape.padding + shape.in.height || kx >= right)
-      continue;
+    const std::size_t stride = shape.stride.w, left = shape.padding.left, top = shape.padding.top;
+    const std::size_t in_row = row * shape.stride.h + ky;  // counted with the padding
+    const std::size_t right = left + shape.in.width;
+    if (in_row < top || in_row >= top + shape.in.height || kx >= right) continue;
     // The outputs [begin, end) of the row for which this tap lies inside the input.
-    const std::size_t begin =
-        kx >= shape.padding ? 0 : (shape.padding - kx + shape.stride - 1) / shape.stride;
-    const std::size_t end = std::min(out.width, (right - kx + shape.stride - 1) / shape.stride);
+    const std::size_t begin = kx >= left ? 0 : (left - kx + stride - 1) / stride;
+    const std::size_t end = std::min(out.width, (right - kx + stride - 1) / stride);
     if (begin >= end) continue;
 
     const std::size_t in_channel = first_in + tap / (shape.kernel_w * shape.kernel_h);
-    const T* from =
-        x.data() + ((in_channel * shape.in.height + in_row - shape.padding) * shape.in.width +
-                    begin * shape.stride + kx - shape.padding) *
-                       batch;
+    const T* from = x.data() + ((in_channel * shape.in.height + in_row - top) * shape.in.width +
+                                begin * stride + kx - left) *
+                                   batch;
     T w[kChannels];
     T* y[kChannels];
     for (std::size_t j = 0; j < kChannels; ++j) {
       w[j] = weight[(channel + j) * depth + tap];
       y[j] = z.data() + (((channel + j) * out.height + row) * out.width + begin) * batch;
     }
-    const bool dense = shape.stride == 1;
+    const bool dense = stride == 1;
     const std::size_t pieces = dense ? 1 : end - begin;
     const std::size_t length = dense ? (end - begin) * batch : batch;
-    for (std::size_t piece = 0; piece < pieces; ++piece, from += shape.stride * batch) {
+    for (std::size_t piece = 0; piece < pieces; ++piece, from += stride * batch) {
       if constexpr (kChannels == 1) {
         AddScaled(y[0], w[0], from, length);
       } else {
@@ -113,11 +111,11 @@ std::vector<T> Convolve(const mpc::LinearShape& shape, const std::vector<T>& wei
   return z;
 }
 
-/// Folds each kernel x kernel window with `combine(T, T)`, in row order.
+/// Folds each window of a max-pool with `combine(T, T)`, in row order.
 template <class T, class F>
 std::vector<T> Pool(const mpc::Shape3& in, const mpc::PoolShape& pool, const std::vector<T>& x,
                     std::size_t batch, F combine) {
-  const mpc::Windows windows{in, pool.kernel, pool.stride};
+  const mpc::Windows windows{in, pool.kernel, pool.stride, pool.padding, true};
   std::vector<T> y(windows.Out().Size() * batch);
   windows.ForEach([&](std::size_t output, std::size_t member, std::size_t input) {
     T* to = y.data() + output * batch;

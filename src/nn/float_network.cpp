@@ -112,13 +112,27 @@ class TensorReader {
   std::vector<Misfit> misfits_;
 };
 
+/// As LinearShapeOf has them.
+std::vector<float> Dilated(const LayerSpec& layer, std::vector<float> weights) {
+  if (layer.dilation == 1 || weights.empty()) return weights;
+  const mpc::LinearShape shape = LinearShapeOf(layer);
+  std::vector<float> all(shape.WeightCount(), 0);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const std::size_t x = i % layer.kernel.w * layer.dilation.w;
+    const std::size_t y = i / layer.kernel.w % layer.kernel.h * layer.dilation.h;
+    all[(i / layer.kernel.Area() * shape.kernel_h + y) * shape.kernel_w + x] = weights[i];
+  }
+  return all;
+}
+
 FloatLayer ReadLayer(const LayerSpec& layer, TensorReader& reader, const std::string& file) {
   FloatLayer weights;
   const std::string weight = layer.name + ".weight", bias = layer.name + ".bias";
   switch (layer.type) {
     case LayerType::kConv2d:
-      weights.weight = reader.Read(weight, {layer.out_channels, layer.in.channels / layer.groups,
-                                            layer.kernel, layer.kernel});
+      weights.weight =
+          Dilated(layer, reader.Read(weight, {layer.out_channels, layer.in.channels / layer.groups,
+                                              layer.kernel.h, layer.kernel.w}));
       if (layer.bias) weights.bias = reader.Read(bias, {layer.out_channels});
       break;
     case LayerType::kLinear:
@@ -163,7 +177,7 @@ std::vector<float> AveragePool(const LayerSpec& layer, const std::vector<float>&
                                std::size_t batch) {
   std::vector<float> sums(layer.out.Size() * batch);
   SumWindows(layer.in, {layer.kernel, layer.stride, layer.padding}, x.data(), batch, sums.data());
-  for (float& v : sums) v /= static_cast<float>(layer.kernel * layer.kernel);
+  for (float& v : sums) v /= static_cast<float>(layer.kernel.Area());
   return sums;
 }
 
@@ -182,7 +196,7 @@ std::vector<float> RunLayer(const LayerSpec& layer, const FloatLayer& weights, s
       BatchNorm(layer, weights, x, batch);
       return x;
     case LayerType::kMaxPool2d:
-      return Pool(layer.in, {layer.kernel, layer.stride}, x, batch,
+      return Pool(layer.in, {layer.kernel, layer.stride, layer.padding}, x, batch,
                   [](float a, float b) { return std::max(a, b); });
     case LayerType::kAvgPool2d:
       return AveragePool(layer, x, batch);

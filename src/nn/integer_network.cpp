@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "nn/axes_json.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/files/tensor_file.h"
@@ -25,8 +26,8 @@ json LinearToJson(const LinearShape& linear) {
   return {{"in", ShapeToJson(linear.in)},
           {"out_channels", linear.out_channels},
           {"kernel", {linear.kernel_h, linear.kernel_w}},
-          {"stride", linear.stride},
-          {"padding", linear.padding},
+          {"stride", AxesToJson(linear.stride)},
+          {"padding", AxesToJson(linear.padding)},
           {"groups", linear.groups},
           {"bias_per_element", linear.bias_per_element}};
 }
@@ -72,7 +73,11 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
                    {"layers", json::array()}};
   for (const PublicLayer& layer : network.layers) {
     json pool;
-    if (layer.pool) pool = {{"kernel", layer.pool->kernel}, {"stride", layer.pool->stride}};
+    if (layer.pool) {
+      pool = {{"kernel", AxesToJson(layer.pool->kernel)},
+              {"stride", AxesToJson(layer.pool->stride)}};
+      if (!layer.pool->padding.None()) pool["padding"] = AxesToJson(layer.pool->padding);
+    }
     json written = {{"name", layer.name},
                     {"type", layer.type},
                     {"linear", LinearToJson(layer.linear)},
@@ -91,9 +96,9 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
         written["shortcut"]["linear"] = LinearToJson(*layer.shortcut->linear);
     }
     if (layer.sum_pool) {
-      written["sum_pool"] = {{"kernel", layer.sum_pool->kernel},
-                             {"stride", layer.sum_pool->stride},
-                             {"padding", layer.sum_pool->padding}};
+      written["sum_pool"] = {{"kernel", AxesToJson(layer.sum_pool->kernel)},
+                             {"stride", AxesToJson(layer.sum_pool->stride)},
+                             {"padding", AxesToJson(layer.sum_pool->padding)}};
     }
     document["layers"].push_back(std::move(written));
   }

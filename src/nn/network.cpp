@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "files/schema_check.h"
 #include "nn/activation_type.h"
+#include "nn/axes_json.h"
 #include "nn/network_schema.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
@@ -137,16 +138,42 @@ InputSpec ReadInput(const json& value) {
   return input;
 }
 
+/// One number, or those of rows and columns.
+void ReadAxes(const json& layer, const char* key, mpc::PerAxis& axes) {
+  const auto found = layer.find(key);
+  if (found == layer.end()) return;
+  if (found->is_number()) {
+    axes = found->get<std::size_t>();
+  } else {
+    axes = {found->at(0).get<std::size_t>(), found->at(1).get<std::size_t>()};
+  }
+}
+
+/// One number, or those of rows and columns, or of top, left, bottom and right.
+void ReadSides(const json& layer, const char* key, mpc::Sides& sides) {
+  const auto found = layer.find(key);
+  if (found == layer.end() || found->is_number() || found->size() != 4) {
+    mpc::PerAxis axes = 0;
+    ReadAxes(layer, key, axes);
+    sides = {axes.h, axes.w, axes.h, axes.w};
+  } else {
+    sides = {found->at(0).get<std::size_t>(), found->at(1).get<std::size_t>(),
+             found->at(2).get<std::size_t>(), found->at(3).get<std::size_t>()};
+  }
+}
+
 LayerSpec ReadLayer(const json& value) {
   LayerSpec layer;
   layer.name = value.at("name").get<std::string>();
   layer.type = TypeByName(value.at("type").get<std::string>());
   layer.out_channels = value.value(
       layer.type == LayerType::kLinear ? "out_features" : "out_channels", layer.out_channels);
-  layer.kernel = value.value("kernel", layer.kernel);
+  ReadAxes(value, "kernel", layer.kernel);
   const bool pools = layer.type == LayerType::kMaxPool2d || layer.type == LayerType::kAvgPool2d;
-  layer.stride = value.value("stride", pools ? layer.kernel : layer.stride);
-  layer.padding = value.value("padding", layer.padding);
+  if (pools) layer.stride = layer.kernel;
+  ReadAxes(value, "stride", layer.stride);
+  ReadAxes(value, "dilation", layer.dilation);
+  ReadSides(value, "padding", layer.padding);
   layer.groups = value.value("groups", layer.groups);
   layer.bias = value.value("bias", layer.bias);
   layer.eps = value.value("eps", layer.eps);
@@ -190,10 +217,7 @@ class ShapeWalk {
       case LayerType::kMaxPool2d:
       case LayerType::kAvgPool2d:
         CheckWindow(layer);
-        if (layer.padding > layer.kernel / 2) {
-          Fail("/padding", fmt::format("found {}, expected at most half the kernel, {}",
-                                       layer.padding, layer.kernel / 2));
-        }
+        CheckPoolPadding(layer);
         layer.out = mpc::Windows{layer.in, layer.kernel, layer.stride, layer.padding}.Out();
         computes_ = true;
         break;
@@ -241,12 +265,34 @@ class ShapeWalk {
     }
   }
 
+  /// What a kernel of `size` weights reaches over.
+  static std::size_t Reach(std::size_t size, std::size_t dilation) {
+    return (size - 1) * dilation + 1;
+  }
+
   void CheckWindow(const LayerSpec& layer) const {
-    const std::size_t height = layer.in.height + 2 * layer.padding;
-    const std::size_t width = layer.in.width + 2 * layer.padding;
-    if (layer.kernel <= height && layer.kernel <= width) return;
-    Fail("/kernel", fmt::format("found {}, expected at most the sides of the padded input, {} x {}",
-                                layer.kernel, height, width));
+    const std::size_t height = layer.in.height + layer.padding.Rows();
+    const std::size_t width = layer.in.width + layer.padding.Columns();
+    const mpc::PerAxis kernel = {Reach(layer.kernel.h, layer.dilation.h),
+                                 Reach(layer.kernel.w, layer.dilation.w)};
+    if (kernel.h <= height && kernel.w <= width) return;
+    Fail("/kernel",
+         fmt::format("found {}, expected at most the sides of the padded input, {} x {}",
+                     kernel.h == kernel.w ? std::to_string(kernel.h) : mpc::PerAxisText(kernel),
+                     height, width));
+  }
+
+  /// So that each window has a member inside the map, and an average half of them.
+  void CheckPoolPadding(const LayerSpec& layer) const {
+    const bool max = layer.type == LayerType::kMaxPool2d;
+    const auto check = [&](std::size_t padding, std::size_t kernel) {
+      const std::size_t most = max ? kernel - 1 : kernel / 2;
+      if (padding > most)
+        Fail("/padding", fmt::format("found {}, expected at most {}, {}", padding,
+                                     max ? "the kernel less 1" : "half the kernel", most));
+    };
+    check(std::max(layer.padding.top, layer.padding.bottom), layer.kernel.h);
+    check(std::max(layer.padding.left, layer.padding.right), layer.kernel.w);
   }
 
   Shape3 Convolve(const LayerSpec& layer) const {
@@ -326,14 +372,15 @@ std::string NetworkSpec::Digest() const {
     canonical["layers"].push_back({{"name", layer.name},
                                    {"type", LayerTypeName(layer.type)},
                                    {"out_channels", layer.out_channels},
-                                   {"kernel", layer.kernel},
-                                   {"stride", layer.stride},
-                                   {"padding", layer.padding},
+                                   {"kernel", AxesToJson(layer.kernel)},
+                                   {"stride", AxesToJson(layer.stride)},
+                                   {"padding", AxesToJson(layer.padding)},
                                    {"groups", layer.groups},
                                    {"bias", layer.bias},
                                    {"eps", layer.eps + 0.0},
                                    {"from", layer.from},
                                    {"suite", layer.suite}});
+    if (layer.dilation != 1) canonical["layers"].back()["dilation"] = AxesToJson(layer.dilation);
     const ActivationType* activation = FindActivation(layer.type);
     if (activation == nullptr) continue;
     const nlohmann::ordered_json options = activation->Options(layer);
@@ -347,8 +394,8 @@ mpc::LinearShape LinearShapeOf(const LayerSpec& layer) {
     return {.in = {layer.in.Size(), 1, 1}, .out_channels = layer.out_channels};
   return {.in = layer.in,
           .out_channels = layer.out_channels,
-          .kernel_h = layer.kernel,
-          .kernel_w = layer.kernel,
+          .kernel_h = (layer.kernel.h - 1) * layer.dilation.h + 1,
+          .kernel_w = (layer.kernel.w - 1) * layer.dilation.w + 1,
           .stride = layer.stride,
           .padding = layer.padding,
           .groups = layer.groups};
@@ -392,6 +439,10 @@ NetworkSpec ParseNetwork(const std::string& text, const std::string& name) {
   network.output = document.at("output").get<std::string>();
   ShapeWalk walk(name, network.input.shape);
   for (const json& value : document.at("layers")) {
+    if (const auto padding = value.find("padding");
+        padding != value.end() && padding->is_array() && padding->size() == 3)
+      Refuse(name, fmt::format("/layers/{}/padding", network.layers.size()),
+             "found 3 numbers, expected one, two or four");
     network.layers.push_back(ReadLayer(value));
     walk.Visit(network.layers.back());
   }

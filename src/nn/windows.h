@@ -23,8 +23,10 @@ class WindowPatterns {
       : depth_(shape.Depth()),
         kernel_h_(shape.kernel_h),
         kernel_w_(shape.kernel_w),
-        rows_(shape.in.height, shape.kernel_h, shape.stride, shape.padding, shape.Out().height),
-        columns_(shape.in.width, shape.kernel_w, shape.stride, shape.padding, shape.Out().width) {}
+        rows_(shape.in.height, shape.kernel_h, shape.stride.h, shape.padding.top,
+              shape.Out().height),
+        columns_(shape.in.width, shape.kernel_w, shape.stride.w, shape.padding.left,
+                 shape.Out().width) {}
 
   std::size_t Count() const { return rows_.distinct.size() * columns_.distinct.size(); }
 

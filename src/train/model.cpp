@@ -46,13 +46,16 @@ std::int64_t Int(std::size_t n) { return static_cast<std::int64_t>(n); }
 
 std::vector<std::size_t> Sizes(const Tensor& t) { return {t.sizes().begin(), t.sizes().end()}; }
 
+std::vector<std::int64_t> Both(const mpc::PerAxis& axes) { return {Int(axes.h), Int(axes.w)}; }
+
 // In the type and the order in memory of x.
-Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor& bias, std::size_t stride,
-                std::size_t padding, std::size_t groups) {
+Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                const nn::LayerSpec& layer, std::size_t groups) {
   const torch::ScalarType type = x.scalar_type();
   return torch::conv2d(
       x, weight.to(type, /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::ChannelsLast),
-      bias.defined() ? bias.to(type) : bias, Int(stride), Int(padding), 1, Int(groups));
+      bias.defined() ? bias.to(type) : bias, Both(layer.stride),
+      {Int(layer.padding.top), Int(layer.padding.left)}, Both(layer.dilation), Int(groups));
 }
 
 // The order to compute in. Max-pool and a monotone activation commute; with the pool first, the
@@ -98,6 +101,10 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits, const std::set<st
     if (!layer.from.empty()) referenced.insert(layer.from);
   }
   for (const nn::LayerSpec& layer : ComputationOrder(spec, referenced)) {
+    if (layer.padding.top != layer.padding.bottom || layer.padding.left != layer.padding.right)
+      throw UnsupportedError("layer " + layer.name +
+                             ": training pads two sides alike, found a "
+                             "padding that differs");
     Step step;
     step.layer = layer;
     step.referenced = referenced.contains(layer.name);
@@ -108,9 +115,10 @@ Model::Model(const nn::NetworkSpec& spec, unsigned width_bits, const std::set<st
         const bool conv = layer.type == LayerType::kConv2d;
         const std::int64_t depth =
             conv ? Int(layer.in.channels / layer.groups) : Int(layer.in.Size());
-        const std::int64_t kernel = conv ? Int(layer.kernel) : 1;
-        const double range = 1 / std::sqrt(static_cast<double>(depth * kernel * kernel));
-        step.weight = torch::empty({Int(layer.out_channels), depth, kernel, kernel})
+        const std::int64_t height = conv ? Int(layer.kernel.h) : 1;
+        const std::int64_t width = conv ? Int(layer.kernel.w) : 1;
+        const double range = 1 / std::sqrt(static_cast<double>(depth * height * width));
+        step.weight = torch::empty({Int(layer.out_channels), depth, height, width})
                           .uniform_(-range, range)
                           .requires_grad_();
         if (layer.bias) step.bias = torch::zeros({Int(layer.out_channels)}).requires_grad_();
@@ -256,13 +264,10 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
   const nn::LayerSpec& layer = step.layer;
   const bool elsewhere = !layer.from.empty() && layer.type != LayerType::kAdd;
   const Tensor& x = elsewhere ? outputs.at(layer.from) : input;
-  const std::int64_t kernel = Int(layer.kernel);
-  const std::int64_t stride = Int(layer.stride);
-  const std::int64_t padding = Int(layer.padding);
   switch (layer.type) {
     case LayerType::kConv2d:
       return Convolve(x, step.depthwise ? OwnWeight(step) : WeightFor(step, training), step.bias,
-                      layer.stride, layer.padding, layer.groups);
+                      layer, layer.groups);
     case LayerType::kLinear:
       // As a 1 x 1 convolution it runs on oneDNN, which does not depend on how fast the system's
       // BLAS is. In float32: it is little work, and the last one's outputs are the logits.
@@ -283,9 +288,11 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
     case LayerType::kClip:
       return torch::clamp(x, layer.low, layer.high);
     case LayerType::kMaxPool2d:
-      return torch::max_pool2d(x, kernel, stride, padding);
+      return torch::max_pool2d(x, Both(layer.kernel), Both(layer.stride),
+                               {Int(layer.padding.top), Int(layer.padding.left)});
     case LayerType::kAvgPool2d:
-      return torch::avg_pool2d(x, kernel, stride, padding);
+      return torch::avg_pool2d(x, Both(layer.kernel), Both(layer.stride),
+                               {Int(layer.padding.top), Int(layer.padding.left)});
     case LayerType::kFlatten:
       return x.reshape({x.size(0), Int(layer.out.Size()), 1, 1});
     case LayerType::kAdd:
@@ -302,14 +309,13 @@ Tensor Model::Forward(const Tensor& input, bool training, torch::ScalarType type
     Step& step = steps_[i];
     if (const std::size_t fused = NormSignSteps(i); fused > 0 && training && x.is_cpu()) {
       x = NormSign(x, step.weight, step.bias, step.running_mean, step.running_var, kMomentum,
-                   step.layer.eps, fused == 3 ? Int(steps_[i + 1].layer.kernel) : 1);
+                   step.layer.eps, fused == 3 ? Int(steps_[i + 1].layer.kernel.h) : 1);
       i += fused - 1;
     } else if (IsSeparable(i) && (type == torch::kBFloat16 || width_bits_ != 0)) {
       // As one convolution, which is what gets rounded, and on matrix units the faster way.
       Step& pointwise = steps_[++i];
       const Tensor& entering = step.layer.from.empty() ? x : outputs.at(step.layer.from);
-      x = Convolve(entering, WeightFor(pointwise, training), pointwise.bias, step.layer.stride,
-                   step.layer.padding, 1);
+      x = Convolve(entering, WeightFor(pointwise, training), pointwise.bias, step.layer, 1);
     } else {
       x = Apply(step, x, training, outputs);
     }
@@ -326,7 +332,7 @@ bool Model::IsSeparable(std::size_t i) const {
          first.layer.groups == first.layer.in.channels &&
          first.layer.out_channels == first.layer.in.channels && !first.bias.defined() &&
          !first.referenced && second.layer.kernel == 1 && second.layer.stride == 1 &&
-         second.layer.padding == 0 && second.layer.groups == 1 && second.layer.from.empty();
+         second.layer.padding.None() && second.layer.groups == 1 && second.layer.from.empty();
 }
 
 std::size_t Model::NormSignSteps(std::size_t i) const {
@@ -338,8 +344,9 @@ std::size_t Model::NormSignSteps(std::size_t i) const {
   };
   if (follows(LayerType::kMaxPool2d)) {
     const nn::LayerSpec& pool = steps_[last].layer;
-    if (Int(pool.kernel) > kMaxNormSignPool || pool.stride != pool.kernel || pool.padding != 0 ||
-        pool.in.height % pool.kernel != 0 || pool.in.width % pool.kernel != 0) {
+    const std::size_t side = pool.kernel.h;
+    if (pool.kernel != side || Int(side) > kMaxNormSignPool || pool.stride != pool.kernel ||
+        !pool.padding.None() || pool.in.height % side != 0 || pool.in.width % side != 0) {
       return 0;
     }
     ++last;

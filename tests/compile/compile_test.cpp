@@ -730,8 +730,8 @@ TEST_F(FloatNetworkTest, ConvolutionsAgreeWithTheOracle) {
     const nn::LayerSpec& layer = spec.layers[0];
     const mpc::LinearShape shape{.in = layer.in,
                                  .out_channels = channels,
-                                 .kernel_h = layer.kernel,
-                                 .kernel_w = layer.kernel,
+                                 .kernel_h = layer.kernel.h,
+                                 .kernel_w = layer.kernel.w,
                                  .stride = layer.stride,
                                  .padding = layer.padding,
                                  .groups = layer.groups};

@@ -42,8 +42,8 @@ class Weights {
     for (const nn::LayerSpec& layer : spec.layers) {
       if (layer.type == nn::LayerType::kConv2d) {
         const std::size_t in = layer.in.channels / layer.groups;
-        Put(layer.name + ".weight", {layer.out_channels, in, layer.kernel, layer.kernel},
-            Integers(layer.out_channels * in * layer.kernel * layer.kernel));
+        Put(layer.name + ".weight", {layer.out_channels, in, layer.kernel.h, layer.kernel.w},
+            Integers(layer.out_channels * in * layer.kernel.Area()));
       } else if (layer.type == nn::LayerType::kLinear) {
         Put(layer.name + ".weight", {layer.out_channels, layer.in.Size()},
             Integers(layer.out_channels * layer.in.Size()));

@@ -412,7 +412,7 @@ void CheckAgainstOracle(const Layer& layer, const Values& z, std::uint64_t seed)
   SCOPED_TRACE(fmt::format(
       "{} of {} bits in a ring of {} to {}, shift {}, {}, {} x {} x {}, batch {}{}{}{}{}{}",
       mpc::ActivationName(spec.kind), spec.value_bits, spec.ring_bits, spec.out_bits, spec.shift,
-      spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel, spec.pool->stride) : "no pool",
+      spec.pool ? fmt::format("pool {}/{}", spec.pool->kernel.h, spec.pool->stride.h) : "no pool",
       spec.in.channels, spec.in.height, spec.in.width, spec.batch, spec.dealt ? ", dealt" : "",
       spec.opened ? ", opened" : "",
       spec.known_at ? fmt::format(", known at {}", *spec.known_at) : "",

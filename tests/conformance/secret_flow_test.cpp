@@ -101,7 +101,7 @@ TEST_P(SecretFlowTest, NothingDependsOnSecrets) {
     const auto layer = MakeLayer(GetParam(), spec);
     if (!layer) continue;
     SCOPED_TRACE(fmt::format("{} >> {}, {} pool, dealt {}", mpc::ActivationName(spec.kind),
-                             spec.shift, spec.pool ? spec.pool->kernel : 1, spec.dealt));
+                             spec.shift, spec.pool ? spec.pool->kernel.h : 1, spec.dealt));
     const Values values = Repeat(BordersAndRandom(12, 3), layer->spec.Elements());
     Shares shares =
         ShareOut(values, layer->spec.in.Size(), layer->spec.batch, layer->spec.ring_bits, 7);

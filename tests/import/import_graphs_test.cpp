@@ -371,6 +371,89 @@ TEST_F(GraphTest, NumbersAroundAMap) {
   }
 }
 
+// --- Windows
+
+TEST_F(GraphTest, WindowsThatDifferBetweenAxesAndSides) {
+  struct Case {
+    Dims kernel, strides, pads, dilations;
+    const char* automatic;
+  };
+  const std::vector<Case> cases = {{{3, 2}, {1, 2}, {1, 0, 2, 1}, {1, 1}, "NOTSET"},
+                                   {{1, 4}, {1, 1}, {0, 2, 0, 1}, {1, 1}, "NOTSET"},
+                                   {{2, 2}, {2, 1}, {0, 0, 1, 0}, {2, 3}, "NOTSET"},
+                                   {{3, 3}, {2, 2}, {0, 0, 0, 0}, {1, 1}, "SAME_UPPER"},
+                                   {{2, 4}, {1, 2}, {0, 0, 0, 0}, {1, 1}, "SAME_LOWER"},
+                                   {{2, 2}, {2, 2}, {0, 0, 0, 0}, {2, 2}, "SAME_UPPER"},
+                                   {{5, 5}, {1, 1}, {0, 0, 0, 0}, {1, 1}, "VALID"}};
+  for (const Case& c : cases) {
+    for (const char* op : {"Conv", "MaxPool", "AveragePool"}) {
+      if (*op != 'C' && (c.dilations != Dims{1, 1} || c.pads[2] > 1)) continue;
+      SCOPED_TRACE(fmt::format("{} {}", op, SizesText(c.kernel)));
+      GraphTest::m = Model({-1, 2, 5, 5});
+      m.Weights("w", {3, 2, 3, 3}, 1);
+      Conv("x", "w", "c");
+      m.Weights("w2", {4, 3, c.kernel[0], c.kernel[1]}, 2);
+      const bool is_conv = *op == 'C';
+      auto& node = m.Node(
+          op, is_conv ? std::vector<std::string>{"c", "w2"} : std::vector<std::string>{"c"}, "y");
+      SetInts(node, "kernel_shape", c.kernel);
+      SetInts(node, "strides", c.strides);
+      if (std::string(c.automatic) == "NOTSET") SetInts(node, "pads", c.pads);
+      SetString(node, "auto_pad", c.automatic);
+      if (is_conv) SetInts(node, "dilations", c.dilations);
+      if (*op == 'A') SetInt(node, "count_include_pad", 1);
+      // Where an average's own padding is not counted there is none.
+      ExpectSame(m);
+    }
+  }
+}
+
+TEST_F(GraphTest, MaxPoolsBeyondTheMap) {
+  for (const Dims& strides : {Dims{2, 2}, Dims{3, 3}, Dims{1, 2}}) {
+    for (const std::int64_t pad : {0, 1}) {
+      SCOPED_TRACE(SizesText(strides));
+      m = Model({-1, 2, 5, 5});
+      m.Weights("w", {3, 2, 3, 3}, 1);
+      Conv("x", "w", "c");
+      auto& node = m.Node("MaxPool", {"c"}, "y");
+      SetInts(node, "kernel_shape", {2, 2});
+      SetInts(node, "strides", strides);
+      SetInts(node, "pads", {pad, pad, pad, pad});
+      SetInt(node, "ceil_mode", 1);
+      ExpectSame(m);
+    }
+  }
+}
+
+TEST_F(GraphTest, ZerosAroundAReluBeforeAMaxPool) {
+  m.Node("Relu", {"c"}, "r");
+  SetInts(m.Node("Pad", {"r"}, "p"), "pads", {0, 0, 0, 1, 0, 0, 1, 0});
+  SetInts(m.Node("MaxPool", {"p"}, "y"), "kernel_shape", {2, 2});
+  ExpectSameBefore("y");
+}
+
+TEST(ImportGraphsTest, OneDimensionalConvolutions) {
+  Model m({-1, 2, 12});
+  m.Weights("w", {3, 2, 3}, 1);
+  m.Weights("b", {3}, 2);
+  auto& conv = m.Node("Conv", {"x", "w", "b"}, "c");
+  SetInts(conv, "pads", {1, 0});
+  SetInts(conv, "strides", {2});
+  m.Node("Relu", {"c"}, "r");
+  SetInts(m.Node("MaxPool", {"r"}, "p"), "kernel_shape", {2});
+  m.Node("GlobalAveragePool", {"p"}, "y");
+  EXPECT_THAT(LayersOf(ExpectSame(m)),
+              ElementsAre("c conv2d", "r relu", "p max_pool2d", "y avg_pool2d"));
+}
+
+TEST(ImportGraphsTest, MapsThatAreNotSquare) {
+  Model m({-1, 2, 3, 7});
+  m.Weights("w", {3, 2, 2, 3}, 1);
+  m.Node("Conv", {"x", "w"}, "c");
+  m.Node("GlobalAveragePool", {"c"}, "y");
+  ExpectSame(m);
+}
+
 // --- Activations
 
 TEST_F(GraphTest, Clips) {

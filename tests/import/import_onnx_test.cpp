@@ -546,7 +546,7 @@ TEST_F(OperatorTest, RefusesAttributes) {
   refuse("Conv", integer("new", 0), "found attribute new");
   refuse(
       "Conv", [](auto& node) { SetString(node, "auto_pad", "?"); }, "found auto_pad ?");
-  refuse("MaxPool", ints("pads", {1, 1, 1, 1}), "found pads of 1");
+  refuse("MaxPool", ints("pads", {2, 0, 0, 0}), "padding: found 2, expected at most the kernel");
   refuse("MaxPool", ints("kernel_shape", {5, 5}), "found a kernel of 5");
   refuse("MaxPool", ints("kernel_shape", {1}), "found kernel_shape [1]");
   refuse("MaxPool", ints("dilations", {2, 2}), "found dilations [2, 2], expected 1");

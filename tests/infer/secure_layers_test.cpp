@@ -61,6 +61,21 @@ std::vector<LayersCase> LayersCases() {
   const std::string average =
       R"({"name": "a1", "type": "avg_pool2d", "kernel": 3, "stride": 2, "padding": 1},)";
   const std::string last = R"({"name": "fc", "type": "linear", "out_features": 5})";
+  // Whatever differs between axes and sides.
+  const std::string uneven =
+      R"({"name": "c1", "type": "conv2d", "out_channels": 4, "kernel": [3, 2], "stride": [1, 2],
+          "padding": [2, 0, 1, 1], "dilation": [2, 1]},)";
+  const std::string padded_pool =
+      R"({"name": "p1", "type": "max_pool2d", "kernel": [3, 2], "stride": [2, 1],
+          "padding": [1, 1, 2, 0]},)";
+  const std::string columns = R"({"name": "p1", "type": "max_pool2d", "kernel": [3, 1]},)";
+  const std::string uneven_average =
+      R"({"name": "a1", "type": "avg_pool2d", "kernel": [2, 3], "stride": [1, 2],
+          "padding": [1, 1, 0, 0]},)";
+  const std::string second =
+      R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": [1, 3], "padding": [0, 1],
+          "groups": 2},)";
+  const std::string sign2 = R"({"name": "s2", "type": "sign"},)";
   const std::string residual = R"(
       {"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1},
       {"name": "add2", "type": "add", "from": "r1"},
@@ -81,7 +96,12 @@ std::vector<LayersCase> LayersCases() {
           {"the class of relu at the end",
            conv + relu + last + R"(, {"name": "r2", "type": "relu"})", true},
           {"the class of sign", conv + sign + pool + last, true},
-          {"the class of relu", conv + relu + last, true}};
+          {"the class of relu", conv + relu + last, true},
+          {"uneven windows of sign", uneven + sign + padded_pool + second + sign2 + last},
+          {"uneven windows of relu", uneven + relu + padded_pool + second + last},
+          {"uneven averages", uneven + sign + uneven_average + second + relu + last},
+          {"columns of sign", uneven + sign + columns + last},
+          {"dense product", uneven + uneven_average + second + sign + last}};
 }
 
 class SecureLayers : public testing::TestWithParam<std::tuple<LayersCase, const char*>> {};

@@ -42,7 +42,7 @@ nn::IntegerNetwork RandomWeights(const std::string& name, std::uint64_t seed, un
   for (const auto& layer : spec.layers) {
     if (layer.type == nn::LayerType::kConv2d)
       put(layer.name + ".weight",
-          {layer.out_channels, layer.in.channels, layer.kernel, layer.kernel}, 0, 1);
+          {layer.out_channels, layer.in.channels, layer.kernel.h, layer.kernel.w}, 0, 1);
     if (layer.type == nn::LayerType::kLinear)
       put(layer.name + ".weight", {layer.out_channels, layer.in.Size()}, 0, 1);
     if (layer.type == nn::LayerType::kConv2d || layer.type == nn::LayerType::kLinear)

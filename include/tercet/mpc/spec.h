@@ -24,6 +24,40 @@ struct Shape3 {
 /// "1 x 28 x 28". Thread safe.
 std::string ShapeText(const Shape3& shape);
 
+/// Something of the rows and of the columns of a map; one number stands for both.
+struct PerAxis {
+  std::size_t h = 1, w = 1;
+  // NOLINTNEXTLINE(google-explicit-constructor): most networks have one number.
+  constexpr PerAxis(std::size_t both) : h(both), w(both) {}
+  constexpr PerAxis(std::size_t rows, std::size_t columns) : h(rows), w(columns) {}
+  constexpr std::size_t Area() const { return h * w; }
+  bool operator==(const PerAxis&) const = default;
+};
+/// "3 x 5". Thread safe.
+std::string PerAxisText(const PerAxis& sizes);
+
+/// Positions around a map, on each side; one number stands for all.
+struct Sides {
+  std::size_t top = 0, left = 0, bottom = 0, right = 0;
+  // NOLINTNEXTLINE(google-explicit-constructor): most networks have one number.
+  constexpr Sides(std::size_t all = 0) : top(all), left(all), bottom(all), right(all) {}
+  constexpr Sides(std::size_t top_rows, std::size_t left_columns, std::size_t bottom_rows,
+                  std::size_t right_columns)
+      : top(top_rows), left(left_columns), bottom(bottom_rows), right(right_columns) {}
+  constexpr std::size_t Rows() const { return top + bottom; }
+  constexpr std::size_t Columns() const { return left + right; }
+  constexpr bool None() const { return Rows() + Columns() == 0; }
+  bool operator==(const Sides&) const = default;
+};
+
+/// Where a window of `kernel` stands on a map with positions around it, and moves on by `stride`.
+/// The kernel fits.
+constexpr Shape3 Slide(const Shape3& in, const PerAxis& kernel, const PerAxis& stride,
+                       const Sides& padding, std::size_t channels) {
+  return {channels, (in.height + padding.Rows() - kernel.h) / stride.h + 1,
+          (in.width + padding.Columns() - kernel.w) / stride.w + 1};
+}
+
 /// A linear map: a convolution in general; a fully connected layer is a convolution over a
 /// {features, 1, 1} input with a 1 x 1 kernel. Weights are stored as PyTorch does, out_channels x
 /// (in_channels / groups) x kernel_h x kernel_w.
@@ -31,23 +65,20 @@ struct LinearShape {
   Shape3 in;
   std::size_t out_channels = 0;
   std::size_t kernel_h = 1, kernel_w = 1;
-  std::size_t stride = 1;
-  std::size_t padding = 0;
+  PerAxis stride = 1;
+  Sides padding = 0;
   std::size_t groups = 1;
   /// The bias has one value per output element instead of one per output channel.
   bool bias_per_element = false;
 
-  Shape3 Out() const {
-    return {out_channels, (in.height + 2 * padding - kernel_h) / stride + 1,
-            (in.width + 2 * padding - kernel_w) / stride + 1};
-  }
+  Shape3 Out() const { return Slide(in, {kernel_h, kernel_w}, stride, padding, out_channels); }
   std::size_t Depth() const { return in.channels / groups * kernel_h * kernel_w; }
   std::size_t WeightCount() const { return out_channels * Depth(); }
   std::size_t BiasCount() const { return bias_per_element ? Out().Size() : out_channels; }
   std::size_t Macs() const { return Out().Size() * Depth(); }
   bool IsFullyConnected() const {
     return in.Size() == in.channels && kernel_h == 1 && kernel_w == 1 && stride == 1 &&
-           padding == 0 && groups == 1;
+           padding.None() && groups == 1;
   }
   bool operator==(const LinearShape&) const = default;
 };
@@ -60,9 +91,11 @@ const char* ActivationName(ActivationKind kind);  ///< "none", "sign", "relu", "
 /// The widest index of a table: z >> shift has 2 to as many bits.
 inline constexpr unsigned kMaxTableBits = 8;
 
-/// Max-pool over kernel x kernel windows.
+/// Max-pool over windows. Positions around the map are less than all values: a window there has
+/// only members inside it, and at least one.
 struct PoolShape {
-  std::size_t kernel = 2, stride = 2;
+  PerAxis kernel = 2, stride = 2;
+  Sides padding = 0;
   bool operator==(const PoolShape&) const = default;
 };
 
@@ -108,8 +141,7 @@ struct ActivationSpec {
 
   Shape3 Out() const {
     if (!pool) return in;
-    return {in.channels, (in.height - pool->kernel) / pool->stride + 1,
-            (in.width - pool->kernel) / pool->stride + 1};
+    return Slide(in, pool->kernel, pool->stride, pool->padding, in.channels);
   }
   /// Bits, sign included, that hold every value of the output.
   unsigned OutputBits() const;

@@ -14,10 +14,11 @@
 /// width per layer.
 namespace tercet::nn {
 
-/// Sums over kernel x kernel windows, zeros around the map: an average pool whose division is left
+/// Sums over windows, zeros around the map: an average pool whose division is left
 /// to the next layer's weights.
 struct SumPool {
-  std::size_t kernel = 2, stride = 2, padding = 0;
+  mpc::PerAxis kernel = 2, stride = 2;
+  mpc::Sides padding = 0;
   mpc::Shape3 Out(const mpc::Shape3& in) const {
     return mpc::Windows{in, kernel, stride, padding}.Out();
   }

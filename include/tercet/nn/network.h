@@ -51,10 +51,14 @@ struct LayerSpec {
   std::string name;
   LayerType type = LayerType::kFlatten;
   std::size_t out_channels = 0;  ///< conv2d; out_features of linear
-  /// Of an average pool with padding, zeros are counted: the divisor is always kernel^2.
-  std::size_t kernel = 1, stride = 1, padding = 0, groups = 1;
-  bool bias = true;   ///< conv2d, linear
-  double eps = 1e-5;  ///< batch_norm
+  /// conv2d and pools. Of an average pool with padding, zeros are counted: the divisor is always
+  /// the kernel's area.
+  mpc::PerAxis kernel = 1, stride = 1;
+  mpc::Sides padding = 0;
+  mpc::PerAxis dilation = 1;  ///< conv2d: steps from one weight of a kernel to the next
+  std::size_t groups = 1;     ///< conv2d
+  bool bias = true;           ///< conv2d, linear
+  double eps = 1e-5;          ///< batch_norm
   /// table: x becomes output_scale * values[i], where i counts from the x that is nearest to
   /// -values.size() / 2 * input_scale, in steps of input_scale.
   std::vector<std::int64_t> values;
@@ -70,7 +74,8 @@ struct LayerSpec {
   Shape3 out;         ///< filled in by the loader
 };
 
-/// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened.
+/// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened, and
+/// between the weights of a dilated kernel there are zeros.
 mpc::LinearShape LinearShapeOf(const LayerSpec& layer);
 
 struct NetworkSpec {

@@ -37,9 +37,9 @@ void CheckSpec(const mpc::ActivationSpec& spec, const std::string& suite, unsign
         "looks up values of 2..{} bits, divided by up to 2^{}, in tables of as many entries as "
         "they may be, not values of {} bits divided by 2^{} in {} entries",
         mpc::kMaxTableBits, max_compared, spec.value_bits, spec.shift, spec.table.size()));
-  if (spec.pool && spec.pool->kernel > kMaxWindow)
+  if (spec.pool && std::max(spec.pool->kernel.h, spec.pool->kernel.w) > kMaxWindow)
     refuse(fmt::format("takes pools of up to {} x {}, not {}", kMaxWindow, kMaxWindow,
-                       spec.pool->kernel));
+                       mpc::PerAxisText(spec.pool->kernel)));
 }
 
 Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_t> rho,
@@ -54,23 +54,23 @@ Bytes PermutedRows(const BitFunction& f, unsigned k, std::span<const std::uint8_
   return rows;
 }
 
-// 2 x 2 windows are looked up at once; larger ones row by row first, since a table doubles with
-// every bit.
+// 2 x 2 windows and single rows and columns are looked up at once; larger ones row by row first,
+// since a table doubles with every bit.
 std::vector<OrStep> PoolSteps(const mpc::ActivationSpec& spec, bool elements) {
   const auto out = spec.Out();
-  const std::size_t kernel = spec.pool->kernel;
+  const mpc::PerAxis& kernel = spec.pool->kernel;
   OrStep first;
-  const bool at_once = kernel <= 2;
-  first.width = static_cast<unsigned>(at_once ? kernel * kernel : kernel);
+  const bool at_once = kernel.Area() <= 4 || kernel.h == 1 || kernel.w == 1;
+  first.width = static_cast<unsigned>(at_once ? kernel.Area() : kernel.w);
   first.elements = at_once && elements;
   mpc::PoolWindows(spec).ForEach([&](std::size_t, std::size_t, std::size_t input) {
     first.rows.push_back(static_cast<std::uint32_t>(input));
   });
   if (at_once) return {first};
   OrStep second;
-  second.width = static_cast<unsigned>(kernel);
+  second.width = static_cast<unsigned>(kernel.h);
   second.elements = elements;
-  second.rows.resize(out.Size() * kernel);
+  second.rows.resize(out.Size() * kernel.h);
   for (std::size_t r = 0; r < second.rows.size(); ++r)
     second.rows[r] = static_cast<std::uint32_t>(r);
   return {first, second};

@@ -29,15 +29,15 @@ using ring::Matrix;
 // x with `padding` zero pixels around each channel, so that every window lies inside.
 template <ring::Word W>
 Matrix<W> Pad(const LinearShape& shape, const Matrix<W>& x, std::size_t batch) {
-  const std::size_t p = shape.padding, height = shape.in.height + 2 * p,
-                    width = shape.in.width + 2 * p;
+  const mpc::Sides& p = shape.padding;
+  const std::size_t height = shape.in.height + p.Rows(), width = shape.in.width + p.Columns();
   auto padded = ring::MakeMatrix<W>(shape.in.channels * height * width, batch);
   std::fill_n(padded.data(), padded.size(), W{0});
   const std::size_t run = shape.in.width * batch;
   for (std::size_t c = 0; c < shape.in.channels; ++c)
     for (std::size_t row = 0; row < shape.in.height; ++row)
       std::copy_n(x.data() + (c * shape.in.height + row) * run, run,
-                  padded.data() + ((c * height + row + p) * width + p) * batch);
+                  padded.data() + ((c * height + row + p.top) * width + p.left) * batch);
   return padded;
 }
 
@@ -47,14 +47,15 @@ template <ring::Word W>
 void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<W>& unpadded,
                 std::size_t batch, Matrix<W>& z) {
   const auto product = ring::ProductOf<W>(ring::ActiveKernels());
-  const Matrix<W> padded = shape.padding > 0 ? Pad(shape, unpadded, batch) : Matrix<W>{};
-  const W* x = shape.padding > 0 ? padded.data() : unpadded.data();
-  const std::size_t height = shape.in.height + 2 * shape.padding,
-                    width = shape.in.width + 2 * shape.padding;
+  const bool pads = !shape.padding.None();
+  const Matrix<W> padded = pads ? Pad(shape, unpadded, batch) : Matrix<W>{};
+  const W* x = pads ? padded.data() : unpadded.data();
+  const std::size_t height = shape.in.height + shape.padding.Rows(),
+                    width = shape.in.width + shape.padding.Columns();
   const auto out = shape.Out();
   const std::size_t depth = shape.Depth(), in_group = shape.in.channels / shape.groups;
   const std::size_t out_group = shape.out_channels / shape.groups;
-  const bool whole_rows = shape.stride == 1;
+  const bool whole_rows = shape.stride.w == 1;
   const std::size_t cols = whole_rows ? out.width * batch : batch;
   std::vector<const W*> rows(depth);
   std::vector<W*> outputs(out_group);
@@ -66,8 +67,8 @@ void AddProduct(const LinearShape& shape, const Matrix<W>& weight, const Matrix<
           for (std::size_t ky = 0; ky < shape.kernel_h; ++ky)
             for (std::size_t kx = 0; kx < shape.kernel_w; ++kx)
               rows[k++] =
-                  x +
-                  ((c * height + oy * shape.stride + ky) * width + ox * shape.stride + kx) * batch;
+                  x + ((c * height + oy * shape.stride.h + ky) * width + ox * shape.stride.w + kx) *
+                          batch;
         for (std::size_t m = 0; m < out_group; ++m)
           outputs[m] =
               z.data() + (((g * out_group + m) * out.height + oy) * out.width + ox) * batch;

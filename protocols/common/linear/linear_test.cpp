@@ -24,16 +24,21 @@ struct Case {
 
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.shape.in.channels << "x" << c.shape.in.height << "x" << c.shape.in.width << "->"
-       << c.shape.out_channels << " k" << c.shape.kernel_h << "s" << c.shape.stride << "p"
-       << c.shape.padding << "g" << c.shape.groups << " " << c.bits << " bits, batch " << c.batch;
+       << c.shape.out_channels << " k" << c.shape.kernel_h << "s" << c.shape.stride.h << "p"
+       << c.shape.padding.top << "g" << c.shape.groups << " " << c.bits << " bits, batch "
+       << c.batch;
 }
 
 std::vector<Case> Cases() {
   const LinearShape fully{.in = {37, 1, 1}, .out_channels = 11};
   const LinearShape conv{.in = {3, 9, 8}, .out_channels = 5, .kernel_h = 3, .kernel_w = 3};
-  LinearShape strided = conv, padded = conv, depthwise = conv, per_element = conv, all = conv;
+  LinearShape strided = conv, padded = conv, uneven = conv, depthwise = conv, per_element = conv,
+              all = conv;
   strided.stride = 2;
   padded.padding = 1;
+  uneven.kernel_w = 2;
+  uneven.stride = {2, 1};
+  uneven.padding = {1, 0, 0, 2};
   padded.bias_per_element = true;
   depthwise.out_channels = 6;
   depthwise.groups = 3;
@@ -46,7 +51,7 @@ std::vector<Case> Cases() {
          .padding = 1,
          .groups = 2};
   std::vector<Case> cases;
-  for (const auto& shape : {fully, conv, strided, padded, depthwise, per_element, all})
+  for (const auto& shape : {fully, conv, strided, padded, uneven, depthwise, per_element, all})
     for (unsigned bits : {7u, 12u, 23u, 64u})
       for (std::size_t batch : {1u, 7u, 33u}) cases.push_back({shape, bits, batch});
   return cases;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <limits>
 
 #include "tercet/mpc/registry.h"
 
@@ -32,12 +33,13 @@ class OutputRow {
     for (std::size_t c = 0; c < group_in; ++c) {
       for (std::size_t ky = 0; ky < shape_.kernel_h; ++ky) {
         for (std::size_t kx = 0; kx < shape_.kernel_w; ++kx, ++w) {
-          const std::size_t in_row = row * shape_.stride + ky;  // counted with the padding
-          const std::size_t in_col = col * shape_.stride + kx;
-          if (!Inside(in_row, shape_.in.height) || !Inside(in_col, shape_.in.width)) continue;
+          const std::size_t in_row = row * shape_.stride.h + ky;  // counted with the padding
+          const std::size_t in_col = col * shape_.stride.w + kx;
+          const std::size_t top = shape_.padding.top, left = shape_.padding.left;
+          if (!Inside(in_row, top, shape_.in.height) || !Inside(in_col, left, shape_.in.width))
+            continue;
           const std::size_t feature =
-              ((first_in + c) * shape_.in.height + in_row - shape_.padding) * shape_.in.width +
-              in_col - shape_.padding;
+              ((first_in + c) * shape_.in.height + in_row - top) * shape_.in.width + in_col - left;
           AddScaled(y, static_cast<std::uint64_t>(*w), x_.data() + feature * batch_, batch_);
         }
       }
@@ -45,8 +47,8 @@ class OutputRow {
   }
 
  private:
-  bool Inside(std::size_t padded, std::size_t size) const {
-    return padded >= shape_.padding && padded < shape_.padding + size;
+  static bool Inside(std::size_t padded, std::size_t before, std::size_t size) {
+    return padded >= before && padded < before + size;
   }
 
   const LinearShape& shape_;
@@ -58,25 +60,27 @@ class OutputRow {
 Values MaxPool(const ActivationSpec& spec, const Values& x) {
   const Shape3 in = spec.in;
   const Shape3 out = spec.Out();
-  Values y(out.Size() * spec.batch);
-  std::int64_t* to = y.data();
+  const mpc::PoolShape& pool = *spec.pool;
+  Values values(out.Size() * spec.batch);
+  std::int64_t* to = values.data();
   for (std::size_t c = 0; c < out.channels; ++c) {
     for (std::size_t row = 0; row < out.height; ++row) {
       for (std::size_t col = 0; col < out.width; ++col, to += spec.batch) {
-        const auto from = [&](std::size_t ky, std::size_t kx) {
-          return x.data() + ((c * in.height + row * spec.pool->stride + ky) * in.width +
-                             col * spec.pool->stride + kx) *
-                                spec.batch;
-        };
-        std::copy_n(from(0, 0), spec.batch, to);
-        for (std::size_t ky = 0; ky < spec.pool->kernel; ++ky)
-          for (std::size_t kx = 0; kx < spec.pool->kernel; ++kx)
-            std::transform(to, to + spec.batch, from(ky, kx), to,
+        std::fill_n(to, spec.batch, std::numeric_limits<std::int64_t>::min());
+        for (std::size_t ky = 0; ky < pool.kernel.h; ++ky) {
+          for (std::size_t kx = 0; kx < pool.kernel.w; ++kx) {
+            const std::size_t y = row * pool.stride.h + ky - pool.padding.top;
+            const std::size_t z = col * pool.stride.w + kx - pool.padding.left;
+            if (y >= in.height || z >= in.width) continue;  // also what is negative, which wraps
+            std::transform(to, to + spec.batch,
+                           x.data() + ((c * in.height + y) * in.width + z) * spec.batch, to,
                            [](std::int64_t p, std::int64_t q) { return std::max(p, q); });
+          }
+        }
       }
     }
   }
-  return y;
+  return values;
 }
 
 class PlainOracle final : public mpc::Oracle {

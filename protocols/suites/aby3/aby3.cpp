@@ -23,7 +23,7 @@ AnyShare ToAny(ArithShare<W> x) {
 /// channel, height, width.
 Planes GatherWindows(const ActivationSpec& spec, const Planes& plane, std::size_t batch) {
   const std::size_t outputs = spec.Out().Size() * batch;
-  const std::size_t count = spec.pool->kernel * spec.pool->kernel;
+  const std::size_t count = spec.pool->kernel.Area();
   const Buffer<std::uint8_t> bits = ToBytes(plane);
   Buffer<std::uint8_t> gathered(count * outputs);
   mpc::PoolWindows(spec).ForEach([&](std::size_t output, std::size_t member, std::size_t input) {

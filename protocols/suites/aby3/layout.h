@@ -19,7 +19,7 @@ struct Layout {
         square(spec.kind == ActivationKind::kSquare),
         shift(relu || square ? spec.shift : 0),
         carries{{square ? spec.value_bits : spec.value_bits - 1}},
-        window(spec.pool ? spec.pool->kernel * spec.pool->kernel : 1) {
+        window(spec.pool ? spec.pool->kernel.Area() : 1) {
     if (shift > 0) carries.push_back({shift});
     const unsigned kept = spec.value_bits - shift;
     const bool wider = spec.out_bits > (shift > 0 ? kept : spec.ring_bits);

@@ -37,9 +37,9 @@ int FirstParty(const Roles& roles) {
   return NextParty(input_taker);
 }
 
-/// Value width of a window's sum minus 1, which lies in -1 .. kernel^2 - 1.
+/// Value width of a window's sum minus 1, which lies in -1 .. kernel's area - 1.
 unsigned SumBits(const mpc::PoolShape& pool) {
-  return static_cast<unsigned>(std::bit_width(pool.kernel * pool.kernel - 1)) + 1;
+  return static_cast<unsigned>(std::bit_width(pool.kernel.Area() - 1)) + 1;
 }
 
 template <Word W>
