@@ -21,6 +21,7 @@ constexpr double kMaxReal = 1e6;  // as nets/network.schema.json says
 struct Arguments {
   std::filesystem::path model, out, weights;
   std::vector<std::size_t> shape;
+  std::vector<std::string> binarise;
   std::size_t bits = 8;
   ImportOptions options;
 };
@@ -40,6 +41,7 @@ int RunImport(Arguments arguments) {
   nn::InputSpec& input = arguments.options.input;
   if (const auto& s = arguments.shape; !s.empty()) input.shape = {s[0], s[1], s[2]};
   input.bits = static_cast<unsigned>(arguments.bits);
+  arguments.options.binarise = {arguments.binarise.begin(), arguments.binarise.end()};
 
   const ImportedNetwork network = ImportOnnx(arguments.model, arguments.options);
   const auto weights = files::SerializeTensors(network.weights);
@@ -76,6 +78,11 @@ void AddImportCommand(CLI::App& app, programs::Chosen& chosen) {
       ->expected(3)
       ->check(CLI::Range(std::size_t{1}, std::size_t{65536}).description(""))
       ->type_name("N");
+  command
+      ->add_option("--binarise", a->binarise,
+                   "Layers whose weights are latent, as Larq's: their signs are taken")
+      ->delimiter(',')
+      ->type_name("LAYER,...");
   programs::AddReal(*command, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
                     "A pixel p of 0..255 enters as (p / scale - mean) / std");
   programs::AddReal(*command, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");

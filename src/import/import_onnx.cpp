@@ -180,6 +180,7 @@ class Importer {
     CheckEnd();
     MergeArithmetic();
     NameLayers();
+    Binarise();
     return Assemble();
   }
 
@@ -241,7 +242,7 @@ class Importer {
       if (producer == producers_.end()) return;
       const Node node = NodeAt(producer->second);
       if (!node.IsStandard() || node.Output() != name) return;
-      if (node.Op() == "Softmax" || node.Op() == "LogSoftmax" ||
+      if (node.Op() == "Softmax" || node.Op() == "LogSoftmax" || node.Op() == "Sigmoid" ||
           (node.Op() == "ArgMax" && end_.empty())) {
         end_.push_back(producer->second);
         result_ = node.Input(0);
@@ -714,6 +715,7 @@ class Importer {
   void Convert(int index) {
     using Method = void (Importer::*)(Node&);
     static const std::map<std::string, Method> methods = {
+        {"Abs", &Importer::LeakyRelu},
         {"Add", &Importer::Arithmetic},
         {"AveragePool", &Importer::AveragePool},
         {"BatchNormalization", &Importer::BatchNormalization},
@@ -730,6 +732,7 @@ class Importer {
         {"Greater", &Importer::Compare},
         {"GreaterOrEqual", &Importer::Compare},
         {"HardSigmoid", &Importer::HardSigmoid},
+        {"LeakyRelu", &Importer::LeakyRelu},
         {"Less", &Importer::Compare},
         {"LessOrEqual", &Importer::Compare},
         {"MatMul", &Importer::MatMul},
@@ -740,6 +743,7 @@ class Importer {
         {"MultiThreshold", &Importer::MultiThreshold},
         {"Neg", &Importer::Neg},
         {"Not", &Importer::Not},
+        {"PRelu", &Importer::LeakyRelu},
         {"Pad", &Importer::Pad},
         {"Pow", &Importer::Pow},
         {"ReduceMax", &Importer::Reduce},
@@ -766,8 +770,8 @@ class Importer {
                       Printable(node.Domain()), Advice(node.Op())));
     }
     if (method == methods.end()) {
-      std::vector<std::string> known = {"Identity", "Dropout", "and last Softmax", "LogSoftmax",
-                                        "ArgMax"};
+      std::vector<std::string> known = {"Identity",   "Dropout", "and last Softmax",
+                                        "LogSoftmax", "Sigmoid", "ArgMax"};
       for (auto it = methods.rbegin(); it != methods.rend(); ++it)
         known.insert(known.begin(), it->first);
       node.Fail(fmt::format("this operator cannot be imported here{}; those that can: {}",
@@ -783,7 +787,7 @@ class Importer {
   static std::string Advice(const std::string& op) {
     static const std::vector<std::pair<std::vector<std::string>, const char*>> advice = {
         {{"Sigmoid", "Tanh", "Gelu", "Erf", "Exp", "Softplus", "Softsign", "Elu", "Selu", "Celu",
-          "LeakyRelu", "PRelu", "HardSwish", "Mish", "ThresholdedRelu", "Log", "Abs", "Sqrt"},
+          "HardSwish", "Mish", "ThresholdedRelu", "Log", "Sqrt"},
          "; train with Relu, Clip, Sign or a square instead, or write the network's JSON with a "
          "layer of type table (docs/networks.md)"},
         {{"Softmax", "LogSoftmax"},
@@ -1400,6 +1404,34 @@ class Importer {
 
   void Relu(Node& node) { AddElementwise(node, LayerType::kRelu); }
 
+  /// Those that multiply what is negative by a: a x + (1 - a) relu(x), or a (x + (1/a - 1)
+  /// relu(x)), since a sum takes the output of an earlier layer as it is.
+  void LeakyRelu(Node& node) {
+    const Value before = NeedPlain(node, 0);
+    std::vector<double> slope = {node.Op() == "Abs"         ? -1
+                                 : node.Op() == "LeakyRelu" ? node.Float("alpha", 0.01F)
+                                                            : 0};
+    if (node.Op() == "PRelu") slope = Spread(node, before, NeedConstant(node, 1).ToArray());
+    if (AreAll(slope, 0)) {
+      AddElementwise(node, LayerType::kRelu);
+      return;
+    }
+    std::vector<double> factor;
+    for (const double a : slope) {
+      if (a == 0) node.Fail("found slopes that are 0 and others, expected all or none of them 0");
+      factor.push_back(1 / a - 1);
+    }
+    Value value = before;
+    value.made_by = index_;
+    AddLayerTo(value, LayerType::kRelu, node);
+    Multiply(value, factor);
+    MakeArithmetic(node, value);
+    AddLayer(node, LayerType::kAdd, {value.layer, before.layer}, ShapeOf(before.layer));
+    Value& sum = SetOutput(node, before.sizes, before.order);
+    sum.made_by = index_;
+    Multiply(sum, slope);
+  }
+
   void ClipTo(const Node& node, int input, const Bounds& bounds) {
     if (bounds.low > bounds.high)
       node.Fail(fmt::format("found bounds {} and {}, expected the first to be less", bounds.low,
@@ -1852,7 +1884,7 @@ class Importer {
   /// Of sums and products with constants, what the layer before or the input's mean and std can do.
   void MergeArithmetic() {
     std::vector<int> readers(layers_.size() + 1, 0), place(layers_.size() + 1);
-    const auto slot = [](int layer) { return static_cast<std::size_t>(layer + 1); };
+    const auto slot = [](int layer) { return static_cast<std::size_t>(layer) + 1; };
     for (const Layer& layer : layers_)
       for (const int input : layer.graph.inputs) ++readers[slot(input)];
     ++readers[slot(result_layer_)];
@@ -1911,6 +1943,24 @@ class Importer {
         layer.spec.name = fmt::format("{}_{}", layer.operation, ++counters[layer.operation]);
       } while (wanted.contains(layer.spec.name));
     }
+  }
+
+  /// Latent weights, of which a framework takes the signs whenever it computes with them.
+  void Binarise() {
+    std::vector<std::string> names;
+    for (Layer& layer : layers_) {
+      if (layer.spec.type != LayerType::kConv2d && layer.spec.type != LayerType::kLinear) continue;
+      names.push_back(layer.spec.name);
+      if (!options_.binarise.contains(layer.spec.name)) continue;
+      TensorData& weight = layer.tensors.at("weight");
+      std::vector<float> signs;
+      for (const double w : weight.AsDoubles()) signs.push_back(w >= 0 ? 1.0F : -1.0F);
+      weight = TensorData::FromFloats(weight.shape, signs);
+    }
+    for (const std::string& name : options_.binarise)
+      if (std::find(names.begin(), names.end(), name) == names.end())
+        throw ConfigError("--binarise", fmt::format("found '{}', expected a layer with weights: {}",
+                                                    Printable(name), fmt::join(names, ", ")));
   }
 
   ImportedNetwork Assemble() {

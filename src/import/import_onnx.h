@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct ImportOptions {
   /// How bytes become the model's input. An empty shape is taken from the model; a model whose
   /// input is [N, features] or has sides of no fixed size may need one.
   nn::InputSpec input;
+  /// Layers of which the weights are latent: 1 where they are 0 or more and -1 where they are less.
+  std::set<std::string> binarise;
 };
 
 struct ImportedNetwork {

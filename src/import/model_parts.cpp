@@ -113,8 +113,12 @@ std::vector<T> Constant::Values() const {
       return Decode<T, std::int64_t>(tensor_->int64_data());
     case TensorProto::INT32:
       return Decode<T, std::int32_t>(tensor_->int32_data());
-    case TensorProto::INT8:
-      return Decode<T, std::int8_t>(tensor_->int32_data());
+    case TensorProto::INT8: {
+      std::vector<T> values;
+      for (const std::uint8_t byte : Decode<std::uint8_t, std::uint8_t>(tensor_->int32_data()))
+        values.push_back(static_cast<T>(byte < 128 ? int{byte} : int{byte} - 256));
+      return values;
+    }
     case TensorProto::UINT8:
     case TensorProto::BOOL:
       return Decode<T, std::uint8_t>(tensor_->int32_data());

@@ -178,6 +178,12 @@ class Evaluator {
       out = Make(x.dims, [&](const Dims& i) {
         return std::max(0.0, std::min(1.0, alpha * At(x, i) + beta));
       });
+    } else if (op == "LeakyRelu" || op == "PRelu") {
+      const Tensor& x = In(node, 0);
+      out = Make(x.dims, [&](const Dims& i) {
+        const double slope = op == "PRelu" ? At(In(node, 1), i) : Float(node, "alpha", 0.01);
+        return At(x, i) < 0 ? slope * At(x, i) : At(x, i);
+      });
     } else if (op == "BipolarQuant") {
       const Tensor &x = In(node, 0), &scale = In(node, 1);
       out =

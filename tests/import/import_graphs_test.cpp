@@ -6,7 +6,7 @@
 
 #include "base/scratch.h"
 #include "base/sizes_text.h"
-#include "import/evaluate.h"
+#include "import/expect_same.h"
 #include "import/model.h"
 #include "tercet/nn/float_network.h"
 
@@ -15,53 +15,9 @@
 namespace tercet::importer {
 namespace {
 
-using reference::Tensor;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-Dims InputDims(const Model& m, std::int64_t images) {
-  Dims dims;
-  for (const auto& dim : m.proto.graph().input(0).type().tensor_type().shape().dim())
-    dims.push_back(dim.has_dim_value() ? dim.dim_value() : images);
-  return dims;
-}
-
-/// Imports the model and compares what the network computes of three images with what the model
-/// does. `channels_last`: the model takes images in that order.
-ImportedNetwork ExpectSame(const Model& m, bool channels_last = false,
-                           const ImportOptions& options = Scaled()) {
-  const ImportedNetwork network = m.Import(options);
-  const auto spec = nn::ParseNetwork(network.architecture, "imported");
-  const nn::FloatNetwork floats(spec, network.weights, "weights");
-  const mpc::Shape3 shape = spec.input.shape;
-  files::Images images{shape, 3, {}};
-  for (std::size_t i = 0; i < 3 * shape.Size(); ++i)
-    images.pixels.push_back(static_cast<std::uint8_t>(i * 29 + i / 7 + i * i / 5));
-  const std::vector<float> logits = floats.Run(images, 0, images.count);
-
-  std::vector<double> inputs;
-  for (std::size_t n = 0; n < images.count; ++n)
-    for (std::size_t i = 0; i < shape.Size(); ++i) {
-      const std::size_t area = shape.height * shape.width;
-      const std::size_t from = channels_last ? i % shape.channels * area + i / shape.channels : i;
-      inputs.push_back(images.pixels[n * shape.Size() + from] / options.input.scale -
-                       options.input.mean);
-    }
-  std::vector<float> expected;
-  const Dims dims = InputDims(m, 3);
-  const auto at_once = static_cast<std::size_t>(reference::Count(dims)) / shape.Size();
-  for (std::size_t n = 0; n < images.count; n += at_once) {
-    std::vector<double> some(at_once * shape.Size());
-    for (std::size_t i = 0; i < some.size(); ++i)
-      some[i] = inputs[(n * shape.Size() + i) % inputs.size()];
-    const Tensor y = reference::Evaluator(m.proto.graph()).Run("x", {dims, some});
-    expected.insert(expected.end(), y.values.begin(), y.values.end());
-  }
-  expected.resize(logits.size());
-  EXPECT_THAT(logits, testing::Pointwise(testing::FloatNear(1e-4F), expected));
-  return network;
-}
 
 TEST(ImportGraphsTest, MnistOfTheOnnxZoo) {
   Model m({1, 1, 28, 28}, 8);
@@ -493,6 +449,26 @@ TEST_F(GraphTest, OneSidedClips) {
   }
 }
 
+TEST_F(GraphTest, SlopesBelowZero) {
+  m.Weights("w2", {2, 3, 3, 3}, 4);
+  m.Floats("slopes", {3, 1, 1}, {0.25, -0.5, 2});
+  SetFloat(m.Node("LeakyRelu", {"c"}, "leaky"), "alpha", 0.125);
+  m.Node("PRelu", {"leaky", "slopes"}, "prelu");
+  m.Node("Abs", {"prelu"}, "y");
+  ExpectSameBefore("y");
+  m.Floats("some", {3, 1, 1}, {0.25, 0, 2});
+  m.Node("PRelu", {"y", "some"}, "z");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node PRelu 'z'", "found slopes that are 0 and others");
+}
+
+TEST_F(GraphTest, ASigmoidAtTheEndIsLeftOut) {
+  m.Weights("fc", {75, 2}, 2);
+  m.Node("Flatten", {"c"}, "f");
+  m.Node("MatMul", {"f", "fc"}, "y");
+  m.Node("Sigmoid", {"y"}, "s");
+  EXPECT_THAT(m.Import().notes, ElementsAre(HasSubstr("Sigmoid 's' is left out")));
+}
+
 TEST_F(GraphTest, ClipOfReluAndHardSigmoid) {
   m.Floats("six", {}, {1});
   m.Node("Relu", {"c"}, "r");
@@ -727,7 +703,7 @@ TEST_F(GraphTest, DifferencesAreSums) {
 TEST_F(GraphTest, RefusesWithAdvice) {
   const std::vector<std::pair<std::string, std::string>> cases = {
       {"Sigmoid", "docs/networks.md"},
-      {"LeakyRelu", "train with Relu"},
+      {"Elu", "train with Relu"},
       {"Softmax", "nothing like it"},
       {"Concat", "branches here end in sums"},
       {"QuantizeLinear", "before it is quantised"},

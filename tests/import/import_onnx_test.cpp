@@ -490,8 +490,8 @@ TEST_F(OperatorTest, NodesThatTheOutputDoesNotNeedAreNotRead) {
 // --- Refusals
 
 TEST_F(OperatorTest, RefusesOperators) {
-  model_.Node("Sigmoid", {"c"}, "y").set_name("");
-  ExpectRefused("node Sigmoid '#1'", "cannot be imported");
+  model_.Node("Softplus", {"c"}, "y").set_name("");
+  ExpectRefused("node Softplus '#1'", "cannot be imported");
   auto& node = model_.Node("Relu", {"c"}, "z");
   node.set_domain("com.example");
   ExpectRefused("node Relu 'z'", "com.example");
@@ -788,8 +788,21 @@ TEST_F(ImportCommandTest, WritesNetworkAndWeights) {
   EXPECT_EQ(files::LoadTensors(In("w.safetensors")), files::LoadTensors(In("net.safetensors")));
 }
 
+TEST_F(ImportCommandTest, TakesTheSignsOfLatentWeights) {
+  WriteModel();
+  Run({"import", In("My model.onnx"), "--out", In("net.json"), "--binarise", "c"});
+  std::vector<double> signs;
+  for (const float w : weights_) signs.push_back(w >= 0 ? 1 : -1);
+  EXPECT_EQ(files::LoadTensors(In("net.safetensors")).tensors.at("c.weight").AsDoubles(), signs);
+  importer::ExpectRefused(
+      [&] {
+        Run({"import", In("My model.onnx"), "--out", In("net.json"), "--binarise", "c,d"});
+      },
+      "--binarise", "found 'd', expected a layer with weights: c");
+}
+
 TEST_F(ImportCommandTest, WritesNothingWhenSomethingIsWrong) {
-  model_.Node("Sigmoid", {"c"}, "y");
+  model_.Node("Softplus", {"c"}, "y");
   WriteModel();
   EXPECT_THROW(Run({"import", In("My model.onnx"), "--out", In("net.json")}), ConfigError);
   EXPECT_THAT(Files(), ElementsAre("My model.onnx"));

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small models of the usual kinds, from their ONNX graph to logits that are computed securely.
+
+#include <fmt/format.h>
+
+#include "compile/float_weights.h"
+#include "import/expect_same.h"
+#include "infer/run_securely.h"
+#include "tercet/compile/compile.h"
+#include "tercet/nn/run_plain.h"
+
+namespace tercet::importer {
+namespace {
+
+/// A graph that grows at its end, `at`.
+class Builder {
+ public:
+  Builder(const Dims& input, std::int64_t channels) : m(input), channels_(channels) {}
+
+  Builder& Then(const std::string& op, std::vector<std::string> more = {}) {
+    more.insert(more.begin(), at);
+    node = &m.Node(op, more, at = Name(op));
+    return *this;
+  }
+  std::string Weights(const Dims& dims) {
+    const std::string name = Name("w");
+    m.Weights(name, dims, counter_);
+    return name;
+  }
+  std::string Numbers(const Dims& dims, const std::vector<float>& values) {
+    const std::string name = Name("n");
+    m.Floats(name, dims, values);
+    return name;
+  }
+  Builder& Conv(std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
+                std::int64_t groups = 1, const std::string& weights_by = "") {
+    std::string w = Weights({out, channels_ / groups, kernel, kernel});
+    if (!weights_by.empty()) {
+      const std::string signs = Name("signs");
+      auto& made = m.Node(weights_by, {w}, signs);
+      if (weights_by == "BipolarQuant") {
+        made.add_input(Numbers({}, {1}));
+        made.set_domain("qonnx.custom_op.general");
+      }
+      w = signs;
+    }
+    Then("Conv", {w});
+    SetInts(*node, "strides", {stride, stride});
+    SetInts(*node, "pads", Dims(4, padding));
+    SetInt(*node, "group", groups);
+    channels_ = out;
+    return *this;
+  }
+  Builder& Norm() {
+    const Dims dims = {channels_};
+    const auto count = static_cast<std::size_t>(channels_);
+    std::vector<float> gamma(count, 0.5), variance(count, 2);
+    gamma[0] = -0.25;
+    variance[count - 1] = 0;
+    return Then("BatchNormalization",
+                {Numbers(dims, gamma), Weights(dims), Weights(dims), Numbers(dims, variance)});
+  }
+  Builder& Pool(const std::string& op, std::int64_t kernel) {
+    Then(op);
+    SetInts(*node, "kernel_shape", {kernel, kernel});
+    SetInts(*node, "strides", {kernel, kernel});
+    return *this;
+  }
+  Builder& Fc(std::int64_t in, std::int64_t out) {
+    Then("Gemm", {Weights({out, in}), Weights({out})});
+    SetInt(*node, "transB", 1);
+    return *this;
+  }
+  Builder& Transpose(const Dims& perm) {
+    Then("Transpose");
+    SetInts(*node, "perm", perm);
+    return *this;
+  }
+  Builder& Relu6() { return Then("Clip", {Numbers({}, {0}), Numbers({}, {6})}); }
+
+  Model m;
+  std::string at = "x";
+  onnx::NodeProto* node = nullptr;
+
+ private:
+  std::string Name(const std::string& what) { return fmt::format("{}_{}", what, ++counter_); }
+  std::int64_t channels_;
+  int counter_ = 0;
+};
+
+/// That the float network computes what the model does, and the suites what the integers do.
+void ExpectWorks(const Builder& b, bool channels_last = false) {
+  const ImportedNetwork network = ExpectSame(b.m, channels_last);
+  const auto spec = nn::ParseNetwork(network.architecture, "imported");
+  compile::CompileOptions options;
+  options.default_fixed_bits = 28;
+  const auto compiled = compile::Compile(nn::FloatNetwork(spec, network.weights, "weights"),
+                                         compile::Oracle(), options, nullptr);
+  const auto images = compile::RandomImages(spec.input.shape, 2, 11);
+  const auto plain = nn::RunPlain(compiled, compile::Oracle(), images, 0, 2);
+  const mpc::Registry registry = BuiltinProtocols();
+  for (const char* suite : {"lut", "fss", "aby3"}) {
+    SCOPED_TRACE(suite);
+    const auto plan = infer::MakePlan(compiled.net, registry, mpc::ParseSuiteChoice(suite, "test"),
+                                      {0, 1, 2, 1}, 2);
+    EXPECT_EQ(infer::RunSecurely(compiled, plan, registry, images), plain);
+  }
+}
+
+TEST(UsualModels, Mlp) {
+  Builder b({-1, 36}, 1);
+  b.Fc(36, 12).Then("Relu").Fc(12, 8).Then("Relu").Fc(8, 5);
+  ExpectWorks(b);
+}
+
+TEST(UsualModels, LeNet) {
+  Builder b({1, 1, 12, 12}, 1);
+  b.Conv(3, 5, 1, 2).Then("Relu").Pool("MaxPool", 2).Conv(4, 3, 1, 0).Then("Relu");
+  b.Pool("MaxPool", 2).Then("Flatten").Fc(16, 8).Then("Relu").Fc(8, 5);
+  ExpectWorks(b);
+}
+
+TEST(UsualModels, SmallVgg) {
+  Builder b({-1, 3, 8, 8}, 3);
+  b.Conv(4, 3, 1, 1).Norm().Then("Relu").Conv(4, 3, 1, 1).Norm().Then("Relu");
+  b.Pool("MaxPool", 2).Conv(6, 3, 1, 1).Norm().Then("Relu").Then("GlobalAveragePool");
+  b.Then("Flatten").Then("Dropout").Fc(6, 4);
+  ExpectWorks(b);
+}
+
+TEST(UsualModels, ResNet) {
+  Builder b({-1, 3, 8, 8}, 3);
+  b.Conv(4, 3, 1, 1).Norm().Then("Relu");
+  const std::string first = b.at;
+  b.Conv(4, 3, 1, 1).Norm().Then("Relu").Conv(4, 3, 1, 1).Norm().Then("Add", {first});
+  b.Then("Relu");
+  const std::string second = b.at;
+  b.Conv(6, 3, 2, 1).Norm().Then("Relu").Conv(6, 3, 1, 1).Norm();
+  const std::string path = b.at;
+  b.m.Weights("down", {6, 4, 1, 1}, 9);
+  SetInts(b.m.Node("Conv", {second, "down"}, "shortcut"), "strides", {2, 2});
+  b.Then("Add", {"shortcut"}).Then("Relu").Then("GlobalAveragePool").Then("Flatten").Fc(6, 4);
+  ExpectWorks(b);
+}
+
+TEST(UsualModels, MobileNet) {
+  Builder b({-1, 3, 8, 8}, 3);
+  b.Conv(4, 3, 2, 1).Norm().Relu6();
+  b.Conv(4, 3, 1, 1, 4).Norm().Relu6().Conv(6, 1, 1, 0).Norm().Relu6();
+  b.Conv(6, 3, 2, 1, 6).Norm().Relu6().Conv(8, 1, 1, 0).Norm().Relu6();
+  b.Then("ReduceMean");
+  SetInts(*b.node, "axes", {2, 3});
+  SetInt(*b.node, "keepdims", 0);
+  b.Fc(8, 4);
+  ExpectWorks(b);
+}
+
+/// As Larq's models come out of tf2onnx: channels last, padded with 1, Sign(Sign(x) + 0.1).
+TEST(UsualModels, BinaryNetworkOfLarq) {
+  Builder b({-1, 8, 8, 3}, 3);
+  const auto sign = [&] {
+    const std::string little = b.Numbers({}, {0.1F});
+    b.Then("Sign").Then("Add", {little}).Then("Sign");
+  };
+  b.Transpose({0, 3, 1, 2}).Conv(4, 3, 1, 1, 1, "Sign").Norm();
+  sign();
+  b.m.Ints("pads", {0, 0, 1, 1, 0, 0, 1, 1});
+  b.Then("Pad", {"pads", b.Numbers({}, {1})}).Conv(6, 3, 1, 0, 1, "Sign").Norm();
+  sign();
+  b.Pool("MaxPool", 2);
+  b.m.Ints("flat", {-1, 96});
+  b.Transpose({0, 2, 3, 1}).Then("Reshape", {"flat"});
+  b.m.Weights("latent", {96, 5}, 3);
+  b.m.Node("Sign", {"latent"}, "signs");
+  b.Then("MatMul", {"signs"});
+  ExpectWorks(b, true);
+}
+
+/// As Brevitas exports through QONNX.
+TEST(UsualModels, BinaryNetworkOfBrevitas) {
+  Builder b({1, 1, 8, 8}, 1);
+  const auto quantise = [&] {
+    b.Then("BipolarQuant", {b.Numbers({}, {1})});
+    b.node->set_domain("qonnx.custom_op.general");
+  };
+  b.Conv(4, 3, 1, 0, 1, "BipolarQuant").Norm();
+  quantise();
+  b.Pool("MaxPool", 2).Conv(6, 3, 1, 0, 1, "BipolarQuant").Norm();
+  quantise();
+  b.Then("Flatten").Fc(6, 4);
+  ExpectWorks(b);
+}
+
+}  // namespace
+}  // namespace tercet::importer
