@@ -100,6 +100,13 @@ class Folder {
     for (const double value : In(i).values) integers.push_back(ToInteger(value));
     return integers;
   }
+  /// Of a tensor that is alike along the images: there a size of 1 broadcasts to the same.
+  Sizes SizesOfOneImage(std::size_t i) const {
+    Sizes sizes;
+    for (const double value : In(i).values)
+      sizes.push_back(std::isnan(value) ? 1 : ToInteger(value));
+    return sizes;
+  }
   std::int64_t ToInteger(double value) const {
     if (std::isnan(value))
       node_.Fail("takes the number of images for a size, expected fixed numbers");
@@ -282,7 +289,7 @@ class Folder {
       value = array.values[0];
       whole = array.whole;
     }
-    const Sizes shape = Integers(0);
+    const Sizes shape = SizesOfOneImage(0);
     if (const std::size_t count = CountOf(node_, shape); count > kMaxGrown) Grown(count);
     Array all = Made(shape, whole);
     std::fill(all.values.begin(), all.values.end(), value);
@@ -290,7 +297,7 @@ class Folder {
   }
 
   Array Expand() {
-    const Sizes shape = CommonShape(In(0).shape, Integers(1));
+    const Sizes shape = CommonShape(In(0).shape, SizesOfOneImage(1));
     if (const std::size_t count = CountOf(node_, shape);
         count > std::max(kMaxGrown, In(0).values.size()))
       Grown(count);

@@ -167,6 +167,12 @@ class Evaluator {
       });
     } else if (op == "Constant") {
       Constant(node, out);
+    } else if (op == "ConstantOfShape") {
+      const double value = Read(Find(node, "value")->t()).values[0];
+      out = Make(Integers(node, 0), [&](const Dims&) { return value; });
+    } else if (op == "Expand") {
+      const Tensor& x = In(node, 0);
+      out = Make(CommonDims(x.dims, Integers(node, 1)), [&](const Dims& i) { return At(x, i); });
     } else if (op == "Clip") {
       const double low = Has(node, 1) ? In(node, 1).values[0] : Float(node, "min", -1e30);
       const double high = Has(node, 2) ? In(node, 2).values[0] : Float(node, "max", 1e30);

@@ -531,6 +531,38 @@ TEST_F(GraphTest, ACastComparisonIsASign) {
               ElementsAre("c conv2d", HasSubstr("sign"), "end conv2d"));
 }
 
+TEST_F(GraphTest, ConstantsOfTheBatchSizeAreAlikeForAllImages) {
+  for (const std::string negative : {"ConstantOfShape", "Neg", "Expand"}) {
+    SCOPED_TRACE(negative);
+    m = Model({-1, 2, 5, 5});
+    m.Weights("w", {3, 2, 3, 3}, 1);
+    Conv("x", "w", "c");
+    m.Floats("zero", {}, {0});
+    m.Floats("minus", {3, 1, 1}, {-1, -1, -1});
+    m.Node("GreaterOrEqual", {"c", "zero"}, "flag");
+    m.Node("Shape", {"c"}, "shape");
+    const auto fill = [&](const std::string& name, float number) {
+      auto& value = *m.Node("ConstantOfShape", {"shape"}, name).add_attribute();
+      value.set_name("value");
+      value.set_type(onnx::AttributeProto::TENSOR);
+      value.mutable_t()->set_data_type(onnx::TensorProto::FLOAT);
+      value.mutable_t()->add_dims(1);
+      value.mutable_t()->add_float_data(number);
+    };
+    fill("a", 1);
+    if (negative == "ConstantOfShape") {
+      fill("b", -1);
+    } else if (negative == "Neg") {
+      m.Node("Neg", {"a"}, "b");
+    } else {
+      m.Node("Expand", {"minus", "shape"}, "b");
+    }
+    m.Node("Where", {"flag", "a", "b"}, "y");
+    EXPECT_THAT(LayersOf(ExpectSameBefore("y")),
+                ElementsAre("c conv2d", HasSubstr("sign"), "end conv2d"));
+  }
+}
+
 TEST_F(GraphTest, ASignThatZeroIsAddedToIsOne) {
   m.Floats("little", {}, {0.1F});
   m.Node("Sign", {"c"}, "s");
