@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "import/import_onnx.h"
+#include "import/model_parts.h"
+#include "import/schedule.h"
+#include "tercet/files/tensor_file.h"
+#include "tercet/mpc/spec.h"
+#include "tercet/nn/network.h"
+
+namespace onnx {
+class GraphProto;
+class ModelProto;
+class ValueInfoProto;
+}  // namespace onnx
+
+/// How an ONNX model becomes a network. Internal to the importer.
+namespace tercet::importer {
+
+inline constexpr std::size_t kMaxName = 128;  // as nets/network.schema.json says
+inline constexpr int kNone = -1;
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// What x becomes: min(max(x, low), high).
+struct Bounds {
+  double low = -kInfinity, high = kInfinity;
+};
+
+/// What a node computes, as it is made of a layer's output: the tensor's element i (of one image,
+/// row-major) is the output's element order[i], times its scale, plus its shift, then clipped.
+struct Value {
+  int layer = kNetworkInput;
+  Sizes sizes;                       ///< kImages among them
+  std::vector<std::size_t> order;    ///< empty: as it is
+  std::vector<double> scale, shift;  ///< empty: 1 and 0; else one for all elements, or one for each
+  std::optional<Bounds> clip;
+  Sizes before, after;  ///< numbers around it in each axis, which `sizes` does not count
+  double padding = 0;   ///< those numbers
+  /// Stands for 1 where what is above is 0 or more (or, if opposite, is not), and for 0 elsewhere.
+  bool is_flag = false, opposite = false;
+  int flattened_by = kNone;  ///< the node that a flatten layer is to be made for
+  int made_by = kNone;       ///< the last node that scale, shift, clip or flag stand for
+  bool settled = false;      ///< of the model's input: `order` is that of the images here
+};
+
+std::string ValueText(const Value& value);
+bool HasPadding(const Value& value);
+/// Elements of one image.
+std::size_t CountOf(const Value& value);
+/// By one number for all elements, or by one for each of those of its layer.
+void Multiply(Value& value, const std::vector<double>& factor);
+/// The same for a sum.
+void Add(Value& value, const std::vector<double>& summand);
+
+struct Layer {
+  nn::LayerSpec spec;
+  std::string wanted_name;  ///< empty: none
+  std::string operation;    ///< "Conv": its name is made of this if it cannot have the other
+  std::string place;        ///< of its node, for messages
+  GraphLayer graph;
+  mpc::Shape3 out;
+  bool arithmetic = false;  ///< a batch_norm that stands for sums and products with constants
+  std::vector<double> scale, shift;                  ///< of such a one
+  std::map<std::string, files::TensorData> tensors;  ///< by the end of their names, "weight"
+};
+
+/// One axis of a window that slides over a map.
+struct Axis {
+  std::size_t in = 1, kernel = 1, stride = 1, dilation = 1, before = 0, after = 0;
+  std::size_t Reach() const { return (kernel - 1) * dilation + 1; }
+  std::size_t Out() const { return (in + before + after - Reach()) / stride + 1; }
+};
+struct Window {
+  Axis rows, columns;
+  mpc::Shape3 Out(std::size_t channels) const { return {channels, rows.Out(), columns.Out()}; }
+};
+
+/// Imports one model. Its methods are defined in importer.cpp, or in the file that a section names.
+class Importer {
+ public:
+  Importer(const onnx::ModelProto& model, const std::filesystem::path& file,
+           const ImportOptions& options);
+  ImportedNetwork Run();
+
+ private:
+  [[noreturn]] void Fail(const std::string& problem) const;
+  void CheckModel(const onnx::ModelProto& model) const;
+  Node NodeAt(int index) const;
+  /// Where each name of the graph comes from.
+  void ReadNames();
+  [[noreturn]] void FailTwice(const std::string& value) const;
+  /// Goes back from the output over what leaves the order of the logits as it is.
+  void CutEnd();
+  /// The nodes that the result depends on, in the order of the file.
+  void FindNeeded();
+  /// The name of what Identity and Dropout passed on under this one.
+  const std::string& Original(const std::string& name) const;
+  static bool IsPassing(const Node& node);
+  void CheckPasses(Node node) const;
+
+  // --- Constants (importer_values.cpp)
+
+  /// Null when the input is absent or computed.
+  const Constant* FindConstant(const Node& node, int i) const;
+  const Constant& NeedConstant(const Node& node, int i) const;
+  double NeedNumber(const Node& node, int i) const;
+  void SetConstant(const Node& node, Array array);
+  /// Whether all inputs of a node are constants, so that what it gives is one too.
+  bool FoldsConstants(Node& node);
+  void ConstantNode(Node& node);
+  /// The vector of `count` values that a constant is.
+  std::vector<float> NeedVector(const Node& node, int i, std::size_t count) const;
+
+  // --- Values (importer_values.cpp)
+
+  /// Also one with numbers around it, which the node has to take over.
+  Value& NeedPadded(const Node& node, int i);
+  Value& NeedValue(const Node& node, int i);
+  /// What a layer of its own gives: nothing is left to do with it.
+  Value& NeedPlain(const Node& node, int i);
+  void MakePlain(const Node& node, Value& value);
+  bool IsImages(std::int64_t size) const;
+  /// A batch of maps, or of rows: those of a one-dimensional convolution have a height of 1.
+  bool IsMap(const Value& value) const;
+  static mpc::Shape3 MapShape(const Value& value);
+  /// A value in the order of a layer's map.
+  Value& NeedMap(const Node& node, int i);
+  mpc::Shape3 ShapeOf(int layer) const;
+  /// Adds a layer that computes something of a value, after which it is that layer's output.
+  Layer& AddLayerTo(Value& value, nn::LayerType type, const Node& node);
+  Node MakerOf(const Node& node, const Value& value) const;
+  void MakeFlat(Value& value);
+  /// Of a flag.
+  void MakeNumber(const Node& node, Value& value);
+  bool IsNonNegative(int layer) const;
+  /// max(x, low) is low + relu(x - low), and min(x, high) is high - relu(high - x).
+  void MakeClip(const Node& node, Value& value);
+  /// Of numbers of all elements, or none for `otherwise`, those of the channels; none when they
+  /// differ within a channel.
+  static std::optional<std::vector<double>> PerChannel(const std::vector<double>& all,
+                                                       const mpc::Shape3& shape, double otherwise);
+  static bool AreAll(const std::vector<double>& values, double expected);
+  void MakeArithmetic(const Node& node, Value& value);
+  static std::vector<float> Floats(const std::vector<double>& values);
+  /// Makes it multiply and add, exactly: variance and eps are 1 together.
+  static void SetNorm(Layer& layer, const std::vector<double>& scale,
+                      const std::vector<double>& shift);
+  /// Sign's argument does not need to be clipped where that leaves its sign as it is.
+  static bool KeepsSign(const Bounds& bounds);
+
+  // --- The input (importer_views.cpp)
+
+  [[noreturn]] void FailInput(const std::string& problem) const;
+  void ReadInput();
+  /// Decides, when the first layer takes the input, how images lie in it: as that layer takes them
+  /// where it takes maps.
+  void Settle(Value& value, bool as_map);
+  /// Of an input that goes into a Flatten or a Gemm.
+  mpc::Shape3 GuessShape();
+  void SetInputShape(const mpc::Shape3& shape);
+  static void TidyOrder(Value& value);
+
+  // --- Nodes (importer.cpp)
+
+  void Convert(int index);
+  /// What to do about an operator that is refused.
+  static std::string Advice(const std::string& op);
+  Layer& AddLayer(const Node& node, nn::LayerType type, std::vector<int> inputs,
+                  const mpc::Shape3& out);
+  /// What the last layer gives is what the node computes.
+  Value& SetOutput(const Node& node, const Sizes& sizes, std::vector<std::size_t> order = {});
+  Value& SetValue(const Node& node, Value value);
+  /// A layer whose output has the shape of its input.
+  void AddElementwise(const Node& node, nn::LayerType type, int input = 0);
+  static void SetVector(Layer& layer, const std::string& name, const std::vector<float>& values);
+
+  // --- Windows (importer_layers.cpp)
+
+  /// `kernel` stands for an absent attribute; `pools` may end beyond the map (ceil_mode).
+  Window ReadWindow(Node& node, const Value& value, const Sizes& kernel, bool pools);
+  void CheckChannelPads(const Node& node, const Value& value) const;
+  static void SetWindow(const Window& window, nn::LayerSpec& spec);
+  static Sizes SizesOf(const Value& in, const mpc::Shape3& out);
+  void Conv(Node& node);
+  void AddPool(const Node& node, nn::LayerType type, const Value& value, const Window& window);
+  /// Of what leaves an activation, numbers that are larger before the node's arithmetic are larger
+  /// after it, too: then it may come after the max-pool.
+  bool PoolsFirst(const Value& value) const;
+  void MaxPool(Node& node);
+  void AddMaxPool(const Node& node, Value& value, const Window& window);
+  void AveragePool(Node& node);
+  /// The most that the node itself pads.
+  static std::size_t OwnPads(const Window& window, const Value& value);
+  static Window WholeMap(const mpc::Shape3& shape);
+  void GlobalPool(Node& node);
+  /// Over height and width, wherever these are.
+  void Reduce(Node& node);
+
+  // --- Products (importer_layers.cpp)
+
+  /// The value times a matrix [inputs, outputs] in axis `axis` of it; [outputs, inputs] if
+  /// `transposed`.
+  void AddLinear(const Node& node, Value value, std::size_t axis, const Constant& weight,
+                 bool transposed, double factor);
+  /// Ready for a product with a matrix.
+  Value NeedVectors(const Node& node, int i);
+  void Gemm(Node& node);
+  void MatMul(Node& node);
+
+  // --- Sums and products with constants (importer_arithmetic.cpp)
+
+  /// A constant's number for each element of the value's layer, or one for all.
+  static std::vector<double> Spread(const Node& node, const Value& value, const Array& array);
+  /// What is left to do with it can take some arithmetic more.
+  Value OpenValue(const Node& node, int i);
+  void MakeOpen(const Node& node, Value& value);
+  void Arithmetic(Node& node);
+  void TwoValues(const Node& node);
+  void AddSum(const Node& node, const Value& a, const Value& b);
+  void Neg(Node& node);
+  void BatchNormalization(Node& node);
+
+  // --- Activations (importer_arithmetic.cpp)
+
+  void Relu(Node& node);
+  /// Those that multiply what is negative by a: a x + (1 - a) relu(x), or a (x + (1/a - 1)
+  /// relu(x)), since a sum takes the output of an earlier layer as it is.
+  void LeakyRelu(Node& node);
+  void ClipTo(const Node& node, int input, const Bounds& bounds);
+  /// The largest floats stand for no bound.
+  static double Bound(double value);
+  void Clip(Node& node);
+  void MaxOrMin(Node& node);
+  void HardSigmoid(Node& node);
+  void Sign(Node& node);
+  /// As flags: x >= c is that of x - c, and x > c the opposite one of c - x.
+  void Compare(Node& node);
+  Value NeedFlag(const Node& node, int i);
+  void Not(Node& node);
+  void Where(Node& node);
+  /// Comparisons that give numbers; of those that give flags, what they give.
+  void Cast(Node& node);
+  void BipolarQuant(Node& node);
+  /// FINN's: out_bias + out_scale times the number of thresholds that are at most x.
+  void MultiThreshold(Node& node);
+  void Pow(Node& node);
+
+  // --- Shapes (importer_views.cpp)
+
+  /// PyTorch writes one before every average pool that counts its padding.
+  void Pad(Node& node);
+  /// The same numbers in another shape.
+  void SetSizes(const Node& node, Value value, Sizes sizes);
+  void Flatten(Node& node);
+  void Reshape(Node& node);
+  void Squeeze(Node& node);
+  bool IsOneImage(std::int64_t size) const;
+  void Unsqueeze(Node& node);
+  void Transpose(Node& node);
+  void Shape(Node& node);
+
+  // --- The end (importer_network.cpp)
+
+  void CheckEnd();
+  /// Of sums and products with constants, what the layer before or the input's mean and std can do.
+  void MergeArithmetic();
+  static bool MergeIntoBias(const Layer& layer, Layer& before);
+  /// (p / scale - mean) / std, times a, plus b, is (p / scale - mean + b std / a) / (std / a).
+  bool MergeIntoInput(const Layer& layer);
+  /// A wanted name that is not another layer's too, else operator and counter.
+  void NameLayers();
+  /// Latent weights, of which a framework takes the signs whenever it computes with them.
+  void Binarise();
+  ImportedNetwork Assemble();
+  std::string NameOf(int layer) const;
+  std::vector<int> Order() const;
+  /// Parses the architecture; what the parser says about a layer is said about its node.
+  nn::NetworkSpec Parse(const std::string& text, const std::vector<int>& order) const;
+
+  const onnx::GraphProto& graph_;
+  const std::filesystem::path path_;
+  const std::string file_;
+  const ImportOptions& options_;
+  const onnx::ValueInfoProto* input_ = nullptr;
+  std::string input_text_;  // its sizes, for messages
+  nn::InputSpec input_spec_;
+  bool channels_last_ = false;       // of an input of four axes, unless a layer says otherwise
+  std::vector<std::size_t> places_;  // of the input's elements in the images, once it is settled
+  std::int64_t images_ = 0;          // that the model takes at once; 0: any
+  std::map<std::string, Constant> constants_;     // by name
+  std::map<std::string, int> producers_;          // node of each computed name
+  std::map<std::string, std::string> originals_;  // of what Identity and Dropout passed on
+  std::vector<int> needed_, passing_;             // nodes
+  int index_ = 0;                                 // of the node that is converted
+  std::string result_;                            // the logits
+  int result_layer_ = kNetworkInput;
+  std::vector<int> end_;                 // nodes behind them, the last one first
+  std::map<std::string, Value> values_;  // by name
+  std::vector<Layer> layers_;            // sorted: each after its inputs
+  std::set<int> zero_signs_;             // layers for which Sign(0) differs
+  std::set<std::string> notes_;
+  bool only_class_ = false;
+};
+
+}  // namespace tercet::importer
