@@ -485,17 +485,7 @@ class Folder {
 
   Array Unsqueeze() {
     Array x = In(0);
-    const Sizes axes = Axes(1);
-    const std::size_t rank = x.shape.size() + axes.size();
-    std::vector<bool> is_new(rank, false);
-    for (const std::int64_t axis : axes) is_new[node_.Axis(axis, rank)] = true;
-    Sizes shape;
-    std::size_t old = 0;
-    for (std::size_t i = 0; i < rank; ++i) {
-      if (!is_new[i] && old == x.shape.size()) node_.Fail("found an axis twice");
-      shape.push_back(is_new[i] ? 1 : x.shape[old++]);
-    }
-    x.shape = shape;
+    x.shape = UnsqueezedShape(node_, x.shape, Axes(1));
     return x;
   }
 
@@ -626,6 +616,19 @@ Array Broadcast(const Node& node, const Array& array, const Sizes& shape) {
       at -= steps[i] * position[i];
       position[i] = 0;
     }
+  }
+  return all;
+}
+
+Sizes UnsqueezedShape(const Node& node, const Sizes& shape, const Sizes& axes) {
+  const std::size_t rank = shape.size() + axes.size();
+  std::vector<bool> is_new(rank, false);
+  for (const std::int64_t axis : axes) is_new[node.Axis(axis, rank)] = true;
+  Sizes all;
+  std::size_t old = 0;
+  for (std::size_t i = 0; i < rank; ++i) {
+    if (!is_new[i] && old == shape.size()) node.Fail("found an axis twice");
+    all.push_back(is_new[i] ? 1 : shape[old++]);
   }
   return all;
 }

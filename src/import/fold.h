@@ -26,6 +26,9 @@ std::size_t CountOf(const Node& node, const Sizes& shape);
 /// The array as one of `shape`, to which it is broadcast as in numpy.
 Array Broadcast(const Node& node, const Array& array, const Sizes& shape);
 
+/// The shape with an axis of size 1 at each of `axes`, which count in what comes out.
+Sizes UnsqueezedShape(const Node& node, const Sizes& shape, const Sizes& axes);
+
 /// Index of the element of a transposed array in the one before, for each element: axis i of what
 /// comes out is axis permutation[i] of `shape`.
 std::vector<std::size_t> TransposedOrder(const Sizes& shape,

@@ -318,15 +318,7 @@ void Importer::Unsqueeze(Node& node) {
   const Value& value = NeedValue(node, 0);
   Sizes axes = node.Ints("axes").value_or(Sizes{});
   if (node.HasInput(1)) axes = NeedConstant(node, 1).Integers();
-  const std::size_t rank = value.sizes.size() + axes.size();
-  std::vector<bool> is_new(rank, false);
-  for (const std::int64_t axis : axes) is_new[node.Axis(axis, rank)] = true;
-  Sizes sizes;
-  std::size_t old = 0;
-  for (std::size_t i = 0; i < rank; ++i) {
-    if (!is_new[i] && old == value.sizes.size()) node.Fail("found an axis twice");
-    sizes.push_back(is_new[i] ? 1 : value.sizes[old++]);
-  }
+  Sizes sizes = UnsqueezedShape(node, value.sizes, axes);
   const bool has_images = std::find(sizes.begin(), sizes.end(), kImages) != sizes.end();
   if (!has_images && !sizes.empty() && sizes[0] == 1) sizes[0] = kImages;
   SetSizes(node, value, std::move(sizes));

@@ -213,11 +213,13 @@ std::shared_ptr<asio::ssl::context> TlsContext(const std::filesystem::path& stor
       throw ConfigError(file.string(), "expected a file, with the certificate or key for clients");
   auto secret = ReadPrivateFile(key, kKeyFile);
   try {
+    asio::error_code problem;
+    context.use_certificate_chain_file(certificate.string(), problem);
+    if (!problem) context.use_private_key(asio::buffer(secret), ssl::context::pem, problem);
+    crypto::Wipe(secret);
+    if (problem) throw asio::system_error(problem);
     context.set_options(ssl::context::default_workarounds | ssl::context::no_tlsv1 |
                         ssl::context::no_tlsv1_1);
-    context.use_certificate_chain_file(certificate.string());
-    context.use_private_key(asio::buffer(secret), ssl::context::pem);
-    crypto::Wipe(secret);
     if (asks) {
       context.set_verify_mode(ssl::verify_peer);
       context.set_verify_callback([](bool, ssl::verify_context&) { return true; });
