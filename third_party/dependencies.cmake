@@ -25,6 +25,25 @@ find_package(OpenSSL 3.0 REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(LibLZMA REQUIRED)
 
+# Highway is optional: without it only x86 processors with AVX2 have vector kernels.
+find_package(hwy 1.0.3 QUIET)
+if(NOT hwy_FOUND AND TERCET_FETCH_HIGHWAY)
+  set(HWY_ENABLE_TESTS OFF)
+  set(HWY_ENABLE_EXAMPLES OFF)
+  set(HWY_ENABLE_CONTRIB OFF)
+  FetchContent_Declare(highway GIT_REPOSITORY https://github.com/google/highway.git
+    GIT_TAG 1.0.3 GIT_SHALLOW ON)
+  FetchContent_MakeAvailable(highway)
+  if(NOT TARGET hwy::hwy)
+    add_library(hwy::hwy ALIAS hwy)
+  endif()
+endif()
+if(TARGET hwy::hwy)
+  message(STATUS "Vector kernels by Highway: on")
+else()
+  message(STATUS "Vector kernels by Highway: off (install libhwy-dev, or set TERCET_FETCH_HIGHWAY)")
+endif()
+
 # Asio (stand-alone) is headers only and has no CMake package.
 find_path(TERCET_ASIO_INCLUDE_DIR asio.hpp)
 if(NOT TERCET_ASIO_INCLUDE_DIR)

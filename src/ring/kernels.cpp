@@ -29,6 +29,9 @@ const Kernels& ActiveKernels() {
 
 std::vector<const Kernels*> AvailableKernels() {
   std::vector<const Kernels*> available = {&portable::kKernels};
+#ifdef TERCET_HIGHWAY_KERNELS
+  for (const Kernels* kernels : highway::AvailableKernels()) available.push_back(kernels);
+#endif
 #ifdef TERCET_X86_KERNELS
   __builtin_cpu_init();
   const bool bmi2 = __builtin_cpu_supports("bmi2");
