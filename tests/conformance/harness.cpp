@@ -117,7 +117,7 @@ const mpc::Registry& AllProtocols() {
 const mpc::Registry& Mutants() {
   static const mpc::Registry registry = [] {
     mpc::Registry all = BuiltinProtocols();
-    for (const char* suite : {"lut", "fss", "aby3"})
+    for (const auto& suite : all.SuiteNames())
       RegisterMutants(all, AllProtocols().FindSuite(suite));
     return all;
   }();

@@ -62,10 +62,9 @@ unsigned MostLogitBits(const nn::PublicNetwork& network);
 /// and whether they are proven is taken from it, and within bounds: as many layers, widths of 2 to
 /// kMaxLayerBits bits (kComparisonBits more where classes are compared; the logits' at most
 /// MostLogitBits), shifts smaller than the width and only before relu and square, before a table
-/// that which leaves the bits of its index. The class alone
-/// may leave where the JSON says logits, since it tells the receiver less, but no logits where it
-/// says class. ConfigError with `place` and JSON pointer says what differs, also for an
-/// announcement that names a suite.
+/// that which leaves the bits of its index. The class alone may leave where the JSON says logits,
+/// since it tells the receiver less, but no logits where it says class. ConfigError with `place`
+/// and JSON pointer says what differs, also for an announcement that names a suite.
 nn::PublicNetwork NetworkOf(const nn::NetworkSpec& spec, const Announcement& announcement,
                             const std::string& place);
 /// With suites, of a party that runs with --suite `suite`: a layer's is what its own JSON says,

@@ -40,8 +40,8 @@ struct CompileOptions {
   /// The noise that narrower widths may add.
   double max_noise = 0.1;
   /// Percent of the images, near ties not counted, with the float network's prediction: fewer (or,
-  /// where that allows more, over `max_loss` of others), or
-  /// a layer without weights or with constant output, is an error, or with `accept_loss` a warning.
+  /// where that allows more, over `max_loss` of others), or a layer without weights or with
+  /// constant output, is an error, or with `accept_loss` a warning.
   double min_agreement = 98;
   bool accept_loss = false;
   /// Where one is not 0 and there are no calibration images: the width of every layer, in fixed

@@ -85,13 +85,12 @@ struct AutoSettings {
 };
 
 /// Names a suite for every layer with an activation that has none of its own, or `auto`: those with
-/// which the objective is least for the whole query. Goes through the layers and drops
-/// combinations after which nothing can
-/// be faster than after another one; at most 256 are followed at a time. What a layer sends is
-/// taken to depend on earlier layers only, which holds where all candidates of the next layer use
-/// rings of the same width, as those of one width of values do; whole plans decide at the end.
-/// Throws UnsupportedError naming a layer that no candidate serves, InternalError when a candidate
-/// is not private, and as MakePlan.
+/// which the objective is least for the whole query. Goes through the layers and drops combinations
+/// after which nothing can be faster than after another one; at most 256 are followed at a time.
+/// What a layer sends is taken to depend on earlier layers only, which holds where all candidates
+/// of the next layer use rings of the same width, as those of one width of values do; whole plans
+/// decide at the end. Throws UnsupportedError naming a layer that no candidate serves,
+/// InternalError when a candidate is not private, and as MakePlan.
 nn::PublicNetwork ChooseSuites(const nn::PublicNetwork& network, const mpc::Registry& registry,
                                const AutoSettings& settings, const mpc::Roles& roles,
                                std::size_t batch);

@@ -8,8 +8,8 @@
 #include "tercet/mpc/planes.h"
 
 /// Boolean shares in bit-sliced form, and the steps that send them: what a protocol on bits is made
-/// of. Shares are XORed: an *additive*
-/// share of x is x_i of x = x_0 ^ x_1 ^ x_2, a *replicated* one (x_i, x_{i+1}).
+/// of. Shares are XORed: an *additive* share of x is x_i of x = x_0 ^ x_1 ^ x_2, a *replicated* one
+/// (x_i, x_{i+1}).
 namespace tercet::mpc {
 
 /// One row of a replicated share, held elsewhere.

@@ -103,10 +103,9 @@ std::vector<std::string> Remarks(const NetworkSpec& spec);
 /// shape (kernel larger than the padded input, groups that do not divide the channels, a linear
 /// layer on an unflattened map is allowed and flattens), an activation with nothing before it that
 /// computes, an add whose source is no earlier layer or has another shape, a conv2d whose source is
-/// no earlier layer, 2^31 or more activations
-/// or weights in a layer. A key that is unknown, missing or comes twice is reported at the object
-/// around it. No layer is called "input". The JSON Schema is nets/network.schema.json, built into
-/// the library. Thread safe.
+/// no earlier layer, 2^31 or more activations or weights in a layer. A key that is unknown, missing
+/// or comes twice is reported at the object around it. No layer is called "input". The JSON Schema
+/// is nets/network.schema.json, built into the library. Thread safe.
 NetworkSpec LoadNetwork(const std::filesystem::path& file);
 /// The same from text; `name` stands for the file in messages.
 NetworkSpec ParseNetwork(const std::string& text, const std::string& name);

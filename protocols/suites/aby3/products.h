@@ -52,8 +52,7 @@ inline void ReceiveProduct(Context& ctx, AnyShare& product) {
 }
 
 /// One half of the share: v, a half of r y, becomes e y + (1 - 2e) v. For Sign y = 1, which is
-/// share 0 alone; for ReLU it is `x`, which is
-/// empty else.
+/// share 0 alone; for ReLU it is `x`, which is empty else.
 template <Word V>
 void Select(Matrix<V>& half, const Buffer<std::uint8_t>& e, bool zeroth, const AnyMatrix& x) {
   const V* factor = x.Empty() ? nullptr : x.As<V>().data();
