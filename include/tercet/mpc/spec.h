@@ -109,8 +109,8 @@ struct ActivationSpec {
   unsigned value_bits = 0;  ///< proven: values enter with -2^(value_bits-1) <= z < 2^(value_bits-1)
   unsigned ring_bits = 0;   ///< ring of the incoming shares; at least value_bits
   unsigned out_bits = 0;    ///< ring of the outgoing shares
-  bool dealt =
-      true;  ///< the helper knows its share of z offline (all shares it holds are drawn from keys)
+  /// The helper knows its share of z offline: all shares that it holds are drawn from keys.
+  bool dealt = true;
   std::size_t batch = 1;
   /// Of a table, 2^(value_bits - shift) entries of 0 or more: that for z >> shift =
   /// -2^(value_bits-shift-1) first. Public, as all of this is.

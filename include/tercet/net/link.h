@@ -17,10 +17,10 @@ const char* PhaseName(Phase phase);
 /// One message of a protocol. Header fields are public and are not counted as payload.
 struct Message {
   Phase phase = Phase::kSetup;
-  std::uint32_t tag =
-      0;  ///< which step of which layer; the receiver checks that it is the one it expects
-  std::uint32_t depth =
-      0;  ///< length of the longest chain of dependent messages that ends with this one
+  /// Which step of which layer; the receiver checks that it is the one it expects.
+  std::uint32_t tag = 0;
+  /// Length of the longest chain of dependent messages that ends with this one.
+  std::uint32_t depth = 0;
   Bytes payload;
   /// Goes on with the message before it in its lane: what has been begun is queued without waiting
   /// for room, so that parties that send to each other before they receive do not wait in a circle.
