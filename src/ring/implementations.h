@@ -6,8 +6,8 @@
 #include "tercet/ring/kernel_table.h"
 
 /// The implementations behind tercet/ring/kernels.h. `highway` exists where TERCET_HIGHWAY_KERNELS
-/// is defined, the others with vectors where TERCET_X86_KERNELS is; all of these hand the last few
-/// elements of a table to the portable one.
+/// is defined, `avx...` where TERCET_X86_KERNELS is, `mixed` where both are; all of these hand the
+/// last few elements of a table to the portable one.
 namespace tercet::ring {
 
 namespace portable {
@@ -27,5 +27,17 @@ extern const Kernels kKernels;
 namespace avx512vnni {
 extern const Kernels kKernels;
 }  // namespace avx512vnni
+/// Two of the tables behind highway::AvailableKernels, in the namespaces that Highway has for them.
+namespace N_AVX2 {
+extern const Kernels kKernels;
+}  // namespace N_AVX2
+namespace N_AVX3 {
+extern const Kernels kKernels;
+}  // namespace N_AVX3
+namespace mixed {
+/// Adds tables that have the faster of both for each kernel, where those by hand and Highway's for
+/// the same instruction set are among `available`.
+void AddTo(std::vector<const Kernels*>& available);
+}  // namespace mixed
 
 }  // namespace tercet::ring

@@ -41,6 +41,9 @@ std::vector<const Kernels*> AvailableKernels() {
     available.push_back(&avx512::kKernels);
     if (__builtin_cpu_supports("avx512vnni")) available.push_back(&avx512vnni::kKernels);
   }
+#ifdef TERCET_HIGHWAY_KERNELS
+  mixed::AddTo(available);
+#endif
 #endif
   return available;
 }

@@ -120,7 +120,8 @@ std::vector<const Kernels*> AvailableKernels() {
   if ((supported & HWY_AVX3) != 0) available.push_back(&N_AVX3::kKernels);
 #endif
 #if HWY_TARGETS & HWY_NEON
-  if ((supported & HWY_NEON) != 0) available.push_back(&N_NEON::kKernels);
+  // All 64-bit processors have NEON. Highway looks for AES too, which nothing here uses.
+  if (HWY_ARCH_ARM_A64 || (supported & HWY_NEON) != 0) available.push_back(&N_NEON::kKernels);
 #endif
 #if HWY_TARGETS & HWY_SVE
   if ((supported & HWY_SVE) != 0) available.push_back(&N_SVE::kKernels);

@@ -198,7 +198,7 @@ HWY_INLINE void FillPanel(const W* const* rows, size_t depth, size_t first, size
       const size_t at = v * hn::Lanes(d);
       if (row == nullptr || (!whole && at >= cols)) {
         A::LayOut(hn::Zero(d), panel);
-      } else if (whole) {
+      } else if (whole || at + hn::Lanes(d) <= cols) {
         A::LayOut(hn::LoadU(d, row + first + at), panel);
       } else {
         A::LayOut(LoadPartial(row + first + at, cols - at), panel);
@@ -273,7 +273,7 @@ void ProductByPanels(W* const* y, size_t outputs, size_t cols, const W* w, const
           for (size_t v = 0; v < A::kVectorsIn; ++v, from += A::kParts * part_lanes) {
             const size_t at = v * lanes;
             W* const to = y[m] + first + at;
-            if (whole) {
+            if (at + lanes <= width) {
               hn::StoreU(hn::Add(hn::LoadU(d, to), A::Finish(from)), d, to);
             } else if (at < width) {
               StorePartial(hn::Add(LoadPartial(to, width - at), A::Finish(from)), to, width - at);

@@ -268,6 +268,10 @@ TEST_P(KernelsTest, Packing16) { CheckPacking<std::uint16_t>(kernels_, random_);
 TEST_P(KernelsTest, Packing32) { CheckPacking<std::uint32_t>(kernels_, random_); }
 TEST_P(KernelsTest, Packing64) { CheckPacking<std::uint64_t>(kernels_, random_); }
 
+#ifdef TERCET_EXPECTS_VECTORS
+TEST(AvailableKernelsTest, TheProcessorHasVectors) { EXPECT_GT(AvailableKernels().size(), 1U); }
+#endif
+
 INSTANTIATE_TEST_SUITE_P(Available, KernelsTest, ::testing::ValuesIn(AvailableKernels()),
                          [](const auto& test) { return std::string(test.param->name); });
 

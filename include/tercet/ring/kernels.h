@@ -9,10 +9,11 @@
 /// The inner loops that decide the speed, behind one table of functions with several
 /// implementations: "portable" (the reference); "sse4", "highway_avx2", "highway_avx512", "neon",
 /// "sve" and "sve2", which are one source on top of Highway and missing where Tercet is built
-/// without it; and by hand "avx2", "avx512" and "avx512vnni". The best that the processor supports
-/// is chosen at the first use; the environment variable TERCET_KERNELS=NAME forces one. All
-/// are bit-identical. No branch and no memory address depends on the contents of any operand except
-/// where said.
+/// without it; by hand "avx2", "avx512" and "avx512vnni"; and "mixed_avx2", "mixed_avx512" and
+/// "mixed_avx512vnni", which take the faster of both for each kernel. The best that the processor
+/// supports is chosen at the first use; the environment variable TERCET_KERNELS=NAME forces one.
+/// All are bit-identical. No branch and no memory address depends on the contents of any operand
+/// except where said.
 ///
 ///     const Kernels& kernels = ActiveKernels();
 ///     ProductOf<std::uint16_t>(kernels)(y.data(), outputs, cols, w, rows.data(), depth);
