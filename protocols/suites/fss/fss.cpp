@@ -255,9 +255,10 @@ class Comparison {
                   [&](std::size_t /*k*/, std::size_t begin, std::size_t n, std::uint64_t* alpha,
                       V* /*below*/, V* above) {
                     std::copy_n(rho.begin() + static_cast<std::ptrdiff_t>(begin), n, alpha);
-                    std::fill_n(above, n, V{1});
-                    for (std::size_t i = 0; i < n; ++i)
+                    for (std::size_t i = 0; i < n; ++i) {
+                      above[i] = V{1};
                       GiveProducts(V{1}, columns.Of<V>(begin + i, rho.size()), i, n, above);
+                    }
                   });
     });
   }
