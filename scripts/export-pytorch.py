@@ -7,14 +7,15 @@
 
 makes the module by calling make_model() of mymodel.py, loads the state_dict (where given) and writes
 
+    build/mynet.json                   the architecture: NET.json of `tercet`
     build/mynet.safetensors            the state_dict: what --model of `tercet` takes
     build/mynet.images.npy             the images used, uint8, N x C x H x W
     build/mynet.reference.safetensors  each layer's output for them: what `tercet plain --check` takes
 
-so that  tercet plain NET.json --model build/mynet.safetensors --images build/mynet.images.npy
+so that  tercet plain build/mynet.json --model build/mynet.safetensors --images build/mynet.images.npy
 --check build/mynet.reference.safetensors  compares the two programs layer by layer. --scale, --mean,
---std and --bits are those of "input" in NET.json. Without --images a few random ones of --shape are
-used. As a library: export(module, images, out, ...).
+--std and --bits become those of "input" in the JSON. Without --images a few random ones of --shape are
+used. As a library: export(module, images, out, ...) and architecture(module, images, name, ...).
 
 The file that names the module is executed, and only weights are read from --state-dict. Needs torch,
 which brings numpy; the package safetensors is not needed.
@@ -29,7 +30,10 @@ from pathlib import Path
 
 import numpy
 import torch
+import torch.fx
+from torch.fx.passes.shape_prop import ShapeProp
 
+ELSE = "export the module to ONNX and use `tercet import`, or write the JSON by hand (--no-json)"
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16",
           torch.int8: "I8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64"}
 
@@ -92,8 +96,168 @@ def layer_outputs(module, inputs, names=None):
     return outputs
 
 
+class Architecture:
+    """A module's layers in the order in which they run, as torch.fx finds them, for the network's JSON.
+
+    Each is called as its module; what has no module (torch.relu(x), x.flatten(1), x + y) as fx calls it. What the
+    JSON cannot say, or this script does not know, is refused by its place.
+    """
+
+    def __init__(self, module, example):
+        try:
+            traced = torch.fx.symbolic_trace(module)
+        except Exception as error:
+            raise SystemExit(f"torch.fx cannot follow the module: {error}; {ELSE}") from error
+        ShapeProp(traced).propagate(example)
+        self.modules = dict(module.named_modules())
+        self.layers, self.gives, self.last = [], {}, "input"
+        for node in traced.graph.nodes:
+            if node.op == "placeholder":
+                self.gives[node] = "input"
+            elif node.op == "output":
+                if self.gives.get(node.args[0]) != self.last:
+                    raise SystemExit(f"the module's output is not what {self.last} gives, expected one tensor; {ELSE}")
+            elif node.op == "call_module":
+                self.call_module(node, self.modules[node.target])
+            else:
+                self.call(node)
+
+    def refuse(self, node, found):
+        raise SystemExit(f"{node.name}: found {found}, which has no layer in the JSON here; {ELSE}")
+
+    def add(self, node, kind, name=None, source=None, **keys):
+        source = self.gives.get(source or node.args[0])
+        if source != self.last:
+            if kind != "conv2d" or source is None:
+                self.refuse(node, f"a {kind} of {source} behind {self.last} (only convolutions and sums may take what "
+                            "an earlier layer gives)")
+            keys["from"] = source
+        self.last = self.gives[node] = name or node.name
+        self.layers.append({"name": self.last, "type": kind, **keys})
+
+    def window(self, node, kernel, stride, padding, ceils=False):
+        if isinstance(padding, str):
+            self.refuse(node, f"padding {padding!r}")
+        keys = {"kernel": both(kernel), "stride": both(kernel if stride is None else stride)}
+        if both(padding) != 0:
+            keys["padding"] = both(padding)
+        if ceils:
+            shape, out = (one.meta["tensor_meta"].shape[2:] for one in (node.args[0], node))
+            (h, w), (sh, sw), (ph, pw) = (2 * [x] if isinstance(x, int) else x for x in
+                                          (keys["kernel"], keys["stride"], both(padding)))
+            sides = [ph, pw, max(ph, (out[0] - 1) * sh + h - shape[0] - ph), max(pw, (out[1] - 1) * sw + w - shape[1] - pw)]
+            if sides[2:] != sides[:2]:
+                keys["padding"] = sides
+        return keys
+
+    def average(self, node, name, kernel, stride, padding, ceils, counts):
+        keys = self.window(node, kernel, stride, padding, ceils)
+        if ceils and both(padding) != 0 and counts and keys.get("padding", 0) != both(padding):
+            self.refuse(node, "ceil_mode with count_include_pad and padding")
+        if "padding" in keys and (ceils or not counts):
+            keys["count_include_pad"] = False
+        self.add(node, "avg_pool2d", name, **keys)
+
+    def whole_map(self, node, name):
+        self.add(node, "avg_pool2d", name, kernel=both(list(node.args[0].meta["tensor_meta"].shape[2:])))
+
+    def call_module(self, node, part):
+        name, nn = node.target, torch.nn
+        if isinstance(part, nn.Conv2d):
+            if part.padding_mode != "zeros":
+                self.refuse(node, f"padding_mode {part.padding_mode!r}")
+            keys = self.window(node, part.kernel_size, part.stride, part.padding)
+            if both(part.dilation) != 1:
+                keys["dilation"] = both(part.dilation)
+            if part.groups != 1:
+                keys["groups"] = part.groups
+            self.add(node, "conv2d", name, out_channels=part.out_channels, **keys, **no_bias(part))
+        elif isinstance(part, nn.Linear):
+            self.add(node, "linear", name, out_features=part.out_features, **no_bias(part))
+        elif isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)) and part.affine and part.track_running_stats:
+            self.add(node, "batch_norm", name, eps=part.eps)
+        elif isinstance(part, nn.MaxPool2d) and both(part.dilation) == 1:
+            self.add(node, "max_pool2d", name,
+                     **self.window(node, part.kernel_size, part.stride, part.padding, part.ceil_mode))
+        elif isinstance(part, nn.AvgPool2d) and part.divisor_override is None:
+            self.average(node, name, part.kernel_size, part.stride, part.padding, part.ceil_mode,
+                         part.count_include_pad)
+        elif isinstance(part, nn.AdaptiveAvgPool2d) and both(part.output_size) == 1:
+            self.whole_map(node, name)
+        elif isinstance(part, nn.ReLU):
+            self.add(node, "relu", name)
+        elif isinstance(part, nn.Hardtanh):  # and ReLU6
+            self.add(node, "clip", name, low=part.min_val, high=part.max_val)
+        elif isinstance(part, nn.Flatten) and node.meta["tensor_meta"].shape[1:].numel() == \
+                node.meta["tensor_meta"].shape[1]:
+            self.add(node, "flatten", name)
+        elif isinstance(part, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+            self.gives[node] = self.gives.get(node.args[0])
+        else:
+            self.refuse(node, type(part).__name__)
+
+    def call(self, node):
+        """A function, or a method of a tensor."""
+        what = node.target if isinstance(node.target, str) else node.target.__name__
+        is_flat = "tensor_meta" in node.meta and len(node.meta["tensor_meta"].shape) == 2
+        if what in ("size", "getattr", "getitem"):
+            return  # of a shape that a view takes
+        if what in ("relu", "sign"):
+            self.add(node, what)
+        elif what in ("flatten", "view", "reshape") and is_flat:
+            self.add(node, "flatten")
+        elif what in ("add", "iadd") and all(one in self.gives for one in node.args):
+            ends = [self.gives[one] for one in node.args]
+            other = ends[0] if ends[1] == self.last else ends[1]
+            self.add(node, "add", source=node.args[1] if ends[1] == self.last else node.args[0], **{"from": other})
+        elif what == "mean" and is_flat:
+            self.whole_map(node, None)
+        elif what in ("max_pool2d", "boolean_dispatch"):
+            pool = [node.args[i + 1] if len(node.args) > i + 1 else node.kwargs.get(key, default) for i, (key, default)
+                    in enumerate([("kernel_size", None), ("stride", None), ("padding", 0), ("dilation", 1),
+                                  ("ceil_mode", False)])]
+            if both(pool[3]) != 1:
+                self.refuse(node, "a dilated pool")
+            self.add(node, "max_pool2d", **self.window(node, pool[0], pool[1], pool[2], pool[4]))
+        elif what == "dropout":
+            self.gives[node] = self.gives.get(node.args[0])
+        else:
+            self.refuse(node, what)
+
+
+def both(value):
+    """One number, or two where rows and columns differ."""
+    value = list(value) if isinstance(value, (tuple, list)) else [value, value]
+    return value[0] if value[0] == value[1] else value
+
+
+def no_bias(part):
+    return {"bias": False} if part.bias is None else {}
+
+
+def layer_names(module, names=None):
+    """{module's name: layer's name} for those that differ: as given, and "_0" for "0", as a name begins with a letter."""
+    begins_well = {name: name[0].isalpha() or name[0] == "_" for name, _ in module.named_modules() if name}
+    return {**{name: "_" + name for name, well in begins_well.items() if not well}, **(names or {})}
+
+
+def architecture(module, images, name, names=None, scale=255.0, mean=0.0, std=1.0, bits=8):
+    """The text of the network's JSON for a module that takes such images."""
+    module.eval()
+    layers = Architecture(module, network_input(images, scale, mean, std, bits)).layers
+    names = layer_names(module, names)
+    for layer in layers:
+        layer["name"] = names.get(layer["name"], layer["name"])
+        if "from" in layer:
+            layer["from"] = names.get(layer["from"], layer["from"])
+    head = {"shape": list(images.shape[1:]), "scale": scale, "mean": mean, "std": std, "bits": bits}
+    lines = ",\n    ".join(json.dumps(layer) for layer in layers)
+    return (f'{{\n  "name": {json.dumps(name)},\n  "input": {json.dumps(head)},\n  "layers": [\n    {lines}\n  ],\n'
+            '  "output": "logits"\n}\n')
+
+
 def export(module, images, out, names=None, scale=255.0, mean=0.0, std=1.0, bits=8):
-    """Writes the three files of `out` for uint8 images N x C x H x W.
+    """Writes weights, images and outputs to `out` for uint8 images N x C x H x W.
 
     `names` maps a module's name to the layer's in NET.json where they differ, for weights and outputs.
     """
@@ -101,10 +265,10 @@ def export(module, images, out, names=None, scale=255.0, mean=0.0, std=1.0, bits
     if images.dtype != numpy.uint8 or images.ndim != 4 or len(images) == 0:
         raise SystemExit(f"images: found {images.dtype} of shape {list(images.shape)}, expected uint8 "
                          "N x C x H x W")
-    weights = {}
+    weights, names = {}, layer_names(module, names)
     for key, tensor in module.state_dict().items():
         layer, _, kind = key.rpartition(".")
-        weights[f"{(names or {}).get(layer, layer)}.{kind}"] = tensor
+        weights[f"{names.get(layer, layer)}.{kind}"] = tensor
     outputs = layer_outputs(module, network_input(images, scale, mean, std, bits), names)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(weights, f"{out}.safetensors")
@@ -150,8 +314,9 @@ def main():
     parser.add_argument("--std", type=float, default=1.0)
     parser.add_argument("--bits", type=int, default=8, choices=range(1, 9), metavar="1..8")
     parser.add_argument("--rename", action="append", default=[], metavar="MODULE=LAYER",
-                        help="name in NET.json of a module that is called otherwise there")
-    parser.add_argument("--out", required=True, help="what the three files' names begin with")
+                        help="name in the JSON of a module that is to be called otherwise there")
+    parser.add_argument("--no-json", action="store_true", help="write no JSON, as you have one")
+    parser.add_argument("--out", required=True, help="what the files' names begin with")
     arguments = parser.parse_args()
 
     os.umask(0o077)  # weights and images are for their owner alone
@@ -166,8 +331,14 @@ def main():
     else:
         shape = [int(side) for side in arguments.shape.split(",")]
         images = numpy.random.default_rng(1).integers(0, 256, [arguments.limit, *shape], numpy.uint8)
-    outputs = export(module, images, arguments.out, names, arguments.scale, arguments.mean,
-                     arguments.std, arguments.bits)
+    as_input = (arguments.scale, arguments.mean, arguments.std, arguments.bits)
+    text = None if arguments.no_json else architecture(module, images, Path(arguments.out).name, names, *as_input)
+    outputs = export(module, images, arguments.out, names, *as_input)
+    if text is not None:
+        Path(f"{arguments.out}.json").write_text(text)
+    if not arguments.state_dict:
+        print(f"{arguments.module}: no --state-dict was given: unless the function loads weights itself, they are "
+              "random ones that nobody has trained", file=sys.stderr)
     for name, output in outputs.items():
         print(f"{name}: {list(output.shape)}")
 

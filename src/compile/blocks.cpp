@@ -5,15 +5,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <set>
 #include <utility>
 
-#include "nn/float_network_state.h"
-#include "nn/sum_windows.h"
 #include "tercet/base/error.h"
-#include "tercet/base/file_reader.h"
 
 namespace tercet::compile {
 namespace {
@@ -25,7 +21,8 @@ std::string Supported() {
   return fmt::format(
       "it supports layers of conv2d, linear, batch_norm and avg_pool2d in any order (those with "
       "nothing between are multiplied out), perhaps an add, then {} with one max_pool2d (before or "
-      "after {}) and one avg_pool2d, and at the end a linear map, perhaps with {}",
+      "after {}, perhaps with batch_norm between) and one avg_pool2d, and at the end a linear map, "
+      "perhaps with {}",
       names([](const auto& /*type*/) { return true; }),
       names([](const auto& type) { return type.Function().Monotone(); }),
       names([](const auto& type) { return type.Function().FixedPoint(); }));
@@ -50,42 +47,10 @@ struct Value {
   std::vector<Term> terms;
   std::size_t layer = 0;                // of the JSON, the last that made it
   const nn::LayerSpec* pool = nullptr;  // a max-pool that waits for its activation
+  std::vector<std::size_t> norms;       // of the JSON, behind that pool
 
   bool Untouched() const { return terms.size() == 1 && !terms[0].map; }
 };
-
-/// Of what leaves a source, as the architecture alone says.
-struct OffsetKind {
-  bool zero = true;
-  bool uneven = false;
-};
-
-OffsetKind OffsetKindOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
-                        std::size_t source) {
-  if (source == 0) return {spec.input.mean == 0, false};
-  const nn::PublicLayer& layer = blocks[source - 1].layer;
-  if (blocks[source - 1].encoding.low == 0) return {};
-  return {false, layer.sum_pool && !layer.sum_pool->padding.None()};
-}
-
-Offset OffsetOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks, std::size_t source) {
-  const OffsetKind kind = OffsetKindOf(spec, blocks, source);
-  if (kind.zero) return {};
-  if (source == 0)
-    return {std::vector<double>(spec.input.shape.Size(), -spec.input.mean / spec.input.std), false};
-  const nn::PublicLayer& layer = blocks[source - 1].layer;
-  const double low = blocks[source - 1].encoding.low;
-  if (!layer.sum_pool) return {std::vector<double>(layer.Out().Size(), low), false};
-  nn::PublicLayer before = layer;
-  before.sum_pool.reset();
-  const mpc::Shape3 in = before.Out();
-  const std::vector<double> ones(in.Size(), 1);
-  Offset offset{std::vector<double>(layer.Out().Size()), kind.uneven};
-  nn::SumWindows(in, *layer.sum_pool, ones.data(), 1, offset.beta.data());
-  const auto area = static_cast<double>(layer.sum_pool->kernel.Area());
-  for (double& value : offset.beta) value = value * low / area;
-  return offset;
-}
 
 class BlockMaker {
  public:
@@ -94,7 +59,7 @@ class BlockMaker {
   }
 
   std::vector<Block> Make() {
-    value_ = {{Term{}}, 0, nullptr};
+    value_ = {{Term{}}, 0, nullptr, {}};
     Keep("input");
     for (index_ = 0; index_ < spec_.layers.size(); ++index_) {
       const nn::LayerSpec& layer = spec_.layers[index_];
@@ -146,10 +111,10 @@ class BlockMaker {
       case nn::LayerType::kLinear:
         if (!layer.from.empty()) value_ = Kept(layer);
         CheckNoPool(layer);
-        Apply(layer, {nn::LinearShapeOf(layer), layer.bias}, true);
+        Apply(layer, WeightedShape(layer), true);
         break;
       case nn::LayerType::kBatchNorm:
-        CheckNoPool(layer);
+        if (value_.pool != nullptr) value_.norms.push_back(index_);
         Normalise(layer);
         break;
       case nn::LayerType::kMaxPool2d:
@@ -165,6 +130,12 @@ class BlockMaker {
         CheckNoPool(layer);
         Add(layer);
         break;
+      case nn::LayerType::kClip:
+        if (layer.input_scale == 0) {
+          ClipInTwo(layer);
+          return;
+        }
+        [[fallthrough]];
       default:
         Activate(layer, *nn::FindActivation(layer.type));
         return;
@@ -191,7 +162,7 @@ class BlockMaker {
   /// Multiplies the value by a map; of a sum, each summand.
   void Apply(const nn::LayerSpec& layer, const MapShape& map, bool names) {
     for (std::size_t t = 0; t < value_.terms.size(); ++t)
-      ApplyTo(value_.terms[t], layer, map, names, {index_, false, t == 0});
+      ApplyTo(value_.terms[t], layer, map, names, {index_, false, t == 0, map.shape.in, {}});
   }
 
   void ApplyTo(Term& term, const nn::LayerSpec& layer, const MapShape& map, bool names,
@@ -220,15 +191,68 @@ class BlockMaker {
   void Normalise(const nn::LayerSpec& layer) {
     for (std::size_t t = 0; t < value_.terms.size(); ++t) {
       Term& term = value_.terms[t];
-      if (term.map && term.map->shape.Out() == layer.in) {
+      // Behind a pool that waits it still is a map of what enters the pool.
+      const mpc::Shape3& in = value_.pool != nullptr ? value_.pool->in : layer.in;
+      if (term.map && term.map->shape.Out() == in) {
         AddBiasShape(*term.map, false);
-        term.steps.push_back({index_, true, t == 0});
+        term.steps.push_back({index_, true, t == 0, in, {}});
       } else {
-        MapShape map = DepthwiseShape(layer.in, 1, 1, 0);
+        MapShape map = DepthwiseShape(in, 1, 1, 0);
         AddBiasShape(map, false);
-        ApplyTo(term, layer, map, false, {index_, false, t == 0});
+        ApplyTo(term, layer, map, false, {index_, false, t == 0, in, {}});
       }
     }
+  }
+
+  /// factor * x + shift of the value.
+  void AddNumber(const nn::LayerSpec& layer, double factor, double shift) {
+    for (std::size_t t = 0; t < value_.terms.size(); ++t) {
+      Term& term = value_.terms[t];
+      const mpc::Shape3 in = ShapeOf(term);
+      Step step{index_, term.map.has_value(), t == 0, in, Step::Number{factor, shift}};
+      if (!term.map) {
+        term.map = DepthwiseShape(in, 1, 1, 0);
+        if (term.parts.empty()) term.name = layer.name;
+      }
+      AddBiasShape(*term.map, false);
+      term.steps.push_back(step);
+    }
+  }
+
+  void ClipInTwo(const nn::LayerSpec& layer) {
+    const nn::ActivationType& relu = *nn::FindActivation(nn::LayerType::kRelu);
+    const std::size_t values = value_.layer;
+    AddNumber(layer, 1, -layer.low);
+    Activate(layer, relu);
+    AddNumber(layer, -1, layer.high - layer.low);
+    Activate(layer, relu);
+    AddNumber(layer, -1, layer.high);
+    for (const bool second : {false, true}) {
+      Block& block = blocks_[blocks_.size() - (second ? 1 : 2)];
+      block.value_layer = values;
+      block.clip = ClipPart{layer.low, layer.high, second};
+    }
+  }
+
+  /// A max-pool behind a clip is one of its first half.
+  bool PoolClip(const nn::LayerSpec& layer) {
+    Term& term = value_.terms[0];
+    if (value_.terms.size() > 1 || term.source != blocks_.size() || term.steps.size() != 1 ||
+        !term.steps[0].number || !blocks_.back().clip)
+      return false;
+    Block& first = blocks_[blocks_.size() - 2];
+    Block& second = blocks_.back();
+    if (first.layer.pool || second.layer.sum_pool) Refuse(layer, "after another pool");
+    SetPool(first, layer, {});
+    AppendType(first.layer.type, layer);
+    MapShape map = DepthwiseShape(first.layer.Out(), 1, 1, 0);
+    AddBiasShape(map, false);
+    second.layer.linear = map.shape;
+    term.map = map;
+    second.steps[0].in = term.steps[0].in = map.shape.in;
+    ++stage_[stage_.size() - 2];
+    term.stage = ++stage_.back();
+    return true;
   }
 
   void Activate(const nn::LayerSpec& layer, const nn::ActivationType& activation) {
@@ -239,6 +263,7 @@ class BlockMaker {
         !blocks_.back().layer.sum_pool)
       Refuse(layer, fmt::format("directly after that of {}", blocks_.back().layer.name));
     const nn::LayerSpec* pool = value_.pool;
+    const std::vector<std::size_t> norms = value_.norms;
     Close(layer, activation.Kind());
     Block& block = blocks_.back();
     AppendType(block.layer.type, layer);
@@ -251,9 +276,15 @@ class BlockMaker {
              "to be the table's");
     if (pool != nullptr) {
       // Of a monotone function the largest value's is the largest.
-      block.layer.pool = mpc::PoolShape{pool->kernel, pool->stride, pool->padding};
-      SetSuite(block, *pool);
+      SetPool(block, *pool, norms);
     }
+  }
+
+  void SetPool(Block& block, const nn::LayerSpec& pool, const std::vector<std::size_t>& norms) {
+    block.layer.pool = mpc::PoolShape{pool.kernel, pool.stride, pool.padding};
+    SetSuite(block, pool);
+    block.pool_norms = norms;
+    block.negates = !norms.empty() && block.encoding.IsSymmetric() && !block.layer.shortcut;
   }
 
   /// After a dense product only the order of the values is left of the JSON's shape.
@@ -271,21 +302,47 @@ class BlockMaker {
 
   void MaxPool(const nn::LayerSpec& layer) {
     CheckNoPool(layer);
-    if (!value_.Untouched()) {
+    if (PoolClip(layer)) return;
+    const std::vector<std::size_t> norms = NormsOfBlock();
+    if (!value_.Untouched() && norms.empty()) {
       if (ShapeOf(value_.terms[0]) != layer.in) RefuseDense(layer, layer.in);
       value_.pool = &layer;
       AppendType(open_type_, layer);
       return;
     }
-    if (!FollowsBlock(layer)) Refuse(layer, "that follows no activation and no linear map");
+    if (norms.empty() && !FollowsBlock(layer))
+      Refuse(layer, "that follows no activation and no linear map");
     nn::PublicLayer& last = blocks_.back().layer;
     if (last.pool || last.sum_pool) Refuse(layer, "after another pool");
     const mpc::ActivationFunction& function = mpc::FunctionOf(last.activation);
     if (!function.Monotone()) Refuse(layer, fmt::format("after {}", function.Name()));
-    last.pool = mpc::PoolShape{layer.kernel, layer.stride, layer.padding};
-    SetSuite(blocks_.back(), layer);
+    SetPool(blocks_.back(), layer, norms);
     AppendType(last.type, layer);
-    value_.terms[0].stage = ++stage_.back();
+    Term& term = value_.terms[0];
+    term.stage = ++stage_.back();
+    if (norms.empty()) return;
+    // The largest of what they give is what they make of the largest, or where they multiply by
+    // less than 0 of the least.
+    for (Step& step : term.steps) step.in = last.Out();
+    MapShape map = DepthwiseShape(last.Out(), 1, 1, 0);
+    AddBiasShape(map, false);
+    term.map = map;
+    term.macs = map.shape.Macs() * norms.size();
+  }
+
+  /// Layers of batch_norm if the value is what they make of what left the last activation, which no
+  /// pool follows.
+  std::vector<std::size_t> NormsOfBlock() const {
+    const Term& term = value_.terms[0];
+    if (value_.terms.size() > 1 || blocks_.empty() || term.source != blocks_.size() ||
+        stage_.back() > 0)
+      return {};
+    std::vector<std::size_t> norms;
+    for (const Step& step : term.steps) {
+      if (spec_.layers[step.layer].type != nn::LayerType::kBatchNorm) return {};
+      norms.push_back(step.layer);
+    }
+    return norms;
   }
 
   /// A linear map that changes nothing, for a network without one at its end: one dense matrix
@@ -304,11 +361,17 @@ class BlockMaker {
 
   /// Whether it became the sums of the last block, instead of a linear map of the next one.
   bool AveragePool(const nn::LayerSpec& layer) {
+    const bool counts_padding = layer.count_include_pad || layer.padding.None();
     if (!FollowsBlock(layer) || blocks_.back().layer.sum_pool) {
+      if (!counts_padding)
+        Refuse(layer,
+               "that does not count its padding, but where it follows an activation with no other "
+               "avg_pool2d");
       Apply(layer, DepthwiseShape(layer.in, layer.kernel, layer.stride, layer.padding), false);
       return false;
     }
-    blocks_.back().layer.sum_pool = nn::SumPool{layer.kernel, layer.stride, layer.padding};
+    blocks_.back().layer.sum_pool =
+        nn::SumPool{layer.kernel, layer.stride, layer.padding, counts_padding};
     AppendType(blocks_.back().layer.type, layer);
     value_.terms[0].stage = ++stage_.back();
     return true;
@@ -361,7 +424,7 @@ class BlockMaker {
     block.macs_before = term.macs;
     blocks_.push_back(std::move(block));
     stage_.push_back(0);
-    value_ = {{Term{}}, index_, nullptr};
+    value_ = {{Term{}}, index_, nullptr, {}};
     value_.terms[0].source = blocks_.size();
   }
 
@@ -379,6 +442,9 @@ class BlockMaker {
       Refuse(layer, fmt::format("on a sum of {} and {}", mpc::ShapeText(out),
                                 mpc::ShapeText(ShapeOf(term))));
     }
+    // What is negated in some channels is no summand as it is.
+    if (!term.map && term.source > 0 && blocks_[term.source - 1].negates)
+      term.map = DepthwiseShape(out, 1, 1, 0);
     if (term.map) {
       AddOffset(term.source, *term.map);
       AddBiasShape(map, term.map->shape.bias_per_element);
@@ -411,121 +477,8 @@ class BlockMaker {
   std::vector<std::size_t> stage_;  // pools of each block so far
 };
 
-/// The blocks' maps in real numbers.
-class MapMaker {
- public:
-  MapMaker(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
-           const std::vector<nn::FloatLayer>& layers, double norm_scale)
-      : spec_(spec), blocks_(blocks), layers_(layers), norm_scale_(norm_scale) {}
-
-  /// Of block `b`, from 0; what enters it left source `b`.
-  BlockMaps Make(std::size_t b) const {
-    const Block& block = blocks_[b];
-    BlockMaps maps;
-    maps.map = block.steps.empty() ? Identity(block.layer.linear) : Product(block.steps);
-    maps.offset = OffsetOf(spec_, blocks_, b);
-    MakeRoom(maps.offset, maps.map);
-    if (block.layer.shortcut) AddShortcut(block, maps);
-    TERCET_CHECK(maps.map.shape == block.layer.linear, "layer {}: the map has another shape",
-                 block.layer.name);
-    return maps;
-  }
-
- private:
-  static RealMap Identity(const mpc::LinearShape& shape) {
-    if (shape.groups == shape.in.channels) return DepthwiseMap(shape.in, 1, 1, 0, 1);
-    const std::size_t size = shape.out_channels;
-    RealMap map{{shape, false}, std::vector<double>(size * size), std::vector<double>(size)};
-    map.shape.bias_per_element = false;
-    for (std::size_t i = 0; i < size; ++i) map.weight[i * size + i] = 1;
-    return map;
-  }
-
-  RealMap Product(const std::vector<Step>& steps) const {
-    std::optional<RealMap> map;
-    for (const Step& step : steps) {
-      if (step.scales) {
-        Normalise(step, *map);
-        continue;
-      }
-      RealMap next = MapOf(step);
-      map = map ? *Compose(*map, next) : std::move(next);
-    }
-    return std::move(*map);
-  }
-
-  RealMap MapOf(const Step& step) const {
-    const nn::LayerSpec& layer = spec_.layers[step.layer];
-    if (layer.type == nn::LayerType::kBatchNorm) {
-      RealMap map = DepthwiseMap(layer.in, 1, 1, 0, 1);
-      Normalise(step, map);
-      return map;
-    }
-    if (layer.type == nn::LayerType::kAvgPool2d) {
-      const double share = 1 / static_cast<double>(layer.kernel.Area());
-      return DepthwiseMap(layer.in, layer.kernel, layer.stride, layer.padding, share);
-    }
-    const nn::FloatLayer& weights = layers_[step.layer];
-    RealMap map{{nn::LinearShapeOf(layer), layer.bias}, {}, {}};
-    map.weight.assign(weights.weight.begin(), weights.weight.end());
-    if (step.adds_bias) map.bias.assign(weights.bias.begin(), weights.bias.end());
-    map.bias.resize(layer.out_channels);
-    return map;
-  }
-
-  void Normalise(const Step& step, RealMap& map) const {
-    const nn::LayerSpec& layer = spec_.layers[step.layer];
-    const nn::FloatLayer& norm = layers_[step.layer];
-    std::vector<double> factor(layer.in.channels), shift(factor.size());
-    for (std::size_t c = 0; c < factor.size(); ++c) {
-      const double exact = norm.weight[c] / std::sqrt(norm.variance[c] + layer.eps);
-      factor[c] = Rounded(exact);
-      if (step.adds_bias) shift[c] = Rounded(norm.bias[c] - exact * norm.mean[c]);
-    }
-    ScaleChannels(map, factor, shift);
-  }
-
-  double Rounded(double value) const {
-    return norm_scale_ == 0 ? value : std::round(value * norm_scale_) / norm_scale_;
-  }
-
-  /// In a map's bias, for what the offset of its input adds.
-  static void MakeRoom(const Offset& offset, RealMap& map) {
-    if (!offset.beta.empty())
-      AddToBias(map, std::vector<double>(offset.beta.size()), offset.uneven);
-  }
-
-  void AddShortcut(const Block& block, BlockMaps& maps) const {
-    const nn::Shortcut& shortcut = *block.layer.shortcut;
-    maps.shortcut_offset = OffsetOf(spec_, blocks_, shortcut.from);
-    if (shortcut.linear) {
-      RealMap map = Product(block.shortcut_steps);
-      MakeRoom(maps.shortcut_offset, map);
-      AddBias(maps.map, map.bias, map.shape.bias_per_element);
-      map.shape.bias_per_element = false;
-      map.bias.assign(map.shape.out_channels, 0);
-      maps.shortcut = std::move(map);
-    } else if (maps.shortcut_offset.uneven) {
-      AddBias(maps.map, std::vector<double>(maps.map.shape.Out().Size()), true);
-    }
-  }
-
-  const nn::NetworkSpec& spec_;
-  const std::vector<Block>& blocks_;
-  const std::vector<nn::FloatLayer>& layers_;
-  double norm_scale_;
-};
-
 }  // namespace
 
 std::vector<Block> MakeBlocks(const nn::NetworkSpec& spec) { return BlockMaker(spec).Make(); }
-
-std::vector<BlockMaps> MakeMaps(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
-                                const std::vector<nn::FloatLayer>& layers, double norm_scale) {
-  const MapMaker maker(spec, blocks, layers, norm_scale);
-  std::vector<BlockMaps> maps;
-  for (std::size_t b = 0; b < blocks.size(); ++b) maps.push_back(maker.Make(b));
-  return maps;
-}
 
 }  // namespace tercet::compile

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -20,6 +21,21 @@ struct Step {
   std::size_t layer = 0;  ///< index in the JSON
   bool scales = false;    ///< batch_norm of the channels of the map before it, not a map of its own
   bool adds_bias = true;  ///< of a map that is applied to two summands, the bias counts once
+  mpc::Shape3 in;         ///< what a map of its own takes
+  /// Instead of a layer's map, a part of a clip: factor * x + shift.
+  struct Number {
+    double factor = 1, shift = 0;
+  };
+  std::optional<Number> number;
+};
+
+/// A block's values where no layer of the JSON gives them: clips are two ReLUs,
+/// high - relu(high - max(x, low)), of which both take a function of x.
+struct ClipPart {
+  double low = 0, high = 0;
+  bool second = false;
+  /// Of what the layer before the clip gives.
+  double Value(double x) const { return second ? high - std::max(x, low) : x - low; }
 };
 
 /// What a layer of the integer network stands for: steps on what leaves the block before, and
@@ -28,9 +44,15 @@ struct Block {
   nn::PublicLayer layer;    ///< without width and shift
   std::vector<Step> steps;  ///< none: the identity
   std::vector<Step> shortcut_steps;
-  /// The layer of the JSON whose output are the layer's values.
+  /// The layer of the JSON whose output are the layer's values, or what they are made of.
   std::size_t value_layer = 0;
+  std::optional<ClipPart> clip;
   nn::ActivationEncoding encoding;  ///< of what leaves the activation
+  /// Layers of batch_norm that follow the max-pool in the JSON, or come before it but after the
+  /// activation: where they multiply by less than 0, the largest value is not that of the pool.
+  std::vector<std::size_t> pool_norms;
+  /// Whether the layer gives -x for x in channels where they do (a Sign can).
+  bool negates = false;
   /// Layers that were multiplied out to one map, more than one; and their work one by one.
   std::vector<std::string> multiplied;
   std::size_t macs_before = 0;
@@ -51,7 +73,22 @@ struct BlockMaps {
   /// The shortcut's map, without bias; where there is none the summand comes as it is.
   std::optional<RealMap> shortcut;
   Offset shortcut_offset;
+  /// Channels of which the layer gives -x for x; `map` and `shortcut` count with those of the
+  /// layers before. Empty for none.
+  std::vector<bool> negated;
 };
+
+/// Of what leaves a source, as the architecture alone says.
+struct OffsetKind {
+  bool zero = true;
+  bool uneven = false;
+};
+/// Of source 0, the input, or of a block (its number, from 1).
+OffsetKind OffsetKindOf(const nn::NetworkSpec& spec, const std::vector<Block>& blocks,
+                        std::size_t source);
+/// Of a conv2d or linear. Numbers around the map are a bias where they meet it; so they are zeros
+/// and a bias of each element.
+MapShape WeightedShape(const nn::LayerSpec& layer);
 
 /// Sorts a network's layers into blocks. UnsupportedError names the layer that cannot be computed
 /// where it stands, and says what can.

@@ -70,7 +70,8 @@ Int128 OutputMax(const nn::PublicLayer& layer, const Interval& values, const std
   Int128 max = mpc::FunctionOf(layer.activation)
                    .Largest(layer.Activation(1), values.low, values.high, where);
   if (layer.sum_pool) {
-    max = Product(max, static_cast<Int128>(layer.sum_pool->kernel.Area()), where);
+    const mpc::Shape3 in = layer.Activation(1).Out();
+    max = Product(max, static_cast<Int128>(layer.sum_pool->Divisor(in)), where);
   }
   return max;
 }

@@ -279,8 +279,9 @@ class Compiler {
   }
 
   Reference RunFloat(const files::Images& images, std::vector<Seen>& seen) const {
-    std::map<std::size_t, std::size_t> block_of;  // layer of the JSON -> block with those values
-    for (std::size_t l = 0; l < blocks_.size(); ++l) block_of[blocks_[l].value_layer] = l;
+    // Layer of the JSON -> blocks with those values.
+    std::multimap<std::size_t, std::size_t> blocks_of;
+    for (std::size_t l = 0; l < blocks_.size(); ++l) blocks_of.emplace(blocks_[l].value_layer, l);
     seen.resize(blocks_.size());
     const auto observe = [&](std::size_t layer, const std::vector<float>& values) {
       if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }))
@@ -289,11 +290,19 @@ class Compiler {
                         network_.Spec().layers[layer].name),
             "its output in float arithmetic overflows to infinity or is no number; use smaller "
             "weights or another scale of the input");
-      const auto block = block_of.find(layer);
-      if (block == block_of.end()) return;
       // A max-pool before the activation leaves fewer than the block's linear map gives.
-      const std::size_t elements = network_.Spec().layers[layer].out.Size();
-      seen[block->second].Add(values, values.size() / elements);
+      const std::size_t count = values.size() / network_.Spec().layers[layer].out.Size();
+      const auto [first, last] = blocks_of.equal_range(layer);
+      for (auto block = first; block != last; ++block) {
+        const std::optional<ClipPart>& clip = blocks_[block->second].clip;
+        if (!clip) {
+          seen[block->second].Add(values, count);
+          continue;
+        }
+        std::vector<float> parts(values);
+        for (float& v : parts) v = static_cast<float>(clip->Value(v));
+        seen[block->second].Add(parts, count);
+      }
     };
     const std::vector<float> logits = network_.state_->Run(images, 0, images.count, observe);
     return {logits, network_.Spec().Classes(), reference_ ? &*reference_ : nullptr};
@@ -337,7 +346,8 @@ class Compiler {
     layer.shift = quantised.shift;
     const double step = std::ldexp(1 / quantised.scale, static_cast<int>(quantised.shift));
     double alpha = FunctionOf(output - 1).Unit(step, blocks_[output - 1].encoding.unit);
-    if (layer.sum_pool) alpha /= static_cast<double>(layer.sum_pool->kernel.Area());
+    if (layer.sum_pool)
+      alpha /= static_cast<double>(layer.sum_pool->Divisor(layer.Activation(1).Out()));
     return {alpha, OutputMax(layer, quantised.values, layer.name)};
   }
 
@@ -377,6 +387,7 @@ class Compiler {
     const RealLayer real = Real(network, l);
     if (FunctionOf(l).ScaleFree() && !real.summand && !IsMeasured(l)) {
       network[l] = QuantiseForSign(real, bits);
+      Negate(maps_[l].negated, layers_[l].linear, network[l]);
       return true;
     }
     FixedPointTarget target;
@@ -396,7 +407,24 @@ class Compiler {
       found->exact_bits = std::numeric_limits<double>::digits;
     }
     network[l] = std::move(*found);
+    Negate(maps_[l].negated, layers_[l].linear, network[l]);
     return true;
+  }
+
+  /// Of channels that give -x for the Sign x, the bit that says v >= 0 is turned: -v - 1 is 0 or
+  /// more where v is not.
+  static void Negate(const std::vector<bool>& negated, const mpc::LinearShape& shape,
+                     QuantisedLayer& layer) {
+    if (negated.empty()) return;
+    nn::LayerWeights& weights = layer.weights;
+    for (std::size_t i = 0; i < weights.weight.size(); ++i)
+      if (negated[i / shape.Depth()]) weights.weight[i] = -weights.weight[i];
+    const std::size_t each = weights.bias.size() / negated.size();
+    for (std::size_t i = 0; i < weights.bias.size(); ++i)
+      if (negated[i / each]) weights.bias[i] = -weights.bias[i] - 1;
+    // As -v - 1 has the other sign's bounds.
+    layer.values = {std::min(layer.values.low, -layer.values.high - 1),
+                    std::max(layer.values.high, -layer.values.low - 1)};
   }
 
   /// Layer l with other bits, and those after it that its scale reaches. Nothing when one of them

@@ -45,6 +45,7 @@ std::string LayerText(const nn::LayerSpec& layer) {
       add("kernel", AxesText(layer.kernel));
       add("stride", AxesText(layer.stride));
       add("padding", AxesText(layer.padding));
+      if (layer.pad_value != 0) add("pad_value", Number(layer.pad_value));
       if (layer.dilation != 1) add("dilation", AxesText(layer.dilation));
       if (layer.groups != 1) add("groups", layer.groups);
       if (!layer.bias) add("bias", "false");
@@ -61,6 +62,7 @@ std::string LayerText(const nn::LayerSpec& layer) {
       add("kernel", AxesText(layer.kernel));
       add("stride", AxesText(layer.stride));
       if (!layer.padding.None()) add("padding", AxesText(layer.padding));
+      if (!layer.count_include_pad) add("count_include_pad", "false");
       break;
     default:
       break;
@@ -202,6 +204,7 @@ class Rewriter {
       depthwise.bias = false;
       layer.kernel = layer.stride = layer.dilation = 1;
       layer.padding = 0;
+      layer.pad_value = 0;
       layer.from.clear();
       layers_.insert(At(i), depthwise);
       ++i;

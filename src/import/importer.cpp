@@ -19,7 +19,7 @@ using files::TensorData;
 using mpc::Shape3;
 using nn::LayerType;
 
-constexpr std::int64_t kOldestOperators = 7;
+constexpr std::int64_t kOldestOperators = 6;
 constexpr std::size_t kMaxLayers = 4096;  // as nets/network.schema.json says
 
 /// A layer's name from that of a node, which exporters make of modules: "/block/block.0/conv/Conv"
@@ -51,6 +51,7 @@ Importer::Importer(const onnx::ModelProto& model, const std::filesystem::path& f
                    const ImportOptions& options)
     : graph_(model.graph()), path_(file), file_(file.string()), options_(options) {
   CheckModel(model);
+  operators_ = *OperatorSet(model);
 }
 
 ImportedNetwork Importer::Run() {
@@ -61,6 +62,7 @@ ImportedNetwork Importer::Run() {
   for (const int i : needed_) Convert(i);
   for (const int i : passing_) CheckPasses(NodeAt(i));
   CheckEnd();
+  RemoveUnused();
   MergeArithmetic();
   NameLayers();
   Binarise();
@@ -69,12 +71,17 @@ ImportedNetwork Importer::Run() {
 
 void Importer::Fail(const std::string& problem) const { throw ConfigError(file_, problem); }
 
-void Importer::CheckModel(const onnx::ModelProto& model) const {
-  if (!model.has_graph() || graph_.node_size() == 0) Fail("holds no graph, expected an ONNX model");
-  if (graph_.sparse_initializer_size() > 0) Fail("holds sparse initialisers, expected dense ones");
+std::optional<std::int64_t> Importer::OperatorSet(const onnx::ModelProto& model) {
   std::optional<std::int64_t> version;
   for (const auto& set : model.opset_import())
     if (set.domain().empty() || set.domain() == "ai.onnx") version = set.version();
+  return version;
+}
+
+void Importer::CheckModel(const onnx::ModelProto& model) const {
+  if (!model.has_graph() || graph_.node_size() == 0) Fail("holds no graph, expected an ONNX model");
+  if (graph_.sparse_initializer_size() > 0) Fail("holds sparse initialisers, expected dense ones");
+  const std::optional<std::int64_t> version = OperatorSet(model);
   if (!version || *version < kOldestOperators) {
     Fail(fmt::format("found operator set {}, expected {} or newer",
                      version ? std::to_string(*version) : "of no version", kOldestOperators));
@@ -170,6 +177,7 @@ void Importer::CheckPasses(Node node) const {
   if (node.Op() == "Dropout") {
     node.Ignore("ratio");
     node.Ignore("seed");
+    node.ExpectInt("is_test", 1, 1);
     if (const Constant* training = FindConstant(node, 2); training != nullptr) {
       if (training->Numbers() != std::vector<double>{0})
         node.Fail("found training_mode true, expected a model for inference");
@@ -192,6 +200,7 @@ void Importer::Convert(int index) {
       {"BipolarQuant", &Importer::BipolarQuant},
       {"Cast", &Importer::Cast},
       {"Clip", &Importer::Clip},
+      {"Concat", &Importer::Concat},
       {"Constant", &Importer::ConstantNode},
       {"Conv", &Importer::Conv},
       {"Div", &Importer::Arithmetic},
@@ -216,15 +225,18 @@ void Importer::Convert(int index) {
       {"PRelu", &Importer::LeakyRelu},
       {"Pad", &Importer::Pad},
       {"Pow", &Importer::Pow},
+      {"Quant", &Importer::Quant},
       {"ReduceMax", &Importer::Reduce},
       {"ReduceMean", &Importer::Reduce},
       {"ReduceSum", &Importer::Reduce},
       {"Relu", &Importer::Relu},
       {"Reshape", &Importer::Reshape},
       {"Shape", &Importer::Shape},
+      {"Sigmoid", &Importer::Lookup},
       {"Sign", &Importer::Sign},
       {"Squeeze", &Importer::Squeeze},
       {"Sub", &Importer::Arithmetic},
+      {"Tanh", &Importer::Lookup},
       {"Transpose", &Importer::Transpose},
       {"Unsqueeze", &Importer::Unsqueeze},
       {"Where", &Importer::Where}};
@@ -232,16 +244,17 @@ void Importer::Convert(int index) {
   index_ = index;
   if (FoldsConstants(node)) return;
   const auto method = methods.find(node.Op());
-  const bool binarised = node.Op() == "BipolarQuant" || node.Op() == "MultiThreshold";
-  if (!node.IsStandard() && !binarised) {
+  const bool quantises =
+      node.Op() == "BipolarQuant" || node.Op() == "MultiThreshold" || node.Op() == "Quant";
+  if (!node.IsStandard() && !quantises) {
     node.Fail(
         fmt::format("is of the domain {}, expected ONNX's own operators, and of others "
-                    "BipolarQuant and MultiThreshold{}",
+                    "BipolarQuant, MultiThreshold and Quant{}",
                     Printable(node.Domain()), Advice(node.Op())));
   }
   if (method == methods.end()) {
-    std::vector<std::string> known = {"Identity",   "Dropout", "and last Softmax",
-                                      "LogSoftmax", "Sigmoid", "ArgMax"};
+    std::vector<std::string> known = {"Identity", "Dropout", "and last Softmax", "LogSoftmax",
+                                      "ArgMax"};
     for (auto it = methods.rbegin(); it != methods.rend(); ++it)
       known.insert(known.begin(), it->first);
     node.Fail(fmt::format("this operator cannot be imported here{}; those that can: {}",
@@ -255,16 +268,16 @@ void Importer::Convert(int index) {
 
 std::string Importer::Advice(const std::string& op) {
   static const std::vector<std::pair<std::vector<std::string>, const char*>> advice = {
-      {{"Sigmoid", "Tanh", "Gelu", "Erf", "Exp", "Softplus", "Softsign", "Elu", "Selu", "Celu",
-        "HardSwish", "Mish", "ThresholdedRelu", "Log", "Sqrt"},
+      {{"Gelu", "Erf", "Exp", "Softplus", "Softsign", "Elu", "Selu", "Celu", "HardSwish", "Mish",
+        "ThresholdedRelu", "Log", "Sqrt"},
        "; train with Relu, Clip, Sign or a square instead, or write the network's JSON with a "
        "layer of type table (docs/networks.md)"},
       {{"Softmax", "LogSoftmax"},
        "; it is left out where it is last, and there is nothing like it between layers"},
-      {{"Concat", "Split", "Slice", "Gather"},
+      {{"Split", "Slice", "Gather"},
        "; it is computed of constants alone, as branches here end in sums: use Add"},
       {{"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-        "MatMulInteger", "DynamicQuantizeLinear", "Quant"},
+        "MatMulInteger", "DynamicQuantizeLinear"},
        "; export the model before it is quantised, Tercet quantises the weights itself"},
       {{"LSTM", "GRU", "RNN", "If", "Loop", "Scan", "Attention"},
        "; networks here are chains of layers, without loops and conditions"},

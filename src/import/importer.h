@@ -94,6 +94,8 @@ class Importer {
 
  private:
   [[noreturn]] void Fail(const std::string& problem) const;
+  /// The version of ONNX's own operators; none where the model does not say.
+  static std::optional<std::int64_t> OperatorSet(const onnx::ModelProto& model);
   void CheckModel(const onnx::ModelProto& model) const;
   Node NodeAt(int index) const;
   /// Where each name of the graph comes from.
@@ -221,6 +223,9 @@ class Importer {
 
   /// A constant's number for each element of the value's layer, or one for all.
   static std::vector<double> Spread(const Node& node, const Value& value, const Array& array);
+  /// The constant that an elementwise node combines with the value, with axes as numpy would have
+  /// them: until operator set 6 an attribute said which axis its first one is.
+  Array NeedOperand(Node& node, const Value& value, int i) const;
   /// What is left to do with it can take some arithmetic more.
   Value OpenValue(const Node& node, int i);
   void MakeOpen(const Node& node, Value& value);
@@ -251,9 +256,32 @@ class Importer {
   /// Comparisons that give numbers; of those that give flags, what they give.
   void Cast(Node& node);
   void BipolarQuant(Node& node);
+  void Pow(Node& node);
+
+  // --- Activations of a few bits, tables, Concat (importer_steps.cpp)
+
+  /// A step of a function at one number for each channel, taken from there or only beyond.
+  struct Step {
+    std::vector<double> at;
+    bool or_equal = true;
+  };
+  /// A constant's number for each channel of the value's layer.
+  std::vector<double> NeedPerChannel(const Node& node, const Value& value, const Array& array);
+  /// shift + scale times the number of steps that are taken: a sum of signs.
+  void AddSteps(const Node& node, Value value, const std::vector<Step>& steps,
+                const std::vector<double>& scale, const std::vector<double>& shift);
+  /// Steps above 0 need no ReLU before them.
+  void SkipRelu(Value& value, const std::vector<Step>& steps) const;
+  /// Makes it a convolution of 1 x 1.
+  static void SetChannelwise(Layer& layer, std::size_t out_channels, std::size_t groups,
+                             const std::vector<float>& weight, const std::vector<float>& bias);
   /// FINN's: out_bias + out_scale times the number of thresholds that are at most x.
   void MultiThreshold(Node& node);
-  void Pow(Node& node);
+  /// QONNX's, of an activation.
+  void Quant(Node& node);
+  /// A bounded function.
+  void Lookup(Node& node);
+  void Concat(Node& node);
 
   // --- Shapes (importer_views.cpp)
 
@@ -272,6 +300,8 @@ class Importer {
   // --- The end (importer_network.cpp)
 
   void CheckEnd();
+  /// What no layer takes any more.
+  void RemoveUnused();
   /// Of sums and products with constants, what the layer before or the input's mean and std can do.
   void MergeArithmetic();
   static bool MergeIntoBias(const Layer& layer, Layer& before);
@@ -291,6 +321,7 @@ class Importer {
   const std::filesystem::path path_;
   const std::string file_;
   const ImportOptions& options_;
+  std::int64_t operators_ = 0;  // version of their set
   const onnx::ValueInfoProto* input_ = nullptr;
   std::string input_text_;  // its sizes, for messages
   nn::InputSpec input_spec_;

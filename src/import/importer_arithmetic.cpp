@@ -31,6 +31,16 @@ std::vector<double> Importer::Spread(const Node& node, const Value& value, const
   return numbers;
 }
 
+Array Importer::NeedOperand(Node& node, const Value& value, int i) const {
+  Array array = NeedConstant(node, i).ToArray();
+  if (operators_ > 6) return array;
+  node.ExpectInt("broadcast", 1, 1);
+  if (!node.Has("axis")) return array;
+  const std::size_t rank = value.sizes.size(), axis = node.Axis(node.Int("axis", 0), rank);
+  while (axis + array.shape.size() < rank) array.shape.push_back(1);
+  return array;
+}
+
 Value Importer::OpenValue(const Node& node, int i) {
   Value& value = NeedValue(node, i);
   MakeOpen(node, value);
@@ -55,7 +65,7 @@ void Importer::Arithmetic(Node& node) {
     return;
   }
   Value value = OpenValue(node, first ? 1 : 0);
-  std::vector<double> numbers = Spread(node, value, NeedConstant(node, first ? 0 : 1).ToArray());
+  std::vector<double> numbers = Spread(node, value, NeedOperand(node, value, first ? 0 : 1));
   if (op == "Add") {
     Add(value, numbers);
   } else if (op == "Mul") {
@@ -119,6 +129,7 @@ void Importer::BatchNormalization(Node& node) {
   NeedValue(node, 0);
   node.ExpectInt("spatial", 1, 1);
   node.ExpectInt("training_mode", 0, 0);
+  node.ExpectInt("is_test", 1, 1);
   node.Ignore("momentum");
   if (node.HasFurtherOutput())
     node.Fail("gives statistics as in training, expected a model for inference");
@@ -166,7 +177,14 @@ void Importer::LeakyRelu(Node& node) {
   std::vector<double> slope = {node.Op() == "Abs"         ? -1
                                : node.Op() == "LeakyRelu" ? node.Float("alpha", 0.01F)
                                                           : 0};
-  if (node.Op() == "PRelu") slope = Spread(node, before, NeedConstant(node, 1).ToArray());
+  if (node.Op() == "PRelu") {
+    Array slopes = NeedConstant(node, 1).ToArray();
+    // Until operator set 6 they were those of the channels.
+    while (operators_ <= 6 && slopes.values.size() > 1 &&
+           slopes.shape.size() + 1 < before.sizes.size())
+      slopes.shape.push_back(1);
+    slope = Spread(node, before, slopes);
+  }
   if (AreAll(slope, 0)) {
     AddElementwise(node, LayerType::kRelu);
     return;
@@ -269,7 +287,7 @@ void Importer::Compare(Node& node) {
   if (!first && FindConstant(node, 1) == nullptr)
     node.Fail("compares two values, expected a value and a constant");
   Value value = OpenValue(node, first ? 1 : 0);
-  std::vector<double> numbers = Spread(node, value, NeedConstant(node, first ? 0 : 1).ToArray());
+  std::vector<double> numbers = Spread(node, value, NeedOperand(node, value, first ? 0 : 1));
   for (double& number : numbers) number = -number;
   Add(value, numbers);
   const bool is_greater = node.Op().starts_with("Greater") != first;
@@ -327,31 +345,6 @@ void Importer::BipolarQuant(Node& node) {
   AddLayerTo(value, LayerType::kSign, node);
   value.made_by = index_;
   Multiply(value, Spread(node, value, NeedConstant(node, 1).ToArray()));
-  SetValue(node, std::move(value));
-}
-
-void Importer::MultiThreshold(Node& node) {
-  Value value = OpenValue(node, 0);
-  Array thresholds = NeedConstant(node, 1).ToArray();
-  const double scale = node.Float("out_scale", 1), bias = node.Float("out_bias", 0);
-  const std::string layout = node.String("data_layout", "NCHW");
-  node.Ignore("out_dtype");
-  if (thresholds.shape.size() != 2 || thresholds.shape[1] != 1) {
-    node.Fail(
-        fmt::format("found thresholds of shape {}, expected [channels, 1]: activations of "
-                    "more than one bit cannot be imported, train them with one",
-                    SizesText(thresholds.shape)));
-  }
-  const std::size_t rank = value.sizes.size();
-  Sizes shape(rank, 1);
-  shape[layout == "NHWC" ? rank - 1 : std::min<std::size_t>(1, rank - 1)] = thresholds.shape[0];
-  for (double& number : thresholds.values) number = -number;
-  Add(value, Spread(node, value, {shape, thresholds.values, false}));
-  value.is_flag = true;
-  MakeOpen(node, value);
-  value.made_by = index_;
-  Multiply(value, {scale});
-  Add(value, {bias});
   SetValue(node, std::move(value));
 }
 

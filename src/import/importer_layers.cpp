@@ -101,12 +101,7 @@ Sizes Importer::SizesOf(const Value& in, const Shape3& out) {
 void Importer::Conv(Node& node) {
   Value& value = NeedMap(node, 0);
   CheckChannelPads(node, value);
-  // Numbers p around a map are zeros around the map less p, and p more in each window.
   const double around = HasPadding(value) ? value.padding : 0;
-  if (around != 0) {
-    MakeClip(node, value);
-    Add(value, {-around});
-  }
   MakePlain(node, value);
   const Constant& weight = NeedConstant(node, 1);
   Sizes sizes = weight.Shape();
@@ -114,6 +109,10 @@ void Importer::Conv(Node& node) {
   const Window window = ReadWindow(
       node, value,
       sizes.size() == rank ? Sizes(sizes.begin() + 2, sizes.end()) : Sizes(rank - 2, 0), false);
+  if (around != 0 && OwnPads(window, value) != 0)
+    node.Fail(fmt::format(
+        "pads with zeros what is padded with {} before, expected one number around the map",
+        around));
   const std::int64_t in_channels = value.sizes[1], groups = node.Int("group", 1);
   if (groups < 1 || in_channels % groups != 0) {
     node.Fail(fmt::format("found group {}, expected a divisor of the {} input channels", groups,
@@ -132,18 +131,12 @@ void Importer::Conv(Node& node) {
   layer.spec.out_channels = outputs;
   layer.spec.groups = ToSize(groups);
   SetWindow(window, layer.spec);
+  layer.spec.pad_value = around;
   const std::vector<float> weights = weight.Weights();
   layer.tensors["weight"] = TensorData::FromFloats(
       {outputs, ToSize(in_channels / groups), window.rows.kernel, window.columns.kernel}, weights);
-  std::vector<float> bias(outputs, 0);
-  layer.spec.bias = node.HasInput(2) || around != 0;
-  if (node.HasInput(2)) bias = NeedVector(node, 2, outputs);
-  const std::size_t depth = weights.size() / outputs;
-  for (std::size_t i = 0; around != 0 && i < outputs; ++i)
-    bias[i] = static_cast<float>(bias[i] +
-                                 around * std::accumulate(weights.data() + i * depth,
-                                                          weights.data() + (i + 1) * depth, 0.0));
-  if (layer.spec.bias) SetVector(layer, "bias", bias);
+  layer.spec.bias = node.HasInput(2);
+  if (layer.spec.bias) SetVector(layer, "bias", NeedVector(node, 2, outputs));
   SetOutput(node, SizesOf(value, layer.out));
 }
 
@@ -206,25 +199,22 @@ void Importer::AveragePool(Node& node) {
   if (HasPadding(value) && value.padding != 0)
     node.Fail(fmt::format("found {} around its input, expected zeros", value.padding));
   MakePlain(node, value);
-  const Window window = ReadWindow(node, value, Sizes(value.sizes.size() - 2, 0), false);
-  const auto counts_padding = node.Int("count_include_pad", 0);
-  const std::size_t own = OwnPads(window, value);
-  if (own != 0 && counts_padding != 1) {
+  const Sizes no_kernel(value.sizes.size() - 2, 0);
+  const Window floor = ReadWindow(node, value, no_kernel, false);
+  const Window window = ReadWindow(node, value, no_kernel, true);
+  const bool counts_padding = node.Int("count_include_pad", 0) == 1;
+  const bool pads = OwnPads(floor, value) != 0;
+  // Positions beyond what is padded count in no divisor.
+  const bool beyond =
+      window.rows.after != floor.rows.after || window.columns.after != floor.columns.after;
+  const bool some_count = HasPadding(value) || (pads && counts_padding);
+  const bool some_do_not = (pads && !counts_padding) || beyond;
+  if (some_count && some_do_not)
     node.Fail(
-        fmt::format("found count_include_pad {} with pads of {}, expected 1 (in PyTorch "
-                    "count_include_pad=True, its default), or no pads",
-                    counts_padding, own));
-  }
-  if (node.Int("ceil_mode", 0) != 0) {
-    const auto rest = [](const Axis& axis) {
-      return (axis.in + axis.before + axis.after - axis.Reach()) % axis.stride;
-    };
-    if (rest(window.rows) != 0 || rest(window.columns) != 0)
-      node.Fail(
-          "found ceil_mode 1 where windows end beyond the map, expected 0: their divisor "
-          "would be another");
-  }
+        "averages zeros around the map of which some count in its divisor and others do not, "
+        "expected all or none (pads with count_include_pad 1 and ceil_mode 0, or 0 and no Pad)");
   AddPool(node, LayerType::kAvgPool2d, value, window);
+  layers_.back().spec.count_include_pad = !some_do_not;
 }
 
 std::size_t Importer::OwnPads(const Window& window, const Value& value) {
@@ -390,6 +380,7 @@ Value Importer::NeedVectors(const Node& node, int i) {
 
 void Importer::Gemm(Node& node) {
   const double alpha = node.Float("alpha", 1), beta = node.Float("beta", 1);
+  if (operators_ <= 6) node.Ignore("broadcast");
   const std::int64_t a_transposed = node.Int("transA", 0), b_transposed = node.Int("transB", 0);
   for (const std::int64_t flag : {a_transposed, b_transposed})
     if (flag != 0 && flag != 1)

@@ -73,6 +73,29 @@ void Importer::CheckEnd() {
   if (!zero_signs_.empty()) notes_.insert("Sign(0) is 1 here and 0 in ONNX");
 }
 
+void Importer::RemoveUnused() {
+  std::vector<bool> used(layers_.size(), false);
+  const auto use = [&](int layer) {
+    if (layer != kNetworkInput) used[ToSize(layer)] = true;
+  };
+  use(result_layer_);
+  for (std::size_t l = layers_.size(); l-- > 0;)
+    if (used[l]) std::for_each(layers_[l].graph.inputs.begin(), layers_[l].graph.inputs.end(), use);
+  std::vector<Layer> kept;
+  std::vector<int> place(layers_.size());
+  const auto move = [&](int& layer) {
+    if (layer != kNetworkInput) layer = place[ToSize(layer)];
+  };
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    place[l] = static_cast<int>(kept.size());
+    if (!used[l]) continue;
+    for (int& input : layers_[l].graph.inputs) move(input);
+    kept.push_back(std::move(layers_[l]));
+  }
+  move(result_layer_);
+  layers_ = std::move(kept);
+}
+
 void Importer::MergeArithmetic() {
   std::vector<int> readers(layers_.size() + 1, 0), place(layers_.size() + 1);
   const auto slot = [](int layer) { return static_cast<std::size_t>(layer) + 1; };

@@ -43,7 +43,8 @@ std::uint64_t ResultTolerance(const nn::IntegerNetwork& network, const Plan& pla
         mpc::FunctionOf(layer.activation).Deviation(layer.Activation(1), std::min(values, kMost)) +
         plan.layers[k].tolerance;
     if (layer.sum_pool)
-      out = std::min(out, kMost) * static_cast<Int128>(layer.sum_pool->kernel.Area());
+      out = std::min(out, kMost) *
+            static_cast<Int128>(layer.sum_pool->Divisor(layer.Activation(1).Out()));
     off.push_back(std::min(out, kMost));
   }
   return static_cast<std::uint64_t>(off.back());

@@ -73,15 +73,20 @@ class Table final : public ActivationType {
   }
 };
 
-/// min(max(x, low), high); in integers a table of as many steps as one may have.
+/// min(max(x, low), high); in integers a table of as many steps as one may have, or without
+/// input_scale two ReLUs.
 class Clip final : public ActivationType {
  public:
   Clip()
       : ActivationType(LayerType::kClip, ActivationKind::kTable,
                        {{"low", &LayerSpec::low},
                         {"high", &LayerSpec::high},
-                        {"input_scale", &LayerSpec::input_scale}}) {}
+                        {"input_scale", &LayerSpec::input_scale, true}}) {}
   Problem Check(const LayerSpec& layer) const override {
+    if (layer.input_scale == 0) {
+      if (layer.low < layer.high) return {};
+      return {"/high", fmt::format("found {}, expected more than low, {}", layer.high, layer.low)};
+    }
     const double least = kLeast * layer.input_scale, most = kMost * layer.input_scale;
     if (layer.low < layer.high && layer.low >= least && layer.high <= most) return {};
     return {"/high",
@@ -112,14 +117,20 @@ class Clip final : public ActivationType {
 }  // namespace
 
 void ActivationType::ReadOptions(const nlohmann::json& value, LayerSpec& layer) const {
-  for (const auto& option : options_)
-    std::visit([&](auto field) { value.at(option.key).get_to(layer.*field); }, option.field);
+  for (const auto& option : options_) {
+    const bool absent = option.optional && !value.contains(option.key);
+    const nlohmann::json zero = 0;
+    std::visit([&](auto field) { (absent ? zero : value.at(option.key)).get_to(layer.*field); },
+               option.field);
+  }
 }
 
 nlohmann::ordered_json ActivationType::Options(const LayerSpec& layer) const {
   auto options = nlohmann::ordered_json::object();
-  for (const auto& option : options_)
+  for (const auto& option : options_) {
     std::visit([&](auto field) { options[option.key] = layer.*field; }, option.field);
+    if (option.optional && options[option.key] == 0) options.erase(option.key);
+  }
   return options;
 }
 

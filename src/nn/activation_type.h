@@ -22,6 +22,9 @@ struct ActivationEncoding {
   /// for.
   std::vector<std::int64_t> table;
   double input_scale = 1;
+
+  /// Whether x is one of two numbers and -x the other: bits that are turned stand for that.
+  bool IsSymmetric() const { return table.empty() && low != 0 && low + unit == -low; }
 };
 
 /// A layer type of networks that is an activation: its options, its function of real numbers, and
@@ -33,6 +36,7 @@ class ActivationType {
   struct Option {
     const char* key;
     std::variant<double LayerSpec::*, std::vector<std::int64_t> LayerSpec::*> field;
+    bool optional = false;  ///< a number that is 0 where the key is absent
   };
   /// `options` in the order in which a reader expects them.
   ActivationType(LayerType type, mpc::ActivationKind kind, std::vector<Option> options = {})

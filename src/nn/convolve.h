@@ -111,6 +111,26 @@ std::vector<T> Convolve(const mpc::LinearShape& shape, const std::vector<T>& wei
   return z;
 }
 
+/// What a convolution with the number `around` around its map adds to one with zeros there, and its
+/// bias: a value for each element. `bias` has one for each channel.
+inline std::vector<double> BiasWithPadding(mpc::LinearShape shape,
+                                           const std::vector<double>& weight,
+                                           const std::vector<double>& bias, double around) {
+  shape.bias_per_element = false;
+  // All weights meet the number, but for those that meet the map.
+  std::vector<double> inside =
+      Convolve(shape, weight, {}, std::vector<double>(shape.in.Size(), 1), 1);
+  const mpc::Shape3 out = shape.Out();
+  const std::size_t area = out.height * out.width, depth = shape.Depth();
+  for (std::size_t c = 0; c < out.channels; ++c) {
+    double sum = 0;
+    for (std::size_t i = 0; i < depth; ++i) sum += weight[c * depth + i];
+    for (std::size_t e = c * area; e < (c + 1) * area; ++e)
+      inside[e] = bias[c] + around * (sum - inside[e]);
+  }
+  return inside;
+}
+
 /// Folds each window of a max-pool with `combine(T, T)`, in row order.
 template <class T, class F>
 std::vector<T> Pool(const mpc::Shape3& in, const mpc::PoolShape& pool, const std::vector<T>& x,

@@ -176,19 +176,36 @@ void BatchNorm(const LayerSpec& layer, const FloatLayer& weights, std::vector<fl
 std::vector<float> AveragePool(const LayerSpec& layer, const std::vector<float>& x,
                                std::size_t batch) {
   std::vector<float> sums(layer.out.Size() * batch);
-  SumWindows(layer.in, {layer.kernel, layer.stride, layer.padding}, x.data(), batch, sums.data());
-  for (float& v : sums) v /= static_cast<float>(layer.kernel.Area());
+  const SumPool pool{layer.kernel, layer.stride, layer.padding, layer.count_include_pad};
+  SumWindows(layer.in, pool, x.data(), batch, sums.data());
+  for (float& v : sums) v /= static_cast<float>(pool.Divisor(layer.in));
   return sums;
 }
 
 /// What leaves the input and layers that later ones take, by their names.
 using Kept = std::map<std::string, std::vector<float>>;
 
+/// A convolution with numbers other than zero around its map.
+std::vector<float> ConvolvePadded(const LayerSpec& layer, const FloatLayer& weights,
+                                  const Kept& kept, const std::vector<float>& x,
+                                  std::size_t batch) {
+  mpc::LinearShape shape = LinearShapeOf(layer);
+  shape.bias_per_element = true;
+  std::vector<double> bias(weights.bias.begin(), weights.bias.end());
+  bias.resize(layer.out_channels);
+  bias =
+      BiasWithPadding(shape, {weights.weight.begin(), weights.weight.end()}, bias, layer.pad_value);
+  return Convolve(shape, weights.weight, std::vector<float>(bias.begin(), bias.end()),
+                  layer.from.empty() ? x : kept.at(layer.from), batch);
+}
+
 /// What leaves a layer when x leaves the one before.
 std::vector<float> RunLayer(const LayerSpec& layer, const FloatLayer& weights, std::vector<float> x,
                             std::size_t batch, const Kept& kept) {
   switch (layer.type) {
     case LayerType::kConv2d:
+      if (PadsWithNumber(layer)) return ConvolvePadded(layer, weights, kept, x, batch);
+      [[fallthrough]];
     case LayerType::kLinear:
       return Convolve(LinearShapeOf(layer), weights.weight, weights.bias,
                       layer.from.empty() ? x : kept.at(layer.from), batch);

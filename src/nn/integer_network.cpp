@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <utility>
 
 #include "nn/axes_json.h"
@@ -32,7 +33,33 @@ json LinearToJson(const LinearShape& linear) {
           {"bias_per_element", linear.bias_per_element}};
 }
 
+/// How many members each window of a channel has inside the map.
+std::vector<std::size_t> MembersOf(const SumPool& pool, const Shape3& in) {
+  const Shape3 channel{1, in.height, in.width};
+  std::vector<std::size_t> members(pool.Out(channel).Size(), 0);
+  mpc::Windows{channel, pool.kernel, pool.stride, pool.padding}.ForEach(
+      [&](std::size_t output, std::size_t, std::size_t) { ++members[output]; });
+  return members;
+}
+
 }  // namespace
+
+std::size_t SumPool::Divisor(const Shape3& in) const {
+  if (counts_padding) return kernel.Area();
+  std::size_t divisor = 1;
+  for (const std::size_t members : MembersOf(*this, in)) {
+    divisor = std::lcm(divisor, members);
+    if (divisor > kMostDivisor) return 0;
+  }
+  return divisor;
+}
+
+std::vector<std::size_t> SumPool::Factors(const Shape3& in) const {
+  std::vector<std::size_t> factors = MembersOf(*this, in);
+  const std::size_t divisor = Divisor(in);
+  for (std::size_t& factor : factors) factor = counts_padding ? 1 : divisor / factor;
+  return factors;
+}
 
 Shape3 PublicLayer::ActivationIn() const {
   const Shape3 out = linear.Out();
@@ -99,6 +126,7 @@ std::string PublicNetworkToJson(const PublicNetwork& network) {
       written["sum_pool"] = {{"kernel", AxesToJson(layer.sum_pool->kernel)},
                              {"stride", AxesToJson(layer.sum_pool->stride)},
                              {"padding", AxesToJson(layer.sum_pool->padding)}};
+      if (!layer.sum_pool->counts_padding) written["sum_pool"]["counts_padding"] = false;
     }
     document["layers"].push_back(std::move(written));
   }

@@ -20,6 +20,7 @@
 #include "tercet/base/file_reader.h"
 #include "tercet/crypto/certificates.h"
 #include "tercet/mpc/windows.h"
+#include "tercet/nn/integer_network.h"
 
 namespace tercet::nn {
 namespace {
@@ -174,6 +175,8 @@ LayerSpec ReadLayer(const json& value) {
   ReadAxes(value, "stride", layer.stride);
   ReadAxes(value, "dilation", layer.dilation);
   ReadSides(value, "padding", layer.padding);
+  layer.pad_value = value.value("pad_value", layer.pad_value);
+  layer.count_include_pad = value.value("count_include_pad", layer.count_include_pad);
   layer.groups = value.value("groups", layer.groups);
   layer.bias = value.value("bias", layer.bias);
   layer.eps = value.value("eps", layer.eps);
@@ -218,6 +221,7 @@ class ShapeWalk {
       case LayerType::kAvgPool2d:
         CheckWindow(layer);
         CheckPoolPadding(layer);
+        CheckDivisor(layer);
         layer.out = mpc::Windows{layer.in, layer.kernel, layer.stride, layer.padding}.Out();
         computes_ = true;
         break;
@@ -282,17 +286,29 @@ class ShapeWalk {
                      height, width));
   }
 
-  /// So that each window has a member inside the map, and an average half of them.
+  /// So that each window has a member inside the map, and an average that counts the others half of
+  /// them.
   void CheckPoolPadding(const LayerSpec& layer) const {
-    const bool max = layer.type == LayerType::kMaxPool2d;
+    const bool half = layer.type == LayerType::kAvgPool2d && layer.count_include_pad;
     const auto check = [&](std::size_t padding, std::size_t kernel) {
-      const std::size_t most = max ? kernel - 1 : kernel / 2;
+      const std::size_t most = half ? kernel / 2 : kernel - 1;
       if (padding > most)
         Fail("/padding", fmt::format("found {}, expected at most {}, {}", padding,
-                                     max ? "the kernel less 1" : "half the kernel", most));
+                                     half ? "half the kernel" : "the kernel less 1", most));
     };
     check(std::max(layer.padding.top, layer.padding.bottom), layer.kernel.h);
     check(std::max(layer.padding.left, layer.padding.right), layer.kernel.w);
+  }
+
+  /// Of an average that does not count its padding.
+  void CheckDivisor(const LayerSpec& layer) const {
+    if (layer.count_include_pad) return;
+    const SumPool pool{layer.kernel, layer.stride, layer.padding, false};
+    if (pool.Divisor(layer.in) == 0)
+      Fail("/count_include_pad",
+           fmt::format("found false with windows of so many different sizes inside the map that "
+                       "their least common multiple is over {}, expected a smaller kernel or true",
+                       SumPool::kMostDivisor));
   }
 
   Shape3 Convolve(const LayerSpec& layer) const {
@@ -380,11 +396,14 @@ std::string NetworkSpec::Digest() const {
                                    {"eps", layer.eps + 0.0},
                                    {"from", layer.from},
                                    {"suite", layer.suite}});
-    if (layer.dilation != 1) canonical["layers"].back()["dilation"] = AxesToJson(layer.dilation);
+    json& written = canonical["layers"].back();
+    if (layer.dilation != 1) written["dilation"] = AxesToJson(layer.dilation);
+    if (layer.pad_value != 0) written["pad_value"] = layer.pad_value;
+    if (!layer.count_include_pad) written["count_include_pad"] = false;
     const ActivationType* activation = FindActivation(layer.type);
     if (activation == nullptr) continue;
     const nlohmann::ordered_json options = activation->Options(layer);
-    for (const auto& [key, option] : options.items()) canonical["layers"].back()[key] = option;
+    for (const auto& [key, option] : options.items()) written[key] = option;
   }
   return crypto::Sha256Hex(canonical.dump(-1, ' ', true, json::error_handler_t::replace));
 }
@@ -410,10 +429,16 @@ std::vector<std::string> Remarks(const NetworkSpec& spec) {
       const bool separable = before != nullptr && before->type == LayerType::kConv2d &&
                              layer.type == LayerType::kConv2d && layer.kernel == 1 &&
                              before->groups == before->in.channels && before->groups > 1;
+      // Steps of an activation of some bits, as `tercet import` writes them, stand by themselves.
+      const bool channelwise =
+          layer.kernel == 1 && layer.stride == 1 && layer.groups > 1 &&
+          (layer.groups == layer.in.channels || layer.groups == layer.out_channels);
+      if (channelwise) continue;
       if (before != nullptr && layer.from.empty() && !separable)
         pairs.push_back(fmt::format("{} and {}", before->name, layer.name));
       before = &layer;
-    } else if (FindActivation(layer.type) != nullptr || layer.type == LayerType::kMaxPool2d) {
+    } else if (FindActivation(layer.type) != nullptr || layer.type == LayerType::kMaxPool2d ||
+               layer.type == LayerType::kAdd) {
       before = nullptr;
     }
   }

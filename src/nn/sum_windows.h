@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <vector>
 
 #include "tercet/mpc/windows.h"
 #include "tercet/nn/integer_network.h"
@@ -20,6 +21,14 @@ void SumWindows(const mpc::Shape3& in, const SumPool& pool, const T* x, std::siz
         const T* from = x + input * batch;
         for (std::size_t b = 0; b < batch; ++b) to[b] = static_cast<T>(to[b] + from[b]);
       });
+  if (pool.counts_padding) return;
+  const std::vector<std::size_t> factors = pool.Factors(in);
+  const std::size_t outputs = pool.Out(in).Size();
+  for (std::size_t output = 0; output < outputs; ++output) {
+    const auto factor = static_cast<T>(factors[output % factors.size()]);
+    T* to = y + output * batch;
+    for (std::size_t b = 0; b < batch; ++b) to[b] = static_cast<T>(to[b] * factor);
+  }
 }
 
 }  // namespace tercet::nn

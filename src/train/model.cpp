@@ -52,10 +52,19 @@ std::vector<std::int64_t> Both(const mpc::PerAxis& axes) { return {Int(axes.h), 
 Tensor Convolve(const Tensor& x, const Tensor& weight, const Tensor& bias,
                 const nn::LayerSpec& layer, std::size_t groups) {
   const torch::ScalarType type = x.scalar_type();
+  const mpc::Sides& sides = layer.padding;
+  const bool with_number = nn::PadsWithNumber(layer);
+  const Tensor padded =
+      with_number ? torch::constant_pad_nd(
+                        x, {Int(sides.left), Int(sides.right), Int(sides.top), Int(sides.bottom)},
+                        layer.pad_value)
+                  : x;
+  const auto zeros = [&](std::size_t count) { return with_number ? 0 : Int(count); };
   return torch::conv2d(
-      x, weight.to(type, /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::ChannelsLast),
+      padded,
+      weight.to(type, /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::ChannelsLast),
       bias.defined() ? bias.to(type) : bias, Both(layer.stride),
-      {Int(layer.padding.top), Int(layer.padding.left)}, Both(layer.dilation), Int(groups));
+      {zeros(sides.top), zeros(sides.left)}, Both(layer.dilation), Int(groups));
 }
 
 // The order to compute in. Max-pool and a monotone activation commute; with the pool first, the
@@ -292,7 +301,8 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
                                {Int(layer.padding.top), Int(layer.padding.left)});
     case LayerType::kAvgPool2d:
       return torch::avg_pool2d(x, Both(layer.kernel), Both(layer.stride),
-                               {Int(layer.padding.top), Int(layer.padding.left)});
+                               {Int(layer.padding.top), Int(layer.padding.left)},
+                               /*ceil_mode=*/false, layer.count_include_pad);
     case LayerType::kFlatten:
       return x.reshape({x.size(0), Int(layer.out.Size()), 1, 1});
     case LayerType::kAdd:

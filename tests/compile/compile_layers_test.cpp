@@ -189,6 +189,139 @@ TEST(CompileLayersTest, AveragesOfSignsAreExact) {
   }
 }
 
+const std::string kNorm2 = R"({"name": "b2", "type": "batch_norm"},)";
+const std::string kSign2 = R"({"name": "s2", "type": "sign"},)";
+const std::string kRelu2 = R"({"name": "r2", "type": "relu"},)";
+
+/// On small integers, which floats and integers of 20 bits compute without rounding.
+Compiled MakeExact(const std::string& layers, std::uint64_t seed) {
+  nn::NetworkSpec spec = Spec(R"("shape": [1, 8, 8], "scale": 85, "bits": 2)", layers);
+  for (nn::LayerSpec& layer : spec.layers) layer.eps = 0;  // factors of exactly -1, 0 and 1
+  const nn::FloatNetwork network = Weights(seed).Fill(spec).Network(spec);
+  CompileOptions options;
+  options.default_bits = 20;
+  options.default_fixed_bits = 30;
+  Compiled compiled{network, {}, {}};
+  compiled.integers = Compile(network, Oracle(), options, &compiled.report);
+  EXPECT_NO_THROW(ProveWidths(compiled.integers, "compiled"));
+  return compiled;
+}
+
+// Where a batch_norm multiplies by less than 0, the least value of a window counts. Ties are many,
+// as all are small integers and halves.
+TEST(CompileLayersTest, NormsBesideAPoolAreExact) {
+  const std::string next = R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 3,
+                               "padding": 1, "groups": 2},)";
+  const std::string padded =
+      R"({"name": "p1", "type": "max_pool2d", "kernel": 3, "stride": 2, "padding": [0, 1, 1, 0]},)";
+  const std::string residual = kConv + kPool + kNorm + kSign +
+                               R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 1},
+                                  {"name": "add2", "type": "add", "from": "s1"},)";
+  for (const std::string& layers :
+       {kConv + kPool + kNorm + kSign + kLast,
+        kConv + kPool + kNorm + kSign + next + kSign2 + kLast,
+        kConv + padded + kNorm + kNorm2 + kSign + next + kSign2 + kLast,
+        kConv + kNorm + kPool + kNorm2 + kSign + kAverage + kLast,
+        kConv + kSign + kNorm + kPool + next + kSign2 + kLast,
+        kConv + kSign + kNorm + kNorm2 + padded + kLast, residual + kSign2 + kLast,
+        residual + kRelu2 + kLast, kConv + kPool + kNorm + kSign + kFlatten + kNorm2 + kLast}) {
+    SCOPED_TRACE(layers);
+    for (std::uint64_t seed = 1; seed < 5; ++seed) {
+      const Compiled compiled = MakeExact(layers, seed);
+      EXPECT_TRUE(compiled.integers.net.layers[0].pool.has_value());
+      EXPECT_LT(Error(compiled), 1e-3) << seed;
+    }
+  }
+}
+
+TEST(CompileLayersTest, NormsBesideAPoolAndReluMultiplyByMoreThanZero) {
+  CompileOptions options;
+  options.default_fixed_bits = 32;
+  options.activation_bits = 12;
+  for (const std::string& middle : {kPool + kNorm + kRelu, kRelu + kNorm + kPool}) {
+    SCOPED_TRACE(middle);
+    const nn::NetworkSpec spec = Spec(kInput, kConv + middle + kFlatten + kLast);
+    Weights weights(1);
+    weights.FillReal(spec).Put("b1.weight", {4}, {0.5, 1, 0, 2});
+    Compiled compiled{weights.Network(spec), {}, {}};
+    compiled.integers = Compile(compiled.network, Oracle(), options, &compiled.report);
+    EXPECT_EQ(compiled.integers.net.layers.size(), 2U);
+    EXPECT_LT(Error(compiled), 0.01);
+
+    weights.Put("b1.weight", {4}, {0.5, 1, -0.25, 2});
+    try {
+      Compile(weights.Network(spec), Oracle(), options, nullptr);
+      ADD_FAILURE();
+    } catch (const UnsupportedError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("layer b1: it multiplies channel 2 by less than 0"));
+    }
+  }
+}
+
+// Numbers around the map are in the bias where they meet it.
+TEST(CompileLayersTest, PaddingWithANumberIsExact) {
+  const auto conv = [](const char* name, const char* more) {
+    return fmt::format(R"({{"name": "{}", "type": "conv2d", "out_channels": 4, "kernel": 3, {}}},)",
+                       name, more);
+  };
+  const std::string first = conv("c1", R"("padding": 1, "pad_value": -1)");
+  for (const std::string& layers :
+       {first + kSign + conv("c2", R"("padding": [2, 0, 1, 1], "pad_value": 1)") + kSign2 + kLast,
+        first + kSign + kPool + conv("c2", R"("padding": 1, "pad_value": 1.5, "groups": 2)") +
+            kNorm + kSign2 + kLast,
+        first + kNorm + conv("c2", R"("padding": 1, "pad_value": 2, "dilation": 2)") + kSign +
+            kLast,
+        first + kSign + conv("c2", R"("padding": 1, "pad_value": 1, "bias": false)") +
+            conv("c3", R"("padding": 1, "pad_value": -3, "from": "s1")") +
+            R"({"name": "add", "type": "add", "from": "c2"},)" + kSign2 + kLast}) {
+    SCOPED_TRACE(layers);
+    const Compiled compiled = MakeExact(layers, 1);
+    EXPECT_LT(Error(compiled), 1e-3);
+  }
+}
+
+TEST(CompileLayersTest, AveragesThatDoNotCountTheirPaddingAreExact) {
+  for (const char* pool :
+       {R"("kernel": 3, "stride": 2, "padding": 1)", R"("kernel": 2, "padding": [0, 1, 0, 1])",
+        R"("kernel": [2, 3], "stride": [3, 1], "padding": [1, 2, 0, 1])"}) {
+    for (const std::string& activation : {kSign, kRelu}) {
+      SCOPED_TRACE(pool);
+      const Compiled compiled =
+          MakeExact(kConv + activation + R"({"name": "a1", "type": "avg_pool2d", )" + pool +
+                        R"(, "count_include_pad": false},)" + kNorm + kLast,
+                    2);
+      ASSERT_TRUE(compiled.integers.net.layers[0].sum_pool.has_value());
+      EXPECT_FALSE(compiled.integers.net.layers[0].sum_pool->counts_padding);
+      EXPECT_LT(Error(compiled), 1e-3);
+    }
+  }
+}
+
+TEST(CompileLayersTest, ClipsWithoutAScaleAreTwoRelus) {
+  const std::string clip = R"({"name": "h1", "type": "clip", "low": -1.5, "high": 2},)";
+  const std::string relu6 = R"({"name": "h2", "type": "clip", "low": 0, "high": 6},)";
+  const std::string next = R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 3,
+                               "padding": 1},)";
+  CompileOptions options;
+  options.default_fixed_bits = 32;
+  options.activation_bits = 12;
+  for (const std::string& layers :
+       {kConv + clip + kLast, kConv + kNorm + clip + next + relu6 + kAverage + kLast,
+        kConv + clip + kPool + next + relu6 + kFlatten + kLast, kConv + kPool + clip + kLast,
+        kConv + kRelu + next + R"({"name": "add", "type": "add", "from": "r1"},)" + relu6 + kLast,
+        kConv + clip + next + R"({"name": "add", "type": "add", "from": "h1"},)" + kRelu + kLast,
+        kConv + kNorm + relu6 + kPool + kFlatten + kLast}) {
+    SCOPED_TRACE(layers);
+    const Compiled compiled = Make(layers, options);
+    EXPECT_EQ(compiled.integers.net.layers[1].activation, ActivationKind::kRelu);
+    EXPECT_LT(Error(compiled), 0.01);
+  }
+  const files::Images images = RandomImages({2, 8, 8}, 64, 5);
+  options.calibration = &images;
+  options.measured = true;
+  EXPECT_LT(Error(Make(kConv + clip + next + relu6 + kLast, options)), 0.05);
+}
+
 struct Chain {
   const char* what;
   std::string layers;

@@ -137,10 +137,12 @@ class Evaluator {
         {"Neg", [](double x) { return -x; }},
         {"Not", [](double x) { return x == 0 ? 1.0 : 0.0; }},
         {"Relu", [](double x) { return std::max(x, 0.0); }},
+        {"Sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }},
         {"Sign", [](double x) { return x > 0   ? 1.0
                                        : x < 0 ? -1.0
                                                : 0.0; }},
-        {"Sqrt", [](double x) { return std::sqrt(x); }}};
+        {"Sqrt", [](double x) { return std::sqrt(x); }},
+        {"Tanh", [](double x) { return std::tanh(x); }}};
     static const std::map<std::string, double (*)(double, double)> binary = {
         {"Add", [](double a, double b) { return a + b; }},
         {"Div", [](double a, double b) { return a / b; }},
@@ -201,6 +203,31 @@ class Evaluator {
         for (std::int64_t k = 0; k < t.dims[1]; ++k)
           sum += At(x, i) >= t.values[Offset(t.dims, {t.dims[0] == 1 ? 0 : i[1], k})] ? 1 : 0;
         return Float(node, "out_scale", 1) * sum + Float(node, "out_bias", 0);
+      });
+    } else if (op == "Quant") {
+      const Tensor &x = In(node, 0), &scale = In(node, 1), &zero = In(node, 2);
+      const double levels = std::pow(2, In(node, 3).values[0]);
+      const bool is_signed = Int(node, "signed", 1) != 0, narrow = Int(node, "narrow", 0) != 0;
+      const double low = is_signed ? -levels / 2 + (narrow ? 1 : 0) : 0;
+      const double high = is_signed ? levels / 2 - 1 : levels - (narrow ? 2 : 1);
+      const auto* attribute = Find(node, "rounding_mode");
+      const std::string mode = attribute == nullptr ? "ROUND" : attribute->s();
+      out = Make(x.dims, [&](const Dims& i) {
+        const double level = At(x, i) / At(scale, i) + At(zero, i);
+        const double rounded = mode == "ROUND"   ? std::nearbyint(level)
+                               : mode == "FLOOR" ? std::floor(level)
+                                                 : std::ceil(level);
+        return (std::min(std::max(rounded, low), high) - At(zero, i)) * At(scale, i);
+      });
+    } else if (op == "Concat") {
+      const Tensor &a = In(node, 0), &b = In(node, 1);
+      const auto axis = static_cast<std::size_t>(Int(node, "axis", 0));
+      Dims dims = a.dims;
+      dims[axis] += b.dims[axis];
+      out = Make(dims, [&](Dims i) {
+        if (i[axis] < a.dims[axis]) return a.values[Offset(a.dims, i)];
+        i[axis] -= a.dims[axis];
+        return b.values[Offset(b.dims, i)];
       });
     } else if (op == "BatchNormalization") {
       const Tensor& x = In(node, 0);

@@ -18,9 +18,11 @@ inline Dims InputDims(const Model& m, std::int64_t images) {
 }
 
 /// Imports the model and compares what the network computes of three images with what the model
-/// does. `channels_last`: the model takes images in that order.
+/// does. `channels_last`: the model takes images in that order. `tolerance` is a part of the
+/// largest value.
 inline ImportedNetwork ExpectSame(const Model& m, bool channels_last = false,
-                                  const ImportOptions& options = Scaled()) {
+                                  const ImportOptions& options = Scaled(),
+                                  float tolerance = 1e-5F) {
   const ImportedNetwork network = m.Import(options);
   const auto spec = nn::ParseNetwork(network.architecture, "imported");
   const nn::FloatNetwork floats(spec, network.weights, "weights");
@@ -51,7 +53,7 @@ inline ImportedNetwork ExpectSame(const Model& m, bool channels_last = false,
   expected.resize(logits.size());
   float largest = 1;
   for (const float value : expected) largest = std::max(largest, std::abs(value));
-  EXPECT_THAT(logits, testing::Pointwise(testing::FloatNear(1e-5F * largest), expected));
+  EXPECT_THAT(logits, testing::Pointwise(testing::FloatNear(tolerance * largest), expected));
   return network;
 }
 

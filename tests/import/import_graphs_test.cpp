@@ -15,6 +15,7 @@
 namespace tercet::importer {
 namespace {
 
+using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -58,7 +59,9 @@ TEST(ImportGraphsTest, MnistOfTheOnnxZoo) {
 /// x [N, 2, 5, 5] -> conv "c" [N, 3, 5, 5], padded.
 class GraphTest : public testing::Test {
  protected:
-  GraphTest() : m({-1, 2, 5, 5}) {
+  GraphTest() : m({-1, 2, 5, 5}) { Restart(); }
+  void Restart() {
+    m = Model({-1, 2, 5, 5});
     m.Weights("w", {3, 2, 3, 3}, 1);
     Conv("x", "w", "c");
   }
@@ -381,6 +384,28 @@ TEST_F(GraphTest, MaxPoolsBeyondTheMap) {
   }
 }
 
+TEST_F(GraphTest, AveragesThatDoNotCountTheirPadding) {
+  struct Case {
+    Dims strides, pads;
+    bool ceils;
+  };
+  for (const Case& c : {Case{{1, 1}, {1, 1, 1, 1}, false},
+                        {{2, 2}, {0, 0, 0, 0}, true},
+                        {{3, 2}, {1, 0, 0, 1}, true}}) {
+    SCOPED_TRACE(SizesText(c.strides));
+    m = Model({-1, 2, 5, 5});
+    m.Weights("w", {3, 2, 3, 3}, 1);
+    Conv("x", "w", "c");
+    m.Node("Relu", {"c"}, "r");
+    auto& node = m.Node("AveragePool", {"r"}, "y");
+    SetInts(node, "kernel_shape", {2, 2});
+    SetInts(node, "strides", c.strides);
+    SetInts(node, "pads", c.pads);
+    SetInt(node, "ceil_mode", c.ceils ? 1 : 0);
+    EXPECT_THAT(ExpectSame(m).architecture, HasSubstr("\"count_include_pad\": false"));
+  }
+}
+
 TEST_F(GraphTest, ZerosAroundAReluBeforeAMaxPool) {
   m.Node("Relu", {"c"}, "r");
   SetInts(m.Node("Pad", {"r"}, "p"), "pads", {0, 0, 0, 1, 0, 0, 1, 0});
@@ -617,10 +642,101 @@ TEST_F(GraphTest, MultiThresholdOfOneBit) {
   SetFloat(node, "out_bias", -1);
   SetString(node, "out_dtype", "BIPOLAR");
   EXPECT_THAT(LayersOf(ExpectSameBefore("y")), ElementsAre("c conv2d", "y sign", "end conv2d"));
-  m.proto.mutable_graph()->mutable_initializer(1)->set_dims(1, 3);
-  m.proto.mutable_graph()->mutable_initializer(1)->set_dims(0, 1);
+}
+
+// Each step is a sign, and a ReLU before steps above 0 makes no difference.
+TEST_F(GraphTest, MultiThresholdOfSomeBits) {
+  m.Node("Relu", {"c"}, "r");
+  m.Floats("t", {3, 3}, {0.5, 1, 2.5, 0.25, 0.25, 4, 1, 3, 8});
+  auto& node = m.Node("MultiThreshold", {"r", "t"}, "y");
+  node.set_domain("qonnx.custom_op.general");
+  SetFloat(node, "out_scale", 0.5);
+  SetFloat(node, "out_bias", -0.25);
+  const ImportedNetwork network = ExpectSameBefore("y");
+  EXPECT_THAT(LayersOf(network), ElementsAre("c conv2d", HasSubstr("conv2d"), HasSubstr("sign"),
+                                             HasSubstr("conv2d"), "end conv2d"));
+  EXPECT_THAT(nn::Remarks(nn::ParseNetwork(network.architecture, "imported")), IsEmpty());
+  m.Floats("many", {1, 16}, std::vector<float>(16, 1));
+  m.proto.mutable_graph()->mutable_node(2)->set_input(1, "many");
   ExpectRefused([&] { m.Import(); }, "m.onnx node MultiThreshold 'y'",
-                "activations of more than one bit");
+                "found 16 steps in each of 3 channels, expected 1 to 15");
+  m.Floats("flat", {3}, {1, 2, 3});
+  m.proto.mutable_graph()->mutable_node(2)->set_input(1, "flat");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node MultiThreshold 'y'",
+                "found thresholds of shape [3], expected [channels, steps]");
+}
+
+TEST_F(GraphTest, QuantOfActivations) {
+  int model = 0;
+  for (const char* mode : {"ROUND", "FLOOR", "CEIL"}) {
+    for (const float bits : {1.0F, 2.0F, 4.0F}) {
+      for (const bool is_signed : {false, true}) {
+        if (bits == 1 && is_signed) continue;
+        SCOPED_TRACE(fmt::format("{} {} {}", mode, bits, is_signed));
+        Restart();
+        m.Floats("scale", {1, 3, 1, 1}, {0.5, 1, 0.25});
+        m.Floats("zero", {}, {is_signed ? 0.0F : 1.0F});
+        m.Floats("bits", {}, {bits});
+        auto& node = m.Node("Quant", {"c", "scale", "zero", "bits"}, "y");
+        node.set_domain("qonnx.custom_op.general");
+        SetString(node, "rounding_mode", mode);
+        SetInt(node, "signed", is_signed ? 1 : 0);
+        SetInt(node, "narrow", model++ % 2);
+        if (bits == 1) SetInt(node, "narrow", 0);
+        ExpectSameBefore("y");
+      }
+    }
+  }
+  m.Floats("eight", {}, {8});
+  auto& node = *m.proto.mutable_graph()->mutable_node(1);
+  node.set_input(3, "eight");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Quant 'y'", "found activations of 8 bits");
+  node.set_input(3, "bits");
+  m.Floats("negative", {}, {-1});
+  node.set_input(1, "negative");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Quant 'y'", "found a scale that is not above 0");
+  node.mutable_attribute(0)->set_s("HALF_UP");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Quant 'y'", "found rounding_mode HALF_UP");
+}
+
+TEST_F(GraphTest, BoundedFunctionsAreTables) {
+  for (const char* op : {"Sigmoid", "Tanh"}) {
+    Restart();
+    m.Node(op, {"c"}, "t");
+    m.Node("GlobalAveragePool", {"t"}, "y");
+    const ImportedNetwork network = ExpectSame(m, false, Scaled(), 0.01F);
+    EXPECT_THAT(LayersOf(network), Contains("t table"));
+    EXPECT_THAT(network.notes, Contains(HasSubstr("becomes a table of 256 steps")));
+  }
+}
+
+TEST_F(GraphTest, TwoMapsPutTogether) {
+  m.Node("Relu", {"c"}, "r");
+  m.Weights("w2", {2, 3, 1, 1}, 5);
+  Conv("r", "w2", "d");
+  m.Node("Relu", {"d"}, "s");
+  SetInt(m.Node("Concat", {"r", "s"}, "both"), "axis", 1);
+  m.Weights("w3", {4, 5, 3, 3}, 6);
+  Conv("both", "w3", "y");
+  ExpectSame(m);
+  m.proto.mutable_graph()->mutable_node(4)->mutable_attribute(0)->set_i(2);
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Concat 'both'", "in axis 2, expected maps");
+  m.proto.mutable_graph()->mutable_node(4)->add_input("s");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Concat 'both'", "puts 3 maps together");
+}
+
+TEST_F(GraphTest, OperatorsOfSetSix) {
+  m.proto.mutable_opset_import(0)->set_version(6);
+  m.Floats("each", {3}, {0.5, -1, 2});
+  auto& product = m.Node("Mul", {"c", "each"}, "scaled");
+  SetInt(product, "broadcast", 1);
+  SetInt(product, "axis", 1);
+  m.Node("PRelu", {"scaled", "each"}, "y");
+  const ImportedNetwork network = m.Import();
+  EXPECT_EQ(network.weights.tensors.at("scaled.weight").AsDoubles(),
+            (std::vector<double>{0.5, -1, 2}));
+  product.mutable_attribute(0)->set_i(0);
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Mul 'scaled'", "found broadcast 0");
 }
 
 // --- Constants
@@ -734,10 +850,10 @@ TEST_F(GraphTest, DifferencesAreSums) {
 
 TEST_F(GraphTest, RefusesWithAdvice) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"Sigmoid", "docs/networks.md"},
+      {"Gelu", "docs/networks.md"},
       {"Elu", "train with Relu"},
       {"Softmax", "nothing like it"},
-      {"Concat", "branches here end in sums"},
+      {"Split", "branches here end in sums"},
       {"QuantizeLinear", "before it is quantised"},
       {"LSTM", "chains of layers"},
       {"ConvTranspose", "no layer makes a map larger"},

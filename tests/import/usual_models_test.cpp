@@ -176,6 +176,16 @@ TEST(UsualModels, BinaryNetworkOfLarq) {
   ExpectWorks(b, true);
 }
 
+/// In the order of Larq's examples, with pad_values=1.
+TEST(UsualModels, BinaryNetworkWithNormsBehindPools) {
+  Builder b({1, 2, 10, 10}, 2);
+  b.Conv(4, 3, 1, 1, 1, "Sign").Pool("MaxPool", 2).Norm().Then("Sign");
+  b.m.Ints("pads", {0, 0, 1, 1, 0, 0, 1, 1});
+  b.Then("Pad", {"pads", b.Numbers({}, {1})}).Conv(6, 3, 1, 0, 1, "Sign").Pool("MaxPool", 2);
+  b.Norm().Then("Sign").Then("Flatten").Fc(24, 5);
+  ExpectWorks(b);
+}
+
 /// As Brevitas exports through QONNX.
 TEST(UsualModels, BinaryNetworkOfBrevitas) {
   Builder b({1, 1, 8, 8}, 1);

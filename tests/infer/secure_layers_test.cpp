@@ -76,6 +76,17 @@ std::vector<LayersCase> LayersCases() {
       R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": [1, 3], "padding": [0, 1],
           "groups": 2},)";
   const std::string sign2 = R"({"name": "s2", "type": "sign"},)";
+  const std::string exact_clip = R"({"name": "h1", "type": "clip", "low": -1, "high": 1},)";
+  const std::string norm = R"({"name": "b1", "type": "batch_norm"},)";
+  const std::string norm_after_pool = uneven + padded_pool + norm + sign;
+  const std::string turned = R"({"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 1},
+      {"name": "add2", "type": "add", "from": "s1"}, {"name": "r2", "type": "relu"},)";
+  const std::string numbers =
+      R"({"name": "c2", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1,
+          "pad_value": 1},)";
+  const std::string inside =
+      R"({"name": "a1", "type": "avg_pool2d", "kernel": [2, 3], "stride": [1, 2],
+          "padding": [1, 1, 0, 1], "count_include_pad": false},)";
   const std::string residual = R"(
       {"name": "c2", "type": "conv2d", "out_channels": 4, "kernel": 3, "padding": 1},
       {"name": "add2", "type": "add", "from": "r1"},
@@ -101,6 +112,12 @@ std::vector<LayersCase> LayersCases() {
           {"uneven windows of relu", uneven + relu + padded_pool + second + last},
           {"uneven averages", uneven + sign + uneven_average + second + relu + last},
           {"columns of sign", uneven + sign + columns + last},
+          {"clip", uneven + exact_clip + pool + second + sign2 + last},
+          {"norm between pool and sign", norm_after_pool + second + sign2 + last},
+          {"norm between sign and pool", uneven + sign + norm + pool + second + relu + last},
+          {"residual of turned signs", norm_after_pool + turned + last},
+          {"padded with numbers", uneven + sign + numbers + sign2 + last},
+          {"averages of what is inside", uneven + relu + inside + second + sign + last},
           {"dense product", uneven + uneven_average + second + sign + last}};
 }
 

@@ -19,9 +19,18 @@ namespace tercet::nn {
 struct SumPool {
   mpc::PerAxis kernel = 2, stride = 2;
   mpc::Sides padding = 0;
+  /// Otherwise an average is that of the numbers inside the map alone. Windows have different
+  /// numbers of these, and each sum is multiplied so that one divisor is left for all.
+  bool counts_padding = true;
   mpc::Shape3 Out(const mpc::Shape3& in) const {
     return mpc::Windows{in, kernel, stride, padding}.Out();
   }
+  /// What makes averages of the sums: the kernel's area, or the least common multiple of how many
+  /// numbers the windows have inside the map. 0 when that is more than kMostDivisor.
+  std::size_t Divisor(const mpc::Shape3& in) const;
+  /// What the sums at each output position of a channel are multiplied by.
+  std::vector<std::size_t> Factors(const mpc::Shape3& in) const;
+  static constexpr std::size_t kMostDivisor = std::size_t{1} << 16;
   bool operator==(const SumPool&) const = default;
 };
 

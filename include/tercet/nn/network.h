@@ -51,20 +51,21 @@ struct LayerSpec {
   std::string name;
   LayerType type = LayerType::kFlatten;
   std::size_t out_channels = 0;  ///< conv2d; out_features of linear
-  /// conv2d and pools. Of an average pool with padding, zeros are counted: the divisor is always
-  /// the kernel's area.
+  /// conv2d and pools.
   mpc::PerAxis kernel = 1, stride = 1;
   mpc::Sides padding = 0;
-  mpc::PerAxis dilation = 1;  ///< conv2d: steps from one weight of a kernel to the next
-  std::size_t groups = 1;     ///< conv2d
-  bool bias = true;           ///< conv2d, linear
-  double eps = 1e-5;          ///< batch_norm
+  double pad_value = 0;           ///< conv2d: the number around the map
+  bool count_include_pad = true;  ///< avg_pool2d: zeros around the map count in the divisor
+  mpc::PerAxis dilation = 1;      ///< conv2d: steps from one weight of a kernel to the next
+  std::size_t groups = 1;         ///< conv2d
+  bool bias = true;               ///< conv2d, linear
+  double eps = 1e-5;              ///< batch_norm
   /// table: x becomes output_scale * values[i], where i counts from the x that is nearest to
   /// -values.size() / 2 * input_scale, in steps of input_scale.
   std::vector<std::int64_t> values;
   double input_scale = 1, output_scale = 1;
   /// clip: x becomes `low` or `high` where it is beyond. Computed as a table of 256 steps of
-  /// input_scale.
+  /// input_scale, or where that is 0 as two ReLUs.
   double low = 0, high = 0;
   /// add: name of the earlier layer whose output is added. conv2d: name of the earlier layer whose
   /// output is its input, or "input" for the network's; empty for the layer before.
@@ -77,6 +78,11 @@ struct LayerSpec {
 /// The linear map of a conv2d or linear layer; a linear layer's input counts as flattened, and
 /// between the weights of a dilated kernel there are zeros.
 mpc::LinearShape LinearShapeOf(const LayerSpec& layer);
+
+/// Whether numbers other than zero stand around the map of a conv2d.
+inline bool PadsWithNumber(const LayerSpec& layer) {
+  return layer.pad_value != 0 && !layer.padding.None();
+}
 
 struct NetworkSpec {
   std::string name;
