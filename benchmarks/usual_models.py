@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Usual small models: trained in PyTorch, exported to ONNX, imported, compiled and run securely.
 
-    benchmarks/usual_models.py --mnist data/mnist --cifar data/cifar10 --tercet build/release/bin/tercet --out build/models
+    benchmarks/usual_models.py --mnist data/mnist --cifar data/cifar10 --out build/models
 
-trains what is not in --out yet (minutes on two cores), and prints the table of docs/models.md: whether a model
-imports, by how much the float network's logits differ from PyTorch's at most (as a part of the largest), whether the
-secure logits equal the plain integer network's, and the accuracy of both. Training and test images are subsets, the
-first of each file, so the accuracies are not those of a model that was trained to its end. Needs torch, onnx and numpy.
+trains what is not in --out yet (minutes on two cores), and prints the table of docs/importing.md: whether a
+model imports, by how much the float network's logits differ from PyTorch's at most (as a part of the largest), whether
+the secure logits equal the plain integer network's, and the accuracy of both. Training and test images are subsets, the
+first of each file, so the accuracies are not those of models that were trained to their end. Needs torch, onnx, numpy.
 """
 import argparse
 import gzip
@@ -278,11 +278,93 @@ def make(name, arguments):
           file=sys.stderr, flush=True)
     for what, pixels, classes in (("test", test_images, test_labels), ("calibration", images[:1000], labels[:1000])):
         numpy.save(arguments.out / f"{name}.{what}.npy", pixels)
-        (arguments.out / f"{name}.{what}.labels").write_bytes(struct.pack(">II", 0x801, len(classes)) + classes.tobytes())
+        file = arguments.out / f"{name}.{what}.labels"
+        file.write_bytes(struct.pack(">II", 0x801, len(classes)) + classes.tobytes())
     numpy.save(arguments.out / f"{name}.logits.npy", test_logits)
     partial = arguments.out / f"{name}.partial.onnx"
-    torch.onnx.export(model, normalised(test_images[:1]), str(partial), opset_version=13, custom_opsets={"tercet.mark": 1},
-                      input_names=["images"], dynamic_axes={"images": {0: "N"}})
+    torch.onnx.export(model, normalised(test_images[:1]), str(partial), opset_version=13,
+                      custom_opsets={"tercet.mark": 1}, input_names=["images"], dynamic_axes={"images": {0: "N"}})
     if name == "finn":
         thresholds_of_finn(partial)
     partial.rename(file)
+
+
+class Failed(Exception):
+    pass
+
+
+def run(*command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed((done.stderr or done.stdout).strip().splitlines()[-1])
+    return done.stdout
+
+
+def percent(report):
+    return f"{100 * report['correct'] / report['images']:.2f}"
+
+
+def measure(name, arguments):
+    """A row of the table."""
+    text, _, data, _, options = MODELS[name]
+    base = arguments.out / name
+    net, floats, compiled = (base.with_suffix(end) for end in (".json", ".safetensors", ".compiled.safetensors"))
+    test = ["--images", f"{base}.test.npy", "--labels", f"{base}.test.labels"]
+    row = [text, "MNIST" if data == "mnist" else "CIFAR-10"]
+    try:
+        run(arguments.tercet, "import", base.with_suffix(".onnx"), "--out", net, "--weights", floats, "--scale", 255,
+            "--mean", 0.5, "--std", 0.25)
+        row.append("yes")
+        logits = numpy.load(f"{base}.logits.npy")
+        last = json.loads(net.read_text())["layers"][-1]["name"]
+        write_reference(f"{base}.reference.safetensors", last, logits)
+        checked = subprocess.run([arguments.tercet, "plain", net, "--model", floats, "--images", f"{base}.test.npy",
+                                  "--check", f"{base}.reference.safetensors"],
+                                 capture_output=True, text=True, check=False)
+        row.append(difference(checked.stdout, last))
+        run(arguments.tercet, "compile", net, "--model", floats, "--out", compiled, "--images",
+            f"{base}.calibration.npy", "--labels", f"{base}.calibration.labels", *options)
+        run(arguments.tercet, "run", net, "--model", compiled, *test, "--batch", 50, "--suite", arguments.suite,
+            "--transport", "memory", "--json", f"{base}.run.json")
+        report = json.loads(Path(f"{base}.run.json").read_text())
+        labels = numpy.frombuffer(Path(f"{base}.test.labels").read_bytes(), numpy.uint8, offset=8)
+        row += ["yes", f"{100 * (logits.argmax(1) == labels).mean():.2f}", percent(report)]
+    except Failed as error:
+        row += [str(error)] + ["-"] * (6 - len(row))
+    return row
+
+
+def write_reference(file, layer, values):
+    raw = values.astype(numpy.float32).tobytes()
+    header = json.dumps({layer: {"dtype": "F32", "shape": list(values.shape), "data_offsets": [0, len(raw)]}}).encode()
+    Path(file).write_bytes(struct.pack("<Q", len(header)) + header + raw)
+
+
+def difference(text, layer):
+    """The largest as a part of the layer's largest value, and how many are over 1e-4 of it, as --check prints them."""
+    line = next(line for line in text.splitlines() if line.strip().startswith(layer))
+    _, relative, values, beyond = re.findall(r"[0-9][0-9.,]*(?:e[-+]?[0-9]+)?", line.split(layer, 1)[1])[-4:]
+    return relative + ("" if beyond == "0" else f", {beyond} of {values} logits over 1e-4")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", required=True, help="folder of MNIST's four files")
+    parser.add_argument("--cifar", required=True, help="folder of CIFAR-10's records (.bin)")
+    parser.add_argument("--tercet", default="build/release/bin/tercet")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and results")
+    parser.add_argument("--suite", default="lut")
+    parser.add_argument("--train-images", type=int, default=20000)
+    parser.add_argument("--images", type=int, default=1000, help="test images (default %(default)s)")
+    parser.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)} (default: all)")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    print("| model | data | imports | float: largest difference | secure = plain | accuracy, float (%) | secure (%) |")
+    print("|---|---|---|---|---|---|---|")
+    for name in arguments.models:
+        make(name, arguments)
+        print(f"| {' | '.join(measure(name, arguments))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

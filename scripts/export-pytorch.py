@@ -145,7 +145,9 @@ class Architecture:
             shape, out = (one.meta["tensor_meta"].shape[2:] for one in (node.args[0], node))
             (h, w), (sh, sw), (ph, pw) = (2 * [x] if isinstance(x, int) else x for x in
                                           (keys["kernel"], keys["stride"], both(padding)))
-            sides = [ph, pw, max(ph, (out[0] - 1) * sh + h - shape[0] - ph), max(pw, (out[1] - 1) * sw + w - shape[1] - pw)]
+            bottom = max(ph, (out[0] - 1) * sh + h - shape[0] - ph)
+            right = max(pw, (out[1] - 1) * sw + w - shape[1] - pw)
+            sides = [ph, pw, bottom, right]
             if sides[2:] != sides[:2]:
                 keys["padding"] = sides
         return keys
@@ -236,7 +238,7 @@ def no_bias(part):
 
 
 def layer_names(module, names=None):
-    """{module's name: layer's name} for those that differ: as given, and "_0" for "0", as a name begins with a letter."""
+    """{module's name: layer's name} for those that differ: as given, and "_0" for "0", which no layer may be called."""
     begins_well = {name: name[0].isalpha() or name[0] == "_" for name, _ in module.named_modules() if name}
     return {**{name: "_" + name for name, well in begins_well.items() if not well}, **(names or {})}
 

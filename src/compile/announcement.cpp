@@ -224,7 +224,7 @@ Announcement AnnouncementFromJson(const std::string& text, const std::string& pl
 std::size_t MostAnnouncementBytes(const nn::NetworkSpec& spec) {
   Announcement longest{spec.name, spec.Digest(), false, {}};
   const std::string suite(kMaxTextBytes, '"');  // which is escaped
-  longest.layers.assign(Architecture(spec, true).layers.size(),
+  longest.layers.assign(Architecture(spec, false).layers.size(),
                         {kMaxLayerBits + kComparisonBits, kMaxLayerBits, false, suite});
   return AnnouncementToJson(longest).size();
 }

@@ -28,7 +28,7 @@ struct ImportedNetwork {
   std::vector<std::string> notes;  ///< what the user should know, a line each
 };
 
-/// Reads an ONNX model (operator set 7 or newer, one input and one output) whose graph is a chain
+/// Reads an ONNX model (operator set 6 or newer, one input and one output) whose graph is a chain
 /// of layers, with shortcuts into sums and convolutions; docs/importing.md has the table of
 /// operators. What depends on constants alone is computed; weights may be in other files of the
 /// model's folder.

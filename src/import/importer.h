@@ -272,6 +272,8 @@ class Importer {
                 const std::vector<double>& scale, const std::vector<double>& shift);
   /// Steps above 0 need no ReLU before them.
   void SkipRelu(Value& value, const std::vector<Step>& steps) const;
+  /// Of the layers from `first` on, all of one node.
+  void LeaveNameToLast(std::size_t first);
   /// Makes it a convolution of 1 x 1.
   static void SetChannelwise(Layer& layer, std::size_t out_channels, std::size_t groups,
                              const std::vector<float>& weight, const std::vector<float>& bias);

@@ -48,6 +48,7 @@ void Importer::AddSteps(const Node& node, Value value, const std::vector<Step>& 
                     "at most {}: train with activations of at most 4 bits",
                     count, channels, kMostSteps, kMaxChannels));
   SkipRelu(value, steps);
+  const std::size_t first = layers_.size();
   // Each step of each channel is a channel of its own, of which the sign says whether it is taken.
   Layer& spread = AddLayer(node, LayerType::kConv2d, {value.layer},
                            {count * channels, shape.height, shape.width});
@@ -71,8 +72,13 @@ void Importer::AddSteps(const Node& node, Value value, const std::vector<Step>& 
     bias.push_back(static_cast<float>(shift[c] + scale[c] * static_cast<double>(count) / 2));
   }
   SetChannelwise(sum, channels, channels, weight, bias);
+  LeaveNameToLast(first);
   value.layer = static_cast<int>(layers_.size()) - 1;
   SetValue(node, std::move(value));
+}
+
+void Importer::LeaveNameToLast(std::size_t first) {
+  for (std::size_t l = first; l + 1 < layers_.size(); ++l) layers_[l].wanted_name.clear();
 }
 
 void Importer::SkipRelu(Value& value, const std::vector<Step>& steps) const {
@@ -174,12 +180,14 @@ void Importer::Lookup(Node& node) {
   Value value = OpenValue(node, 0);
   const double low = -kHalfTable * curve.step, high = (kHalfTable - 1) * curve.step;
   value.clip = Bounds{low, high};
+  const std::size_t first = layers_.size();
   MakePlain(node, value);
   Layer& table = AddLayerTo(value, LayerType::kTable, node);
   table.spec.input_scale = curve.step;
   table.spec.output_scale = curve.output_scale;
   for (int i = -kHalfTable; i < kHalfTable; ++i)
     table.spec.values.push_back(std::llround(curve.function(i * curve.step) / curve.output_scale));
+  LeaveNameToLast(first);
   notes_.insert(
       fmt::format("{} becomes a table of 256 steps from {} to {}, beyond which it stays; it is off "
                   "by up to {}",
@@ -213,6 +221,7 @@ void Importer::Concat(Node& node) {
     node.Fail(fmt::format("makes {} channels, expected at most {}", all, kMaxChannels));
   // A sum of two maps, each with zeros where the other one is.
   std::vector<int> parts;
+  const std::size_t first_layer = layers_.size();
   for (const auto& [value, begin] : {std::pair{&a, std::size_t{0}}, {&b, first.channels}}) {
     const Shape3 shape = ShapeOf(value->layer);
     Layer& part =
@@ -223,6 +232,7 @@ void Importer::Concat(Node& node) {
     parts.push_back(static_cast<int>(layers_.size()) - 1);
   }
   AddLayer(node, LayerType::kAdd, parts, {all, first.height, first.width});
+  LeaveNameToLast(first_layer);
   SetOutput(node, sizes);
 }
 

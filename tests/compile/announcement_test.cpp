@@ -115,6 +115,12 @@ TEST(AnnouncementTest, NoneIsLongerThanTheMost) {
   EXPECT_EQ(AnnouncementFromJson(text, "model"), longest);
 }
 
+TEST(AnnouncementTest, NetworksOfOneOutputHaveNoClassesToCompare) {
+  const nn::NetworkSpec spec =
+      SpecOf(kConv + kRelu + R"({"name": "fc", "type": "linear", "out_features": 1})");
+  EXPECT_GT(MostAnnouncementBytes(spec), AnnouncementToJson(Good(spec)).size());
+}
+
 TEST(AnnouncementTest, FormIsStrict) {
   const std::string good = AnnouncementToJson(Good(SpecOf(kConv + kRelu + kLast)));
   const auto refused = [&](const std::string& from, const std::string& to,

@@ -553,7 +553,7 @@ TEST_F(OperatorTest, RefusesAttributes) {
   refuse(
       "AveragePool",
       [&](auto& node) {
-        ints("strides", {3, 3})(node);
+        ints("strides", {2, 2})(node);
         ints("pads", {1, 1, 0, 0})(node);
         SetInt(node, "count_include_pad", 1);
         SetInt(node, "ceil_mode", 1);

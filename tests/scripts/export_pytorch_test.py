@@ -74,8 +74,8 @@ class Depends(nn.Module):
 def depends():
     return Depends()
 '''
-REFUSALS = {"hardswish": "found Hardswish, which has no layer in the JSON here", "reflecting": "found padding_mode 'reflect'",
-            "branches": "a relu of conv behind first", "depends": "torch.fx cannot follow the module"}
+REFUSALS = {"hardswish": "found Hardswish, which has no layer in the JSON here",
+            "reflecting": "found padding_mode 'reflect'", "branches": "a relu of conv behind first", "depends": "torch.fx cannot follow the module"}
 
 
 def main():

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the importer refuses, and what it says then, where no test of an operator asks for it.
+
+#include <fmt/format.h>
+
+#include "import/expect_same.h"
+#include "import/model.h"
+
+namespace tercet::importer {
+namespace {
+
+/// x [N, 2, 5, 5] -> conv "c" [N, 3, 5, 5], padded.
+class RefusalsTest : public testing::Test {
+ protected:
+  RefusalsTest() : m({-1, 2, 5, 5}) {
+    m.Weights("w", {3, 2, 3, 3}, 1);
+    SetInts(m.Node("Conv", {"x", "w"}, "c"), "pads", {1, 1, 1, 1});
+    m.Floats("half", {}, {0.5});
+    m.Floats("two", {2}, {1, 2});
+    m.Ints("zero", {0});
+    m.Ints("one", {1});
+    m.Ints("pair", {1, 2});
+  }
+  void Expect(const std::string& op, const std::string& name, const std::string& text) {
+    ExpectRefused([&] { m.Import(); }, "m.onnx node " + op + " '" + name + "'", text);
+  }
+  /// A node of constants, of which the logits are made.
+  onnx::NodeProto& Constants(const std::string& op, const std::vector<std::string>& inputs) {
+    auto& node = m.Node(op, inputs, "k");
+    m.Node("Add", {"c", "k"}, "y");
+    return node;
+  }
+
+  Model m;
+};
+
+TEST_F(RefusalsTest, OfConstantsThatDivideByZero) {
+  Constants("Div", {"pair", "zero"});
+  Expect("Div", "k", "divides an integer by 0");
+}
+
+TEST_F(RefusalsTest, OfAValueDividedByZero) {
+  m.Floats("nothing", {}, {0});
+  m.Node("Div", {"c", "nothing"}, "y");
+  Expect("Div", "y", "divides by 0");
+}
+
+TEST_F(RefusalsTest, OfSizesThatHoldTheNumberOfImages) {
+  m.Node("Shape", {"c"}, "sizes");
+  Constants("Tile", {"two", "sizes"});
+  Expect("Tile", "k", "takes the number of images for a size, expected fixed numbers");
+}
+
+TEST_F(RefusalsTest, OfAxesThatHoldTheNumberOfImages) {
+  m.Node("Shape", {"c"}, "sizes");
+  m.Node("Squeeze", {"c", "sizes"}, "y");
+  ExpectRefused([&] { m.Import(); }, "m.onnx tensor sizes",
+                "found the number of images in it, expected fixed numbers");
+}
+
+TEST_F(RefusalsTest, OfShapesFilledWithSeveralNumbers) {
+  auto& value = *Constants("ConstantOfShape", {"pair"}).add_attribute();
+  value.set_name("value");
+  value.set_type(onnx::AttributeProto::TENSOR);
+  value.mutable_t()->set_data_type(onnx::TensorProto::FLOAT);
+  value.mutable_t()->add_dims(2);
+  value.mutable_t()->add_float_data(1);
+  value.mutable_t()->add_float_data(2);
+  Expect("ConstantOfShape", "k", "found a value of several numbers, expected one");
+}
+
+TEST_F(RefusalsTest, OfRangesWithoutEnd) {
+  m.Floats("start", {}, {0});
+  m.Floats("limit", {}, {1e9});
+  m.Floats("step", {}, {1e-3F});
+  Constants("Range", {"start", "limit", "step"});
+  Expect("Range", "k", "makes too many values of constants");
+}
+
+TEST_F(RefusalsTest, OfSlicesThatDoNotFit) {
+  auto& node = Constants("Slice", {"two", "zero", "pair"});
+  Expect("Slice", "k", "found starts, ends, axes and steps of different lengths");
+  node.set_input(2, "one");
+  node.add_input("zero");
+  node.add_input("zero");
+  Expect("Slice", "k", "found a step of 0");
+}
+
+TEST_F(RefusalsTest, OfAxesOfConstants) {
+  auto& node = Constants("Squeeze", {"two", "zero"});
+  Expect("Squeeze", "k", "squeezes an axis of several elements");
+  node.set_op_type("Unsqueeze");
+  m.Ints("again", {1, 1});
+  node.set_input(1, "again");
+  Expect("Unsqueeze", "k", "found an axis twice");
+}
+
+TEST_F(RefusalsTest, OfSparseWeights) {
+  m.proto.mutable_graph()->add_sparse_initializer();
+  ExpectRefused([&] { m.Import(); }, "m.onnx", "holds sparse initialisers, expected dense ones");
+}
+
+TEST_F(RefusalsTest, OfMoreLayersThanNetworksHave) {
+  std::string last = "c";
+  for (int i = 0; i < 4097; ++i) {
+    const std::string next = fmt::format("r{}", i);
+    m.Node("Relu", {last}, next);
+    last = next;
+  }
+  Expect("Relu", "r4095", "found more than 4096 layers, expected no more");
+}
+
+TEST_F(RefusalsTest, OfChoicesBetweenValues) {
+  m.Node("Greater", {"c", "half"}, "g");
+  m.Node("Where", {"g", "c", "half"}, "y");
+  Expect("Where", "y", "chooses between computed values, expected two constants");
+}
+
+TEST_F(RefusalsTest, OfIntegersOfComputedNumbers) {
+  SetInt(m.Node("Cast", {"c"}, "i"), "to", onnx::TensorProto::INT64);
+  m.Node("Relu", {"i"}, "y");
+  Expect("Cast", "i", "makes integers of computed numbers, expected that only at the end");
+}
+
+TEST_F(RefusalsTest, OfTwoNumbersAroundAMap) {
+  m.Ints("pads", {0, 0, 1, 1, 0, 0, 1, 1});
+  m.Node("Pad", {"c", "pads", "half"}, "p");
+  m.Weights("w2", {1, 3, 3, 3}, 2);
+  SetInts(m.Node("Conv", {"p", "w2"}, "y"), "pads", {1, 1, 1, 1});
+  Expect("Conv", "y", "pads with zeros what is padded with 0.5 before");
+}
+
+TEST_F(RefusalsTest, OfMeansOverImages) {
+  SetInts(m.Node("ReduceMean", {"c"}, "y"), "axes", {0, 2, 3});
+  Expect("ReduceMean", "y", "reduces over the images");
+}
+
+TEST_F(RefusalsTest, OfInputsThatAreNoTensors) {
+  m.proto.mutable_graph()->mutable_input(0)->mutable_type()->mutable_sequence_type();
+  ExpectRefused([&] { m.Import(); }, "m.onnx input x", "is no tensor, expected one");
+}
+
+TEST_F(RefusalsTest, OfNodesWithoutOutput) {
+  m.Node("Relu", {"c"}, "y");
+  auto& first = *m.proto.mutable_graph()->mutable_node(0);
+  first.set_output(0, "");
+  first.add_output("c");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Conv 'c'", "has no output, expected one");
+}
+
+TEST_F(RefusalsTest, OfBranchesThatMeetNowhereInOrder) {
+  // Both ends of the last sum follow a ReLU of the same sum.
+  m.Node("Relu", {"c"}, "r");
+  m.Node("Abs", {"r"}, "a");
+  m.Node("GlobalAveragePool", {"a"}, "g");
+  m.Node("GlobalMaxPool", {"r"}, "h");
+  m.Node("Add", {"g", "h"}, "y");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node GlobalMaxPool 'h'", "takes the same input as");
+}
+
+}  // namespace
+}  // namespace tercet::importer
