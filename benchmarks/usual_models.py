@@ -13,7 +13,7 @@ import argparse
 import gzip
 import json
 import lzma
-import re
+import os
 import struct
 import subprocess
 import sys
@@ -320,7 +320,7 @@ def measure(name, arguments):
         write_reference(f"{base}.reference.safetensors", last, logits)
         checked = subprocess.run([arguments.tercet, "plain", net, "--model", floats, "--images", f"{base}.test.npy",
                                   "--check", f"{base}.reference.safetensors"],
-                                 capture_output=True, text=True, check=False)
+                                 capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"})
         row.append(difference(checked.stdout, last))
         run(arguments.tercet, "compile", net, "--model", floats, "--out", compiled, "--images",
             f"{base}.calibration.npy", "--labels", f"{base}.calibration.labels", *options)
@@ -342,8 +342,8 @@ def write_reference(file, layer, values):
 
 def difference(text, layer):
     """The largest as a part of the layer's largest value, and how many are over 1e-4 of it, as --check prints them."""
-    line = next(line for line in text.splitlines() if line.strip().startswith(layer))
-    _, relative, values, beyond = re.findall(r"[0-9][0-9.,]*(?:e[-+]?[0-9]+)?", line.split(layer, 1)[1])[-4:]
+    row = next(row for row in (line.split("│") for line in text.splitlines()) if row[0].strip() == layer)
+    relative, values, beyond = (column.strip() for column in row[3:6])
     return relative + ("" if beyond == "0" else f", {beyond} of {values} logits over 1e-4")
 
 

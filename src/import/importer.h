@@ -69,6 +69,7 @@ struct Layer {
   std::string place;        ///< of its node, for messages
   GraphLayer graph;
   mpc::Shape3 out;
+  bool sums_steps = false;  ///< the sum of AddSteps, which grows with what its steps are of
   bool arithmetic = false;  ///< a batch_norm that stands for sums and products with constants
   std::vector<double> scale, shift;                  ///< of such a one
   std::map<std::string, files::TensorData> tensors;  ///< by the end of their names, "weight"
@@ -272,6 +273,9 @@ class Importer {
                 const std::vector<double>& scale, const std::vector<double>& shift);
   /// Steps above 0 need no ReLU before them.
   void SkipRelu(Value& value, const std::vector<Step>& steps) const;
+  /// The largest of such sums is the sum of the largest signs, whose max-pool this makes. False for
+  /// another value.
+  bool PoolSteps(const Node& node, const Value& value, const Window& window);
   /// Of the layers from `first` on, all of one node.
   void LeaveNameToLast(std::size_t first);
   /// Makes it a convolution of 1 x 1.

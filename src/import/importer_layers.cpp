@@ -174,6 +174,7 @@ void Importer::AddMaxPool(const Node& node, Value& value, const Window& window) 
           "what is never less");
   }
   MakeNumber(node, value);
+  if (!HasPadding(value) && PoolSteps(node, value, window)) return;
   if (!PoolsFirst(value)) MakeArithmetic(node, value);
   const Value before = value;
   AddPool(node, LayerType::kMaxPool2d, before, window);

@@ -72,9 +72,38 @@ void Importer::AddSteps(const Node& node, Value value, const std::vector<Step>& 
     bias.push_back(static_cast<float>(shift[c] + scale[c] * static_cast<double>(count) / 2));
   }
   SetChannelwise(sum, channels, channels, weight, bias);
+  sum.sums_steps = std::all_of(scale.begin(), scale.end(), [](double s) { return s > 0; });
   LeaveNameToLast(first);
   value.layer = static_cast<int>(layers_.size()) - 1;
   SetValue(node, std::move(value));
+}
+
+bool Importer::PoolSteps(const Node& node, const Value& value, const Window& window) {
+  if (value.layer == kNetworkInput || !layers_[ToSize(value.layer)].sums_steps) return false;
+  if (value.clip || value.is_flag || !value.scale.empty() || !value.shift.empty()) return false;
+  Layer sum = layers_[ToSize(value.layer)];
+  const std::size_t first = layers_.size();
+  Value signs = value;
+  signs.layer = sum.graph.inputs[0];
+  const Shape3 shape = ShapeOf(signs.layer);
+  // Steps that are taken only beyond a number have signs that fall.
+  std::vector<double> weights = sum.tensors.at("weight").AsDoubles(), directions;
+  for (double& weight : weights) {
+    directions.insert(directions.end(), shape.height * shape.width, weight < 0 ? -1.0 : 1.0);
+    weight = std::abs(weight);
+  }
+  Multiply(signs, directions);
+  MakeArithmetic(node, signs);
+  AddPool(node, LayerType::kMaxPool2d, signs, window);
+  sum.tensors["weight"] = TensorData::FromFloats(sum.tensors.at("weight").shape, Floats(weights));
+  const int pooled = static_cast<int>(layers_.size()) - 1;
+  Layer& again = AddLayer(node, LayerType::kConv2d, {pooled}, window.Out(sum.out.channels));
+  again.spec = sum.spec;
+  again.tensors = std::move(sum.tensors);
+  again.sums_steps = true;
+  LeaveNameToLast(first);
+  SetOutput(node, SizesOf(value, layers_.back().out));
+  return true;
 }
 
 void Importer::LeaveNameToLast(std::size_t first) {

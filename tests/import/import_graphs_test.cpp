@@ -666,6 +666,21 @@ TEST_F(GraphTest, MultiThresholdOfSomeBits) {
                 "found thresholds of shape [3], expected [channels, steps]");
 }
 
+// Of steps the largest are pooled, not their sum: that is one activation with its max-pool.
+TEST_F(GraphTest, StepsBeforeAMaxPool) {
+  m.Floats("scale", {}, {0.5});
+  m.Floats("zero", {}, {0});
+  m.Floats("bits", {}, {2});
+  m.Node("Quant", {"c", "scale", "zero", "bits"}, "q").set_domain("qonnx.custom_op.general");
+  auto& pool = m.Node("MaxPool", {"q"}, "y");
+  SetInts(pool, "kernel_shape", {2, 2});
+  SetInts(pool, "strides", {2, 1});
+  EXPECT_THAT(
+      LayersOf(ExpectSameBefore("y")),
+      ElementsAre("c conv2d", HasSubstr("conv2d"), HasSubstr("sign"), HasSubstr("batch_norm"),
+                  HasSubstr("max_pool2d"), "y conv2d", "end conv2d"));
+}
+
 TEST_F(GraphTest, QuantOfActivations) {
   int model = 0;
   for (const char* mode : {"ROUND", "FLOOR", "CEIL"}) {
