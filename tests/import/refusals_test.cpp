@@ -47,8 +47,8 @@ TEST_F(RefusalsTest, OfAValueDividedByZero) {
 
 TEST_F(RefusalsTest, OfSizesThatHoldTheNumberOfImages) {
   m.Node("Shape", {"c"}, "sizes");
-  Constants("Tile", {"two", "sizes"});
-  Expect("Tile", "k", "takes the number of images for a size, expected fixed numbers");
+  Constants("Gather", {"two", "sizes"});
+  Expect("Gather", "k", "takes the number of images for a size, expected fixed numbers");
 }
 
 TEST_F(RefusalsTest, OfAxesThatHoldTheNumberOfImages) {

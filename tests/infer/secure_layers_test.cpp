@@ -152,6 +152,20 @@ INSTANTIATE_TEST_SUITE_P(Layers, SecureLayers,
                          testing::Combine(testing::ValuesIn(LayersCases()),
                                           testing::Values("lut", "fss", "aby3")));
 
+/// Those of Sign alone, which is all that cbnn has without a shift.
+std::vector<LayersCase> SignCases() {
+  std::vector<LayersCase> cases = LayersCases();
+  std::erase_if(cases, [](const LayersCase& c) {
+    return c.layers.find("relu") != std::string::npos ||
+           c.layers.find("clip") != std::string::npos ||
+           c.layers.find("square") != std::string::npos;
+  });
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Signs, SecureLayers,
+                         testing::Combine(testing::ValuesIn(SignCases()), testing::Values("cbnn")));
+
 INSTANTIATE_TEST_SUITE_P(Tables, SecureLayers,
                          testing::Combine(testing::ValuesIn(TableCases()),
                                           testing::Values("lut", "lut:form=bit", "fss")));

@@ -29,7 +29,7 @@ class Windows(nn.Module):
         self.conv = nn.Conv2d(2, 4, (3, 2), stride=(1, 2), padding=(1, 0), dilation=(2, 1), groups=2)
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.average = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
-        self.fc = nn.Linear(12, 3)
+        self.fc = nn.Linear(8, 3)
     def forward(self, x):
         x = self.average(self.pool(torch.relu(self.conv(x))))
         return self.fc(x.view(x.size(0), -1))
