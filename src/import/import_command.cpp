@@ -18,12 +18,8 @@ namespace {
 
 constexpr double kMaxReal = 1e6;  // as nets/network.schema.json says
 
-struct Arguments {
+struct Arguments : ImportSettings {
   std::filesystem::path model, out, weights;
-  std::vector<std::size_t> shape;
-  std::vector<std::string> binarise;
-  std::size_t bits = 8;
-  ImportOptions options;
 };
 
 int RunImport(Arguments arguments) {
@@ -38,12 +34,7 @@ int RunImport(Arguments arguments) {
                                            "one, such as NET.json",
                                            arguments.out.string()));
   }
-  nn::InputSpec& input = arguments.options.input;
-  if (const auto& s = arguments.shape; !s.empty()) input.shape = {s[0], s[1], s[2]};
-  input.bits = static_cast<unsigned>(arguments.bits);
-  arguments.options.binarise = {arguments.binarise.begin(), arguments.binarise.end()};
-
-  const ImportedNetwork network = ImportOnnx(arguments.model, arguments.options);
+  const ImportedNetwork network = ImportOnnx(arguments.model, arguments.Options());
   const auto weights = files::SerializeTensors(network.weights);
   const std::array outputs{Output{arguments.weights,
                                   {reinterpret_cast<const char*>(weights.data()), weights.size()},
@@ -61,33 +52,43 @@ int RunImport(Arguments arguments) {
 
 }  // namespace
 
-void AddImportCommand(CLI::App& app, programs::Chosen& chosen) {
-  auto* command = app.add_subcommand("import", "Make a network of an ONNX model");
-  auto a = std::make_shared<Arguments>();
-  nn::InputSpec& input = a->options.input;
-  command->add_option("model", a->model, "ONNX model with its weights")->required();
-  command->add_option("--out", a->out, "Architecture to write (JSON)")->required();
-  command->add_option("--weights", a->weights,
-                      "Weights to write (default: --out's name with .safetensors)");
-  command->add_option("--name", a->options.name, "The network's name (default: the model's file)");
-  command
-      ->add_option("--shape", a->shape,
-                   "Channels, height and width of the images, C,H,W, where the model does not say: "
-                   "its input is [N, features] or has sides of any size")
+ImportOptions ImportSettings::Options() const {
+  ImportOptions all = options;
+  if (!shape.empty()) all.input.shape = {shape[0], shape[1], shape[2]};
+  all.input.bits = static_cast<unsigned>(bits);
+  all.binarise = {binarise.begin(), binarise.end()};
+  return all;
+}
+
+void AddImportSettings(CLI::App& app, ImportSettings& settings) {
+  nn::InputSpec& input = settings.options.input;
+  app.add_option("--name", settings.options.name, "The network's name (default: the model's file)");
+  app.add_option("--shape", settings.shape,
+                 "Channels, height and width of the images, C,H,W, where the model does not say: "
+                 "its input is [N, features] or has sides of any size")
       ->delimiter(',')
       ->expected(3)
       ->check(CLI::Range(std::size_t{1}, std::size_t{65536}).description(""))
       ->type_name("N");
-  command
-      ->add_option("--binarise", a->binarise,
-                   "Layers whose weights are latent, as Larq's: their signs are taken")
+  app.add_option("--binarise", settings.binarise,
+                 "Layers whose weights are latent, as Larq's: their signs are taken")
       ->delimiter(',')
       ->type_name("LAYER,...");
-  programs::AddReal(*command, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
+  programs::AddReal(app, "--scale", input.scale, 1 / kMaxReal, kMaxReal,
                     "A pixel p of 0..255 enters as (p / scale - mean) / std");
-  programs::AddReal(*command, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");
-  programs::AddReal(*command, "--std", input.std, 1 / kMaxReal, kMaxReal, "See --scale");
-  programs::AddNumber(*command, "--bits", a->bits, 1, 8, "Bits that a pixel is first rounded to");
+  programs::AddReal(app, "--mean", input.mean, -kMaxReal, kMaxReal, "See --scale");
+  programs::AddReal(app, "--std", input.std, 1 / kMaxReal, kMaxReal, "See --scale");
+  programs::AddNumber(app, "--bits", settings.bits, 1, 8, "Bits that a pixel is first rounded to");
+}
+
+void AddImportCommand(CLI::App& app, programs::Chosen& chosen) {
+  auto* command = app.add_subcommand("import", "Make a network of an ONNX model");
+  auto a = std::make_shared<Arguments>();
+  command->add_option("model", a->model, "ONNX model with its weights")->required();
+  command->add_option("--out", a->out, "Architecture to write (JSON)")->required();
+  command->add_option("--weights", a->weights,
+                      "Weights to write (default: --out's name with .safetensors)");
+  AddImportSettings(*command, *a);
   command->footer(
       "Then `tercet compile NET.json --model NET.safetensors` makes integers of the weights.\n"
       "Example:\n  tercet import lenet.onnx --out lenet.json --mean 0.1307 --std 0.3081");

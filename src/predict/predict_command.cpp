@@ -11,24 +11,22 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "predict/credentials.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/output.h"
-#include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/client/service.h"
 
 namespace tercet::client {
 namespace {
 
-constexpr FileKind kTokenFile{"a token", 4096}, kCertificateFile{"a certificate", 1 << 20},
-    kKeyFile{"a key", 1 << 20};
 constexpr std::size_t kMaxClients = 1024;
 constexpr double kMaxSeconds = 86'400;
 
-struct Asked {
-  std::filesystem::path deployment, images, token_file, certificate, key;
+struct Asked : Credentials {
+  std::filesystem::path deployment, images;
   std::string model, version;
   std::size_t limit = 0, batch = 1;
 
@@ -37,44 +35,16 @@ struct Asked {
     command.add_option("--model", model, "The model's name")->required();
     command.add_option("--model-version", version, "Its version (default: the last one)");
     command.add_option("--images", images, "Images to ask about, which no server sees")->required();
-    auto* token = command.add_option("--token-file", token_file,
-                                     "File with this client's token, which the servers know");
-    auto* shown = command
-                      .add_option("--certificate", certificate,
-                                  "In place of a token: this client's certificate, whose key the "
-                                  "servers know")
-                      ->excludes(token);
-    shown->needs(command.add_option("--key", key, "The certificate's key")->needs(shown));
+    AddCredentials(command, *this);
     programs::AddNumber(command, "--limit", limit, 1, programs::kMaxImages,
                         "Use the first N images only");
     programs::AddNumber(command, "--batch", batch, 1, programs::kMaxBatch, "Images a query");
-  }
-  /// The servers, for this client.
-  Service Servers(const service::Deployment& servers) const {
-    if (!certificate.empty()) {
-      const auto text = ReadPrivateFile(key, kKeyFile);
-      return {servers, ClientCertificate{ReadTextFile(certificate, kCertificateFile),
-                                         std::string(text.begin(), text.end())}};
-    }
-    if (token_file.empty())
-      throw ConfigError("--token-file", "expected, or --certificate and --key");
-    return {servers, Token()};
-  }
-
- private:
-  std::string Token() const {
-    auto text = ReadPrivateFile(token_file, kTokenFile);
-    std::string token(text.begin(), text.end());
-    while (!token.empty() && (token.back() == '\n' || token.back() == '\r')) token.pop_back();
-    if (token.find_first_of("\r\n") != std::string::npos || token.empty())
-      throw ConfigError(token_file.string(), "holds no token of one line");
-    return token;
   }
 };
 
 struct PredictArguments : Asked {
   std::filesystem::path labels, json;
-  std::size_t tries = 8;
+  std::size_t tries = kDefaultTries;
 };
 
 int Predict(const PredictArguments& a) {
@@ -236,7 +206,7 @@ void AddPredictCommand(CLI::App& app, programs::Chosen& chosen) {
   a->AddTo(*command);
   command->add_option("--labels", a->labels, "Labels, for the accuracy");
   programs::AddNumber(
-      *command, "--tries", a->tries, 1, 1000,
+      *command, "--tries", a->tries, 1, kMaxTries,
       "How often one query is tried, each time as a new one, and the model looked up");
   command->add_option("--json", a->json, "Write predictions and logits");
   command->footer(

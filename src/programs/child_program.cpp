@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstring>
+#include <thread>
 
 #include "programs/anonymous_file.h"
 #include "programs/output.h"
@@ -22,6 +24,7 @@ namespace tercet::programs {
 namespace {
 
 constexpr off_t kMostText = 1 << 16;
+constexpr auto kPause = std::chrono::milliseconds(5);
 
 std::string EndOf(const AnonymousFile& file) {
   const off_t size = ::lseek(file.Fd(), 0, SEEK_END);
@@ -32,9 +35,30 @@ std::string EndOf(const AnonymousFile& file) {
   return text;
 }
 
+// The child's status when it has ended.
+int Wait(pid_t child, const std::string& program, const std::function<bool()>& stop_asked) {
+  bool told = false;
+  while (true) {
+    const bool watches = stop_asked && !told;
+    int status = 0;
+    const pid_t ended = ::waitpid(child, &status, watches ? WNOHANG : 0);
+    if (ended == child) return status;
+    if (ended < 0 && errno != EINTR)
+      throw Error(fmt::format("cannot wait for {}: {}", program, std::strerror(errno)));
+    if (!watches) continue;
+    if (stop_asked()) {
+      told = true;
+      ::kill(child, SIGINT);
+    } else {
+      std::this_thread::sleep_for(kPause);
+    }
+  }
+}
+
 }  // namespace
 
-ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& descriptors) {
+ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& descriptors,
+                      const std::function<bool()>& stop_asked) {
   FlushOutput();
   const AnonymousFile err;
   // Everything is allocated before the fork; the child only makes calls that are safe there.
@@ -58,10 +82,7 @@ ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& de
     ::execv(arguments[0], arguments.data());
     ::_exit(127);
   }
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0)
-    if (errno != EINTR)
-      throw Error(fmt::format("cannot wait for {}: {}", words[0], std::strerror(errno)));
+  const int status = Wait(child, words[0], stop_asked);
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), EndOf(err)};
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,10 @@ struct ProgramEnd {
 };
 
 /// Runs a program without a shell and waits for it. It inherits `descriptors` (AnonymousFile), what
-/// it prints on stdout is lost, and it is killed when this process ends. Throws Error when it
-/// cannot be started.
-ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& descriptors);
+/// it prints on stdout is lost, and it is killed when this process ends. Where `stop_asked` is
+/// given, it is called now and then, and the program is sent SIGINT once it says true. Throws Error
+/// when it cannot be started.
+ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& descriptors,
+                      const std::function<bool()>& stop_asked = {});
 
 }  // namespace tercet::programs

@@ -62,16 +62,26 @@ nn::FloatNetwork LoadFloats(const nn::NetworkSpec& spec, const std::filesystem::
 
 nn::IntegerNetwork CompileModel(const nn::NetworkSpec& spec, const std::filesystem::path& model,
                                 const mpc::Registry& registry, compile::CompileOptions options) {
-  const auto network = LoadFloats(spec, model);
-  const auto seed = RandomSeed(model);
+  return CompileModel(LoadFloats(spec, model), RandomSeed(model), registry, std::move(options),
+                      nullptr);
+}
+
+nn::IntegerNetwork CompileModel(const nn::FloatNetwork& network, std::optional<std::uint64_t> seed,
+                                const mpc::Registry& registry, compile::CompileOptions options,
+                                compile::CompileReport* report) {
   options.accept_loss |= seed.has_value();
-  auto compiled = compile::Compile(network, registry.PlainOracle(), options, nullptr);
+  auto compiled = compile::Compile(network, registry.PlainOracle(), options, report);
   if (seed)
     compiled.warnings = {fmt::format(
         "the weights are RANDOM (seed {}): costs are those of this architecture with the widths "
         "that such weights need, predictions and accuracies mean nothing",
         *seed)};
   return compiled;
+}
+
+void RefuseCompiled(const std::filesystem::path& model) {
+  throw ConfigError("--model",
+                    fmt::format("{} is compiled already; float weights expected", model.string()));
 }
 
 nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& source,

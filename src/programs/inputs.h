@@ -37,6 +37,12 @@ nn::FloatNetwork LoadFloats(const nn::NetworkSpec& spec, const std::filesystem::
 /// are random.
 nn::IntegerNetwork CompileModel(const nn::NetworkSpec& spec, const std::filesystem::path& model,
                                 const mpc::Registry& registry, compile::CompileOptions options);
+/// The same of a float network that is there; `seed` where its weights are random.
+nn::IntegerNetwork CompileModel(const nn::FloatNetwork& network, std::optional<std::uint64_t> seed,
+                                const mpc::Registry& registry, compile::CompileOptions options,
+                                compile::CompileReport* report);
+/// Float weights are needed, and `model` is compiled: what to say then (ConfigError, --model).
+[[noreturn]] void RefuseCompiled(const std::filesystem::path& model);
 
 /// The integer network of `source`, for the architecture `spec`. Float weights are compiled, with
 /// what was chosen given to `say` line by line; warnings are in the network alone. ConfigError when

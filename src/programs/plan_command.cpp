@@ -12,6 +12,7 @@
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/output.h"
+#include "programs/plan_settings.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/infer/memory.h"
@@ -21,17 +22,11 @@
 namespace tercet::programs {
 namespace {
 
-struct PlanArguments {
+struct PlanArguments : PlanSettings {
   std::filesystem::path network, json, csv;
   ModelSource model;
-  std::vector<std::string> suites;  // none: all private ones and auto
-  std::vector<std::filesystem::path> measured;
-  std::vector<std::string> links{"none"};
-  std::string linear = kByRoles, optimise = "online";
-  std::vector<std::size_t> batches{1};
   std::size_t bits = kDefaultBits;
   bool summary = false;
-  RoleOptions roles;
 };
 
 // The network of a model, or one with the width that was given for every layer.
@@ -55,7 +50,7 @@ class PlanOutput {
  public:
   PlanOutput(const PlanArguments& arguments, const mpc::Registry& registry)
       : arguments_(arguments), registry_(registry), roles_(arguments.roles.Resolve()) {
-    for (const auto& suite : arguments.suites) suites_.push_back(ParseSuite(suite, registry));
+    suites_ = arguments.Suites(registry);
     for (const auto& link : arguments.links) links_.push_back(net::ParseLinkProfile(link));
   }
 
@@ -203,13 +198,8 @@ class PlanOutput {
   std::string comparisons_, plans_, csv_ = PlanCsvHead();
 };
 
-int ShowPlan(PlanArguments arguments) {
+int ShowPlan(const PlanArguments& arguments) {
   const auto registry = BuiltinProtocols();
-  if (arguments.suites.empty()) {
-    for (const auto& candidate : infer::AutoCandidates(registry))
-      arguments.suites.push_back(candidate.suite.Text());
-    arguments.suites.emplace_back(nn::kAutoSuite);
-  }
   if (!arguments.csv.empty()) CheckWritable(arguments.csv, "--csv");
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   PlanOutput output(arguments, registry);
@@ -229,20 +219,10 @@ void AddPlanCommand(CLI::App& app, Chosen& chosen) {
       "Compiled model or float weights, or random[:SEED]; without it, one width for all");
   AddCalibration(*command, a->model);
   AddNumber(*command, "--bits", a->bits, 2, 32, "That width")->excludes(model);
-  AddList(*command, "--suite", a->suites, "Suites to compare [all private ones and auto]");
-  AddLinear(*command, a->linear);
-  AddObjective(*command, a->optimise);
-  AddNumbers(*command, "--batch", a->batches, 1, kMaxBatch, "Images a query, one or several");
-  AddList(*command, "--link", a->links,
-          "Predict times on these links: none, lan, wan or rtt_ms=X,mbit=Y");
+  AddPlanSettings(*command, *a);
   command->add_flag("--summary", a->summary, "Only compare the suites, without their layers");
-  command->add_option(
-      "--measured", a->measured,
-      "Reports of `tercet run --json` without --link, of the same network, suite, batch and "
-      "widths: computation is taken from them");
   command->add_option("--json", a->json, "Write the plans");
   command->add_option("--csv", a->csv, "Write them as a table, with the predicted times");
-  a->roles.AddTo(*command);
   command->footer(
       "Example:\n"
       "  tercet plan nets/mnistnet3.json --suite lut,cbnn --link lan,wan --batch 1,128 --summary");

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <exception>
 #include <memory>
 #include <optional>
-#include <thread>
 
-#include "base/clock.h"
 #include "programs/anonymous_file.h"
 #include "programs/auto_suite.h"
 #include "programs/commands.h"
@@ -15,21 +11,21 @@
 #include "programs/failure.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
+#include "programs/memory_run.h"
 #include "programs/options.h"
 #include "programs/output.h"
 #include "programs/pictures.h"
 #include "programs/progress_line.h"
 #include "programs/run_options.h"
+#include "programs/run_result.h"
 #include "programs/shard_options.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/crypto/certificates.h"
-#include "tercet/infer/run_cost.h"
 #include "tercet/infer/session.h"
 #include "tercet/infer/testbed.h"
-#include "tercet/infer/tolerance.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/report/table.h"
 
@@ -39,16 +35,10 @@ namespace {
 // A party may load a large model while the others wait for it; one that dies meanwhile is seen at
 // once.
 constexpr double kConnectSeconds = 120;
-constexpr auto kMemoryTimeout = std::chrono::hours(24);  // threads of one process cannot vanish
 
-struct RunArguments : RunOptions {
+struct RunArguments : RunSettings {
   std::filesystem::path json;
-  std::string transport = "tls";
   std::size_t show = 0;
-  double timeout_s = 30;
-  double stall_timeout_s = Seconds(infer::kStallTimeout);
-  RoleOptions roles;
-  bool no_check = false;
   ShardOptions shard;
 };
 
@@ -233,73 +223,33 @@ std::array<infer::PartyReport, 3> RunInProcesses(const RunArguments& arguments,
 
 std::array<infer::PartyReport, 3> RunInThreads(const RunArguments& arguments, const RunInput& input,
                                                ProgressLine& progress) {
-  auto links = net::MakeMemoryLinks(kMemoryTimeout);
-  std::array<infer::PartyReport, 3> reports;
-  std::array<std::optional<Failure>, 3> failures;
-  auto run = [&](int id) {
-    const auto p = static_cast<std::size_t>(id);
-    try {
-      std::optional<infer::MaterialFile> material;
-      RunOptions own = arguments;
-      if (arguments.UsesMaterial())
-        material.emplace(MaterialOf(arguments.material, id), arguments.Place());
-      if (arguments.MakesMaterial()) own.material_out = MaterialOf(arguments.material_out, id);
-      auto settings =
-          own.Settings(id, input.spec, input.suite, input.roles, material ? &*material : nullptr);
-      if (id == input.roles.model_owner && !arguments.UsesMaterial()) settings.model = &input.model;
-      if (id == input.roles.data_owner && !arguments.MakesMaterial())
-        settings.images = &input.data.images;
-      if (id == input.roles.receiver)
-        settings.on_progress = [&](std::size_t done, std::size_t total) {
-          progress.Show(done, total);
-        };
-      reports[p] =
-          infer::Session(settings, input.registry).Run([&] { return std::move(links[p]); });
-    } catch (const std::exception& e) {
-      failures[p] = Classify(e);
-      // One that fails before its session has its links would leave the others waiting for it.
-      for (const auto& link : links[p])
-        if (link) link->Abort(e.what());
-    }
+  std::array<std::optional<infer::MaterialFile>, 3> material;
+  MemoryRun run;
+  run.settings = [&](int id) {
+    auto& own_material = material[static_cast<std::size_t>(id)];
+    RunOptions own = arguments;
+    if (arguments.UsesMaterial())
+      own_material.emplace(MaterialOf(arguments.material, id), arguments.Place());
+    if (arguments.MakesMaterial()) own.material_out = MaterialOf(arguments.material_out, id);
+    auto settings = own.Settings(id, input.spec, input.suite, input.roles,
+                                 own_material ? &*own_material : nullptr);
+    if (id == input.roles.model_owner && !arguments.UsesMaterial()) settings.model = &input.model;
+    if (id == input.roles.data_owner && !arguments.MakesMaterial())
+      settings.images = &input.data.images;
+    if (id == input.roles.receiver)
+      settings.on_progress = [&](std::size_t done, std::size_t total) {
+        progress.Show(done, total);
+      };
+    return settings;
   };
-  if (const auto absent = input.Absent()) {
-    const auto p = static_cast<std::size_t>(*absent);
-    reports[p].party = *absent;
-    reports[p].presence = infer::kNotStarted;
-    links[p] = {};
-    for (auto& others : links) others[p] = nullptr;
-  }
-  {
-    std::array<std::jthread, 3> threads;
-    for (int id = 0; id < 3; ++id)
-      if (id != input.Absent()) threads[static_cast<std::size_t>(id)] = std::jthread(run, id);
-  }
-  const auto cause =
-      std::min_element(failures.begin(), failures.end(),
-                       [](const auto& a, const auto& b) { return a && (!b || a->kind < b->kind); });
-  if (*cause) ThrowFailure(**cause, fmt::format("party {}", cause - failures.begin()));
-  return reports;
+  run.absent = input.Absent();
+  return RunInMemory(run, input.registry);
 }
 
 std::array<infer::PartyReport, 3> RunParties(const RunArguments& arguments, const RunInput& input) {
   ProgressLine progress;
   return arguments.transport == "memory" ? RunInThreads(arguments, input, progress)
                                          : RunInProcesses(arguments, input, progress);
-}
-
-// All parties are on this machine.
-std::optional<std::string> CheckMemoryOfAll(const RunArguments& arguments, const RunInput& input,
-                                            const infer::Plan& plan) {
-  const auto schedule = arguments.Schedule();
-  const std::size_t images = input.data.images.count;
-  const std::size_t queries = arguments.MakesMaterial() ? arguments.queries : plan.Queries(images);
-  const std::size_t held = infer::QueriesHeld(schedule, queries, arguments.in_flight);
-  infer::MemoryNeed all;
-  for (const auto& need :
-       infer::RunMemory(infer::PlansOf(plan, input.registry, input.suite, plan.batch, schedule),
-                        held, images, infer::Runners(arguments.in_flight, queries)))
-    all += need;
-  return infer::CheckMemory(all, plan.batch, held);
 }
 
 // Only the offline phase, to files.
@@ -311,7 +261,9 @@ int MakeMaterial(const RunArguments& arguments) {
       infer::MakePlan(input.model.net, input.registry, input.suite, input.roles, arguments.batch);
   for (const auto& warning : input.model.warnings) PrintWarning(warning);
   for (const auto& warning : plan.Warnings(input.registry)) PrintWarning(warning);
-  if (const auto warning = CheckMemoryOfAll(arguments, input, plan)) PrintWarning(*warning);
+  if (const auto warning =
+          arguments.CheckMemory(plan, input.registry, input.suite, input.data.images.count))
+    PrintWarning(*warning);
   const auto parties = RunParties(arguments, input);
   double offline_s = 0;
   for (const auto& party : parties) offline_s = std::max(offline_s, party.offline_s);
@@ -353,7 +305,9 @@ int Run(RunArguments arguments) {
   if (arguments.transport == "tcp-insecure")
     warnings.emplace_back(
         "transport tcp-insecure: nothing is encrypted, and nobody proves who they are");
-  if (const auto warning = CheckMemoryOfAll(arguments, input, plan)) warnings.push_back(*warning);
+  if (const auto warning =
+          arguments.CheckMemory(plan, input.registry, input.suite, input.data.images.count))
+    warnings.push_back(*warning);
   for (const auto& warning : warnings) PrintWarning(warning);
   if (input.part) Print("{}\n", ShardText(input.part->shard, input.part->all_images));
   Print(
@@ -368,24 +322,12 @@ int Run(RunArguments arguments) {
   run.machine = MachineText();
   run.warnings = warnings;
   run.part = input.part;
-  run.predictions = nn::Predictions(run.logits, run.classes);
-  run.matches_plan = MatchesPlan(
-      run, infer::RunCost(plan, input.registry, input.suite, images.count, arguments.Schedule()));
+  CompleteReport(run, plan, input.registry, input.suite, arguments.Schedule(), images.count);
   if (!input.data.labels.empty()) run.correct = CountCorrect(run.predictions, input.data.labels);
   if (!arguments.no_check) {
     ProgressLine progress("images checked");
-    const auto plain =
-        PlainLogits(input.model, input.registry.PlainOracle(), images, nullptr,
-                    [&](std::size_t done, std::size_t total) { progress.Show(done, total); });
-    TERCET_CHECK(plain.size() == run.logits.size(), "{} logits in the clear, {} from the run",
-                 plain.size(), run.logits.size());
-    run.tolerance = infer::ResultTolerance(input.model, plan);
-    std::size_t equal = 0;
-    for (std::size_t i = 0; i < plain.size(); ++i) {
-      const auto [low, high] = std::minmax(plain[i], run.logits[i]);
-      equal += static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low) <= run.tolerance;
-    }
-    run.equal = equal;
+    CompareWithPlain(run, input.model, plan, input.registry, images,
+                     [&](std::size_t done, std::size_t total) { progress.Show(done, total); });
   }
 
   const bool utf8 = report::Utf8Locale();
@@ -416,25 +358,11 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
       "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; without it, random images");
   command->add_option("--labels", a->labels, "Their labels, for the accuracy")->needs(images);
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
-  AddBatchAndSuite(*command, *a, "Images a query",
-                   "Protocols of the non-linear layers (see tercet suites); auto chooses for the "
-                   "link");
-  AddObjective(*command, a->optimise);
-  command->add_option("--link", a->link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
-      ->capture_default_str();
-  command->add_option("--transport", a->transport, "tls, tcp-insecure, or memory (three threads)")
-      ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
-      ->capture_default_str();
-  AddReal(*command, "--timeout", a->timeout_s, 0.1, 3600, "Seconds that a party may be silent");
-  AddReal(*command, "--stall-timeout", a->stall_timeout_s, 0.1, 86400,
-          "Seconds that a party may send no data that another one waits for, signs of life or not; "
-          "at least the silence");
+  AddRunSettings(*command, *a);
   AddCalibration(*command, a->model);
   AddNumber(*command, "--show", a->show, 0, 1000,
             "Print the first N images as pictures, with true and predicted class");
-  command->add_flag("--no-check", a->no_check, "Do not compare with the plain integer network");
   auto* json = command->add_option("--json", a->json, "Write the report");
-  a->roles.AddTo(*command);
   AddSchedule(*command, *a,
               "Make material for --queries queries, a file a party in this directory, and stop. As "
               "secret as keys, and never to be copied: see --material",

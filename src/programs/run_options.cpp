@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "programs/auto_suite.h"
 #include "tercet/base/error.h"
 #include "tercet/infer/material.h"
+#include "tercet/infer/run_cost.h"
 
 namespace nlohmann {
 
@@ -81,6 +83,21 @@ infer::SessionSettings RunOptions::Settings(int id, const nn::NetworkSpec& spec,
   return settings;
 }
 
+std::optional<std::string> RunSettings::CheckMemory(const infer::Plan& plan,
+                                                    const mpc::Registry& registry,
+                                                    const mpc::SuiteChoice& choice,
+                                                    std::size_t image_count) const {
+  const auto schedule = Schedule();
+  const std::size_t all_queries = MakesMaterial() ? queries : plan.Queries(image_count);
+  const std::size_t held = infer::QueriesHeld(schedule, all_queries, in_flight);
+  infer::MemoryNeed all;
+  for (const auto& need :
+       infer::RunMemory(infer::PlansOf(plan, registry, choice, plan.batch, schedule), held,
+                        image_count, infer::Runners(in_flight, all_queries)))
+    all += need;
+  return infer::CheckMemory(all, plan.batch, held);
+}
+
 std::string ToJson(const RunOptions& options) { return nlohmann::json(options).dump(2) + "\n"; }
 
 RunOptions RunOptionsFromJson(const std::string& text, const std::string& place) {
@@ -134,6 +151,24 @@ CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& 
       ->needs(use)
       ->group(kGroup);
   return out;
+}
+
+void AddRunSettings(CLI::App& app, RunSettings& settings) {
+  AddBatchAndSuite(app, settings, "Images a query",
+                   "Protocols of the non-linear layers (see tercet suites); auto chooses for the "
+                   "link");
+  AddObjective(app, settings.optimise);
+  app.add_option("--link", settings.link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
+      ->capture_default_str();
+  app.add_option("--transport", settings.transport, "tls, tcp-insecure, or memory (three threads)")
+      ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
+      ->capture_default_str();
+  AddReal(app, "--timeout", settings.timeout_s, 0.1, 3600, "Seconds that a party may be silent");
+  AddReal(app, "--stall-timeout", settings.stall_timeout_s, 0.1, 86400,
+          "Seconds that a party may send no data that another one waits for, signs of life or not; "
+          "at least the silence");
+  app.add_flag("--no-check", settings.no_check, "Do not compare with the plain integer network");
+  settings.roles.AddTo(app);
 }
 
 void AddBatchAndSuite(CLI::App& app, RunOptions& options, const std::string& batch_help,

@@ -4,12 +4,16 @@
 #include <CLI/CLI.hpp>
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 
+#include "base/clock.h"
 #include "programs/inputs.h"
 #include "programs/options.h"
+#include "tercet/infer/plan.h"
 #include "tercet/infer/schedule.h"
 #include "tercet/infer/session.h"
+#include "tercet/infer/testbed.h"
 
 namespace tercet::programs {
 
@@ -49,6 +53,24 @@ RunOptions RunOptionsFromJson(const std::string& text, const std::string& place)
 /// --in-flight. Returns --material-out.
 CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& out_help,
                          const std::string& use_help);
+
+/// What a run of all three parties on this machine is told besides.
+struct RunSettings : RunOptions {
+  std::string transport = "tls";
+  double timeout_s = 30;
+  double stall_timeout_s = Seconds(infer::kStallTimeout);
+  bool no_check = false;
+  RoleOptions roles;
+
+  /// What the machine's memory is asked for: a warning where it is scarce, an Error where it is not
+  /// there.
+  std::optional<std::string> CheckMemory(const infer::Plan& plan, const mpc::Registry& registry,
+                                         const mpc::SuiteChoice& choice,
+                                         std::size_t image_count) const;
+};
+
+/// The options of all that but the schedule.
+void AddRunSettings(CLI::App& app, RunSettings& settings);
 
 /// --batch, --suite and --linear; remembers whether the first two were given.
 void AddBatchAndSuite(CLI::App& app, RunOptions& options, const std::string& batch_help,
