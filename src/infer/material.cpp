@@ -28,7 +28,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::string_view kMagic = "TERCETQ5";
+constexpr std::string_view kMagic = "TERCETQ6";
 constexpr std::string_view kUnfinished = "unready.";  // in place of the magic
 constexpr std::size_t kDigestBytes = 64;
 constexpr std::size_t kMaxNetworkBytes = std::size_t{16} << 20;

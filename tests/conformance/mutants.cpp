@@ -40,6 +40,7 @@ enum class Use {
   kRows,       ///< masks of rows, or the roots they come from
   kReshare,    ///< shares, or shares of 0, in a reshare
   kIndexMask,  ///< of a table's index
+  kSelection,  ///< of a selection's bits
   kOrMask,     ///< of the OR of a window, where that is a bit
   kDealt       ///< masks of D's elements, and of their products in a fused layer
 };
@@ -79,6 +80,9 @@ Use Place::Means() const {
       if (step == (layout.arithmetic ? 3U : 4U)) return Use::kDealt;
     }
     if (layer.spec.pool && step == 5) return Use::kOrMask;  // after one OR step
+    if (step == 3 && !layer.spec.pool && layer.spec.kind != mpc::ActivationKind::kTable &&
+        !protocols::lut::MakeLayout(layer.spec, layer.options).arithmetic)
+      return Use::kSelection;
     constexpr std::array<Use, 4> kLut{Use::kFlagsMask, Use::kRows, Use::kOther, Use::kIndexMask};
     return step <= kLut.size() ? kLut[step - 1] : Use::kOther;
   }
@@ -240,6 +244,14 @@ Change BareIndex(Party& /*party*/, const Layer& /*layer*/) {
   };
 }
 
+Change BareProduct(Party& /*party*/, const Layer& /*layer*/) {
+  return [](const Place& place, std::span<std::uint8_t> drawn) {
+    if (!place.IsWithE1(Use::kSelection)) return;
+    ExpectBytes(place, place.layer.spec.Elements());
+    for (auto& mask : drawn) mask &= 1;
+  };
+}
+
 Change BareOr(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (!place.layer.spec.pool || !place.IsWithE1(Use::kOrMask)) return;
@@ -338,19 +350,21 @@ struct Mutant {
   MakeChange make;
   ChangeKnown change_known;
 };
-constexpr std::array<Mutant, 9> kMutants{{{"own_key", OwnKey, nullptr},
-                                          {"bare_bits", BareBits, nullptr},
-                                          {"bare_share", BareShare, BareKnown},
-                                          {"mask_twice", MaskTwice, nullptr},
-                                          {"bare_top", BareTop, nullptr},
-                                          {"bare_index", BareIndex, nullptr},
-                                          {"bare_or", BareOr, nullptr},
-                                          {"bare_products", BareProducts, nullptr},
-                                          {"products_twice", ProductsTwice, nullptr}}};
+constexpr std::array<Mutant, 10> kMutants{{{"own_key", OwnKey, nullptr},
+                                           {"bare_bits", BareBits, nullptr},
+                                           {"bare_share", BareShare, BareKnown},
+                                           {"mask_twice", MaskTwice, nullptr},
+                                           {"bare_top", BareTop, nullptr},
+                                           {"bare_index", BareIndex, nullptr},
+                                           {"bare_or", BareOr, nullptr},
+                                           {"bare_product", BareProduct, nullptr},
+                                           {"bare_products", BareProducts, nullptr},
+                                           {"products_twice", ProductsTwice, nullptr}}};
 
 bool Has(const std::string& suite, const Mutant& mutant) {
-  return suite == "lut" || (mutant.make != BareIndex && mutant.make != BareOr &&
-                            mutant.make != BareProducts && mutant.make != ProductsTwice);
+  return suite == "lut" ||
+         (mutant.make != BareIndex && mutant.make != BareOr && mutant.make != BareProduct &&
+          mutant.make != BareProducts && mutant.make != ProductsTwice);
 }
 
 }  // namespace

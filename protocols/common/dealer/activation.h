@@ -35,10 +35,12 @@ inline unsigned FormulaBits(const mpc::ActivationSpec& spec) {
 ///     Comparison(const ActivationSpec&, const OptionValues&);  // may throw UnsupportedError
 ///     struct Material { void Visit(mpc::Archive&); };          // what an evaluator keeps
 ///     bool GivesElements() const;  // else bits; bits where there is a pool
+///     bool GivesProduct() const;   // the second bit is s * carry, of the settled s
 ///     template <Word W> Bits Deal(Context&, Ends&, std::span<const W> a, const Columns&) const;
 ///     Material Take(Context&, Ends&, std::size_t count) const;
 ///     template <Word W> Bits CompareBits(Context&, const Ends&, const Material&,
-///                                        std::span<const W> b) const;  // s, then carry
+///                                        std::span<const W> b) const;  // s, not settled, then
+///                                        carry
 ///     template <Word W, Word V> Buffer<V> CompareElements(...the same...) const;
 ///     template <Word W, Word V> void CompareFused(...the same..., const Bits& flips,
 ///                                                 FusedSum<V>&) const;  // adds up flips ^ s
@@ -63,7 +65,10 @@ class Activation final : public mpc::DealerActivation {
         formula_(spec),
         comparison_(std::move(comparison)),
         pool_(std::move(pool)),
-        ends_(party, spec, suite, roles) {}
+        ends_(party, spec, suite, roles) {
+    if (comparison_ && Selects())
+      selection_.emplace(SelectionExpansion(formula_, FormulaBits(spec), GivesProduct()));
+  }
 
   std::unique_ptr<mpc::DealtCorrelation> Deal(Context& ctx, std::size_t batch,
                                               const AnyMatrix* z) override {
@@ -78,10 +83,10 @@ class Activation final : public mpc::DealerActivation {
           const Bits rho =
               DealOrSteps(ctx, ends_, pool_, offsets, spec_, batch, columns_, !GivesPoints());
           if (Selects() && !spec_.pool)
-            DealSelection<W>(ctx, ends_, formula_, a, offsets, FormulaBits(spec_), columns_);
+            DealSelection<W>(ctx, ends_, formula_, *selection_, a, offsets, columns_);
           if (Selects() && spec_.pool) {  // of ORs, which a sign's element does not know from a
             const Buffer<W> none(rho.size(), 0);
-            DealSelection<W>(ctx, ends_, formula_, none, Bits(rho.size(), 0), spec_.out_bits,
+            DealSelection<W>(ctx, ends_, formula_, *selection_, none, Bits(rho.size(), 0),
                              columns_);
           }
           if constexpr (Comparison::kPoints)
@@ -96,7 +101,7 @@ class Activation final : public mpc::DealerActivation {
         material->lookups = TakeOrSteps(ctx, ends_, pool_, spec_, batch, !GivesPoints());
         if (Selects())
           material->selection =
-              TakeSelection(ctx, ends_, formula_, spec_.Out().Size() * batch, FormulaBits(spec_));
+              TakeSelection(ctx, ends_, formula_, *selection_, spec_.Out().Size() * batch);
         if constexpr (Comparison::kPoints)
           if (GivesPoints())
             comparison_->TakePoints(ctx, ends_, spec_.Out().Size() * batch, material->comparison);
@@ -156,6 +161,17 @@ class Activation final : public mpc::DealerActivation {
     return spec_.pool ? !pool_.back().elements : !comparison_->GivesElements();
   }
 
+  bool GivesProduct() const { return !spec_.pool && comparison_->GivesProduct(); }
+
+  // At an evaluator: shares of the bits, of which s is settled by b's top bit.
+  template <ring::Word W>
+  Bits CompareBits(Context& ctx, const Material& material, std::span<const W> b) const {
+    Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
+    for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i)
+      bits[i] ^= formula_.SignFlip(b[i]);
+    return bits;
+  }
+
   // `next` where the layer is fused.
   AnyShare RunParty(Context& ctx, Material& material, const AnyMatrix& z, AnyMatrix* next) {
     TERCET_CHECK((next != nullptr) == spec_.next.has_value(),
@@ -176,21 +192,19 @@ class Activation final : public mpc::DealerActivation {
   AnyShare EvaluateFused(Context& ctx, const Material& material, std::span<const W> b,
                          std::size_t batch, AnyMatrix& next) const {
     FusedSum<V> sum(spec_.Out().Size(), batch, formula_.FanOut());
-    Bits flips(b.size());
-    for (std::size_t i = 0; i < b.size(); ++i) flips[i] = formula_.SignFlip(b[i]);
     if (!spec_.pool && comparison_->GivesElements()) {
+      Bits flips(b.size());
+      for (std::size_t i = 0; i < b.size(); ++i) flips[i] = formula_.SignFlip(b[i]);
       comparison_->template CompareFused<W, V>(ctx, ends_, material.comparison, b, flips, sum);
       return std::move(sum).Finish(ends_.IsE1(), Multiplies(), spec_.out_bits, next);
     }
-    Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
+    Bits bits = CompareBits(ctx, material, b);
     if (spec_.pool) {
-      for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i) bits[i] ^= flips[i];
       Bits windows = OpenWindows(ctx, ends_, pool_, material.lookups, std::move(bits),
                                  batch);  // 1 hop a step
       if (Selects()) {
-        const Bits none(windows.size(), 0);
-        RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(windows), none,
-                             spec_.out_bits, sum);  // 1 hop, 1 bit
+        RunFusedSelection<V>(ctx, ends_, *selection_, material.selection, std::move(windows),
+                             sum);  // 1 hop, 1 bit
       } else if (!GivesPoints()) {
         AddFusedOrs<V>(pool_.back(), material.lookups.back(), windows, spec_, sum);
       } else {
@@ -198,8 +212,8 @@ class Activation final : public mpc::DealerActivation {
           comparison_->template AddPoints<V>(ends_, material.comparison, windows, sum);
       }
     } else {
-      RunFusedSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits), flips,
-                           spec_.out_bits, sum);  // 1 hop, 1 bit
+      RunFusedSelection<V>(ctx, ends_, *selection_, material.selection, std::move(bits),
+                           sum);  // 1 hop, 1 bit
     }
     return std::move(sum).Finish(ends_.IsE1(), Multiplies(), spec_.out_bits, next);
   }
@@ -212,11 +226,10 @@ class Activation final : public mpc::DealerActivation {
     if (comparison_->GivesElements()) {
       elements = comparison_->template CompareElements<W, V>(ctx, ends_, material.comparison, b);
     } else {
-      Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
-      elements = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
-                                 FormulaBits(spec_));  // 1 hop, 1 or 2 bits
+      elements = RunSelection<V>(ctx, ends_, formula_, *selection_, material.selection,
+                                 CompareBits(ctx, material, b));  // 1 hop, 1 or 2 bits
     }
-    formula_.Finish<W, V>(ends_.IsE1(), b, elements, out);
+    formula_.Finish<W, V>(ends_.IsE1(), !comparison_->GivesElements(), b, elements, out);
   }
 
   template <ring::Word W, ring::Word V>
@@ -232,14 +245,12 @@ class Activation final : public mpc::DealerActivation {
     if (next != nullptr) return EvaluateFused<W, V>(ctx, material, b, batch, *next);
     Matrix<V> out;
     if (spec_.pool) {
-      Bits bits = comparison_->template CompareBits<W>(ctx, ends_, material.comparison, b);
-      for (std::size_t i = 0; ends_.IsE1() && i < bits.size(); ++i)
-        bits[i] ^= formula_.SignFlip(b[i]);
+      Bits bits = CompareBits(ctx, material, b);
       if (Selects()) {
         bits = OpenWindows(ctx, ends_, pool_, material.lookups, std::move(bits),
                            batch);  // 1 hop a step
-        const auto ors = RunSelection<V>(ctx, ends_, formula_, material.selection, std::move(bits),
-                                         spec_.out_bits);  // 1 hop, 1 bit
+        const auto ors = RunSelection<V>(ctx, ends_, formula_, *selection_, material.selection,
+                                         std::move(bits));  // 1 hop, 1 bit
         out = ring::MakeMatrix<V>(spec_.Out().Size(), batch);
         std::copy(ors.begin(), ors.end(), out.begin());
       } else {
@@ -271,6 +282,7 @@ class Activation final : public mpc::DealerActivation {
   Formula formula_;
   std::optional<Comparison> comparison_;
   std::vector<OrStep> pool_;
+  std::optional<Expansion> selection_;  // where there is a selection
   Ends ends_;
   Columns columns_;  // at D where the layer is fused
 };
@@ -293,7 +305,11 @@ mpc::Cost CostOf(const mpc::ActivationSpec& spec, const std::optional<Comparison
     AddOrSteps(cost, pool, spec, roles, !points);
     if constexpr (Comparison::kPoints)
       if (points) comparison->AddPointCost(cost, spec, roles);
-    if (selects) AddSelection(cost, formula, spec.Outputs(), compared.out_bits, roles);
+    if (selects) {
+      const bool product = !spec.pool && comparison->GivesProduct();
+      AddSelection(cost, formula, SelectionExpansion(formula, compared.out_bits, product),
+                   spec.Outputs(), roles);
+    }
   }
   if (spec.kind == mpc::ActivationKind::kTable) AddTable(cost, spec, roles);
   if (!spec.next) AddReshare(cost, spec, roles);

@@ -71,10 +71,10 @@ INSTANTIATE_TEST_SUITE_P(
         CostRow{"lut:form=bit", kSign, 15, 0, false, 4, 70, 76},
         CostRow{"lut", kSign, 12, 0, true, 4, 34 + 60, 46},
         CostRow{"lut:chunks=1", kSign, 9, 0, false, 3, 272, 52},
-        CostRow{"lut", kRelu, 12, 0, false, 3, 63 + 31 + 15 * 16, 62},
-        CostRow{"lut:chunks=2", kRelu, 12, 4, false, 3, 128 + 15 + 17 * 16, 62},
-        CostRow{"lut:chunks=2", kRelu, 16, 8, false, 3, 128 + 256 + 17 * 16, 70},
-        CostRow{"lut:form=bit", kRelu, 16, 8, false, 4, 15 + 7 + 15 + 15 + 10 + 9 * 16, 80},
+        CostRow{"lut", kRelu, 12, 0, false, 3, 63 + 31 + 11 * 16 + 5 * 4, 62},
+        CostRow{"lut:chunks=2", kRelu, 12, 4, false, 3, 128 + 15 + 13 * 16 + 5 * 8, 62},
+        CostRow{"lut:chunks=2", kRelu, 16, 8, false, 3, 128 + 256 + 13 * 16 + 5 * 8, 70},
+        CostRow{"lut:form=bit", kRelu, 16, 8, false, 4, 15 + 7 + 15 + 15 + 16 + 4 * 16 + 2 * 8, 82},
         CostRow{"lut:chunks=2", kSquare, 16, 8, false, 3, 256 + 256 + 11 * 16, 70},
         CostRow{"lut", kTable, 8, 0, false, 2, 255 * 16, 16 + 32},
         // the carry of 4 bits in the index's ring, of 4 bits as well
@@ -82,7 +82,8 @@ INSTANTIATE_TEST_SUITE_P(
         CostRow{"lut:chunks=1,form=bit", kTable, 8, 4, false, 4, 15 + 2 * 4 + 15 * 16,
                 16 + 2 + 8 + 32}));
 
-// ReLU gives vectors of 3 ring elements, square of 2; with truncation two comparisons give bits.
+// ReLU and square give vectors of 2 ring elements, ReLU of 3 where the output ring is wider; with
+// truncation two comparisons give bits.
 INSTANTIATE_TEST_SUITE_P(
     Fss, DealerSuiteCost,
     testing::Values(
@@ -91,10 +92,12 @@ INSTANTIATE_TEST_SUITE_P(
         CostRow{"fss", kSign, 15, 0, false, 2, (10 + 9) * 144 + 2 * 256, 30 + 32},
         CostRow{"fss:form=bit", kSign, 12, 0, false, 3, (4 + 3) * 129 + 2 * 128 + 16, 24 + 2 + 32},
         CostRow{"fss", kSign, 12, 0, true, 3, (4 + 3) * 129 + 2 * 128 + 15 * 4, 24 + 2 + 8},
-        CostRow{"fss", kRelu, 12, 0, false, 2, (9 + 8) * 176 + 2 * 4 * 48, 24 + 32},
-        CostRow{"fss:form=bit", kRelu, 12, 0, false, 3, (4 + 3) * 129 + 2 * 128 + 5 * 16,
+        CostRow{"fss", kRelu, 12, 0, false, 2, (9 + 8) * 176 + 2 * 4 * 48 + 16, 24 + 32},
+        CostRow{"fss", kRelu, 16, 0, false, 2, (12 + 11) * 160 + 2 * 8 * 32 + 16, 32 + 32},
+        CostRow{"fss:form=bit", kRelu, 12, 0, false, 3, (4 + 3) * 129 + 2 * 128 + 3 * 16 + 2 * 4,
                 24 + 2 + 32},
-        CostRow{"fss", kRelu, 12, 4, false, 3, (4 + 3) * 129 + 2 * 128 + 16 + 9 * 16, 24 + 4 + 32},
+        CostRow{"fss", kRelu, 12, 4, false, 3, (4 + 3) * 129 + 2 * 128 + 16 + 5 * 16 + 2 * 8,
+                24 + 4 + 32},
         CostRow{"fss", kSquare, 12, 0, false, 2, (9 + 8) * 160 + 2 * 8 * 32, 24 + 32},
         CostRow{"fss", kSquare, 12, 4, false, 3, (5 + 4) * 129 + 2 * 128 + 16 + 7 * 16,
                 24 + 4 + 32},

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <numeric>
 #include <random>
+#include <vector>
 
 #include "common/dealer/formula.h"
 #include "common/dealer/lookup.h"
@@ -99,8 +101,35 @@ TEST(RotatedEntriesTest, TurnByTheOffset) {
   }
 }
 
-// The formulas, for every split of every value into a + b, without shares: D's elements for the
-// true bits, and what the evaluators make of them.
+// D's elements for the true bits, and what the evaluators make of them, without shares.
+template <class V>
+V Activated(const Formula& formula, unsigned out_bits, unsigned shift, bool settled, std::uint8_t a,
+            std::uint8_t b) {
+  const auto other = static_cast<std::uint8_t>(b ^ formula.Complement<std::uint8_t>());
+  const auto greater = [&](unsigned bits) {
+    const unsigned low = (1u << bits) - 1;
+    return (a & low) > (other & low) ? 1u : 0u;
+  };
+  V s = static_cast<V>(greater(formula.ComparedBits()) ^ formula.Flip(a));
+  if (settled) s = static_cast<V>(s ^ formula.SignFlip(b));
+  const V carry = static_cast<V>(greater(shift));
+  std::vector<std::size_t> elements(formula.Elements(settled));
+  std::iota(elements.begin(), elements.end(), 0);
+  if (formula.WrapBits(out_bits) > 0) elements.push_back(Formula::kWrap);
+  std::vector<V> entries(elements.size());
+  const std::array<std::uint8_t, 1> own{a}, theirs{b};
+  for (std::size_t j = 0; j < elements.size(); ++j) {
+    formula.Entries<std::uint8_t, V>(elements[j], own, &s, &carry, &entries[j]);
+    // Of the wrap no more than its bits are shared.
+    if (elements[j] == Formula::kWrap)
+      entries[j] = ring::Reduce(entries[j], formula.WrapBits(out_bits));
+  }
+  std::array<V, 1> out{};
+  formula.Finish<std::uint8_t, V>(true, settled, theirs, std::span<const V>(entries), out);
+  return ring::Reduce(out[0], out_bits);
+}
+
+// The formulas, for every split of every value into a + b.
 TEST(FormulaTest, GivesTheActivationOfEverySplit) {
   for (auto kind :
        {mpc::ActivationKind::kSign, mpc::ActivationKind::kRelu, mpc::ActivationKind::kSquare})
@@ -114,30 +143,34 @@ TEST(FormulaTest, GivesTheActivationOfEverySplit) {
         const unsigned size = 1u << n;
         for (std::uint8_t a = 0; a < size; ++a)
           for (std::uint8_t b = 0; b < size; ++b) {
-            const auto other = static_cast<std::uint8_t>(b ^ formula.Complement<std::uint8_t>());
-            const auto greater = [&](unsigned bits) {
-              const unsigned low = (1u << bits) - 1;
-              return (a & low) > (other & low) ? 1u : 0u;
-            };
-            const std::uint16_t s =
-                static_cast<std::uint16_t>(greater(formula.ComparedBits()) ^ formula.Flip(a));
-            const std::uint16_t carry = static_cast<std::uint16_t>(greater(shift));
-            std::array<std::uint16_t, 3> elements{};
-            const std::array<std::uint8_t, 1> own{a}, theirs{b};
-            formula.Entries<std::uint8_t, std::uint16_t>(own, &s, &carry, elements.data());
-            std::array<std::uint16_t, 1> out{};
-            formula.Finish<std::uint8_t, std::uint16_t>(
-                true, theirs, std::span<const std::uint16_t>(elements), out);
             const std::int64_t z = ring::Decode(static_cast<std::uint8_t>(a + b), n);
             const std::int64_t expected = kind == mpc::ActivationKind::kSign ? (z >= 0 ? 1 : 0)
                                           : kind == mpc::ActivationKind::kRelu
                                               ? std::max<std::int64_t>(z, 0) >> shift
                                               : (z >> shift) * (z >> shift);
-            ASSERT_EQ(out[0], static_cast<std::uint16_t>(expected))
-                << mpc::ActivationName(kind) << " of " << z << " >> " << shift
-                << ", a = " << int{a};
+            for (const bool settled : {false, true})
+              for (unsigned out_bits = 1; out_bits <= 11; ++out_bits)
+                ASSERT_EQ(Activated<std::uint16_t>(formula, out_bits, shift, settled, a, b),
+                          ring::Reduce(static_cast<std::uint16_t>(expected), out_bits))
+                    << mpc::ActivationName(kind) << " of " << z << " >> " << shift
+                    << ", a = " << int{a} << ", to " << out_bits << " bits"
+                    << (settled ? ", settled" : "");
           }
       }
+}
+
+// One element less where the sign is settled, and a wrap only where the sum may need it.
+TEST(FormulaTest, ReluHasAWrapWhereTheOutputRingIsWider) {
+  mpc::ActivationSpec spec;
+  spec.kind = mpc::ActivationKind::kRelu;
+  spec.value_bits = 28;
+  spec.shift = 12;
+  const Formula formula(spec);
+  EXPECT_EQ(formula.Elements(false), 3u);
+  EXPECT_EQ(formula.Elements(true), 2u);
+  EXPECT_EQ(formula.WrapBits(28), 12u);
+  EXPECT_EQ(formula.WrapBits(17), 1u);
+  EXPECT_EQ(formula.WrapBits(16), 0u);
 }
 
 TEST(PiecesTest, AreWholeBlocksOfAboutOneSize) {

@@ -151,15 +151,18 @@ class Comparison {
       : formula_(spec),
         layout_(MakeLayout(spec, options)),
         points_(PointLayout(spec)),
+        compared_(Compared(formula_, spec.out_bits)),
         out_bits_(spec.out_bits) {}
 
   /// What an evaluator keeps.
   struct Material {
     Keys keys, points;
-    void Visit(mpc::Archive& archive) { archive(keys)(points); }
+    mpc::AnyMatrix constants;  ///< of elements that are not compared
+    void Visit(mpc::Archive& archive) { archive(keys)(points)(constants); }
   };
 
   bool GivesElements() const { return layout_.arithmetic; }
+  bool GivesProduct() const { return false; }
   bool GivesPoints() const { return points_.has_value(); }
 
   /// At D, offline. What the evaluators get shares of are s and carry themselves: the offsets are
@@ -167,7 +170,7 @@ class Comparison {
   template <ring::Word W>
   Bits Deal(Context& ctx, Ends& ends, std::span<const W> a, const dealer::Columns& columns) const {
     ring::DispatchWord(layout_.shapes[0].output_bits, [&]<ring::Word V>(V) {
-      const std::size_t outputs = layout_.shapes[0].outputs, elements = formula_.Elements();
+      const std::size_t outputs = layout_.shapes[0].outputs, elements = compared_.size();
       Buffer<V> entries(kChunk * elements), bits(kChunk), none(kChunk, 0);
       // What D gives for these bits.
       const auto give = [&](std::size_t begin, std::size_t n, V* to) {
@@ -175,7 +178,9 @@ class Comparison {
           std::copy_n(bits.begin(), n, to);
           return;
         }
-        formula_.Entries<W, V>(a.subspan(begin, n), bits.data(), none.data(), entries.data());
+        for (std::size_t j = 0; j < elements; ++j)
+          formula_.Entries<W, V>(compared_[j], a.subspan(begin, n), bits.data(), none.data(),
+                                 entries.data() + j * n);
         for (std::size_t i = 0; i < elements * n; ++i) to[i] = ring::Reduce(entries[i], out_bits_);
         // Fused: the vector (s, M_i s), of the column M_i.
         for (std::size_t i = 0; elements < outputs && i < n; ++i)
@@ -194,13 +199,22 @@ class Comparison {
                     for (std::size_t i = 0; i < n; ++i) bits[i] ^= 1;
                     give(begin, n, below);
                   });
+      if (HasConstant())
+        dealer::DealElements<V>(ctx, ends, a.size(), 1, out_bits_,
+                                [&](std::size_t begin, std::size_t n, V* values) {
+                                  const Buffer<V> zero(n, 0);
+                                  formula_.Entries<W, V>(kConstant, a.subspan(begin, n),
+                                                         zero.data(), zero.data(), values);
+                                });
     });
     return Bits(layout_.arithmetic ? 0 : a.size(), 0);
   }
 
   /// At an evaluator, offline.
   Material Take(Context& ctx, Ends& ends, std::size_t count) const {
-    return {TakeKeys(ctx, ends, layout_, count), {}};
+    Material material{TakeKeys(ctx, ends, layout_, count), {}, {}};
+    if (HasConstant()) material.constants = dealer::TakeElements(ctx, ends, count, 1, out_bits_);
+    return material;
   }
 
   /// At E1 and E2, online.
@@ -220,14 +234,21 @@ class Comparison {
   template <ring::Word W, ring::Word V>
   Buffer<V> CompareElements(Context& /*ctx*/, const Ends& ends, const Material& material,
                             std::span<const W> b) const {
-    const std::size_t elements = formula_.Elements();
-    Buffer<V> all(b.size() * elements);
+    const std::size_t elements = formula_.Elements(false), count = b.size();
+    Buffer<V> all(count * (compared_.size() + (HasConstant() ? 1 : 0)));
     EvaluateKeys<V>(
         ends, layout_, material.keys, b, formula_.Complement<W>(),
         [&](std::size_t begin, std::size_t n, std::size_t /*k*/, std::span<const V> shares) {
-          for (std::size_t j = 0; j < elements; ++j)
-            std::copy_n(shares.data() + j * n, n, all.data() + j * b.size() + begin);
+          for (std::size_t j = 0; j < compared_.size(); ++j) {
+            const std::size_t row = std::min(compared_[j], elements);  // the wrap comes last
+            std::copy_n(shares.data() + j * n, n, all.data() + row * count + begin);
+          }
         });
+    if (HasConstant()) {
+      const auto& constants = material.constants.As<V>();
+      dealer::CheckSize("constants", constants.size(), count);
+      std::copy_n(constants.data(), count, all.data() + kConstant * count);
+    }
     return all;
   }
 
@@ -246,6 +267,7 @@ class Comparison {
 
   void AddCost(mpc::Cost& cost, const mpc::ActivationSpec& spec, const mpc::Roles& roles) const {
     AddKeys(cost, roles, layout_, spec.Elements());
+    if (HasConstant()) dealer::AddElements(cost, roles, spec.Elements(), 1, out_bits_);
   }
 
   /// At D, offline: for each window the vector (1, M_i) at rho, and 0 elsewhere.
@@ -283,6 +305,9 @@ class Comparison {
   }
 
  private:
+  /// The element of ReLU that does not depend on the comparison.
+  static constexpr std::size_t kConstant = 2;
+  bool HasConstant() const { return layout_.arithmetic && formula_.Elements(false) > kConstant; }
   /// Element i of n: x's products with a column, after x itself.
   template <ring::Word V>
   void GiveProducts(V x, const V* column, std::size_t i, std::size_t n, V* to) const {
@@ -304,6 +329,7 @@ class Comparison {
   Formula formula_;
   Layout layout_;
   std::optional<Layout> points_;
+  std::vector<std::size_t> compared_;
   unsigned out_bits_;
 };
 

@@ -42,7 +42,8 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& opti
   Layout layout;
   const dealer::Formula formula(spec);
   // Elements at once follow from one comparison alone, and several are of a ring of 2 bits or more.
-  const auto outputs = static_cast<unsigned>(formula.Elements() + formula.FanOut());
+  const auto outputs =
+      static_cast<unsigned>(Compared(formula, spec.out_bits).size() + formula.FanOut());
   layout.arithmetic = options.at("form") != "bit" && !spec.pool && formula.CarryBits() == 0 &&
                       (outputs == 1 || spec.out_bits > 1);
   if (layout.arithmetic) {
@@ -52,6 +53,15 @@ Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& opti
     if (formula.CarryBits() > 0) layout.shapes.push_back(MakeDcfShape(formula.CarryBits(), 1));
   }
   return layout;
+}
+
+std::vector<std::size_t> Compared(const dealer::Formula& formula, unsigned out_bits) {
+  std::vector<std::size_t> compared;
+  const std::size_t elements = formula.Elements(false);
+  for (std::size_t j = 0; j < elements; ++j)
+    if (formula.Uses(j, 1)) compared.push_back(j);
+  if (formula.WrapBits(out_bits) > 0) compared.push_back(dealer::Formula::kWrap);
+  return compared;
 }
 
 }  // namespace tercet::protocols::fss

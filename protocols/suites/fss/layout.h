@@ -35,6 +35,10 @@ struct Layout {
 /// fewer bytes than its entries; else nothing.
 std::optional<Layout> PointLayout(const mpc::ActivationSpec& spec);
 
+/// Where a comparison gives elements at once, those of them that depend on its outcome: they are
+/// its vector. The others, of ReLU one, D deals as they are.
+std::vector<std::size_t> Compared(const dealer::Formula& formula, unsigned out_bits);
+
 /// Throws UnsupportedError.
 Layout MakeLayout(const mpc::ActivationSpec& spec, const mpc::OptionValues& options);
 

@@ -20,6 +20,10 @@ constexpr std::size_t RowBytes(unsigned width) {
   return width <= 3 ? 1 : std::size_t{1} << (width - 3);
 }
 
+/// In products that D computes: its own part of s, which nobody else knows, beside the masks of
+/// the flags.
+inline constexpr dealer::Monomial kOwn = 0x80;
+
 /// One bit that D deals: the XOR over `products` of the product of the masks rho of these flags.
 using DealtBit = dealer::Sum;
 
@@ -48,6 +52,8 @@ struct Layout {
   std::size_t low = 0;
   /// The flags give D's ring elements at once; else they give bits.
   bool arithmetic = false;
+  /// Where they give bits: the second one is s * carry, not the carry.
+  bool product = false;
 
   bool HasCarry() const { return low < chunks.size(); }
   unsigned Greater(std::size_t j) const {
@@ -55,18 +61,23 @@ struct Layout {
   }
   unsigned Equal(std::size_t j) const { return static_cast<unsigned>(2 * j); }
   /// Flags that are opened: the first chunk's "greater" enters bits linearly, so only ring elements
-  /// need it opened.
+  /// and products need it opened.
+  bool OpensFirst() const { return arithmetic || product; }
   unsigned OpenedBits() const {
-    return static_cast<unsigned>(2 * chunks.size()) - (arithmetic ? 1 : 2);
+    return static_cast<unsigned>(2 * chunks.size()) - (OpensFirst() ? 1 : 2);
   }
   /// [own > other] in the chunks first..end-1 as a sum of products of flags, greater_f ^ equal_f
   /// (greater_{f+1} ^ equal_{f+1} (...)) multiplied out; the first, which is a flag by itself,
   /// where `linear`.
   dealer::Sum CarryOf(std::size_t first, std::size_t end, bool linear) const;
+  /// [own > other] in the chunks before `low`, and all of them equal.
+  dealer::Sum UpperAndEqual() const;
   /// s and carry as sums of products of opened flags, where they are made as ring elements.
   dealer::Carries Carries() const;
-  /// The same as polynomials in opened bits, where they are made as bits; s without the "greater"
-  /// of chunk 0, the carry without that of chunk `low`. `dealt` becomes the bits that D deals.
+  /// The same as polynomials in opened bits, where they are made as bits: s, and carry where there
+  /// is one; s without the "greater" of chunk 0, the carry without that of chunk `low`. Where
+  /// `product`: s, s * carry and carry, all of it, and D's own part of s is a factor of s * carry.
+  /// `dealt` becomes the bits that D deals.
   std::vector<BitPolynomial> Polynomials(std::vector<DealtBit>& dealt) const;
   std::size_t DealtBits() const;
 

@@ -119,30 +119,33 @@ class Comparison {
 
   /// What an evaluator keeps.
   struct Material {
-    Bits rho;                        ///< its mask of the opened flags
-    Bytes rows;                      ///< its shares of the rows and dealt bits
-    dealer::AnyMatrix coefficients;  ///< of ring elements, where arithmetic; if fused, products
+    Bits rho;                           ///< its mask of the opened flags
+    Bytes rows;                         ///< its shares of the rows and dealt bits
+    dealer::Coefficients coefficients;  ///< of ring elements, where arithmetic
     void Visit(mpc::Archive& archive) { archive(rho)(rows)(coefficients); }
   };
 
   bool GivesElements() const { return layout_.arithmetic; }
+  bool GivesProduct() const { return layout_.product; }
 
   /// At D, offline: one message to E2 for every PieceElements() elements, and the coefficients.
   /// What the evaluators' bits differ by from s and carry, where they are made as bits.
   template <ring::Word W>
   Bits Deal(Context& ctx, Ends& ends, std::span<const W> a, const dealer::Columns& columns) const {
-    const Bits rho = layout_.OpenedBits() > 0
-                         ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
-                         : Bits(a.size(), 0);
+    Bits rho = layout_.OpenedBits() > 0 ? dealer::DrawRho(ends, a.size(), layout_.OpenedBits())
+                                        : Bits(a.size(), 0);
+    Bits flips(a.size());
+    for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula_.Flip(a[i]);
+    if (layout_.product)
+      for (std::size_t i = 0; i < a.size(); ++i)
+        rho[i] |= static_cast<std::uint8_t>(flips[i] * kOwn);
     const std::span<const std::uint8_t> masks(rho);
     dealer::ForRanges(a.size(), layout_.PieceElements(), [&](std::size_t begin, std::size_t n) {
       ctx.SendBytes(ends.E2(),
                     Piece<W>(ends, a.subspan(begin, n), masks.subspan(begin, n)));  // offline
     });
-    Bits flips(a.size());
-    for (std::size_t i = 0; i < a.size(); ++i) flips[i] = formula_.Flip(a[i]);
     if (layout_.arithmetic) {
-      expansion_->Deal<W>(ctx, ends, formula_, a, masks, flips, columns);
+      expansion_->Deal<W>(ctx, ends, a, masks, flips, columns);
       return {};
     }
     for (std::size_t k = 0; k < polynomials_.size(); ++k)
@@ -195,6 +198,7 @@ class Comparison {
     Flags flags = CompareChunks(ends, material, b);
     Bits bits = std::move(flags.linear);
     if (layout_.OpenedBits() == 0) return bits;
+    Bits tops(layout_.product ? kBlock : 0);
     const Bits opened = dealer::OpenBits(ctx, ends, std::move(flags.opened), material.rho,
                                          layout_.OpenedBits());  // 1 hop, 2q - 2 bits
     BlockBytes ones, sum;
@@ -204,6 +208,8 @@ class Comparison {
       const std::uint8_t* masks = material.rho.data() + begin;
       const std::uint8_t* dealt = material.rows.data() + (begin + n) * layout_.ElementBytes() -
                                   n * ((dealt_.size() + 7) / 8);
+      for (std::size_t i = 0; layout_.product && i < n; ++i)
+        tops[i] = formula_.SignFlip(b[begin + i]);
       for (std::size_t k = 0; k < polynomials_.size(); ++k) {
         // Each coefficient is a bit of a byte; their XOR is the parity of what is added up here.
         std::fill_n(sum.data(), n, std::uint8_t{0});
@@ -219,7 +225,9 @@ class Comparison {
           auto parity = static_cast<std::uint8_t>(sum[i] ^ sum[i] >> 4);
           parity = static_cast<std::uint8_t>(parity ^ parity >> 2);
           parity = static_cast<std::uint8_t>(parity ^ parity >> 1) & 1;
-          bits[begin + i] ^= static_cast<std::uint8_t>(parity << k);
+          // The third is the carry's part of its product with s, which b_top settles.
+          bits[begin + i] ^=
+              static_cast<std::uint8_t>(k < 2 ? parity << k : (parity & tops[i]) << 1);
         }
       }
     });
@@ -247,7 +255,7 @@ class Comparison {
     });
     if (layout_.OpenedBits() > 0)
       dealer::AddExchange(cost, roles, count, layout_.OpenedBits());  // open_bits
-    if (expansion_) dealer::AddElements(cost, roles, count, expansion_->Dealt(), spec.out_bits);
+    if (expansion_) expansion_->AddCost(cost, roles, count);
   }
 
  private:
@@ -304,6 +312,7 @@ class Comparison {
     Flags flags;
     flags.opened.assign(b.size(), 0);
     if (!layout_.arithmetic) flags.linear.assign(b.size(), 0);
+    const bool first = layout_.OpensFirst();
     const std::uint8_t one = ends.IsE1() ? 1 : 0;
     const W complement = formula_.Complement<W>();
     BlockBytes index, before;
@@ -313,9 +322,9 @@ class Comparison {
       ForChunks(layout_, [&](std::size_t j, unsigned bit, unsigned width) {
         const unsigned k = RowWidth(width);
         Chunk<W>(b.data() + begin, n, bit, width, complement, index.data());
-        if (j > 0 || layout_.arithmetic)
+        if (j > 0 || first)
           kernels.select_bits(opened, rows, index.data(), n, k, layout_.Greater(j));
-        if (!layout_.arithmetic) {
+        if (!first) {
           std::uint8_t* linear = flags.linear.data() + begin;
           if (j == 0) kernels.select_bits(linear, rows, index.data(), n, k, 0);
           if (j == layout_.low) kernels.select_bits(linear, rows, index.data(), n, k, 1);

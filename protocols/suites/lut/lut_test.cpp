@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <tuple>
+#include <vector>
+
 #include "mpc/plan_of.h"
 #include "suites/lut/layout.h"
 
@@ -118,7 +121,28 @@ TEST(Layout, SumsOfProductsAreTheChunkwiseComparison) {
 
 // For every comparison and every mask of the opened flags: what D deals and knows, and what E1 and
 // E2 add up, give the bits.
-TEST(Layout, PolynomialsInOpenedBitsAreTheComparison) {
+class PolynomialsInOpenedBits : public testing::Test {
+ protected:
+  static bool Parity(const dealer::Sum& sum, unsigned bits) {
+    bool odd = false;
+    for (const dealer::Monomial product : sum) odd ^= (bits & product) == product;
+    return odd;
+  }
+  // Of polynomial k, without what is not opened.
+  static bool Value(const BitPolynomial& polynomial, const std::vector<DealtBit>& dealt, unsigned c,
+                    unsigned rho) {
+    bool bit = Parity(polynomial.offset, rho);
+    for (const auto& [product, source, index] : polynomial.terms) {
+      if ((c & product) != product) continue;
+      bit ^= source == BitPolynomial::Source::kOne    ? true
+             : source == BitPolynomial::Source::kMask ? (rho >> index & 1) != 0
+                                                      : Parity(dealt[index], rho);
+    }
+    return bit;
+  }
+};
+
+TEST_F(PolynomialsInOpenedBits, AreTheComparison) {
   for (std::size_t chunks = 1; chunks <= 5; ++chunks)
     for (std::size_t low = 0; low <= chunks; ++low) {
       const Layout layout = OfChunks(chunks, low);
@@ -126,36 +150,69 @@ TEST(Layout, PolynomialsInOpenedBitsAreTheComparison) {
       const auto polynomials = layout.Polynomials(dealt);
       EXPECT_EQ(dealt.size(), layout.DealtBits());
       ASSERT_EQ(polynomials.size(), low < chunks ? 2u : 1u);
-      const auto parity = [](const dealer::Sum& sum, unsigned bits) {
-        bool odd = false;
-        for (const dealer::Monomial product : sum) odd ^= (bits & product) == product;
-        return odd;
-      };
       for (const auto& one : AllComparisons(layout))
         for (unsigned rho = 0; rho < 1U << layout.OpenedBits(); rho += chunks < 5 ? 1 : 7) {
           const unsigned opened = one.flags & ((1U << layout.OpenedBits()) - 1), c = opened ^ rho;
           for (std::size_t k = 0; k < polynomials.size(); ++k) {
-            bool bit = (one.flags >> layout.Greater(k == 0 ? 0 : low) & 1) != 0;
-            bit ^= parity(polynomials[k].offset, rho);
-            for (const auto& [product, source, index] : polynomials[k].terms) {
-              if ((c & product) != product) continue;
-              bit ^= source == BitPolynomial::Source::kOne    ? true
-                     : source == BitPolynomial::Source::kMask ? (rho >> index & 1) != 0
-                                                              : parity(dealt[index], rho);
-            }
-            ASSERT_EQ(bit, k == 0 ? one.greater : one.carry)
+            const bool first = (one.flags >> layout.Greater(k == 0 ? 0 : low) & 1) != 0;
+            ASSERT_EQ(first ^ Value(polynomials[k], dealt, c, rho),
+                      k == 0 ? one.greater : one.carry)
                 << chunks << " chunks, carry of the " << low << ".., mask " << rho;
           }
         }
     }
 }
 
-// A carry costs no bit of its own.
+// With D's own part of s as a factor, and none of the carry for D to know.
+TEST_F(PolynomialsInOpenedBits, AreTheComparisonTimesTheCarry) {
+  for (std::size_t chunks = 1; chunks <= 4; ++chunks)
+    for (std::size_t low = 0; low < chunks; ++low) {
+      Layout layout = OfChunks(chunks, low);
+      layout.product = true;
+      std::vector<DealtBit> dealt;
+      const auto polynomials = layout.Polynomials(dealt);
+      EXPECT_EQ(dealt.size(), layout.DealtBits());
+      ASSERT_EQ(polynomials.size(), 3u);
+      EXPECT_TRUE(polynomials[2].offset.empty());
+      for (const auto& one : AllComparisons(layout))
+        for (unsigned masks = 0; masks < 2U << layout.OpenedBits(); ++masks) {
+          const bool own = (masks >> layout.OpenedBits()) != 0;
+          const unsigned opened = masks & ((1U << layout.OpenedBits()) - 1);
+          const unsigned rho = opened | (own ? kOwn : 0), c = one.flags ^ opened;
+          const auto value = [&](std::size_t k) { return Value(polynomials[k], dealt, c, rho); };
+          ASSERT_EQ(value(0), one.greater) << chunks << " chunks";
+          ASSERT_EQ(value(1), (one.greater ^ own) && one.carry) << chunks << " chunks";
+          ASSERT_EQ(value(2), one.carry) << chunks << " chunks";
+        }
+    }
+}
+
+// A carry costs no bit of its own; its product with s costs some.
 TEST(Layout, DealtBits) {
-  for (const auto& [chunks, bits] :
-       std::vector<std::pair<std::size_t, std::size_t>>{{1, 0}, {2, 0}, {3, 3}, {4, 10}})
-    for (std::size_t low = 1; low <= chunks; ++low)
-      EXPECT_EQ(OfChunks(chunks, low).DealtBits(), bits) << chunks << " chunks, carry " << low;
+  for (const auto& [chunks, bits, with_product] :
+       std::vector<std::tuple<std::size_t, std::size_t, std::size_t>>{
+           {2, 0, 1}, {3, 3, 5}, {4, 10, 16}})
+    for (std::size_t low = 1; low <= chunks; ++low) {
+      Layout layout = OfChunks(chunks, low);
+      EXPECT_EQ(layout.DealtBits(), bits) << chunks << " chunks, carry " << low;
+      layout.product = true;
+      if (low + 1 == chunks) {
+        EXPECT_EQ(layout.DealtBits(), with_product) << chunks << " chunks";
+      }
+    }
+}
+
+// The product in place of the carry saves an element; where its mask has no place, the carry is it.
+TEST(Layout, TheProductIsTakenWhereItFits) {
+  auto spec = Spec(16, 16, false);
+  spec.kind = mpc::ActivationKind::kRelu;
+  spec.shift = 8;
+  const auto narrow = MakeLayout(spec, mpc::OptionsOf("lut:form=bit"));
+  EXPECT_TRUE(narrow.product);
+  EXPECT_LE(narrow.OpenedBits(), 7u);
+  EXPECT_FALSE(MakeLayout(spec, mpc::OptionsOf("lut:chunks=5,form=bit")).product);
+  spec.kind = mpc::ActivationKind::kSquare;
+  EXPECT_FALSE(MakeLayout(spec, mpc::OptionsOf("lut:form=bit")).product);
 }
 
 }  // namespace
