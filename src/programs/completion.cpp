@@ -13,7 +13,8 @@
 namespace tercet::programs {
 namespace {
 
-// The values of an option whose type lists them all, as "TEXT:{tls,memory}" or "0|1|2".
+// The values that an option's type lists, as "TEXT:{tls,memory}" or "0|1|2"; not those with letters
+// in upper case, which stand for others.
 std::vector<std::string> Choices(const CLI::Option& option) {
   std::string type = option.get_type_name();
   char separator = '|';
@@ -23,7 +24,11 @@ std::vector<std::string> Choices(const CLI::Option& option) {
     separator = ',';
   }
   if (type.find(separator) == std::string::npos) return {};
-  return CLI::detail::split(type, separator);
+  auto values = CLI::detail::split(type, separator);
+  std::erase_if(values, [](const std::string& value) {
+    return std::any_of(value.begin(), value.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+  });
+  return values;
 }
 
 bool TakesValue(const CLI::Option& option) { return option.get_items_expected_max() > 0; }

@@ -122,8 +122,8 @@ void AddCustomiseCommand(CLI::App& app, Chosen& chosen) {
   command->add_flag("--keep-order", a->keep_order,
                     "Leave pools and batch normalisation where they are, instead of pooling after "
                     "sign and normalising before it");
-  command->add_option("--suite", a->suite, "Protocols to count hops and bytes with")
-      ->capture_default_str();
+  OfferSuites(command->add_option("--suite", a->suite, "Protocols to count hops and bytes with")
+                  ->capture_default_str());
   AddNumber(*command, "--bits", a->bits, 2, 32, "Width of every layer, to count bytes with");
   a->roles.AddTo(*command);
   command->footer(

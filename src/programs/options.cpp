@@ -17,6 +17,7 @@
 #include "programs/output.h"
 #include "tercet/base/error.h"
 #include "tercet/infer/auto_plan.h"
+#include "tercet/mpc/builtin_protocols.h"
 
 namespace tercet::programs {
 namespace {
@@ -279,14 +280,39 @@ void TakeLinear(std::string& linear, const infer::MaterialFile& material) {
   linear = made;
 }
 
-mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry) {
-  mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, "--suite");
-  if (choice.name != nn::kAutoSuite) {
+mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry,
+                            const char* option) {
+  mpc::SuiteChoice choice = mpc::ParseSuiteChoice(text, option);
+  if (choice.name == nn::kAutoSuite) {
+    if (!choice.options.empty())
+      throw ConfigError(option, fmt::format("\"{}\" found; auto has no options", text));
+    return choice;
+  }
+  try {
     registry.FindSuite(choice.name);
-  } else if (!choice.options.empty()) {
-    throw ConfigError("--suite", fmt::format("\"{}\" found; auto has no options", text));
+  } catch (const UnsupportedError& e) {
+    throw ConfigError(option, fmt::format("{}, and {}", e.what(), nn::kAutoSuite));
   }
   return choice;
+}
+
+net::LinkProfile ParseLink(const std::string& text, const char* option) {
+  try {
+    return net::ParseLinkProfile(text);
+  } catch (const ConfigError& e) {
+    // The place goes before, with a colon and a blank.
+    throw ConfigError(option, std::string(e.what()).substr(e.Place().size() + 2));
+  }
+}
+
+CLI::Option* OfferSuites(CLI::Option* option) {
+  auto names = BuiltinProtocols().SuiteNames();
+  names.emplace_back(nn::kAutoSuite);
+  return option->type_name(fmt::format("{}|NAME:OPTIONS", fmt::join(names, "|")));
+}
+
+CLI::Option* OfferLinks(CLI::Option* option) {
+  return option->type_name("none|lan|wan|rtt_ms=X,mbit=Y");
 }
 
 int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {

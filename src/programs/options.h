@@ -11,6 +11,7 @@
 #include "tercet/infer/material.h"
 #include "tercet/infer/session.h"
 #include "tercet/mpc/suite.h"
+#include "tercet/net/wrappers.h"
 
 /// What the commands' options have in common. Every wrong value is a ConfigError whose place is the
 /// option.
@@ -63,8 +64,14 @@ std::string LinearProtocol(const std::string& linear);
 /// That of the material, which one that was given must be.
 void TakeLinear(std::string& linear, const infer::MaterialFile& material);
 
-/// --suite: `auto`, or a suite of the registry.
-mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry);
+/// A suite of the registry, or `auto`, of this option.
+mpc::SuiteChoice ParseSuite(const std::string& text, const mpc::Registry& registry,
+                            const char* option = "--suite");
+/// A link, as net::ParseLinkProfile says, of this option.
+net::LinkProfile ParseLink(const std::string& text, const char* option = "--link");
+/// What --help and shells offer for these two: the names, which are not all values.
+CLI::Option* OfferSuites(CLI::Option* option);
+CLI::Option* OfferLinks(CLI::Option* option);
 
 /// Parses the command line and runs the chosen command: its exit code. Help and version print to
 /// stdout and give 0, a wrong command line throws ConfigError.

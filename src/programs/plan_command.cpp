@@ -51,7 +51,7 @@ class PlanOutput {
   PlanOutput(const PlanArguments& arguments, const mpc::Registry& registry)
       : arguments_(arguments), registry_(registry), roles_(arguments.roles.Resolve()) {
     suites_ = arguments.Suites(registry);
-    for (const auto& link : arguments.links) links_.push_back(net::ParseLinkProfile(link));
+    for (const auto& link : arguments.links) links_.push_back(ParseLink(link));
   }
 
   void AddAll(const nn::PublicNetwork& network, const std::vector<std::string>& warnings) {

@@ -16,12 +16,12 @@ std::vector<mpc::SuiteChoice> PlanSettings::Suites(const mpc::Registry& registry
 }
 
 void AddPlanSettings(CLI::App& app, PlanSettings& settings) {
-  AddList(app, "--suite", settings.suites, "Suites to compare [all private ones and auto]");
+  OfferSuites(
+      AddList(app, "--suite", settings.suites, "Suites to compare [all private ones and auto]"));
   AddLinear(app, settings.linear);
   AddObjective(app, settings.optimise);
   AddNumbers(app, "--batch", settings.batches, 1, kMaxBatch, "Images a query, one or several");
-  AddList(app, "--link", settings.links,
-          "Predict times on these links: none, lan, wan or rtt_ms=X,mbit=Y");
+  OfferLinks(AddList(app, "--link", settings.links, "Predict times on these links"));
   app.add_option(
       "--measured", settings.measured,
       "Reports of `tercet run --json` without --link, of the same network, suite, batch and "

@@ -38,7 +38,7 @@ int Publish(const PublishArguments& arguments) {
   const auto suite = ParseSuite(arguments.suite, registry);
   // The shares of all lanes are the same, whose roles differ.
   const auto roles = service::RolesOf(0);
-  ResolveAuto(model.net, registry, suite, net::ParseLinkProfile(arguments.link),
+  ResolveAuto(model.net, registry, suite, ParseLink(arguments.link),
               infer::ParseObjective(arguments.optimise, "--optimise"), roles, arguments.batch);
   for (const auto& warning :
        infer::MakePlan(model.net, registry, suite, roles, 1).Warnings(registry))
@@ -69,16 +69,14 @@ void AddPublishCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("--out", a->out, "Package to write (NAME.tercet)")->required();
   command->add_option("--name", a->name, "The model's name for clients (default: the network's)");
   command->add_option("--model-version", a->version, "Its version")->capture_default_str();
-  command
-      ->add_option("--suite", a->suite,
-                   "Protocols of the non-linear layers (see tercet suites); private and exact ones")
-      ->capture_default_str();
+  OfferSuites(command
+                  ->add_option("--suite", a->suite,
+                               "Protocols of the non-linear layers (see tercet suites); private "
+                               "and exact ones")
+                  ->capture_default_str());
   AddObjective(*command, a->optimise);
-  command
-      ->add_option("--link", a->link,
-                   "The link between the servers, for suite auto: none, lan, wan or "
-                   "rtt_ms=X,mbit=Y")
-      ->capture_default_str();
+  OfferLinks(command->add_option("--link", a->link, "The link between the servers, for suite auto")
+                 ->capture_default_str());
   AddNumber(*command, "--batch", a->batch, 1, kMaxBatch,
             "Images that the servers compute together, about, for suite auto");
   command->footer(

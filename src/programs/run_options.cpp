@@ -77,7 +77,7 @@ infer::SessionSettings RunOptions::Settings(int id, const nn::NetworkSpec& spec,
   settings.linear = LinearProtocol(linear);
   settings.roles = roles;
   settings.batch = batch;
-  settings.link = net::ParseLinkProfile(link);
+  settings.link = ParseLink(link);
   settings.schedule = Schedule(file);
   settings.in_flight = in_flight;
   return settings;
@@ -174,7 +174,8 @@ void AddRunSettings(CLI::App& app, RunSettings& settings) {
 void AddBatchAndSuite(CLI::App& app, RunOptions& options, const std::string& batch_help,
                       const std::string& suite_help) {
   auto* batch = AddNumber(app, "--batch", options.batch, 1, kMaxBatch, batch_help);
-  auto* suite = app.add_option("--suite", options.suite, suite_help)->capture_default_str();
+  auto* suite =
+      OfferSuites(app.add_option("--suite", options.suite, suite_help)->capture_default_str());
   AddLinear(app, options.linear);
   app.parse_complete_callback([&options, batch, suite] {
     options.batch_given |= batch->count() > 0;
