@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/clock.h"
@@ -87,6 +88,7 @@ class ClientSocket : public restinio::impl::tls_socket_t {
     std::string certificate;            // what the client's stands for
     Entry entry;                        // of the request that is being read
     bool ends = false;                  // after the request that was read last
+    std::function<void()> go_on;        // tells the client to send the body that it asks about
   };
 
   ClientSocket(asio::io_context& io, std::shared_ptr<Door> door)
@@ -126,6 +128,20 @@ class ClientSocket : public restinio::impl::tls_socket_t {
     state_->place = state_->door->connections_.Take(key, 1);
     return state_->place != nullptr;
   }
+  /// The connection that this socket is of.
+  template <class Connection>
+  void Know(Connection& connection) {
+    state_->go_on = [this, &connection, self = connection.weak_from_this()] {
+      const auto kept = self.lock();
+      if (!kept) return;
+      static constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+      // It is encrypted before anything that is written later, and goes before it.
+      tls_socket_t::async_write_some(
+          asio::buffer(kContinue),
+          asio::bind_executor(connection.get_executor(),
+                              [kept](const asio::error_code&, std::size_t) {}));
+    };
+  }
   Clock::duration HandshakeTime() const { return state_->door->handshake_; }
   static Entry Admit(State& state, const restinio::http_request_header_t& header,
                      restinio::http_method_id_t method, bool chunked, std::uint64_t length) {
@@ -155,12 +171,30 @@ class ClientSocket : public restinio::impl::tls_socket_t {
   std::shared_ptr<State> state_;
 };
 
+/// What an HTTP/1.1 request's header says besides what Admit looks at.
+struct HeaderFacts {
+  bool one_host = false;  ///< as each must have
+  bool waits = false;     ///< the client sends the body once it is told to
+
+  HeaderFacts(const restinio::http_request_header_t& header, bool has_body) {
+    std::size_t hosts = 0;
+    header.for_each_value_of(restinio::http_field::host, [&](auto) {
+      ++hosts;
+      return restinio::http_header_fields_t::continue_enumeration();
+    });
+    one_host = hosts == 1;
+    const std::string expects = header.get_field_or(restinio::http_field::expect, std::string());
+    waits = has_body && restinio::impl::is_equal_caseless(expects, std::string("100-continue"));
+  }
+};
+
 /// RESTinio calls it, by argument-dependent look-up, for each connection that was accepted.
 template <class Connection, class Start, class Failed>
 void prepare_connection_and_start_read(ClientSocket& socket, Connection& connection, Start start,
                                        Failed failed) {
   if (!socket.Enter()) return failed(asio::error::make_error_code(asio::error::no_permission));
   auto self = connection.shared_from_this();
+  socket.Know(connection);
   auto timer = std::make_shared<asio::steady_timer>(socket.get_executor(), socket.HandshakeTime());
   timer->async_wait(
       asio::bind_executor(connection.get_executor(), [self, &socket](const asio::error_code& off) {
@@ -255,6 +289,13 @@ inline http_parser_settings create_parser_settings<tercet::serve::ClientMethods>
       state->entry = ClientSocket::Admit(*state, context.m_header,
                                          default_http_methods_t::from_nodejs(parser->method),
                                          chunked, body ? parser->content_length : 0);
+      const bool is_1_1 = parser->http_major == 1 && parser->http_minor >= 1;
+      const tercet::serve::HeaderFacts facts(context.m_header, body || chunked);
+      if (is_1_1 && !facts.one_host)
+        state->entry.problem = {400, "Bad Request", "one Host field is expected", "Host"};
+      // Whoever is refused before it sends the body may never send it.
+      if (is_1_1 && facts.waits && state->entry.problem) state->entry.cut = true;
+      if (is_1_1 && facts.waits && !state->entry.problem) state->go_on();
     } catch (const std::exception&) {
       return -1;
     }

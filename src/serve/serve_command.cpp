@@ -114,7 +114,7 @@ int Serve(const ServeArguments& arguments) {
   options.ahead = arguments.ahead;
   options.material = std::uint64_t{arguments.material} << 20;
   options.in_flight = arguments.in_flight;
-  options.link = net::ParseLinkProfile(arguments.link);
+  options.link = programs::ParseLink(arguments.link);
   options.max_connections = arguments.max_connections;
   options.max_connections_each = arguments.max_connections_each;
   options.max_bodies = arguments.max_bodies << 20;
@@ -228,10 +228,9 @@ void AddServeCommand(CLI::App& program, programs::Chosen& chosen) {
   app.add_flag("--client-certificates", a.client_certificates,
                "Ask clients for certificates, for those without a token (tercet-party token "
                "--certificate); browsers may ask people which of theirs to show");
-  app.add_option("--link", a.link,
-                 "Delay what is sent to the other servers, to measure: none, lan, wan or "
-                 "rtt_ms=X,mbit=Y")
-      ->capture_default_str();
+  programs::OfferLinks(
+      app.add_option("--link", a.link, "Delay what is sent to the other servers, to measure")
+          ->capture_default_str());
   app.add_option("--metrics", a.metrics,
                  "Address and port, as 127.0.0.1:9464, where Prometheus gets metrics: HTTP, for "
                  "who can reach it, so none that clients can");

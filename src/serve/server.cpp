@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "crypto/certificates_internal.h"
+#include "serve/failure_log.h"
 #include "serve/http_door.h"
 #include "serve/lane_keeper.h"
 #include "serve/models.h"
@@ -270,6 +271,7 @@ class Server::Implementation {
   Implementation(ServerOptions options, service::Deployment deployment,
                  const mpc::Registry& registry)
       : options_(std::move(options)),
+        failures_(options_.log),
         deployment_(std::move(deployment)),
         pages_(PagesOf(options_.web)),
         lock_(options_.store),
@@ -416,7 +418,7 @@ class Server::Implementation {
         most = query_bytes_;
       }
     } catch (const StoreError& e) {
-      options_.log(fmt::format("a request failed: {}", ErrorText(e)));
+      failures_.Say(fmt::format("a request failed: {}", ErrorText(e)));
       return refuse(kNoStore);
     }
     if (chunked)
@@ -442,10 +444,10 @@ class Server::Implementation {
     } catch (const UnsupportedError& e) {
       Send(request, Problem{400, "Bad Request", e.what(), ""});
     } catch (const StoreError& e) {
-      options_.log(fmt::format("a request failed: {}", ErrorText(e)));
+      failures_.Say(fmt::format("a request failed: {}", ErrorText(e)));
       Send(request, kNoStore);
     } catch (const std::exception& e) {
-      options_.log(fmt::format("a request failed: {}", ErrorText(e)));
+      failures_.Say(fmt::format("a request failed: {}", ErrorText(e)));
       Send(request, kBroken);
     }
   }
@@ -633,6 +635,7 @@ class Server::Implementation {
   }
 
   const ServerOptions options_;
+  FailureLog failures_;
   const service::Deployment deployment_;
   const std::map<std::string, Page> pages_;
   Metrics metrics_;

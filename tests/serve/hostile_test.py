@@ -69,6 +69,30 @@ def refused_early(service, token, operator):
         connection.sendall(b"HEAD /v2/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
         got, fields, _ = answer(connection)
         assert (got, fields["connection"]) == (405, "close")
+    # A client that asks whether to send a body is told.
+    expect = "Expect: 100-continue\r\n"
+    with connect(service, 0) as connection:
+        send_header(connection, 100, token, more=expect)
+        go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert connection.recv(len(go_on)) == go_on
+        connection.sendall(bytes(100))
+        assert answer(connection)[0] == 400  # it is no query
+        send_header(connection, 100, token, more=expect.swapcase())
+        connection.sendall(bytes(100))  # it need not wait
+        assert connection.recv(len(go_on)) == go_on
+        assert answer(connection)[0] == 400
+    with connect(service, 0) as connection:
+        send_header(connection, 100, "", more=expect)
+        got, fields, _ = answer(connection)
+        assert (got, fields["connection"]) == (401, "close")
+    # HTTP/1.1 has one Host in each request, 1.0 need not.
+    for version, hosts, status in [("1.1", 0, 400), ("1.1", 1, 200), ("1.1", 2, 400), ("1.0", 0, 200)]:
+        with connect(service, 0) as connection:
+            connection.sendall((f"GET /v2/health/live HTTP/{version}\r\n" + "Host: localhost\r\n" * hosts +
+                                "\r\n").encode())
+            got, _, said = answer(connection)
+            assert got == status, (version, hosts, said)
+            assert status == 200 or said["field"] == "Host"
     # What is short is read, and the connection goes on.
     with connect(service, 0) as connection:
         for _ in range(2):
