@@ -24,6 +24,7 @@ find_package(Threads REQUIRED)
 find_package(OpenSSL 3.0 REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(LibLZMA REQUIRED)
+find_package(PNG REQUIRED)
 
 # Highway is optional: without it only x86 processors with AVX2 have vector kernels.
 find_package(hwy 1.0.3 QUIET)

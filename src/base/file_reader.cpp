@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 #include <stdexcept>
@@ -98,6 +99,29 @@ void FileReader::RequirePrivate() const {
 std::vector<std::uint8_t> ReadFile(const std::filesystem::path& file, const FileKind& kind) {
   const FileReader reader(file, kind);
   return reader.Read(0, reader.Size());
+}
+
+std::vector<std::uint8_t> ReadStandardInput(const FileKind& kind) {
+  constexpr std::uint64_t kPieceBytes = 1 << 20;
+  const auto fail = [](const std::string& problem) {
+    throw ConfigError("standard input", problem);
+  };
+  if (::isatty(STDIN_FILENO) != 0) fail(fmt::format("is a terminal, expected {}", kind.what));
+  std::vector<std::uint8_t> bytes;
+  try {
+    while (bytes.size() <= kind.max_bytes) {
+      const std::size_t begin = bytes.size();
+      bytes.resize(begin + kPieceBytes);
+      const ssize_t part = ::read(STDIN_FILENO, bytes.data() + begin, kPieceBytes);
+      bytes.resize(begin + static_cast<std::size_t>(std::max<ssize_t>(part, 0)));
+      if (part == 0) return bytes;
+      if (part < 0 && errno != EINTR) fail(fmt::format("cannot be read: {}", Reason(errno)));
+    }
+  } catch (const std::bad_alloc&) {
+    fail(fmt::format("there is no memory for more than {} bytes of it", bytes.size()));
+  }
+  fail(fmt::format("gives more than {} bytes, expected {}", kind.max_bytes, kind.what));
+  return bytes;
 }
 
 std::string ReadTextFile(const std::filesystem::path& file, const FileKind& kind) {

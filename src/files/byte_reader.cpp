@@ -180,6 +180,16 @@ void ByteReader::FailTooMuchPacked() const {
                   max_unpacked_bytes_));
 }
 
+std::vector<std::uint8_t> ByteReader::Peek(std::uint64_t count) const {
+  if (!unpacker_) return source_.read(position_, std::min(count, source_.size - position_));
+  std::vector<std::uint8_t> result;
+  NewUnpacker()->Give(position_ + count,
+                      [&](auto piece) { result.insert(result.end(), piece.begin(), piece.end()); });
+  result.erase(result.begin(), result.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(
+                                                    position_, result.size())));
+  return result;
+}
+
 std::vector<std::uint8_t> ByteReader::Read(std::uint64_t count) {
   std::vector<std::uint8_t> result;
   if (!unpacker_) {
@@ -204,6 +214,13 @@ std::vector<std::uint8_t> ByteReader::ReadAll(std::uint64_t count, const std::st
   if (result.size() < count) {
     Fail(fmt::format("truncated: found {} bytes of {}, expected {}", result.size(), what, count));
   }
+  return result;
+}
+
+std::vector<std::uint8_t> ByteReader::ReadToEnd(std::uint64_t limit, const std::string& what) {
+  std::vector<std::uint8_t> result = Read(limit + 1);
+  if (result.size() > limit)
+    Fail(fmt::format("holds more than {} bytes, the most that {} may have", limit, what));
   return result;
 }
 

@@ -45,6 +45,8 @@ class ByteReader {
     return unpacker_ ? std::nullopt : std::optional<std::uint64_t>(source_.size - position_);
   }
 
+  /// What Read(count) would give, without moving on; for a few bytes.
+  std::vector<std::uint8_t> Peek(std::uint64_t count) const;
   /// The next `count` bytes; fewer only where the file ends before.
   std::vector<std::uint8_t> Read(std::uint64_t count);
   /// Like Read, but all of it; `what` names the bytes in the message.
@@ -54,6 +56,8 @@ class ByteReader {
   /// where they are more than may be unpacked.
   std::vector<std::uint8_t> ReadItems(std::uint64_t count, std::uint64_t take,
                                       std::uint64_t item_bytes, const std::string& what);
+  /// The bytes up to the end of the file, at most `limit`; `what` names the file.
+  std::vector<std::uint8_t> ReadToEnd(std::uint64_t limit, const std::string& what);
   /// The bytes of items of `item_bytes` each up to the end of the file, at most `limit` of them
   /// unless that is 0. The last one must be whole.
   std::vector<std::uint8_t> ReadItemsToEnd(std::uint64_t limit, std::uint64_t item_bytes,

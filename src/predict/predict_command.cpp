@@ -4,10 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "base/clock.h"
@@ -16,8 +18,10 @@
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/output.h"
+#include "programs/progress_line.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/client/service.h"
+#include "tercet/nn/data_options.h"
 
 namespace tercet::client {
 namespace {
@@ -29,16 +33,36 @@ struct Asked : Credentials {
   std::filesystem::path deployment, images;
   std::string model, version;
   std::size_t limit = 0, batch = 1;
+  files::DataOptions data;
 
   void AddTo(CLI::App& command) {
     command.add_option("--deployment", deployment, "The servers (deployment.json)")->required();
     command.add_option("--model", model, "The model's name")->required();
     command.add_option("--model-version", version, "Its version (default: the last one)");
-    command.add_option("--images", images, "Images to ask about, which no server sees")->required();
+    command
+        .add_option(
+            "--images", images,
+            fmt::format("Images to ask about, which no server sees: {}", programs::kImageFormats))
+        ->required();
     AddCredentials(command, *this);
     programs::AddNumber(command, "--limit", limit, 1, programs::kMaxImages,
                         "Use the first N images only");
     programs::AddNumber(command, "--batch", batch, 1, programs::kMaxBatch, "Images a query");
+    programs::AddDataOptions(command, data);
+  }
+  /// What of them a model takes; `labels` may name none.
+  files::LabelledImages Load(const service::ModelInfo& info,
+                             const std::filesystem::path& labels) const {
+    const auto options = nn::WithInput(data, info.input);
+    files::LabelledImages loaded;
+    if (labels.empty()) {
+      loaded.images = files::LoadImages(images, limit, info.input.shape, options);
+    } else {
+      loaded =
+          files::LoadLabelledImages(images, labels, limit, info.input.shape, info.classes, options);
+    }
+    if (const auto warning = files::RangeWarning(loaded.images)) programs::PrintWarning(*warning);
+    return loaded;
   }
 };
 
@@ -52,24 +76,17 @@ int Predict(const PredictArguments& a) {
   const auto deployment = service::LoadDeployment(a.deployment);
   Service service = a.Servers(deployment);
   const auto info = service.Model(a.model, a.version, a.tries);
-  const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
-  std::vector<std::uint8_t> labels;
-  if (!a.labels.empty()) labels = files::LoadLabels(a.labels, a.limit, info.classes);
-  if (!labels.empty() && labels.size() != images.count)
-    throw ConfigError("--labels", fmt::format("{} labels found, {} expected, one for each image",
-                                              labels.size(), images.count));
+  const auto [images, labels] = a.Load(info, a.labels);
   std::vector<std::int64_t> logits;
   const auto start = Clock::now();
-  auto said = start;
+  std::optional<programs::ProgressLine> progress(std::in_place);
   for (std::size_t first = 0; first < images.count; first += a.batch) {
     const auto part =
         service.AskAgain(info, images, first, std::min(a.batch, images.count - first), a.tries);
     logits.insert(logits.end(), part.begin(), part.end());
-    if (Clock::now() - said < std::chrono::seconds(1)) continue;
-    said = Clock::now();
-    programs::PrintProgress(
-        fmt::format("{} of {} images\n", std::min(first + a.batch, images.count), images.count));
+    progress->Show(std::min(first + a.batch, images.count), images.count);
   }
+  progress.reset();
   const double seconds = SecondsSince(start);
   const auto predictions = nn::Predictions(logits, info.classes);
   programs::Print("{} {}: {} images in {:.3f} s\n", info.name, info.version, images.count, seconds);
@@ -174,7 +191,7 @@ int Load(const LoadArguments& a) {
   if (!a.json.empty()) CheckWritable(a.json, "--json");
   const auto deployment = service::LoadDeployment(a.deployment);
   const auto info = a.Servers(deployment).Model(a.model, a.version);
-  const auto images = files::LoadImages(a.images, a.limit, info.input.shape);
+  const auto images = a.Load(info, {}).images;
   if (images.count < a.batch)
     throw ConfigError("--images",
                       fmt::format("{} found, {} a query asked for", images.count, a.batch));
@@ -182,6 +199,8 @@ int Load(const LoadArguments& a) {
   while (services.size() < a.clients) services.push_back(a.Servers(deployment));
   Seen all;
   std::mutex mutex;
+  std::condition_variable ended;
+  std::size_t running = a.clients;
   const auto start = Clock::now();
   {
     std::vector<std::jthread> threads;
@@ -191,7 +210,13 @@ int Load(const LoadArguments& a) {
         const std::lock_guard lock(mutex);
         all.seconds.insert(all.seconds.end(), seen.seconds.begin(), seen.seconds.end());
         for (const auto& [kind, count] : seen.errors) all.errors[kind] += count;
+        if (--running == 0) ended.notify_one();
       });
+    programs::ProgressLine progress;
+    std::unique_lock lock(mutex);
+    while (!ended.wait_for(lock, std::chrono::seconds(1), [&] { return running == 0; }))
+      progress.Show(fmt::format(
+          "{} left", report::FormatSeconds(std::max(0.0, a.seconds - SecondsSince(start)))));
   }
   Report(a, std::move(all), SecondsSince(start));
   return programs::kExitOk;

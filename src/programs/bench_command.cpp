@@ -94,8 +94,8 @@ class Bench {
         out_(arguments.out),
         charts_(!arguments.no_charts),
         program_(SiblingProgram("tercet")) {
-    for (const auto& suite : options_.suites) ParseSuite(suite, registry_);
-    for (const auto& link : options_.links) net::ParseLinkProfile(link);
+    for (const auto& suite : options_.suites) ParseSuite(suite, registry_, "--suites");
+    for (const auto& link : options_.links) ParseLink(link, "--links");
     for (const auto& schedule : options_.schedules) ScheduleOptions(schedule);
     results_.title = options_.title;
     results_.version = TERCET_VERSION;
@@ -231,8 +231,9 @@ class Bench {
                     const nn::IntegerNetwork& model) {
     const auto& row = network.groups.front().front().row;
     if (from.labels.empty() || results_.AccuracyOf(row) != nullptr) return;
-    const auto data =
-        LoadLabelledImages(from.images, from.labels, options_.accuracy_limit, network.spec);
+    const auto data = LoadLabelledImages(from.images, from.labels, options_.accuracy_limit,
+                                         network.spec, options_.data);
+    if (const auto warning = files::RangeWarning(data.images)) PrintWarning(*warning);
     const auto predictions = nn::Predictions(
         PlainLogits(model, registry_.PlainOracle(), data.images), network.spec.Classes());
     results_.accuracies.push_back(
@@ -300,7 +301,10 @@ class Bench {
                                    options_.transport,
                                    "--json",
                                    report_file.Path()};
-    if (!from.images.empty()) words.insert(words.end(), {"--images", from.images.string()});
+    if (!from.images.empty()) {
+      words.insert(words.end(), {"--images", from.images.string()});
+      for (auto& word : DataWords(options_.data)) words.push_back(std::move(word));
+    }
     if (WeightsArePublic()) words.emplace_back(kPublicWeights);
     for (auto& word : ScheduleOptions(row.schedule)) words.push_back(std::move(word));
     // The first run of a setting is compared with the plain network, and all with the plan.
@@ -351,7 +355,7 @@ class Bench {
       auto network = model.net;
       if (WeightsArePublic()) network.linear = mpc::kPublicLinear;
       const auto suite = ParseSuite(row.suite, registry_);
-      const auto link = net::ParseLinkProfile(row.link);
+      const auto link = ParseLink(row.link, "--links");
       ResolveAuto(network, registry_, suite, link, infer::Objective::kOnline, {}, row.batch);
       const auto plan = infer::MakePlan(network, registry_, suite, {}, row.batch);
       const double query_ns = 1e6 * static_cast<double>(row.batch);
@@ -452,10 +456,13 @@ void AddBenchCommand(CLI::App& app, Chosen& chosen) {
       &BenchOptions::images);
   given(command->add_option("--labels", line.labels, "Their labels, for the accuracy"),
         &BenchOptions::labels);
-  given(AddList(*command, "--suites", line.suites, "Suites (see tercet suites), and auto"),
+  for (auto& [option, take] : AddDataOptions(*command, line.data))
+    a->given.emplace_back(option, [a = a.get(), take = take](BenchOptions& options) {
+      take(options.data, a->line.data);
+    });
+  given(OfferSuites(AddList(*command, "--suites", line.suites, "Suites (see tercet suites)")),
         &BenchOptions::suites);
-  given(AddList(*command, "--links", line.links, "Links: none, lan, wan or rtt_ms=X,mbit=Y"),
-        &BenchOptions::links);
+  given(OfferLinks(AddList(*command, "--links", line.links, "Links")), &BenchOptions::links);
   given(AddNumbers(*command, "--batches", line.batches, 1, kMaxBatch, "Images a query"),
         &BenchOptions::batches);
   given(AddList(*command, "--schedules", line.schedules,

@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/json.h"
+#include "files/data_options.h"
 #include "files/schema_check.h"
 #include "programs/bench_schema.h"
 #include "programs/inputs.h"
@@ -91,6 +92,7 @@ BenchOptions ReadBenchOptions(const fs::path& file) {
   if (document.contains("published")) options.published = document.at("published");
   options.images = resolve(document, "images");
   options.labels = resolve(document, "labels");
+  if (document.contains("data")) files::ReadDataOptions(document.at("data"), options.data);
   const auto& networks = document.at("networks");
   for (std::size_t i = 0; i < networks.size(); ++i) {
     const nlohmann::json entry =

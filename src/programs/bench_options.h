@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tercet/files/data_options.h"
+
 /// What `tercet bench` measures.
 namespace tercet::programs {
 
@@ -22,6 +24,7 @@ struct BenchOptions {
   std::string title;
   std::vector<BenchNetwork> networks;
   std::filesystem::path images, labels;  ///< of networks that name none
+  files::DataOptions data;               ///< of all images and labels
   std::vector<std::string> suites{"lut"}, links{"none"}, schedules{"in-turn"};
   std::vector<std::size_t> batches{1, 128};
   std::size_t repetitions = 7;

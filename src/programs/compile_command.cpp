@@ -18,6 +18,7 @@ namespace {
 struct CompileArguments : CompileSettings {
   std::filesystem::path network, model, out, images, labels;
   std::size_t limit = 0;
+  files::DataOptions data;
 };
 
 int RunCompile(const CompileArguments& arguments) {
@@ -31,7 +32,9 @@ int RunCompile(const CompileArguments& arguments) {
   options.progress = Say;
   LabelledImages calibration;
   if (!arguments.images.empty()) {
-    calibration = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
+    calibration = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec,
+                                     arguments.data);
+    if (const auto warning = files::RangeWarning(calibration.images)) PrintWarning(*warning);
     options.calibration = &calibration.images;
     if (!calibration.labels.empty()) options.labels = &calibration.labels;
   }
@@ -61,6 +64,7 @@ void AddCompileCommand(CLI::App& app, Chosen& chosen) {
   command->add_option("--labels", a->labels, "Their labels, to report accuracies")->needs(images);
   AddCompileSettings(*command, *a);
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
+  AddDataOptions(*command, a->data);
   command->footer(
       "Example:\n"
       "  tercet compile nets/mnistnet1.json --model nets/mnistnet1.safetensors --out "

@@ -15,6 +15,7 @@
 #include "tercet/compile/compiled_file.h"
 #include "tercet/compile/random_weights.h"
 #include "tercet/files/tensor_file.h"
+#include "tercet/nn/data_options.h"
 
 namespace tercet::programs {
 namespace {
@@ -101,7 +102,10 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
   };
   LabelledImages calibration;
   if (!source.calibration_images.empty()) {
-    calibration = LoadLabelledImages(source.calibration_images, source.calibration_labels, 0, spec);
+    calibration = LoadLabelledImages(source.calibration_images, source.calibration_labels, 0, spec,
+                                     source.data);
+    if (const auto warning = files::RangeWarning(calibration.images))
+      say(fmt::format("WARNING: {}: {}", source.calibration_images.string(), *warning));
     options.calibration = &calibration.images;
     if (!calibration.labels.empty()) options.labels = &calibration.labels;
   }
@@ -110,8 +114,9 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
 
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
-                                  const nn::NetworkSpec& spec) {
-  return files::LoadLabelledImages(images, labels, limit, spec.input.shape, spec.Classes());
+                                  const nn::NetworkSpec& spec, const files::DataOptions& options) {
+  return files::LoadLabelledImages(images, labels, limit, spec.input.shape, spec.Classes(),
+                                   nn::WithInput(options, spec.input));
 }
 
 nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits) {

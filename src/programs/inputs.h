@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "programs/data_options.h"
 #include "tercet/compile/compile.h"
 #include "tercet/files/images.h"
 #include "tercet/nn/integer_network.h"
@@ -24,6 +25,7 @@ struct ModelSource {
   std::filesystem::path calibration_images,
       calibration_labels;    ///< for float weights; labels only with images
   bool accept_loss = false;  ///< compile::CompileOptions
+  files::DataOptions data;   ///< of the images and labels
 };
 
 /// The seed of a model "random" (0) or "random:SEED"; nothing where `model` names a file.
@@ -56,7 +58,7 @@ nn::IntegerNetwork LoadModel(const nn::NetworkSpec& spec, const ModelSource& sou
 using files::LabelledImages;
 LabelledImages LoadLabelledImages(const std::filesystem::path& images,
                                   const std::filesystem::path& labels, std::size_t limit,
-                                  const nn::NetworkSpec& spec);
+                                  const nn::NetworkSpec& spec, const files::DataOptions& options);
 
 /// The public network with the same width for every layer, and the shifts that leave as
 /// many bits as Compile does by default.

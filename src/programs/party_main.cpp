@@ -247,14 +247,16 @@ class PartyRun {
         settings_.shard->model_tag = TagOf("model " + compile::CompiledDigest(*model_));
     }
     const auto& a = arguments_;
+    const auto options = nn::WithInput(a.model.data, settings_.spec.input);
     if (OwnsImages() && HasLabels()) {
-      data_ = LoadLabelledImages(a.images, a.labels, a.limit, settings_.spec);
+      data_ = LoadLabelledImages(a.images, a.labels, a.limit, settings_.spec, a.model.data);
     } else if (OwnsImages()) {
-      data_.images = files::LoadImages(a.images, a.limit, settings_.spec.input.shape);
+      data_.images = files::LoadImages(a.images, a.limit, settings_.spec.input.shape, options);
     } else if (HasLabels()) {
-      data_.labels = files::LoadLabels(a.labels, a.limit, settings_.spec.Classes());
+      data_.labels = files::LoadLabels(a.labels, a.limit, settings_.spec.Classes(), options);
     }
     if (!OwnsImages()) return;
+    if (const auto warning = files::RangeWarning(data_.images)) Warn(*warning);
     settings_.images = &data_.images;
     if (!settings_.shard) return;
     settings_.shard->all_images = data_.images.count;
@@ -402,12 +404,11 @@ void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("--model", a.model.file,
                  "Compiled model or float weights, or random[:SEED]; at the model's owner only");
   AddCalibration(app, a.model);
-  app.add_option(
-      "--images", a.images,
-      "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; at the images' owner only");
+  app.add_option("--images", a.images, fmt::format("{}; at the images' owner only", kImageFormats));
   app.add_option("--labels", a.labels, "Labels, for the accuracy; at the receiver only");
   AddNumber(app, "--limit", a.limit, 1, kMaxImages,
             "Use the first N images only; at the owner of images and labels");
+  AddDataOptions(app, a.model.data);
   AddBatchAndSuite(app, a, "Images a query; the same at all parties",
                    "Protocols of the non-linear layers; the same at all parties (see tercet "
                    "suites); with auto the model's owner chooses private ones");
@@ -418,9 +419,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
               "Use this material; no offline messages, and no --model. Each query is used once; a "
               "copy is refused, since a query used from two copies gives the difference of the two "
               "inputs away");
-  app.add_option("--link", a.link,
-                 "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y; the same at all parties")
-      ->capture_default_str();
+  OfferLinks(app.add_option("--link", a.link, "Delay what is sent; the same at all parties")
+                 ->capture_default_str());
   auto* json = app.add_option("--json", a.json, "Write this party's report");
   AddShard(app, a.shard, json);
   app.add_option_function<std::string>(

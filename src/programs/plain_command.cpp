@@ -67,7 +67,8 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   if (!arguments.json.empty()) CheckWritable(arguments.json, "--json");
   CheckLabels(arguments.model.file, arguments.labels);
   const auto spec = nn::LoadNetwork(arguments.network);
-  const auto data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec);
+  const auto data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec,
+                                       arguments.model.data);
   if (!arguments.check.empty())
     return CheckLayers(LoadFloats(spec, arguments.model.file), data.images,
                        arguments.check.string(), arguments.tolerance);
@@ -78,6 +79,7 @@ int RunPlainNetwork(const PlainArguments& arguments) {
   report.classes = spec.Classes();
   report.machine = MachineText();
   report.warnings = model.warnings;
+  if (const auto warning = files::RangeWarning(data.images)) report.warnings.push_back(*warning);
   for (const auto& layer : model.net.layers)
     if (!layer.proven) report.warnings.push_back(infer::NotProvenText(layer));
   for (const auto& warning : report.warnings) PrintWarning(warning);
@@ -131,12 +133,11 @@ void AddPlainCommand(CLI::App& app, Chosen& chosen) {
       ->add_option("--model", a->model.file,
                    "Compiled model or float weights (.safetensors), or random[:SEED]")
       ->required();
-  command
-      ->add_option("--images", a->images, "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz")
-      ->required();
+  command->add_option("--images", a->images, kImageFormats)->required();
   command->add_option("--labels", a->labels, "Their labels, for the accuracy");
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   AddCalibration(*command, a->model);
+  AddDataOptions(*command, a->model.data);
   command->add_option("--json", a->json, "Write the report");
   auto* check = command->add_option("--check", a->check,
                                     "Only compare the float network's layers with this reference "

@@ -74,7 +74,7 @@ infer::Plan PlanOfMaterial(RunArguments& arguments, const mpc::Registry& registr
   const auto spec = nn::LoadNetwork(arguments.network);
   if (arguments.suite_given)
     CheckMaterialSuite(material, spec, registry, ParseSuite(arguments.suite, registry),
-                       net::ParseLinkProfile(arguments.link),
+                       ParseLink(arguments.link),
                        infer::ParseObjective(arguments.optimise, "--optimise"));
   arguments.suite = material.Header().suite;
   TakeLinear(arguments.linear, material);
@@ -99,7 +99,7 @@ RunInput LoadInput(const RunArguments& arguments) {
   RunInput input;
   input.suite = ParseSuite(arguments.suite, input.registry);
   input.roles = arguments.roles.Resolve();
-  input.link = net::ParseLinkProfile(arguments.link);
+  input.link = ParseLink(arguments.link);
   const auto json = arguments.shard.ReportOf(arguments.json);
   if (!json.empty()) CheckWritable(json, "--json");
   CheckLabels(arguments.model.file, arguments.labels);
@@ -111,8 +111,8 @@ RunInput LoadInput(const RunArguments& arguments) {
     input.data.images = RandomImages(input.spec.input.shape,
                                      arguments.limit > 0 ? arguments.limit : arguments.batch);
   } else {
-    input.data =
-        LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, input.spec);
+    input.data = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, input.spec,
+                                    arguments.model.data);
   }
   input.model = LoadModel(input.spec, arguments.model, input.registry,
                           [](const std::string& line) { Print("{}\n", line); });
@@ -308,6 +308,7 @@ int Run(RunArguments arguments) {
   if (const auto warning =
           arguments.CheckMemory(plan, input.registry, input.suite, input.data.images.count))
     warnings.push_back(*warning);
+  if (const auto warning = files::RangeWarning(images)) warnings.push_back(*warning);
   for (const auto& warning : warnings) PrintWarning(warning);
   if (input.part) Print("{}\n", ShardText(input.part->shard, input.part->all_images));
   Print(
@@ -353,13 +354,13 @@ void AddRunCommand(CLI::App& app, Chosen& chosen) {
                    "Compiled model or float weights (.safetensors), or random[:SEED]: what an "
                    "architecture costs")
       ->required();
-  auto* images = command->add_option(
-      "--images", a->images,
-      "IDX, .npy, CIFAR-10 .bin or bytes .u8, also .gz or .xz; without it, random images");
+  auto* images = command->add_option("--images", a->images,
+                                     fmt::format("{}; without it, random images", kImageFormats));
   command->add_option("--labels", a->labels, "Their labels, for the accuracy")->needs(images);
   AddNumber(*command, "--limit", a->limit, 1, kMaxImages, "Use the first N images only");
   AddRunSettings(*command, *a);
   AddCalibration(*command, a->model);
+  AddDataOptions(*command, a->model.data);
   AddNumber(*command, "--show", a->show, 0, 1000,
             "Print the first N images as pictures, with true and predicted class");
   auto* json = command->add_option("--json", a->json, "Write the report");

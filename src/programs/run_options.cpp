@@ -158,8 +158,7 @@ void AddRunSettings(CLI::App& app, RunSettings& settings) {
                    "Protocols of the non-linear layers (see tercet suites); auto chooses for the "
                    "link");
   AddObjective(app, settings.optimise);
-  app.add_option("--link", settings.link, "Delay what is sent: none, lan, wan or rtt_ms=X,mbit=Y")
-      ->capture_default_str();
+  OfferLinks(app.add_option("--link", settings.link, "Delay what is sent")->capture_default_str());
   app.add_option("--transport", settings.transport, "tls, tcp-insecure, or memory (three threads)")
       ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
       ->capture_default_str();

@@ -37,7 +37,7 @@ std::string CostsCsv(const Plan& plan, const Words& words) {
   std::string csv = programs::PlanCsvHead();
   for (const auto batch : settings.batches)
     for (const auto& text : settings.links) {
-      const auto link = net::ParseLinkProfile(text);
+      const auto link = programs::ParseLink(text);
       for (const auto& suite : suites) {
         auto network = asked;
         try {

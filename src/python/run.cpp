@@ -34,7 +34,7 @@ report::RunReport RunInMemory(const Plan& plan, const files::Images& images,
   const auto roles = settings.roles.Resolve();
   auto model = plan.model;
   model.net.linear = programs::LinearProtocol(settings.linear);
-  programs::ResolveAuto(model.net, registry, suite, net::ParseLinkProfile(settings.link),
+  programs::ResolveAuto(model.net, registry, suite, programs::ParseLink(settings.link),
                         infer::ParseObjective(settings.optimise, "--optimise"), roles,
                         settings.batch);
   const auto planned =

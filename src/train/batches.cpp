@@ -7,6 +7,7 @@
 
 #include "tercet/base/error.h"
 #include "tercet/files/images.h"
+#include "tercet/nn/data_options.h"
 
 namespace tercet::train {
 namespace {
@@ -29,12 +30,15 @@ Tensor Uniform(std::int64_t count, double range) {
 }  // namespace
 
 DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
-                    const std::filesystem::path& labels) {
-  files::LabelledImages loaded =
-      files::LoadLabelledImages(images, labels, 0, spec.input.shape, spec.Classes());
+                    const std::filesystem::path& labels, const files::DataOptions& options,
+                    const std::function<void(const std::string&)>& on_warning) {
+  files::LabelledImages loaded = files::LoadLabelledImages(
+      images, labels, 0, spec.input.shape, spec.Classes(), nn::WithInput(options, spec.input));
   if (loaded.labels.empty())
     throw ConfigError(images.string(),
                       "holds images without labels, expected a file of labels too");
+  if (const auto warning = files::RangeWarning(loaded.images); warning && on_warning)
+    on_warning(fmt::format("{}: {}", images.string(), *warning));
   DataSet data;
   data.pixels = torch::from_blob(loaded.images.pixels.data(),
                                  {static_cast<std::int64_t>(loaded.images.count),

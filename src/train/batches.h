@@ -5,8 +5,11 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
+#include <string>
 #include <vector>
 
+#include "tercet/files/data_options.h"
 #include "tercet/nn/network.h"
 
 namespace tercet::train {
@@ -20,9 +23,10 @@ struct DataSet {
 };
 
 /// Reads images and labels for a network as files::LoadLabelledImages says; ConfigError also when
-/// there are no labels.
+/// there are no labels. `on_warning`, if any, is told what files::RangeWarning says of them.
 DataSet LoadDataSet(const nn::NetworkSpec& spec, const std::filesystem::path& images,
-                    const std::filesystem::path& labels);
+                    const std::filesystem::path& labels, const files::DataOptions& options,
+                    const std::function<void(const std::string&)>& on_warning);
 
 /// Real inputs (float) of pixels 0..255 (float, fractions allowed), rounded as nn::InputSpec says.
 torch::Tensor QuantizeInput(const torch::Tensor& pixels, const nn::InputSpec& input);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "files/data_options.h"
 #include "files/schema_check.h"
 #include "tercet/base/error.h"
 #include "tercet/files/images.h"
@@ -114,6 +115,7 @@ TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   reader.ReadDataFiles("/data/test_images", o.test_images);
   reader.ReadDataFiles("/data/test_labels", o.test_labels);
   reader.Read("/data/validation", o.validation);
+  if (document.contains("data")) files::ReadDataOptions(document.at("data"), o.data);
   reader.ReadName("/optimizer/name", o.optimizer, {Optimizer::kAdamW, Optimizer::kSgd});
   reader.Read("/optimizer/lr", o.lr);
   reader.Read("/optimizer/momentum", o.momentum);
@@ -193,6 +195,7 @@ nlohmann::ordered_json DescribeRun(const TrainOptions& o) {
                                 {"threads", o.threads},
                                 {"device", Name(o.device)},
                                 {"precision", Name(o.precision)}};
+  if (auto data = files::DescribeDataOptions(o.data); !data.empty()) run["data"] = std::move(data);
   if (!o.binary_weights.empty()) run["binary_weights"] = o.binary_weights;
   if (o.optimizer == Optimizer::kSgd) run["momentum"] = o.momentum;
   if (o.schedule == Schedule::kStep) {

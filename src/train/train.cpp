@@ -31,6 +31,8 @@ using torch::Tensor;
 
 constexpr std::int64_t kEvaluationBatch = 500;
 constexpr std::size_t kStepsPerReport = 20;
+// So many images held out are of one class only where the set is in order of its classes.
+constexpr std::size_t kEnoughForAllClasses = 50;
 // Products of the two stay below the largest float, where libtorch would stop with an error of its
 // own.
 constexpr double kMaxRate = 1e30;
@@ -135,9 +137,11 @@ Tensor Augmented(const Tensor& pixels, const TrainOptions& options) {
 
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, const std::function<void(const TrainProgress&)>& on_progress)
+  Trainer(const TrainOptions& options, const std::function<void(const TrainProgress&)>& on_progress,
+          const std::function<void(const std::string&)>& on_warning)
       : options_(options),
         on_progress_(on_progress),
+        on_warning_(on_warning),
         device_(TorchDevice(options.device)),
         type_(options.precision == Precision::kBfloat16 ? torch::kBFloat16 : torch::kFloat32),
         spec_(nn::LoadNetwork(options.network)),
@@ -204,7 +208,8 @@ class Trainer {
   }
 
   void LoadData() {
-    const DataSet all = LoadDataSet(spec_, options_.train_images, options_.train_labels);
+    const DataSet all = LoadDataSet(spec_, options_.train_images, options_.train_labels,
+                                    options_.data, on_warning_);
     const auto batch = static_cast<std::size_t>(options_.batch);
     if (all.Size() < options_.validation + batch) {
       throw ConfigError(
@@ -212,14 +217,28 @@ class Trainer {
           fmt::format("holds {} images; expected at least {} (--validation) + {} (--batch-size)",
                       all.Size(), options_.validation, batch));
     }
+    CheckHeldOut(all);
     const auto held_out = static_cast<std::int64_t>(options_.validation);
     const std::int64_t used = all.pixels.size(0) - held_out;
     training_ = {all.pixels.narrow(0, 0, used), all.labels.narrow(0, 0, used)};
     validation_ = {all.pixels.narrow(0, used, held_out), all.labels.narrow(0, used, held_out)};
     if (!options_.test_images.empty()) {
-      test_ = LoadDataSet(spec_, options_.test_images, options_.test_labels);
+      test_ = LoadDataSet(spec_, options_.test_images, options_.test_labels, options_.data,
+                          on_warning_);
     }
     steps_ = training_.Size() / batch;
+  }
+
+  // A folder's images come class by class, so that the last ones may tell nothing of the others.
+  void CheckHeldOut(const DataSet& all) const {
+    const auto held_out = static_cast<std::int64_t>(options_.validation);
+    const Tensor labels = all.labels.narrow(0, all.labels.size(0) - held_out, held_out);
+    if (options_.validation < kEnoughForAllClasses || labels.ne(labels[0]).any().item<bool>())
+      return;
+    throw ConfigError(options_.train_images.string(),
+                      fmt::format("its last {} images (--validation) are all of class {}; put them "
+                                  "in random order, by @train:PART:SEED behind the name",
+                                  options_.validation, labels[0].item<std::int64_t>()));
   }
 
   void MakeOptimizer() {
@@ -380,6 +399,7 @@ class Trainer {
 
   const TrainOptions& options_;
   const std::function<void(const TrainProgress&)>& on_progress_;
+  const std::function<void(const std::string&)>& on_warning_;
   torch::Device device_;
   torch::ScalarType type_;
   nn::NetworkSpec spec_;
@@ -399,9 +419,10 @@ class Trainer {
 }  // namespace
 
 TrainResult Train(const TrainOptions& options,
-                  const std::function<void(const TrainProgress&)>& on_progress) {
+                  const std::function<void(const TrainProgress&)>& on_progress,
+                  const std::function<void(const std::string&)>& on_warning) {
   CheckOptions(options);
-  return Trainer(options, on_progress).Run();
+  return Trainer(options, on_progress, on_warning).Run();
 }
 
 std::filesystem::path CheckpointFile(const TrainOptions& options) {

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tercet/files/data_options.h"
+
 /// Training of a network in the clear with libtorch. This header needs no libtorch, so that only
 /// the sources behind it pay for its headers.
 namespace tercet::train {
@@ -39,6 +41,7 @@ struct TrainOptions {
   std::filesystem::path train_labels;  ///< may be empty for formats that hold labels
   std::filesystem::path test_images;   ///< optional; looked at once, after the last epoch
   std::filesystem::path test_labels;   ///< as train_labels
+  files::DataOptions data;             ///< of all four
   std::filesystem::path out;           ///< .safetensors to write, names as in a PyTorch state_dict
   std::filesystem::path initial;       ///< optional: weights to start from instead of random ones
   std::filesystem::path checkpoint;    ///< empty: `out` with ".checkpoint" behind
@@ -119,8 +122,11 @@ struct TrainResult {
 /// Throws ConfigError when an option or file is wrong, and when the loss stops being a finite
 /// number; the weights saved by then stay in `out` and the checkpoint. Sets libtorch's global seed
 /// and thread count, so one training at a time per process.
+///
+/// `on_warning` is told, before the first step, of images that use next to nothing of their range.
 TrainResult Train(const TrainOptions& options,
-                  const std::function<void(const TrainProgress&)>& on_progress = {});
+                  const std::function<void(const TrainProgress&)>& on_progress = {},
+                  const std::function<void(const std::string&)>& on_warning = {});
 
 /// What `resume` reads and every epoch writes.
 std::filesystem::path CheckpointFile(const TrainOptions& options);

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "programs/data_options.h"
 #include "programs/failure.h"
 #include "programs/output.h"
 #include "tercet/base/error.h"
@@ -130,7 +131,7 @@ int RunCommand(const Arguments& arguments) {
     Print(progress, terminal);
     if (progress.epoch_done) write_log(progress.history);
   };
-  const TrainResult result = Train(options, on_progress);
+  const TrainResult result = Train(options, on_progress, programs::PrintWarning);
   programs::Print("{}: epoch {} of {}, held out {:.2f} %", options.out.string(), result.best_epoch,
                   options.epochs, 100 * result.validation_accuracy);
   if (result.test_accuracy) programs::Print(", test {:.2f} %", 100 * *result.test_accuracy);
@@ -151,15 +152,24 @@ class OptionAdder {
 
   void AddData() {
     Add("--images", &O::train_images,
-        "Training images: FILE[,FILE...] of IDX, .npy, .bin (CIFAR-10) or .u8, also .gz or .xz; "
-        "behind it @train:PART:SEED for all but a random PART");
-    Add("--labels", &O::train_labels, "Their labels; CIFAR-10's files hold them");
+        fmt::format("Training images, FILE[,FILE...]: {}; behind it @train:PART:SEED for all but a "
+                    "random PART",
+                    programs::kImageFormats));
+    Add("--labels", &O::train_labels,
+        "Their labels; CIFAR's files, folders of classes and CSV tables hold them");
     CLI::Option* test_images =
         Add("--test-images", &O::test_images,
             "Images to measure the final accuracy on; choose nothing. @test:PART:SEED: that PART");
     Add("--test-labels", &O::test_labels, "Their labels")->needs(test_images);
     Add("--out", &O::out, "Weights to write (.safetensors)");
     Add("--init", &O::initial, "Weights to start from");
+    for (auto& [option, take] :
+         programs::AddDataOptions(command_, arguments_->flags.options.data)) {
+      arguments_->given.emplace_back(
+          [option = option, take = take, flags = &arguments_->flags](TrainConfig& config) {
+            if (option->count() > 0) take(config.options.data, flags->options.data);
+          });
+    }
   }
 
   void AddSteps() {
@@ -244,7 +254,7 @@ class OptionAdder {
   }
 
   template <class Member>
-  CLI::Option* Add(const char* name, Member member, const char* description) {
+  CLI::Option* Add(const char* name, Member member, const std::string& description) {
     CLI::Option* option = command_.add_option(name, arguments_->flags.options.*member, description);
     using Value = std::remove_reference_t<decltype(arguments_->flags.options.*member)>;
     if constexpr (std::is_arithmetic_v<Value>)

@@ -16,22 +16,12 @@
 #include "base/scratch.h"
 #include "files/byte_reader.h"
 #include "files/idx.h"
+#include "files/npy.h"
 
 namespace tercet::files {
 namespace {
 
 using Bytes8 = std::vector<std::uint8_t>;
-
-Bytes8 Npy(const std::string& dictionary, const Bytes8& data, std::uint8_t major = 1,
-           std::uint8_t minor = 0) {
-  Bytes8 bytes = {0x93, 'N', 'U', 'M', 'P', 'Y', major, minor};
-  const std::string header = dictionary + "\n";
-  for (int i = 0; i < (major == 1 ? 2 : 4); ++i)
-    bytes.push_back(static_cast<std::uint8_t>(header.size() >> (8 * i)));
-  bytes.insert(bytes.end(), header.begin(), header.end());
-  bytes.insert(bytes.end(), data.begin(), data.end());
-  return bytes;
-}
 
 Bytes8 Gzip(const Bytes8& bytes) {
   z_stream stream{};
@@ -127,7 +117,7 @@ TEST(Images, LoadsFilesAndNamesThem) {
   const std::string missing = (scratch.Path() / "none").string();
   ExpectConfigError([&] { LoadImages(missing, 0, kAnyShape); }, missing, "No such file");
   ExpectConfigError([&] { LoadLabels(missing, 0, 5); }, missing, "No such file");
-  ExpectConfigError([&] { LoadImages(scratch.Path(), 0, kAnyShape); }, scratch.Path().string(),
+  ExpectConfigError([&] { LoadImages("/dev/null", 0, kAnyShape); }, "/dev/null",
                     "is no regular file");
   const std::string empty = scratch.Write("empty", Bytes8{}).string();
   ExpectConfigError([&] { LoadImages(empty, 0, kAnyShape); }, empty, "is empty and holds no image");
@@ -186,15 +176,14 @@ TEST(Images, RefusesBadImages) {
       {npy("(1, 3, 2, 2)", 12), "found 3 x 2 x 2, expected 1 x 28 x 28", {1, 28, 28}},
       {npy("(1, 128, 4096, 4096)", 0), "less than 2147483648 bytes"},
       {npy("(3, 2, 2)", 11), "truncated: found 11 bytes of images, expected 3 times 4"},
-      {npy("(2, 2)", 4), "found a .npy array of 2 dimensions (2 x 2), expected 3"},
+      {npy("(2,)", 2), "found a .npy array of 1 dimensions (2), expected 2"},
+      {npy("(2, 2)", 4), "found 2 features, expected 12 (3 x 2 x 2)", {3, 2, 2}},
       {npy("(1, 1, 1, 1, 1)", 1), "found a .npy array of 5 dimensions"},
       {npy("(1, 18446744073709551616, 1)", 1), "where a size is expected"},
       {npy("(1, -1, 1)", 1), "has '-1, 1), }?' where a size is expected"},
       {npy("[1, 1, 1]", 1), "has '[1, 1, 1], }?' where '(' is expected"},
-      {Npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1)}", {0, 0, 0, 0}),
-       "found .npy elements of type '<f4', expected '|u1' (uint8)"},
-      {Npy("{'descr': '|u1', 'fortran_order': True, 'shape': (1, 1, 1)}", {0}),
-       "found an array in Fortran order"},
+      {Npy("{'descr': '<c8', 'fortran_order': False, 'shape': (1, 1, 1)}", {0, 0, 0, 0}),
+       "found .npy elements of type '<c8', expected whole numbers"},
       {Npy("{'descr': '|u1', 'fortran_order': 0, 'shape': (1, 1, 1)}", {0}),
        "where True or False is expected"},
       {Npy("{'descr': '|u1', 'shape': (1, 1, 1)}", {0}),
@@ -242,7 +231,7 @@ TEST(Images, RefusesBadLabels) {
        "found magic 0x00000803 (images), expected an IDX file of labels (0x00000801)"},
       {Idx({kLabelsMagic, 2}, {9, 10}),
        "the label of item 1 (counted from 0) is 10, expected 0 to 9"},
-      {npy("|i1", "(1,)", {0}), "found .npy elements of type '|i1'"},
+      {npy("<f4", "(1,)", {0, 0, 0, 0}), "found .npy elements of type '<f4'"},
       {npy("|u1", "(1, 1)", {0}), "found a .npy array of 2 dimensions (1 x 1), expected 1"},
       {npy("|u1", "()", {0}), "found a .npy array of 0 dimensions"},
       {npy("<i4", "(1,)", {0xFF, 0xFF, 0xFF, 0xFF}),

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 TIME_LIMIT_S = 20
@@ -312,6 +313,13 @@ def below_json_of_tensors(r, good):
     return damage(r, good)
 
 
+def png_picture(width, height, pixels):
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = b"".join(b"\0" + pixels[y * width:(y + 1) * width] for y in range(height))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
 def below_pem(r, good):
     lines = good.decode().splitlines()
     der = damage(r, base64.b64decode("".join(lines[1:-1])))
@@ -331,6 +339,7 @@ def make_kinds(options, folder, runner):
     tercet, party = options.bin / "tercet", options.bin / "tercet-party"
 
     def write(name, data, mode=0o644):
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
         (folder / name).chmod(mode)
         return folder / name
@@ -400,6 +409,23 @@ def make_kinds(options, folder, runner):
         **images_names)
     add("npy", write("a.npy", npy.getvalue()), images_commands("a.npy"), **images_names)
     add("raw", write("a.u8", pixels), images_commands("a.u8"), **images_names)
+    head = b"{'descr': '<f4', 'fortran_order': True, 'shape': (20, 4, 4), }".ljust(117) + b"\n"
+    add("npy-float", write("f.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head +
+                           struct.pack("<320f", *(pixel / 255 for pixel in pixels))),
+        [plain(folder / "f.npy", "--labels", labels), plain(folder / "f.npy", "--limit", 3, "--layout", "nhwc")],
+        **images_names)
+    rows = [pixels[i:i + 16] for i in range(0, 320, 16)]
+    add("csv", write("a.csv", "label," + ",".join(f"p{i}" for i in range(16)) + "\n" +
+                     "".join(f"{label}," + ",".join(map(str, row)) + "\n" for label, row in zip(classes, rows))),
+        [plain(folder / "a.csv"), plain(folder / "a.csv", "--limit", 3)])
+    add("png", write("a.png", png_picture(4, 4, pixels[:16])), [plain(folder / "a.png")])
+    add("pgm", write("a.pgm", b"P5\n4 4\n255\n" + pixels[:16]), [plain(folder / "a.pgm")])
+    add("ppm-text", write("a.ppm", "P3\n# grey\n4 4\n255\n" + "".join(f"{p} {p} {p}\n" for p in pixels[:16])),
+        [plain(folder / "a.ppm")])
+    write("table/a.png", png_picture(4, 4, pixels[:16]))
+    write("table/b.png", png_picture(4, 4, pixels[16:32]))
+    add("labels-csv", write("l.csv", "file,label\na.png,1\nb.png,3\n"),
+        [plain(folder / "table", "--labels", folder / "l.csv")], also_names=["table/"])
     cifar = b"".join(bytes([r.randrange(10)]) + r.randbytes(3072) for _ in range(3))
     add("cifar", write("a.bin", cifar),
         [[tercet, "plain", cifar_network, "--model", cifar_compiled, "--images", folder / "a.bin"],

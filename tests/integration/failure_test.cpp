@@ -46,9 +46,17 @@ TEST(WrongOptions, NameOptionAndRange) {
   ExpectRefused(world.Run("dense", {"--limit", "0"}), "--limit");
   ExpectRefused(world.Run("dense", {"--timeout", "nan"}), "--timeout");
   ExpectRefused(world.Run("dense", {"--helper", "3"}), "--helper");
-  ExpectRefused(world.Run("dense", {"--suite", "nonesuch"}),
-                "there is no suite \"nonesuch\"; known suites: ");
-  ExpectRefused(world.Run("dense", {"--link", "fast"}), "fast");
+  ExpectRefused(
+      world.Run("dense", {"--suite", "nonesuch"}),
+      "--suite: there is no suite \"nonesuch\"; known suites: aby3, cbnn, fss, lut, and auto");
+  ExpectRefused(world.Run("dense", {"--link", "fast"}),
+                "--link: expected none, lan, wan or a list");
+  ExpectRefused(world.Tercet({"bench", world.File("dense.json"), "--suites", "nonesuch", "--out",
+                              world.File("results")}),
+                "--suites: there is no suite");
+  ExpectRefused(world.Tercet({"bench", world.File("dense.json"), "--links", "fast", "--out",
+                              world.File("results")}),
+                "--links: expected none");
   ExpectRefused(world.Run("dense", {"--transport", "udp"}), "--transport");
   ExpectRefused(world.Run("dense", {"--json", world.File("no/such/directory.json")}), "--json");
   ExpectRefused(world.Run("dense", {"--nonsense"}), "--nonsense");

@@ -78,6 +78,12 @@ class CompletionTest(unittest.TestCase):
                 self.assertLessEqual(set(commands), set(self.bash(*command, "")))
             for option, listed in values.items():
                 self.assertEqual(self.bash(*command, option, ""), listed, (command, option))
+        # Names among values of which there are more.
+        for command, suite, link in [("run", "--suite", "--link"), ("plan", "--suite", "--link"),
+                                     ("bench", "--suites", "--links")]:
+            self.assertEqual(self.bash("tercet", command, suite, ""), ["aby3", "cbnn", "fss", "lut", "auto"])
+            self.assertEqual(self.bash("tercet", command, link, ""), ["none", "lan", "wan"])
+            self.assertEqual(self.bash("tercet", command, link, "w"), ["wan"])
 
     def test_bash_completes_beginnings(self):
         self.assertEqual(self.bash("tercet", "pl"), ["plan", "plain"])

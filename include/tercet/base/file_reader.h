@@ -48,7 +48,10 @@ class FileReader {
 
 /// All of a file. ConfigError as FileReader says. Thread safe.
 std::vector<std::uint8_t> ReadFile(const std::filesystem::path& file, const FileKind& kind);
-/// The same as text.
+/// All that comes from standard input, to its end. ConfigError (place: "standard input") when it is
+/// a terminal, cannot be read, or gives more than `kind.max_bytes`.
+std::vector<std::uint8_t> ReadStandardInput(const FileKind& kind);
+/// A file as text.
 std::string ReadTextFile(const std::filesystem::path& file, const FileKind& kind);
 /// The same of a secret such as a private key, which FileReader::RequirePrivate allows. The caller
 /// wipes it.
