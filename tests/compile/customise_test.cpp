@@ -172,6 +172,19 @@ TEST(NetworkText, ParsesToAnEqualNetwork) {
                {"name": "s", "type": "add", "from": "c"},
                {"name": "r", "type": "relu", "suite": "fss"})");
   EXPECT_EQ(nn::ParseNetwork(NetworkText(residual), "n").Digest(), residual.Digest());
+  const nn::NetworkSpec windows =
+      Parse(R"({"name": "c", "type": "conv2d", "out_channels": 1, "kernel": 3, "padding": [1, 2],
+                "pad_value": -1.5, "dilation": [1, 2]},
+               {"name": "k", "type": "clip", "low": -1, "high": 1},
+               {"name": "a", "type": "avg_pool2d", "kernel": 2, "padding": [0, 0, 1, 0],
+                "count_include_pad": false})");
+  EXPECT_EQ(nn::ParseNetwork(NetworkText(windows), "n").Digest(), windows.Digest());
+  nn::NetworkSpec others = windows;
+  others.layers[0].pad_value = 1;
+  EXPECT_NE(others.Digest(), windows.Digest());
+  others = windows;
+  others.layers[2].count_include_pad = true;
+  EXPECT_NE(others.Digest(), windows.Digest());
   const nn::NetworkSpec table = nn::ParseNetwork(
       R"({"name": "N", "input": {"shape": [1, 4, 4]}, "output": "logits", "layers": [
           {"name": "fc", "type": "linear", "out_features": 4},

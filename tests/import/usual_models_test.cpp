@@ -186,6 +186,22 @@ TEST(UsualModels, BinaryNetworkWithNormsBehindPools) {
   ExpectWorks(b);
 }
 
+/// Activations of two bits, as Brevitas exports them through QONNX.
+TEST(UsualModels, TwoBitsOfBrevitas) {
+  Builder b({1, 1, 8, 8}, 1);
+  const auto quantise = [&] {
+    b.Then("Relu").Then("Quant", {b.Numbers({}, {0.5}), b.Numbers({}, {0}), b.Numbers({}, {2})});
+    b.node->set_domain("qonnx.custom_op.general");
+    SetInt(*b.node, "signed", 0);
+  };
+  b.Conv(4, 3, 1, 0, 1, "BipolarQuant").Norm();
+  quantise();
+  b.Pool("MaxPool", 2).Conv(6, 3, 1, 0, 1, "BipolarQuant").Norm();
+  quantise();
+  b.Then("Flatten").Fc(6, 4);
+  ExpectWorks(b);
+}
+
 /// As Brevitas exports through QONNX.
 TEST(UsualModels, BinaryNetworkOfBrevitas) {
   Builder b({1, 1, 8, 8}, 1);

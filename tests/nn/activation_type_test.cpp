@@ -72,6 +72,18 @@ TEST(ActivationTypeTest, ClipIsAnIntervalWithinItsSteps) {
   }
 }
 
+TEST(ActivationTypeTest, ClipWithoutAScaleIsAnyInterval) {
+  const ActivationType& clip = *FindActivation(LayerType::kClip);
+  LayerSpec layer;
+  layer.type = LayerType::kClip;
+  clip.ReadOptions({{"low", -1000}, {"high", 2000}}, layer);
+  EXPECT_EQ(layer.input_scale, 0);
+  EXPECT_EQ(clip.Check(layer).key, nullptr);
+  EXPECT_EQ(clip.Options(layer).dump(), R"({"low":-1000.0,"high":2000.0})");
+  layer.high = layer.low;
+  EXPECT_EQ(clip.Check(layer).text, "found -1000, expected more than low, -1000");
+}
+
 TEST(ActivationTypeTest, IsFoundByItsLayerTypeAlone) {
   for (const ActivationType* type : ActivationTypes())
     EXPECT_EQ(FindActivation(type->Type()), type);
