@@ -70,7 +70,8 @@ GivenDataOptions AddDataOptions(CLI::App& app, DataOptions& options) {
 
 std::vector<std::string> DataWords(const DataOptions& options) {
   std::vector<std::string> words;
-  for (const auto& [key, value] : files::DescribeDataOptions(options).items()) {
+  const auto described = files::DescribeDataOptions(options);
+  for (const auto& [key, value] : described.items()) {
     std::string name = "--" + key;
     std::replace(name.begin(), name.end(), '_', '-');
     words.push_back(name);

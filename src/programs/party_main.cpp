@@ -32,6 +32,7 @@
 #include "tercet/infer/testbed.h"
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/net/tcp_link.h"
+#include "tercet/nn/data_options.h"
 #include "tercet/report/table.h"
 
 namespace tercet::programs {

@@ -171,15 +171,16 @@ def check(world, train):
         sys.exit(f"folders of classes: {by_class} found")
 
     # The other commands take them by the same code: a format with options and one without.
-    for images, labels in (formats[4], formats[-1]):
+    for number, (images, labels) in enumerate((formats[4], formats[-1])):
+        results = f"results{number}"
         found = report("run", *words(images, labels), "--transport", "memory")
         if found["predictions"] != expected[0] or found["accuracy"] != expected[1]:
             sys.exit(f"tercet run: {found} found")
         world.run("tercet", "compile", world.network, "--model", world.weights, *words(images, labels), "--out",
                   "compiled.safetensors")
         world.run("tercet", "bench", world.network, "--model", world.weights, *words(images, labels), "--batches", "1",
-                  "--repetitions", "1", "--queries", "2", "--transport", "memory", "--no-charts", "--out", "results")
-        table = json.loads((world.folder / "results" / "results.json").read_text())
+                  "--repetitions", "1", "--queries", "2", "--transport", "memory", "--no-charts", "--out", results)
+        table = json.loads((world.folder / results / "results.json").read_text())
         if table["accuracies"][0]["images"] != COUNT or any(row.get("failed") for row in table["rows"]):
             sys.exit(f"tercet bench: {table} found")
         if train:
