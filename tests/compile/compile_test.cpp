@@ -540,7 +540,7 @@ TEST(CompileTest, RefusesWhatItCannotDo) {
   const auto cut = [](const std::string& layers) { return layers.substr(0, layers.size() - 1); };
   // Pools that no activation makes bits or a sum.
   ExpectUnsupported(conv + pool + fc, "fc");
-  ExpectUnsupported(conv + pool + norm + sign + fc, "b1");
+  ExpectUnsupported(conv + pool + norm + fc, "fc");
   ExpectUnsupported(conv + pool + square + fc, "q1");
   ExpectUnsupported(pool + conv + sign + fc, "p1");
   ExpectUnsupported(conv + sign + average + pool + fc, "p1");
