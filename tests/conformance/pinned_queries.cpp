@@ -305,16 +305,19 @@ std::vector<std::string> FindingsOfAll(const std::function<Scenario(int receiver
 std::vector<std::string> FindingsOfMutant(const std::string& name) {
   // One has a wrong mask of tables alone.
   const bool table = name == "lut_bare_index", fused = name.find("products") != std::string::npos;
-  const bool pooled = name == "lut_bare_or";  // one of windows
+  const bool pooled = name == "lut_bare_or";        // one of windows
+  const bool product = name == "lut_bare_product";  // one of what ReLU selects by
   const char* options = fused                               ? ":chunks=2,fuse=yes"
-                        : pooled                            ? ":form=bit"
+                        : pooled || product                 ? ":form=bit"
                         : name.starts_with("lut")           ? ":chunks=2"
                         : name.starts_with("fss_bare_bits") ? ":form=bit"
                                                             : "";
-  const QueryLayer mutant{.kind = table ? ActivationKind::kTable : ActivationKind::kSign,
+  const QueryLayer mutant{.kind = table     ? ActivationKind::kTable
+                                  : product ? ActivationKind::kRelu
+                                            : ActivationKind::kSign,
                           .suite = name + options,
                           .pool = pooled ? 2U : 0U,
-                          .shift = table ? 2U : 0U};
+                          .shift = table || product ? 2U : 0U};
   // Of one image alone, a top bit that only a carry covers may have no affine relation.
   const QueryCase c{.layers = {{ActivationKind::kSign, "aby3"}, mutant},
                     .side = pooled ? 2U : 1U,
