@@ -31,6 +31,7 @@ def main():
     parser.add_argument("--prefix", type=Path, required=True)
     parser.add_argument("--package", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.prefix, arguments.package = arguments.prefix.resolve(), arguments.package.resolve()
     nets = arguments.prefix / "share" / "tercet" / "nets"
     environment = {"PYTHONPATH": str(arguments.package), "PATH": os.environ["PATH"]}
     with tempfile.TemporaryDirectory() as scratch:

@@ -12,6 +12,8 @@ COMPILED = NETS / "mnistnet1.compiled.safetensors"
 # Options of the commands that are no settings of a function: files, and what is only printed.
 FILES = {"model", "images", "labels", "out", "limit", "json", "csv", "help", "weights", "calibrate-images",
          "calibrate-labels", "deployment"}
+# What numpy does itself.
+DATA = {"values", "layout", "transpose", "cifar100", "first-label", "label-column", "csv-header"}
 NOT_HERE = {"compile": set(), "plan": {"bits", "summary", "accept-loss"},
             "run": {"show", "accept-loss", "queries", "material-out", "material", "material-moved", "shard", "resume"},
             "import": set(), "predict": set()}
@@ -41,7 +43,7 @@ class SettingsTest(Case):
         for command, functions in FUNCTIONS.items():
             for function in functions:
                 with self.subTest(function.__qualname__):
-                    expected = set(options(command)) - FILES - NOT_HERE[command]
+                    expected = set(options(command)) - FILES - DATA - NOT_HERE[command]
                     if command == "run":
                         expected = expected - {"no-check"} | {"check"}
                     if command == "predict":
