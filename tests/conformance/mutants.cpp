@@ -41,6 +41,7 @@ enum class Use {
   kReshare,    ///< shares, or shares of 0, in a reshare
   kIndexMask,  ///< of a table's index
   kSelection,  ///< of a selection's bits
+  kPartsMask,  ///< of flags that follow from those of groups
   kOrMask,     ///< of the OR of a window, where that is a bit
   kDealt       ///< masks of D's elements, and of their products in a fused layer
 };
@@ -73,6 +74,16 @@ Use Place::Means() const {
   }
   if (stream != layer.suite) return Use::kOther;
   if (step == 0) return Use::kOpenMask;
+  if (layer.suite == "lut" && layer.options.at("form") == "tree" &&
+      layer.spec.kind != mpc::ActivationKind::kTable) {
+    // The planes that are opened, then rows, then what a selection opens.
+    const auto sizes = protocols::lut::MakeLayout(layer.spec, layer.options).Sizes();
+    const auto planes = static_cast<std::size_t>(std::count_if(
+        sizes.begin(), sizes.end(), [](const auto& plane) { return plane.opened > 0; }));
+    if (step <= planes) return step == planes ? Use::kPartsMask : Use::kFlagsMask;
+    if (step == planes + 1) return Use::kRows;
+    return step == planes + 2 && !layer.spec.pool ? Use::kSelection : Use::kOther;
+  }
   if (layer.suite == "lut") {
     if (layer.spec.next) {
       // Of a selection after a mask of the bit; one piece of one block.
@@ -252,6 +263,14 @@ Change BareProduct(Party& /*party*/, const Layer& /*layer*/) {
   };
 }
 
+Change BareParts(Party& /*party*/, const Layer& /*layer*/) {
+  return [](const Place& place, std::span<std::uint8_t> drawn) {
+    if (!place.IsWithE1(Use::kPartsMask)) return;
+    ExpectBytes(place, place.layer.spec.Elements());
+    Zero(drawn);
+  };
+}
+
 Change BareOr(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (!place.layer.spec.pool || !place.IsWithE1(Use::kOrMask)) return;
@@ -350,7 +369,7 @@ struct Mutant {
   MakeChange make;
   ChangeKnown change_known;
 };
-constexpr std::array<Mutant, 10> kMutants{{{"own_key", OwnKey, nullptr},
+constexpr std::array<Mutant, 11> kMutants{{{"own_key", OwnKey, nullptr},
                                            {"bare_bits", BareBits, nullptr},
                                            {"bare_share", BareShare, BareKnown},
                                            {"mask_twice", MaskTwice, nullptr},
@@ -358,13 +377,14 @@ constexpr std::array<Mutant, 10> kMutants{{{"own_key", OwnKey, nullptr},
                                            {"bare_index", BareIndex, nullptr},
                                            {"bare_or", BareOr, nullptr},
                                            {"bare_product", BareProduct, nullptr},
+                                           {"bare_parts", BareParts, nullptr},
                                            {"bare_products", BareProducts, nullptr},
                                            {"products_twice", ProductsTwice, nullptr}}};
 
 bool Has(const std::string& suite, const Mutant& mutant) {
   return suite == "lut" ||
          (mutant.make != BareIndex && mutant.make != BareOr && mutant.make != BareProduct &&
-          mutant.make != BareProducts && mutant.make != ProductsTwice);
+          mutant.make != BareParts && mutant.make != BareProducts && mutant.make != ProductsTwice);
 }
 
 }  // namespace

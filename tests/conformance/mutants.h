@@ -23,6 +23,9 @@ namespace tercet::conformance {
 ///     bare_index   E1's mask of a table's opened index is 0; of lut alone
 ///     bare_product   E1's mask of the second bit of a selection, the carry or its product with the
 ///                  sign, is 0 (form=bit, without pool); of lut alone
+///     bare_parts   E1's mask of the flags that follow from those of groups is 0 (form=tree); of
+///     lut
+///                  alone
 ///     bare_or      E1's mask of the OR of a window is 0 (2 x 2 max-pool, form=bit); of lut alone
 ///     bare_products, products_twice   of a fused layer (sign, without pool; lut alone): products
 ///                  with the columns of the map that follows are dealt without masks, or the first

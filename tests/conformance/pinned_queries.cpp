@@ -309,6 +309,7 @@ std::vector<std::string> FindingsOfMutant(const std::string& name) {
   const bool product = name == "lut_bare_product";  // one of what ReLU selects by
   const char* options = fused                               ? ":chunks=2,fuse=yes"
                         : pooled || product                 ? ":form=bit"
+                        : name == "lut_bare_parts"          ? ":form=tree"
                         : name.starts_with("lut")           ? ":chunks=2"
                         : name.starts_with("fss_bare_bits") ? ":form=bit"
                                                             : "";

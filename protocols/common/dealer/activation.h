@@ -336,9 +336,10 @@ void AddSuite(mpc::Registry& registry, mpc::SuiteInfo info) {
     std::optional<Comparison> comparison;
     if (Formula(spec).ComparedBits() > 0) comparison.emplace(compared, options);
     std::vector<OrStep> pool;
-    if (spec.pool) pool = PoolSteps(spec, options.at("form") != "bit");
+    const std::string& form = options.at("form");
+    if (spec.pool) pool = PoolSteps(spec, form != "bit" && form != "tree");
     mpc::Cost cost = CostOf(spec, comparison, pool, roles);
-    if (spec.pool && options.at("form") == "auto") {  // bits, where that is no hop more
+    if (spec.pool && form == "auto") {  // bits, where that is no hop more
       auto bits = PoolSteps(spec, false);
       auto other = CostOf(spec, comparison, bits, roles);
       const auto bytes = [](const mpc::Cost& of) { return of.OfflineTotal() + of.OnlineTotal(); };

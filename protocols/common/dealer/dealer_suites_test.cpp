@@ -75,6 +75,9 @@ INSTANTIATE_TEST_SUITE_P(
         CostRow{"lut:chunks=2", kRelu, 12, 4, false, 3, 128 + 15 + 13 * 16 + 5 * 8, 62},
         CostRow{"lut:chunks=2", kRelu, 16, 8, false, 3, 128 + 256 + 13 * 16 + 5 * 8, 70},
         CostRow{"lut:form=bit", kRelu, 16, 8, false, 4, 15 + 7 + 15 + 15 + 16 + 4 * 16 + 2 * 8, 82},
+        // nine chunks of 3 bits, of which groups of 3, 2 and 4 deal 7, 2 and 11 bits
+        CostRow{"lut:form=tree", kRelu, 28, 12, false, 5, 9 * 7 + 7 + 2 + 11 + 5 + 4 * 16,
+                2 * (28 + 5 + 3 + 6 + 5 + 2 + 16)},
         CostRow{"lut:chunks=2", kSquare, 16, 8, false, 3, 256 + 256 + 11 * 16, 70},
         CostRow{"lut", kTable, 8, 0, false, 2, 255 * 16, 16 + 32},
         // the carry of 4 bits in the index's ring, of 4 bits as well

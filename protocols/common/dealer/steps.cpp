@@ -76,18 +76,33 @@ Bits DrawRho(Ends& ends, std::size_t count, unsigned width) {
 }
 
 Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width) {
-  CheckSize("a mask", mask.size(), own.size());
-  XorInto(own, mask);
-  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own).subspan(begin, n), width,
-             begin > 0);  // 1 hop
-  });
-  Bits other(own.size());
-  ForRanges(own.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
-    ctx.Receive(ends.Peer(), std::span<std::uint8_t>(other).subspan(begin, n), width);
-  });
-  XorInto(other, own);
-  return other;
+  std::vector<Bits> plane;
+  plane.push_back(std::move(own));
+  return std::move(OpenPlanes(ctx, ends, std::move(plane), {&mask, 1}, {&width, 1}).front());
+}
+
+std::vector<Bits> OpenPlanes(Context& ctx, const Ends& ends, std::vector<Bits> own,
+                             std::span<const Bits> masks, std::span<const unsigned> widths) {
+  CheckSize("planes", own.size(), widths.size());
+  bool begun = false;
+  for (std::size_t p = 0; p < own.size(); ++p) {
+    CheckSize("a mask", masks[p].size(), own[p].size());
+    XorInto(own[p], masks[p]);
+    ForRanges(own[p].size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+      ctx.Send(ends.Peer(), std::span<const std::uint8_t>(own[p]).subspan(begin, n), widths[p],
+               begun);  // 1 hop
+      begun = true;
+    });
+  }
+  Bits other;
+  for (std::size_t p = 0; p < own.size(); ++p) {
+    other.resize(own[p].size());
+    ForRanges(other.size(), kExchangeElements, [&](std::size_t begin, std::size_t n) {
+      ctx.Receive(ends.Peer(), std::span<std::uint8_t>(other).subspan(begin, n), widths[p]);
+    });
+    XorInto(own[p], other);
+  }
+  return own;
 }
 
 AnyMatrix TakeElements(Context& ctx, Ends& ends, std::size_t count, std::size_t dealt,
@@ -315,13 +330,19 @@ AnyShare DrawOutput(Ends& ends, const mpc::ActivationSpec& spec, std::size_t bat
 }
 
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits) {
+  AddExchanges(cost, roles, count, {&bits, 1});
+}
+
+void AddExchanges(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count,
+                  std::span<const unsigned> widths) {
   const int e1 = roles.Evaluator1(), e2 = roles.Evaluator2();
   mpc::Round round;
-  ForRanges(count, kExchangeElements, [&](std::size_t, std::size_t n) {
-    const std::uint64_t bytes = ring::PackedBytes(n, bits);
-    round.insert(round.end(), {{e1, e2, bytes}, {e2, e1, bytes}});
-  });
-  cost.Add(mpc::Phase::kOnline, std::move(round));
+  for (const unsigned width : widths)
+    ForRanges(width > 0 ? count : 0, kExchangeElements, [&](std::size_t, std::size_t n) {
+      const std::uint64_t bytes = ring::PackedBytes(n, width);
+      round.insert(round.end(), {{e1, e2, bytes}, {e2, e1, bytes}});
+    });
+  if (!round.empty()) cost.Add(mpc::Phase::kOnline, std::move(round));
 }
 
 void AddPieces(mpc::Cost& cost, mpc::Phase phase, const mpc::Roles& roles, PartyId from,

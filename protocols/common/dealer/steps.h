@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -180,6 +181,10 @@ Bits DrawBits(crypto::PrfStream& stream, std::size_t count, unsigned width);
 Bits DrawRho(Ends& ends, std::size_t count, unsigned width);
 /// At E1 and E2, online: both send their XOR share masked.
 Bits OpenBits(Context& ctx, const Ends& ends, Bits own, const Bits& mask, unsigned width);
+/// The same of several values for each element, one array for each width, in one hop; those of
+/// width 0 are empty. `masks` may have more arrays.
+std::vector<Bits> OpenPlanes(Context& ctx, const Ends& ends, std::vector<Bits> own,
+                             std::span<const Bits> masks, std::span<const unsigned> widths);
 
 // ------------------------------------------------------------------------------------------------
 // ring elements that D deals, offline: piece by piece, at E2 masked by what E1 draws
@@ -283,6 +288,9 @@ AnyShare ReshareEvaluators(Context& ctx, const Ends& ends, const mpc::Activation
 // costs, in the order of the messages
 /// Both evaluators send `count` values of `bits` bits to each other.
 void AddExchange(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count, unsigned bits);
+/// The same for each width that is not 0, in one hop.
+void AddExchanges(mpc::Cost& cost, const mpc::Roles& roles, std::size_t count,
+                  std::span<const unsigned> widths);
 /// One of them, `from`, sends them.
 void AddPieces(mpc::Cost& cost, mpc::Phase phase, const mpc::Roles& roles, PartyId from,
                std::size_t count, unsigned bits);

@@ -146,9 +146,11 @@ TEST_F(PolynomialsInOpenedBits, AreTheComparison) {
   for (std::size_t chunks = 1; chunks <= 5; ++chunks)
     for (std::size_t low = 0; low <= chunks; ++low) {
       const Layout layout = OfChunks(chunks, low);
-      std::vector<DealtBit> dealt;
-      const auto polynomials = layout.Polynomials(dealt);
-      EXPECT_EQ(dealt.size(), layout.DealtBits());
+      const auto planes = layout.Planes();
+      ASSERT_EQ(planes.size(), 1u);
+      const auto& [opened_bits, polynomials, dealt] = planes[0];
+      EXPECT_EQ(opened_bits, layout.OpenedBits());
+      EXPECT_EQ(dealt.size(), layout.Sizes()[0].dealt);
       ASSERT_EQ(polynomials.size(), low < chunks ? 2u : 1u);
       for (const auto& one : AllComparisons(layout))
         for (unsigned rho = 0; rho < 1U << layout.OpenedBits(); rho += chunks < 5 ? 1 : 7) {
@@ -169,9 +171,10 @@ TEST_F(PolynomialsInOpenedBits, AreTheComparisonTimesTheCarry) {
     for (std::size_t low = 0; low < chunks; ++low) {
       Layout layout = OfChunks(chunks, low);
       layout.product = true;
-      std::vector<DealtBit> dealt;
-      const auto polynomials = layout.Polynomials(dealt);
-      EXPECT_EQ(dealt.size(), layout.DealtBits());
+      const auto planes = layout.Planes();
+      const auto& [opened_bits, polynomials, dealt] = planes[0];
+      EXPECT_EQ(opened_bits, layout.OpenedBits());
+      EXPECT_EQ(dealt.size(), layout.Sizes()[0].dealt);
       ASSERT_EQ(polynomials.size(), 3u);
       EXPECT_TRUE(polynomials[2].offset.empty());
       for (const auto& one : AllComparisons(layout))
@@ -187,6 +190,37 @@ TEST_F(PolynomialsInOpenedBits, AreTheComparisonTimesTheCarry) {
     }
 }
 
+// The flags of a group from those of its chunks, none of which D is to know anything of.
+TEST_F(PolynomialsInOpenedBits, AreTheFlagsOfAGroup) {
+  for (std::size_t chunks = 2; chunks <= 4; ++chunks)
+    for (const bool equal : {false, true}) {
+      const Plane plane = GroupPlane(chunks, equal);
+      EXPECT_EQ(plane.opened, 2 * chunks - (equal ? 1 : 2));
+      ASSERT_EQ(plane.polynomials.size(), equal ? 2u : 1u);
+      for (const auto& polynomial : plane.polynomials) EXPECT_TRUE(polynomial.offset.empty());
+      const Layout group = OfChunks(chunks, chunks);
+      for (const bool last_equal : {false, true})
+        for (const auto& one : AllComparisons(group))
+          for (unsigned rho = 0; rho < 1U << plane.opened; ++rho) {
+            // The last "equal" is a flag of a group alone.
+            unsigned flags = one.flags & ~(1U << group.Greater(0)), all_equal = last_equal;
+            const bool last_greater = (one.flags >> group.Greater(chunks - 1) & 1) != 0;
+            if (last_equal && last_greater) continue;
+            if (last_equal) flags |= 1U << group.Equal(chunks - 1);
+            for (std::size_t j = 0; j + 1 < chunks; ++j) all_equal &= one.flags >> group.Equal(j);
+            const unsigned c = (flags & ((1U << plane.opened) - 1)) ^ rho;
+            const bool first = (one.flags >> group.Greater(0) & 1) != 0;
+            ASSERT_EQ(first ^ Value(plane.polynomials[0], plane.dealt, c, rho), one.greater)
+                << chunks << " chunks, mask " << rho;
+            if (equal) {
+              ASSERT_EQ(Value(plane.polynomials[1], plane.dealt, c, rho), (all_equal & 1) != 0)
+                  << chunks << " chunks, mask " << rho;
+            }
+          }
+    }
+  EXPECT_TRUE(GroupPlane(1, true).polynomials.empty());
+}
+
 // A carry costs no bit of its own; its product with s costs some.
 TEST(Layout, DealtBits) {
   for (const auto& [chunks, bits, with_product] :
@@ -194,10 +228,10 @@ TEST(Layout, DealtBits) {
            {2, 0, 1}, {3, 3, 5}, {4, 10, 16}})
     for (std::size_t low = 1; low <= chunks; ++low) {
       Layout layout = OfChunks(chunks, low);
-      EXPECT_EQ(layout.DealtBits(), bits) << chunks << " chunks, carry " << low;
+      EXPECT_EQ(layout.Sizes()[0].dealt, bits) << chunks << " chunks, carry " << low;
       layout.product = true;
       if (low + 1 == chunks) {
-        EXPECT_EQ(layout.DealtBits(), with_product) << chunks << " chunks";
+        EXPECT_EQ(layout.Sizes()[0].dealt, with_product) << chunks << " chunks";
       }
     }
 }
@@ -213,6 +247,52 @@ TEST(Layout, TheProductIsTakenWhereItFits) {
   EXPECT_FALSE(MakeLayout(spec, mpc::OptionsOf("lut:chunks=5,form=bit")).product);
   spec.kind = mpc::ActivationKind::kSquare;
   EXPECT_FALSE(MakeLayout(spec, mpc::OptionsOf("lut:form=bit")).product);
+}
+
+// Of two rounds of flags, every chunk is in one group, and groups end where the truncation does.
+TEST(Layout, TreesCoverTheComparedBits) {
+  for (auto kind :
+       {mpc::ActivationKind::kSign, mpc::ActivationKind::kRelu, mpc::ActivationKind::kSquare})
+    for (unsigned n = 2; n <= (kind == mpc::ActivationKind::kSquare ? 32 : 33); ++n)
+      for (unsigned shift = 0; shift < (kind == mpc::ActivationKind::kSign ? 1 : n); ++shift) {
+        auto spec = Spec(n, 16, false);
+        spec.kind = kind;
+        spec.shift = shift;
+        const auto layout = MakeLayout(spec, mpc::OptionsOf("lut:form=tree"));
+        EXPECT_FALSE(layout.arithmetic);
+        unsigned upper = 0, lower = 0;
+        for (std::size_t j = 0; j < layout.chunks.size(); ++j) {
+          const std::size_t part = layout.groups.empty() ? j : layout.GroupOf(j).first;
+          (part < layout.low ? upper : lower) += layout.chunks[j];
+        }
+        const unsigned compared = kind == mpc::ActivationKind::kSquare ? n : n - 1;
+        EXPECT_EQ(upper, compared - shift) << n << " >> " << shift;
+        EXPECT_EQ(lower, shift) << n << " >> " << shift;
+        std::size_t chunks = 0;
+        for (const std::size_t group : layout.groups) chunks += group;
+        if (!layout.groups.empty()) {
+          EXPECT_EQ(chunks, layout.chunks.size());
+        }
+        for (const auto& plane : layout.Sizes()) EXPECT_LE(plane.opened, 8u);
+      }
+}
+
+// The sizes that costs follow from are those of the planes.
+TEST(Layout, SizesAreThoseOfThePlanes) {
+  auto spec = Spec(28, 28, false);
+  spec.kind = mpc::ActivationKind::kRelu;
+  spec.shift = 12;
+  const auto layout = MakeLayout(spec, mpc::OptionsOf("lut:form=tree"));
+  EXPECT_EQ(layout.groups, (std::vector<std::size_t>{3, 2, 4}));
+  EXPECT_EQ(layout.chunks, std::vector<unsigned>(9, 3));
+  EXPECT_TRUE(layout.product);
+  const auto planes = layout.Planes();
+  const auto sizes = layout.Sizes();
+  ASSERT_EQ(planes.size(), sizes.size());
+  for (std::size_t p = 0; p < planes.size(); ++p) {
+    EXPECT_EQ(planes[p].opened, sizes[p].opened);
+    EXPECT_EQ(planes[p].dealt.size(), sizes[p].dealt);
+  }
 }
 
 }  // namespace
