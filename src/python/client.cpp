@@ -31,7 +31,7 @@ class Client {
       const std::lock_guard lock(mutex_);
       return service_.Model(name, version, tries);
     });
-    const auto images = TakeImages(npy, info.input.shape);
+    const auto images = TakeImages(npy, info.input);
     const auto logits = WithoutLock([&](Signals& signals) {
       std::vector<std::int64_t> all;
       for (std::size_t first = 0; first < images.count; first += batch) {

@@ -4,6 +4,7 @@
 #include "tercet/base/error.h"
 #include "tercet/client/service.h"
 #include "tercet/mpc/builtin_protocols.h"
+#include "tercet/nn/data_options.h"
 
 namespace tercet::python {
 
@@ -36,8 +37,8 @@ void BindErrors(py::module_& module) {
 
 }  // namespace
 
-files::Images TakeImages(const py::buffer& npy, const mpc::Shape3& shape) {
-  return files::ParseImages(Bytes(npy), "images", 0, shape);
+files::Images TakeImages(const py::buffer& npy, const nn::InputSpec& input) {
+  return files::ParseImages(Bytes(npy), "images", 0, input.shape, nn::WithInput({}, input));
 }
 
 std::vector<std::uint8_t> TakeLabels(const py::buffer& npy, std::size_t images,

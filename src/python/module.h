@@ -58,9 +58,9 @@ const mpc::Registry& Protocols();
 void ParseSettings(const std::string& command, const Words& words,
                    const std::function<void(CLI::App&)>& add);
 
-/// What `numpy.save` writes of images or labels, as files are read; ConfigError names "images" or
-/// "labels".
-files::Images TakeImages(const py::buffer& npy, const mpc::Shape3& shape);
+/// What `numpy.save` writes of images or labels, as such files are read for a network with this
+/// input; ConfigError names "images" or "labels".
+files::Images TakeImages(const py::buffer& npy, const nn::InputSpec& input);
 std::vector<std::uint8_t> TakeLabels(const py::buffer& npy, std::size_t images,
                                      std::size_t classes);
 

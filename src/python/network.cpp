@@ -81,7 +81,7 @@ std::shared_ptr<Network> ParseOnnx(const std::string&, const std::string&, const
 
 py::array_t<float> FloatLogits(const Network& network, const py::buffer& npy) {
   if (!network.floats) programs::RefuseCompiled(network.source);
-  const auto images = TakeImages(npy, network.spec.input.shape);
+  const auto images = TakeImages(npy, network.spec.input);
   const auto logits = WithoutLock([&](Signals& signals) {
     std::vector<float> all;
     for (std::size_t first = 0; first < images.count; first += kFloatBatch) {
@@ -114,7 +114,7 @@ std::shared_ptr<Plan> Compile(const std::shared_ptr<const Network>& network,
   if (labels && !images) throw ConfigError("labels", "found, but no images");
   if (network->seed && labels) programs::CheckLabels(network->source, "labels");
   if (images) {
-    calibration.images = TakeImages(*images, network->spec.input.shape);
+    calibration.images = TakeImages(*images, network->spec.input);
     options.calibration = &calibration.images;
   }
   if (labels) {

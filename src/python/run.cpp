@@ -106,7 +106,7 @@ py::tuple Run(const Plan& plan, const py::buffer& npy, const std::string& progra
     programs::AddRunSettings(app, settings);
     programs::AddSchedule(app, settings, "", "");
   });
-  const auto images = TakeImages(npy, plan.network->spec.input.shape);
+  const auto images = TakeImages(npy, plan.network->spec.input);
   const auto run = WithoutLock([&](Signals& signals) {
     return settings.transport == "memory" ? RunInMemory(plan, images, settings, signals)
                                           : RunInProcesses(plan, images, program, words, signals);

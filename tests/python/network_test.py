@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shipped networks in Python compute what the commands compute."""
+import json
 import warnings
 
 import numpy
@@ -82,6 +83,22 @@ class NetworkTest(Case):
         expected = plan.plain(images).tolist()
         self.assertEqual(plan.plain(images[:, 0]).tolist(), expected)  # N x H x W of one channel
         self.assertEqual(plan.plain(images[::-1])[::-1].tolist(), expected)
+
+    def test_floats_are_what_they_are_in_files(self):
+        architecture = json.loads((NETS / "mnistnet1.json").read_text())
+        model = NETS / "mnistnet1.safetensors"
+        for scale in (255, 100):
+            architecture["input"]["scale"] = scale
+            file = self.scratch / f"{scale}.json"
+            file.write_text(json.dumps(architecture))
+            pixels = pictures((1, 28, 28), 20)
+            images = (pixels / scale).astype(numpy.float32)
+            with self.subTest(scale), warnings.catch_warnings():
+                warnings.simplefilter("ignore", tercet.TercetWarning)
+                logits = tercet.load(file, model).plain(images).tolist()
+                self.assertEqual(logits, tercet.load(file, model).plain(pixels).tolist())
+                self.assertEqual(logits, report("plain", file, "--model", model, "--images",
+                                                self.file_of(images))["logits"])
 
 
 class RefusalTest(Case):
