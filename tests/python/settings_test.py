@@ -27,7 +27,7 @@ def options(command):
     text = subprocess.run([str(BIN / "tercet"), command, "--help"], capture_output=True, text=True, check=True).stdout
     found = {}
     for match in re.finditer(r"^ +(?:-\w,)?--([\w-]+)(.*)$", text, re.M):
-        default = re.match(r" [^ =]+=(\S+)", match[2])
+        default = re.match(r" \S*=([^\s=]+)", match[2])  # of --link the values have "=" too
         found[match[1]] = default[1] if default else None
     return found
 

@@ -87,7 +87,7 @@ class CompletionTest(unittest.TestCase):
 
     def test_bash_completes_beginnings(self):
         self.assertEqual(self.bash("tercet", "pl"), ["plan", "plain"])
-        self.assertEqual(self.bash("tercet", "run", "net.json", "--transp"), ["--transport"])
+        self.assertEqual(self.bash("tercet", "run", "net.json", "--transpor"), ["--transport"])
         self.assertEqual(self.bash("tercet", "run", "net.json", "--transport", "t"), ["tls", "tcp-insecure"])
         # Bash takes `=` for a word.
         self.assertEqual(self.bash("tercet", "run", "--transport", "=", "m"), ["memory"])
