@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever --help names, shells complete and man pages have: `completion_test.py --bin build/release/bin`."""
 import argparse
+import functools
 import pathlib
 import re
 import shutil
@@ -18,6 +19,12 @@ def run(*command, **more):
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, **more).stdout
 
 
+@functools.cache
+def script(program, shell):
+    return run(BIN / program, "completion", shell)
+
+
+@functools.cache
 def help_of(*command):
     """The commands and the options that `command --help` names; of those with a list of values, the values."""
     text = run(BIN / command[0], *command[1:], "--help")
@@ -39,18 +46,15 @@ def all_commands():
 
 
 class CompletionTest(unittest.TestCase):
-    def script(self, program, shell):
-        return run(BIN / program, "completion", shell)
-
     def bash(self, *words):
         """What bash offers in place of the last word."""
         function = "_" + words[0].replace("-", "_")
         ask = f'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); {function}; printf "%s\\n" "${{COMPREPLY[@]}}"'
-        text = run("bash", "--norc", "-c", self.script(words[0], "bash") + ask, "bash", *words)
+        text = run("bash", "--norc", "-c", script(words[0], "bash") + ask, "bash", *words)
         return text.split()
 
     def fish(self, *words):
-        ask = self.script(words[0], "fish") + "complete -C \"$argv\""
+        ask = script(words[0], "fish") + "complete -C \"$argv\""
         with tempfile.TemporaryDirectory() as home:
             text = run("fish", "--no-config", "-c", ask, " ".join(words), env={"HOME": home, "PATH": "/usr/bin:/bin"})
         return [line.split("\t")[0] for line in text.splitlines()]
@@ -99,7 +103,7 @@ class CompletionTest(unittest.TestCase):
     def test_bash_leaves_files_to_itself(self):
         for words in (("tercet", "run", "ne"), ("tercet", "run", "--images", ""), ("tercet-party", "--testbed", "")):
             self.assertEqual(self.bash(*words), [], words)
-            self.assertIn("complete -o default", self.script(words[0], "bash"))
+            self.assertIn("complete -o default", script(words[0], "bash"))
 
     def test_programs_refuse_shells_that_they_do_not_know(self):
         result = subprocess.run([BIN / "tercet", "completion", "tcsh"], capture_output=True, text=True)
@@ -120,7 +124,7 @@ class CompletionTest(unittest.TestCase):
     @unittest.skipUnless(shutil.which("zsh"), "no zsh here")
     def test_zsh(self):
         for program in ("tercet", "tercet-party"):
-            load = "autoload -Uz compinit && compinit -u -D\n" + self.script(program, "zsh")
+            load = "autoload -Uz compinit && compinit -u -D\n" + script(program, "zsh")
             self.assertIn("_bash_complete", run("zsh", "-f", "-c", f"{load}print $_comps[{program}]"))
 
     @unittest.skipUnless(shutil.which("help2man"), "no help2man here")
