@@ -164,7 +164,7 @@ TEST(Aby3SuiteTest, ReluWidens) {
       values[i] = ring::Decode(v, n);
     }
     std::array<AnyMatrix, 3> z;
-    ring::DispatchWord(ring, [&]<Word W>(W) {
+    ring::DispatchWord(ring, [&, ring = ring]<Word W>(W) {
       std::array<Matrix<W>, 3> parts;
       for (auto& part : parts) part = ring::MakeMatrix<W>(values.size(), 1);
       for (std::size_t i = 0; i < values.size(); ++i) {
@@ -197,7 +197,7 @@ TEST(Aby3SuiteTest, ReluWidens) {
         hops[id] = online.Depth();
         for (const auto bytes : party.Meter().Total(Phase::kOnline).sent_bytes) sent[id] += bytes;
       });
-      ring::DispatchWord(out, [&]<Word V>(V) {
+      ring::DispatchWord(out, [&, out = out]<Word V>(V) {
         for (std::size_t i = 0; i < values.size(); ++i) {
           V sum = 0;
           for (std::size_t p = 0; p < 3; ++p) {

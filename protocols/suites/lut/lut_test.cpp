@@ -182,7 +182,9 @@ TEST_F(PolynomialsInOpenedBits, AreTheComparisonTimesTheCarry) {
           const bool own = (masks >> layout.OpenedBits()) != 0;
           const unsigned opened = masks & ((1U << layout.OpenedBits()) - 1);
           const unsigned rho = opened | (own ? kOwn : 0), c = one.flags ^ opened;
-          const auto value = [&](std::size_t k) { return Value(polynomials[k], dealt, c, rho); };
+          const auto value = [&, &polynomials = polynomials, &dealt = dealt](std::size_t k) {
+            return Value(polynomials[k], dealt, c, rho);
+          };
           ASSERT_EQ(value(0), one.greater) << chunks << " chunks";
           ASSERT_EQ(value(1), (one.greater ^ own) && one.carry) << chunks << " chunks";
           ASSERT_EQ(value(2), one.carry) << chunks << " chunks";
