@@ -130,7 +130,7 @@ TEST_P(MaterialFiles, AreUsedOnce) {
     for (const auto& part : SecretParts(file(p)))
       EXPECT_NE(part.find_first_not_of('\0'), std::string::npos);
   }
-  const auto use = [&] {
+  const auto use = [&, transport = transport, helper = helper] {
     return world
         .Run("conv", {"--transport", transport, "--helper", helper, "--material",
                       world.File("material"), "--json", world.File("out.json")})
