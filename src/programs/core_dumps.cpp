@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/sanitizers.h"
+
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
@@ -14,16 +16,7 @@ namespace tercet::programs {
 namespace {
 
 // The leak checker of AddressSanitizer looks at its own process like a debugger.
-constexpr bool DebugsItself() {
-#if defined(__SANITIZE_ADDRESS__)
-  return true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-  return true;
-#endif
-#endif
-  return false;
-}
+constexpr bool kDebugsItself = TERCET_ADDRESS_SANITIZER;
 
 }  // namespace
 
@@ -36,7 +29,7 @@ void ForbidCoreDumps() noexcept {
   ::setrlimit(RLIMIT_CORE, &limit);
 #ifdef __linux__
   // The limit says nothing to a system that hands dumps to a program; this does.
-  if (!DebugsItself()) ::prctl(PR_SET_DUMPABLE, 0);
+  if (!kDebugsItself) ::prctl(PR_SET_DUMPABLE, 0);
 #endif
 }
 

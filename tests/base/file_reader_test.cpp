@@ -10,6 +10,7 @@
 
 #include <cstring>
 
+#include "base/sanitizers.h"
 #include "base/scratch.h"
 
 namespace tercet {
@@ -68,7 +69,7 @@ TEST(FileReader, RefusesTooLongFilesBeforeItTakesMemory) {
   const FileReader reader(sparse, {"anything", ~std::uint64_t{0}});
   std::filesystem::resize_file(sparse, std::uintmax_t{1} << 42);
   const FileReader huge(sparse, {"anything", ~std::uint64_t{0}});
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !TERCET_ADDRESS_SANITIZER && !TERCET_THREAD_SANITIZER
   ExpectConfigError([&] { huge.Read(0, std::uint64_t{1} << 42); }, sparse, "there is no memory");
 #endif
   std::filesystem::resize_file(sparse, 5);

@@ -13,6 +13,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/sanitizers.h"
 #include "base/scratch.h"
 #include "files/byte_reader.h"
 #include "files/idx.h"
@@ -338,7 +339,7 @@ TEST(Images, OfABombNoMoreIsUnpackedThanItCouldBe) {
       "f", "unpacks to more than 16777216 bytes");
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !TERCET_ADDRESS_SANITIZER && !TERCET_THREAD_SANITIZER
 
 constexpr std::size_t kRoom = 32 << 20;  // beside what the test has; `xz -6` takes 9 MiB to unpack
 

@@ -18,6 +18,7 @@
 #include <sstream>
 #include <variant>
 
+#include "base/sanitizers.h"
 #include "integration/world.h"
 #include "programs/anonymous_file.h"
 #include "programs/auto_suite.h"
@@ -70,7 +71,7 @@ TEST(CoreDumps, AreForbiddenUnlessAskedFor) {
     ::waitpid(child, &status, 0);
     return WEXITSTATUS(status);
   };
-#ifdef __SANITIZE_ADDRESS__
+#if TERCET_ADDRESS_SANITIZER
   constexpr int kDumpable = 4;  // its leak checker needs that
 #else
   constexpr int kDumpable = 0;

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/sanitizers.h"
 #include "integration/testbed.h"
 #include "programs/failure.h"
 
@@ -259,7 +260,7 @@ TEST(ClosedDescriptors, AreNoneOfTheFilesThatARunOpens) {
 }
 
 // ThreadSanitizer keeps a signal back until the write that blocks has returned.
-#ifdef __SANITIZE_THREAD__
+#if TERCET_THREAD_SANITIZER
 constexpr bool kSignalsArrive = false;
 #else
 constexpr bool kSignalsArrive = true;

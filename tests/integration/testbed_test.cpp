@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/sanitizers.h"
 #include "integration/testbed.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
@@ -266,7 +267,7 @@ TEST_F(Testbed, APartyThatLeavesWhileItWaitsSaysWhy) {
 
 // A limit that no estimate keeps: refused before anything is shared, and the others are told.
 TEST_F(Testbed, SaysThatMemoryDoesNotSuffice) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if TERCET_ADDRESS_SANITIZER || TERCET_THREAD_SANITIZER
   GTEST_SKIP() << "a sanitizer takes more address space than any limit leaves";
 #endif
   // Address space is taken by libraries and threads long before it is used.

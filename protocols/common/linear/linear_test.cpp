@@ -197,7 +197,8 @@ TEST(Linear, OneReshareMakesTheProductReplicated) {
     for (std::size_t m = 0; m < 6; ++m)
       for (std::size_t c = 0; c < 3; ++c) {
         W want = bias(m, 0);
-        for (std::size_t k = 0; k < 20; ++k) want = static_cast<W>(want + weight(m, k) * x(k, c));
+        for (std::size_t k = 0; k < 20; ++k)
+          want = static_cast<W>(want + ring::Times(weight(m, k), x(k, c)));
         ASSERT_EQ(open(m, c), ring::Reduce(want, kBits));
       }
   });
