@@ -336,6 +336,7 @@ TEST_F(PartyProcess, RunsOnWhenItsLogCannotBeWritten) {
   Pipe pipe;
   pipe.read.Reset();
   std::vector<Process> parties;
+  parties.reserve(3);
   const std::array<std::function<void()>, 3> logs{
       [] { ::dup2(::open("/dev/full", O_WRONLY), STDERR_FILENO); },
       [&] { ::dup2(pipe.write.Get(), STDERR_FILENO); }, std::function<void()>()};
