@@ -146,6 +146,20 @@ std::optional<net::TlsFiles> LoadTls(
                        at(tls.at("key").get<std::string>()), pins};
 }
 
+json ReadDocument(const std::filesystem::path& file) {
+  json document = ReadJsonFile(file, {"a testbed's JSON", 1 << 20}, JsonLimits{});
+  static const files::Schema schema(kTestbedSchema);
+  schema.Check(document, file.string());
+  return document;
+}
+
+mpc::Roles RolesOf(const json& document) {
+  if (!document.contains("roles")) return {};
+  const json& roles = document.at("roles");
+  return {roles.at("helper").get<int>(), roles.at("data_owner").get<int>(),
+          roles.at("model_owner").get<int>(), roles.at("receiver").get<int>()};
+}
+
 }  // namespace
 
 net::TcpOptions Testbed::Tcp(int id) const {
@@ -162,9 +176,7 @@ net::TcpOptions Testbed::Tcp(int id) const {
 
 Testbed LoadTestbed(const std::filesystem::path& file, int id, std::size_t shard) {
   const std::string name = file.string();
-  const json document = ReadJsonFile(file, {"a testbed's JSON", 1 << 20}, JsonLimits{});
-  static const files::Schema schema(kTestbedSchema);
-  schema.Check(document, name);
+  const json document = ReadDocument(file);
 
   Testbed testbed;
   for (std::size_t p = 0; p < 3; ++p) {
@@ -188,11 +200,7 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id, std::size_t shard
     return std::filesystem::absolute(file).parent_path() / path;
   };
   testbed.tls = LoadTls(document, id, name, at);
-  if (document.contains("roles")) {
-    const json& roles = document.at("roles");
-    testbed.roles = {roles.at("helper").get<int>(), roles.at("data_owner").get<int>(),
-                     roles.at("model_owner").get<int>(), roles.at("receiver").get<int>()};
-  }
+  testbed.roles = RolesOf(document);
   testbed.timeout = Milliseconds(document.value("timeout_s", 30.0));
   testbed.stall_timeout = std::max<std::chrono::milliseconds>(kStallTimeout, testbed.timeout);
   if (document.contains("stall_timeout_s"))
@@ -203,6 +211,25 @@ Testbed LoadTestbed(const std::filesystem::path& file, int id, std::size_t shard
                                   document.at("stall_timeout_s").get<double>(),
                                   document.value("timeout_s", 30.0)));
   testbed.connect_timeout = Milliseconds(document.value("connect_timeout_s", 30.0));
+  return testbed;
+}
+
+BenchTestbed LoadBenchTestbed(const std::filesystem::path& file) {
+  const json document = ReadDocument(file);
+  BenchTestbed testbed{{}, RolesOf(document), document.value("transport", "tls") == "tls"};
+  for (std::size_t p = 0; p < 3; ++p) {
+    const json& party = document.at("parties").at(p);
+    const std::string place = fmt::format("{} /parties/{}", file.string(), p);
+    if (!party.contains("bench"))
+      throw ConfigError(place,
+                        fmt::format("missing key 'bench', which says how party {} is started", p));
+    const json& bench = party.at("bench");
+    auto& login = testbed.logins[p];
+    login.command = bench.at("command").get<std::string>();
+    login.login = bench.value("login", party.at("host").get<std::string>());
+    if (login.login.starts_with('-'))
+      throw ConfigError(place + "/host", "begins like an option of the remote shell");
+  }
   return testbed;
 }
 

@@ -3,10 +3,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +19,8 @@
 
 namespace tercet::programs {
 namespace {
+
+constexpr off_t kMostText = 1 << 16;
 
 int Make() {
 #ifdef __linux__
@@ -45,6 +49,15 @@ std::string AnonymousFile::Path() const {
 #else
   return fmt::format("/dev/fd/{}", Fd());
 #endif
+}
+
+std::string AnonymousFile::End() const {
+  const off_t size = ::lseek(Fd(), 0, SEEK_END);
+  std::string text(static_cast<std::size_t>(std::clamp<off_t>(size, 0, kMostText)), '\0');
+  const ssize_t read =
+      ::pread(Fd(), text.data(), text.size(), std::max<off_t>(0, size - kMostText));
+  text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, read)));
+  return text;
 }
 
 }  // namespace tercet::programs

@@ -18,6 +18,8 @@ class AnonymousFile {
   int Fd() const { return fd_.Get(); }
   /// "/proc/self/fd/N". What is written there (tercet/base/file_writer.h) goes to the file's end.
   std::string Path() const;
+  /// The last of what a child has written into it, at most 64 KiB.
+  std::string End() const;
 
  private:
   OwnedFd fd_;

@@ -16,11 +16,11 @@
 #include "base/json.h"
 #include "programs/anonymous_file.h"
 #include "programs/auto_suite.h"
+#include "programs/bench_machines.h"
 #include "programs/bench_options.h"
 #include "programs/bench_results.h"
 #include "programs/child_program.h"
 #include "programs/commands.h"
-#include "programs/commit.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
@@ -28,7 +28,6 @@
 #include "programs/output.h"
 #include "programs/progress_line.h"
 #include "tercet/base/error.h"
-#include "tercet/base/file_reader.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/crypto/certificates.h"
@@ -42,7 +41,8 @@ namespace fs = std::filesystem;
 
 struct BenchArguments {
   std::vector<std::string> networks;
-  fs::path config, model, out{"bench"};
+  fs::path config, model, testbed, out{"bench"};
+  std::string remote_shell = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15";
   BenchOptions line;  ///< what was given on the command line, of which `given` tells
   std::vector<std::pair<const CLI::Option*, std::function<void(BenchOptions&)>>> given;
   bool resume = false, no_charts = false;
@@ -90,50 +90,24 @@ using Group = std::vector<Job>;
 class Bench {
  public:
   Bench(const BenchArguments& arguments, BenchOptions options)
-      : options_(std::move(options)),
-        out_(arguments.out),
-        charts_(!arguments.no_charts),
-        program_(SiblingProgram("tercet")) {
+      : options_(std::move(options)), out_(arguments.out), charts_(!arguments.no_charts) {
     for (const auto& suite : options_.suites) ParseSuite(suite, registry_, "--suites");
     for (const auto& link : options_.links) ParseLink(link, "--links");
     for (const auto& schedule : options_.schedules) ScheduleOptions(schedule);
-    results_.title = options_.title;
-    results_.version = TERCET_VERSION;
-    results_.commit = kCommit;
-    results_.build = TERCET_BUILD;
-    results_.machine = MachineText();
-    results_.transport = options_.transport;
-    results_.weights = options_.weights;
-    results_.date = fmt::format("{:%Y-%m-%d}", fmt::localtime(std::time(nullptr)));
-    results_.repetitions = options_.repetitions;
-    results_.published = options_.published;
-    results_.options = {{"suites", options_.suites},   {"links", options_.links},
-                        {"batches", options_.batches}, {"schedules", options_.schedules},
-                        {"queries", options_.queries}, {"accuracy_limit", options_.accuracy_limit}};
     fs::create_directories(out_);
     for (const char* name : {"results.json", "results.csv", "results.md"})
       CheckWritable(out_ / name, "--out");
     const auto file = out_ / "results.json";
-    if (!fs::exists(file)) return;
-    if (!arguments.resume)
+    const bool goes_on = fs::exists(file);
+    if (goes_on && !arguments.resume)
       throw ConfigError("--out",
                         fmt::format("{} is there; --resume goes on with it", file.string()));
-    earlier_ = ReadBenchResults(file);
-    for (const auto& [what, before, now] :
-         {std::tuple{"version", earlier_.version, results_.version},
-          {"commit", earlier_.commit, results_.commit},
-          {"build", earlier_.build, results_.build},
-          {"machine", earlier_.machine, results_.machine},
-          {"transport", earlier_.transport, results_.transport},
-          {"kind of weights", earlier_.weights, results_.weights}})
-      if (before != now)
-        throw ConfigError("--resume",
-                          fmt::format("{} is of another {}: \"{}\" found, \"{}\" expected; measure "
-                                      "anew in another folder",
-                                      file.string(), what, before, now));
-    results_.date = earlier_.date;
-    if (earlier_.options.value("accuracy_limit", std::size_t{0}) == options_.accuracy_limit)
-      results_.accuracies = earlier_.accuracies;
+    machines_ =
+        arguments.testbed.empty()
+            ? ThisMachine(options_)
+            : TestbedMachines(arguments.testbed, arguments.remote_shell, options_, registry_);
+    Describe();
+    if (goes_on) GoOnWith(file);
   }
 
   int Run() {
@@ -153,6 +127,43 @@ class Bench {
   }
 
  private:
+  // How the figures come about.
+  void Describe() {
+    const auto identity = machines_->Identity();
+    results_.title = options_.title;
+    results_.version = identity.version;
+    results_.commit = identity.commit;
+    results_.build = identity.build;
+    results_.machine = identity.machine;
+    results_.transport = machines_->Transport();
+    results_.weights = options_.weights;
+    results_.date = fmt::format("{:%Y-%m-%d}", fmt::localtime(std::time(nullptr)));
+    results_.repetitions = options_.repetitions;
+    results_.published = options_.published;
+    results_.options = {{"suites", options_.suites},   {"links", options_.links},
+                        {"batches", options_.batches}, {"schedules", options_.schedules},
+                        {"queries", options_.queries}, {"accuracy_limit", options_.accuracy_limit}};
+  }
+
+  void GoOnWith(const fs::path& file) {
+    earlier_ = ReadBenchResults(file);
+    for (const auto& [what, before, now] :
+         {std::tuple{"version", earlier_.version, results_.version},
+          {"commit", earlier_.commit, results_.commit},
+          {"build", earlier_.build, results_.build},
+          {"machine", earlier_.machine, results_.machine},
+          {"transport", earlier_.transport, results_.transport},
+          {"kind of weights", earlier_.weights, results_.weights}})
+      if (before != now)
+        throw ConfigError("--resume",
+                          fmt::format("{} is of another {}: \"{}\" found, \"{}\" expected; measure "
+                                      "anew in another folder",
+                                      file.string(), what, before, now));
+    results_.date = earlier_.date;
+    if (earlier_.options.value("accuracy_limit", std::size_t{0}) == options_.accuracy_limit)
+      results_.accuracies = earlier_.accuracies;
+  }
+
   struct Network {
     nn::NetworkSpec spec;
     std::vector<Group> groups;
@@ -185,7 +196,6 @@ class Bench {
     }
   }
 
-  bool WeightsArePublic() const { return options_.weights != kSecretWeights; }
   std::size_t RunsEach() const { return options_.repetitions + 1; }
 
   void RunNetwork(std::size_t n) {
@@ -218,9 +228,9 @@ class Bench {
           job.finished = RunsEach();
         results_.rows.push_back(job.row);
       }
-      for (std::size_t r = 0; r < RunsEach(); ++r)
+      for (std::size_t r = 0; model && r < RunsEach(); ++r)
         for (std::size_t k = 0; k < group.size(); ++k)
-          RunOnce(group[k], from, file, r == 0, results_.rows[first + k]);
+          RunOnce(group[k], {from, network.spec, *model, file}, r == 0, results_.rows[first + k]);
       if (model) Predict(*model, first);
       Save();
     }
@@ -253,14 +263,15 @@ class Bench {
     earlier_.rows.erase(before);
   }
 
-  void RunOnce(Job& job, const BenchNetwork& from, const AnonymousFile& model, bool warm_up,
-               BenchRow& shown) {
+  void RunOnce(Job& job, const BenchSubject& subject, bool warm_up, BenchRow& shown) {
     if (job.finished >= RunsEach() || !job.row.failed.empty()) return;
     if (!warm_up && job.row.runs.size() >= options_.repetitions) return;
     ShowProgress(job.row);
     const auto start = Clock::now();
     try {
-      Measure(job.row, from, model, warm_up);
+      Measure(job.row, subject, warm_up);
+    } catch (const StoppedBySignal&) {
+      throw;  // no failure of this setting
     } catch (const Error& e) {
       job.row.failed = e.what();
     }
@@ -281,61 +292,19 @@ class Bench {
     FlushOutput();
   }
 
-  // One `tercet run`, whose report it adds. Throws Error with the run's own reason.
-  void Measure(BenchRow& row, const BenchNetwork& from, const AnonymousFile& model, bool warm_up) {
-    const AnonymousFile report_file;
-    std::vector<std::string> words{program_.string(),
-                                   "run",
-                                   from.file.string(),
-                                   "--model",
-                                   model.Path(),
-                                   "--limit",
-                                   std::to_string(row.images),
-                                   "--batch",
-                                   std::to_string(row.batch),
-                                   "--suite",
-                                   row.suite,
-                                   "--link",
-                                   row.link,
-                                   "--transport",
-                                   options_.transport,
-                                   "--json",
-                                   report_file.Path()};
-    if (!from.images.empty()) {
-      words.insert(words.end(), {"--images", from.images.string()});
-      for (auto& word : DataWords(options_.data)) words.push_back(std::move(word));
-    }
-    if (WeightsArePublic()) words.emplace_back(kPublicWeights);
-    for (auto& word : ScheduleOptions(row.schedule)) words.push_back(std::move(word));
-    // The first run of a setting is compared with the plain network, and all with the plan.
-    if (!warm_up) words.emplace_back("--no-check");
-    const auto end = RunProgram(words, {model.Fd(), report_file.Fd()});
-    if (end.status != kExitOk) throw Error(ReasonOf(end));
-    const auto text = ReadTextFile(report_file.Path(), kRunReport);
-    const auto report = ReadJson(text, "report of tercet run", JsonLimits::UpTo(text.size()));
-    const auto& time = report.at("time");
-    if (report.at("images") != row.images)
-      throw Error(fmt::format("{} has {} images, {} are needed", from.images.string(),
-                              ValueText(report.at("images")), row.images));
-    report.at("hops").at("online").get_to(row.hops);
-    report.at("bytes").at("offline").get_to(row.offline_bytes);
-    report.at("bytes").at("online").get_to(row.online_bytes);
-    report.at("kernels").get_to(row.kernels);
-    for (const auto& memory : report.at("peak_memory_mb"))
-      row.peak_memory_mb = std::max(row.peak_memory_mb, memory.get<double>());
-    if (!warm_up)
-      row.runs.push_back({time.at("offline_s").get<double>(), time.at("online_s").get<double>(),
-                          time.at("wall_s").get<double>()});
-  }
-
-  static std::string ReasonOf(const ProgramEnd& end) {
-    constexpr std::string_view kBegin = "tercet: error: ";
-    const auto at = end.err.rfind(kBegin);
-    if (at == std::string::npos)
-      return end.status > 128 ? fmt::format("tercet run was killed by signal {}", end.status - 128)
-                              : fmt::format("tercet run ended with status {}", end.status);
-    const auto begin = at + kBegin.size();
-    return end.err.substr(begin, end.err.find('\n', begin) - begin);
+  // One run, whose figures it adds. The first run of a setting is compared with the plain network.
+  void Measure(BenchRow& row, const BenchSubject& subject, bool warm_up) {
+    const auto report = machines_->Run(row, subject, warm_up);
+    if (report.images != row.images)
+      throw Error(fmt::format("{} has {} images, {} are needed", subject.from.images.string(),
+                              report.images, row.images));
+    row.hops = report.online_hops;
+    row.offline_bytes = report.offline_bytes;
+    row.online_bytes = report.online_bytes;
+    row.kernels = report.kernels;
+    for (const double memory : report.peak_memory_mb)
+      row.peak_memory_mb = std::max(row.peak_memory_mb, memory);
+    if (!warm_up) row.runs.push_back({report.offline_s, report.online_s, report.wall_s});
   }
 
   // From the same setting on link none, where `auto` chose the same there, which its bytes show.
@@ -353,11 +322,12 @@ class Bench {
           unshaped->online_bytes != row.online_bytes)
         continue;
       auto network = model.net;
-      if (WeightsArePublic()) network.linear = mpc::kPublicLinear;
+      if (options_.WeightsArePublic()) network.linear = mpc::kPublicLinear;
       const auto suite = ParseSuite(row.suite, registry_);
       const auto link = ParseLink(row.link, "--links");
-      ResolveAuto(network, registry_, suite, link, infer::Objective::kOnline, {}, row.batch);
-      const auto plan = infer::MakePlan(network, registry_, suite, {}, row.batch);
+      const auto roles = machines_->Roles();
+      ResolveAuto(network, registry_, suite, link, infer::Objective::kOnline, roles, row.batch);
+      const auto plan = infer::MakePlan(network, registry_, suite, roles, row.batch);
       const double query_ns = 1e6 * static_cast<double>(row.batch);
       const auto time = infer::LinkTime(plan.Total(), link,
                                         {std::llround(unshaped->OfflineMs().median * query_ns),
@@ -413,13 +383,11 @@ class Bench {
     }
   }
 
-  static constexpr FileKind kRunReport{"a report of `tercet run --json`", 256 << 20};
-
   const mpc::Registry registry_ = BuiltinProtocols();
   const BenchOptions options_;
   const fs::path out_;
   const bool charts_;
-  const fs::path program_;
+  std::unique_ptr<BenchMachines> machines_;
   BenchResults results_, earlier_;
   std::vector<Network> networks_;
   ProgressLine progress_;
@@ -483,12 +451,24 @@ void AddBenchCommand(CLI::App& app, Chosen& chosen) {
             kPublicWeights, [&line] { line.weights = mpc::kPublicLinear; },
             "The models are no secret: their owner tells all parties the weights"),
         &BenchOptions::weights);
-  given(command
-            ->add_option("--transport", line.transport,
-                         "tls, tcp-insecure, or memory (three threads)")
-            ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
-            ->capture_default_str(),
-        &BenchOptions::transport);
+  auto* transport = given(command
+                              ->add_option("--transport", line.transport,
+                                           "tls, tcp-insecure, or memory (three threads)")
+                              ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
+                              ->capture_default_str(),
+                          &BenchOptions::transport);
+  auto* testbed =
+      command
+          ->add_option("--testbed", a->testbed,
+                       "Measure over the machines of a testbed file, whose parties have \"bench\": "
+                       "this program starts `tercet-party bench` there for each run, tells it "
+                       "network, model and images, and learns the results")
+          ->excludes(transport);
+  command
+      ->add_option("--remote-shell", a->remote_shell,
+                   "The program, with its options, that is given a login and a command for it")
+      ->needs(testbed)
+      ->capture_default_str();
   command
       ->add_option("--out", a->out,
                    "Folder for results.md, .csv and .json, which are whole after every run, and "
@@ -501,7 +481,9 @@ void AddBenchCommand(CLI::App& app, Chosen& chosen) {
       "Example:\n"
       "  tercet bench mnistnet1 mnistnet3 nets/li1.json --suites lut,fss,auto --links none,lan,wan "
       "--batches 1,128 --out results\n"
-      "  tercet bench --config configs/bench/cbnn1.json --out results-cbnn1");
+      "  tercet bench --config configs/bench/cbnn1.json --out results-cbnn1\n"
+      "  tercet bench --config configs/bench/cbnn1.json --testbed testbed.json --out "
+      "results-testbed");
   command->callback([a, &chosen] { chosen = [a] { return RunBench(*a); }; });
 }
 

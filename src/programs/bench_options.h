@@ -34,6 +34,8 @@ struct BenchOptions {
   std::string weights = kSecretWeights;  ///< or mpc::kPublicLinear: known to all parties
   /// What a paper prints: objects as configs/bench/bench.schema.json says.
   nlohmann::ordered_json published = nlohmann::ordered_json::array();
+
+  bool WeightsArePublic() const { return weights != kSecretWeights; }
 };
 
 /// Where a folder of the project is ("nets", "scripts"): below the working directory, where

@@ -23,17 +23,7 @@
 namespace tercet::programs {
 namespace {
 
-constexpr off_t kMostText = 1 << 16;
 constexpr auto kPause = std::chrono::milliseconds(5);
-
-std::string EndOf(const AnonymousFile& file) {
-  const off_t size = ::lseek(file.Fd(), 0, SEEK_END);
-  std::string text(static_cast<std::size_t>(std::clamp<off_t>(size, 0, kMostText)), '\0');
-  const ssize_t read =
-      ::pread(file.Fd(), text.data(), text.size(), std::max<off_t>(0, size - kMostText));
-  text.resize(static_cast<std::size_t>(std::max<ssize_t>(0, read)));
-  return text;
-}
 
 // The child's status when it has ended.
 int Wait(pid_t child, const std::string& program, const std::function<bool()>& stop_asked) {
@@ -63,6 +53,7 @@ ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& de
   const AnonymousFile err;
   // Everything is allocated before the fork; the child only makes calls that are safe there.
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (auto& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   const pid_t parent = ::getpid();
@@ -83,7 +74,7 @@ ProgramEnd RunProgram(std::vector<std::string> words, const std::vector<int>& de
     ::_exit(127);
   }
   const int status = Wait(child, words[0], stop_asked);
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), EndOf(err)};
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), err.End()};
 }
 
 }  // namespace tercet::programs

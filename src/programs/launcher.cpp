@@ -14,6 +14,7 @@
 #include <asio/read_until.hpp>
 #include <asio/signal_set.hpp>
 #include <asio/steady_timer.hpp>
+#include <asio/write.hpp>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -29,6 +30,8 @@
 #endif
 
 #include "base/clock.h"
+#include "base/json.h"
+#include "programs/anonymous_file.h"
 #include "programs/events.h"
 #include "programs/failure.h"
 #include "tercet/base/error.h"
@@ -42,6 +45,8 @@ constexpr auto kGrace = std::chrono::seconds(2);
 constexpr auto kStopTime = std::chrono::seconds(3);
 // How long it may take to say that a signal ended the run, if nobody reads it.
 constexpr auto kEndTime = std::chrono::seconds(1);
+// Of one event: a report with the logits of all images.
+constexpr std::size_t kMaxEventBytes = std::size_t{4} << 30;
 
 std::pair<OwnedFd, OwnedFd> MakePipe() {
   std::array<int, 2> ends{};
@@ -51,24 +56,33 @@ std::pair<OwnedFd, OwnedFd> MakePipe() {
   return {OwnedFd(ends[0]), OwnedFd(ends[1])};
 }
 
+// A party that is to be started here, or through a shell elsewhere.
+struct ChildStart {
+  std::vector<std::string> words;
+  std::vector<int> inherited;
+  bool elsewhere = false;
+  std::string order;  // on its standard input
+};
+
 class Child {
  public:
-  Child(asio::io_context& io, int id, const std::filesystem::path& program,
-        std::vector<std::string> arguments, const OwnedFd& listening, std::vector<int> inherited)
-      : id_(id), pipe_(io) {
+  Child(asio::io_context& io, int id, ChildStart start)
+      : id_(id), elsewhere_(start.elsewhere), pipe_(io), orders_(io) {
     auto [read_end, write_end] = MakePipe();
-    arguments.insert(arguments.begin(), {program.string(), "--id", std::to_string(id),
-                                         "--report-fd", std::to_string(write_end.Get())});
-    if (listening.Get() >= 0) {
-      arguments.emplace_back("--listen-fd");
-      arguments.push_back(std::to_string(listening.Get()));
-      inherited.push_back(listening.Get());
+    auto& words = start.words;
+    std::array<OwnedFd, 2> orders;
+    if (elsewhere_) {
+      order_ = std::move(start.order);
+      std::tie(orders[0], orders[1]) = MakePipe();
+      errors_.emplace();
+    } else {
+      words.insert(words.end(), {"--report-fd", std::to_string(write_end.Get())});
+      start.inherited.push_back(write_end.Get());
     }
-    inherited.push_back(write_end.Get());
     // Everything is allocated before the fork; the child only makes calls that are safe there.
     std::vector<char*> argv;
-    argv.reserve(arguments.size() + 1);
-    for (auto& argument : arguments) argv.push_back(argument.data());
+    argv.reserve(words.size() + 1);
+    for (auto& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     const pid_t launcher = ::getpid();
     pid_ = ::fork();
@@ -81,12 +95,21 @@ class Child {
 #else
       static_cast<void>(launcher);
 #endif
-      for (const int fd : inherited) ::fcntl(fd, F_SETFD, 0);
+      if (elsewhere_ &&
+          (::dup2(orders[0].Get(), STDIN_FILENO) < 0 ||
+           ::dup2(write_end.Get(), STDOUT_FILENO) < 0 || ::dup2(errors_->Fd(), STDERR_FILENO) < 0))
+        ::_exit(127);
+      for (const int fd : start.inherited) ::fcntl(fd, F_SETFD, 0);
       ::execv(argv[0], argv.data());
       ::_exit(127);
     }
     pipe_.assign(read_end.Release());
     Read();
+    if (!elsewhere_) return;
+    orders_.assign(orders[1].Release());
+    // It stays open: its end tells the party that nobody waits for it any more. One that does not
+    // read has a reason of its own, which is the one that counts.
+    asio::async_write(orders_, asio::buffer(order_), [](std::error_code, std::size_t) {});
   }
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -106,7 +129,12 @@ class Child {
   void Signal(int number) {
     if (reaped_) return;
     stopped_by_launcher_ = true;
-    ::kill(pid_, number);
+    // Signals end the shell alone, so the party is asked first.
+    if (elsewhere_ && orders_.is_open()) {
+      orders_.close();
+    } else {
+      ::kill(pid_, number);
+    }
   }
 
   void TryReap() {
@@ -115,26 +143,33 @@ class Child {
     if (::waitpid(pid_, &status, WNOHANG) != pid_) return;
     reaped_ = true;
     if (failure_ || stopped_by_launcher_) return;
-    if (WIFSIGNALED(status)) {
-      failure_ = {FailureKind::kOwn, fmt::format("was killed by signal {} ({})", WTERMSIG(status),
-                                                 ::strsignal(WTERMSIG(status)))};
-    } else if (WEXITSTATUS(status) == 127) {
-      failure_ = {FailureKind::kOwn, "could not be started"};
-    } else if (!report_ || WEXITSTATUS(status) != kExitOk) {
-      failure_ = {FailureKind::kOwn, fmt::format("ended with exit status {} and without a report",
-                                                 WEXITSTATUS(status))};
-    }
+    if (report_ && WIFEXITED(status) && WEXITSTATUS(status) == kExitOk) return;
+    failure_ = {FailureKind::kOwn, HowItEnded(status)};
   }
 
  private:
+  std::string HowItEnded(int status) const {
+    if (WIFSIGNALED(status))
+      return fmt::format("was killed by signal {} ({})", WTERMSIG(status),
+                         ::strsignal(WTERMSIG(status)));
+    if (!elsewhere_ && WEXITSTATUS(status) == 127) return "could not be started";
+    std::string said = elsewhere_ ? errors_->End() : std::string();
+    while (said.ends_with('\n')) said.pop_back();
+    return fmt::format("ended with exit status {} and without a report{}{}", WEXITSTATUS(status),
+                       said.empty() ? "" : ": ", Printable(said.substr(said.rfind('\n') + 1)));
+  }
+
   void Read() {
     asio::async_read_until(
-        pipe_, asio::dynamic_buffer(text_), '\n', [this](std::error_code end, std::size_t size) {
+        pipe_, asio::dynamic_buffer(text_, kMaxEventBytes), '\n',
+        [this](std::error_code end, std::size_t size) {
           if (end) {
             pipe_.close();
             return;
           }
-          Take(EventFromLine(text_.substr(0, size - 1), fmt::format("pipe of party {}", id_)));
+          Take(EventFromLine(text_.substr(0, size - 1),
+                             fmt::format("what party {} said, {}", id_,
+                                         Printable(std::string_view(text_).substr(0, 40)))));
           text_.erase(0, size);
           Read();
         });
@@ -151,8 +186,11 @@ class Child {
   }
 
   int id_;
+  bool elsewhere_;
   pid_t pid_ = -1;
-  asio::posix::stream_descriptor pipe_;
+  asio::posix::stream_descriptor pipe_, orders_;
+  std::string order_;
+  std::optional<AnonymousFile> errors_;  // of the shell
   std::string text_;
   bool reaped_ = false;
   bool stopped_by_launcher_ = false;
@@ -164,14 +202,12 @@ class Child {
 // The processes of one run, and what becomes of them.
 class Launch {
  public:
-  explicit Launch(LaunchSettings settings) : settings_(std::move(settings)) {
+  Launch(std::array<std::optional<ChildStart>, 3> starts,
+         std::function<void(std::size_t done, std::size_t total)> on_progress)
+      : on_progress_(std::move(on_progress)) {
     for (int id = 0; id < 3; ++id) {
       const auto p = static_cast<std::size_t>(id);
-      if (id == settings_.absent) continue;
-      children_[p] =
-          std::make_unique<Child>(io_, id, settings_.program, std::move(settings_.arguments[p]),
-                                  settings_.listening[p], settings_.inherited[p]);
-      settings_.listening[p].Reset();
+      if (starts[p]) children_[p] = std::make_unique<Child>(io_, id, std::move(*starts[p]));
     }
     // Not before, so that no child has the handlers of its launcher.
     const sigset_t watched = StopSignals();
@@ -184,7 +220,8 @@ class Launch {
     AwaitDeath();
   }
 
-  std::array<infer::PartyReport, 3> Run() {
+  // What the parties that were started report.
+  std::array<std::optional<std::string>, 3> Run() {
     while (!AllReaped()) {
       io_.run_one();
       Look();
@@ -193,10 +230,13 @@ class Launch {
     if (caught_ != 0) {
       const std::string reason = SignalText(caught_);
       EndSoon(kEndTime, reason);
-      throw Error(reason);
+      throw StoppedBySignal(reason);
     }
     if (cause_) ThrowFailure(cause_->second, fmt::format("party {}", cause_->first));
-    return Reports();
+    std::array<std::optional<std::string>, 3> reports;
+    for (std::size_t p = 0; p < 3; ++p)
+      if (children_[p]) reports[p] = children_[p]->Report();
+    return reports;
   }
 
  private:
@@ -232,7 +272,7 @@ class Launch {
       child.TryReap();
       if (child.Failed() && !std::exchange(considered_[p], true)) Consider(id, *child.Failed());
     }
-    if (settings_.on_progress && done > shown_) settings_.on_progress(shown_ = done, total);
+    if (on_progress_ && done > shown_) on_progress_(shown_ = done, total);
   }
 
   void Consider(int id, const Failure& failure) {
@@ -260,21 +300,7 @@ class Launch {
       if (child) child->Signal(number);
   }
 
-  std::array<infer::PartyReport, 3> Reports() const {
-    std::array<infer::PartyReport, 3> reports;
-    for (std::size_t p = 0; p < 3; ++p) {
-      if (children_[p]) {
-        reports[p] = report::PartyReportFromJson(*children_[p]->Report(),
-                                                 fmt::format("report of party {}", p));
-      } else {
-        reports[p].party = static_cast<int>(p);
-        reports[p].presence = infer::kNotStarted;
-      }
-    }
-    return reports;
-  }
-
-  LaunchSettings settings_;
+  std::function<void(std::size_t done, std::size_t total)> on_progress_;
   asio::io_context io_{1};
   std::array<std::unique_ptr<Child>, 3> children_;  // null: not started
   asio::signal_set stop_signals_{io_}, deaths_{io_, SIGCHLD};
@@ -304,7 +330,39 @@ std::pair<OwnedFd, std::uint16_t> ListenOnLoopback() {
 }
 
 std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings) {
-  return Launch(std::move(settings)).Run();
+  std::array<std::optional<ChildStart>, 3> starts;
+  for (std::size_t p = 0; p < 3; ++p) {
+    if (static_cast<int>(p) == settings.absent) continue;
+    auto& start = starts[p].emplace();
+    start.words = std::move(settings.arguments[p]);
+    start.words.insert(start.words.begin(), {settings.program.string(), "--id", std::to_string(p)});
+    start.inherited = std::move(settings.inherited[p]);
+    const int listening = settings.listening[p].Get();
+    if (listening < 0) continue;
+    start.words.insert(start.words.end(), {"--listen-fd", std::to_string(listening)});
+    start.inherited.push_back(listening);
+  }
+  Launch launch(std::move(starts), settings.on_progress);
+  for (auto& listening : settings.listening) listening.Reset();
+  const auto texts = launch.Run();
+  std::array<infer::PartyReport, 3> reports;
+  for (std::size_t p = 0; p < 3; ++p) {
+    if (texts[p]) {
+      reports[p] = report::PartyReportFromJson(*texts[p], fmt::format("report of party {}", p));
+    } else {
+      reports[p].party = static_cast<int>(p);
+      reports[p].presence = infer::kNotStarted;
+    }
+  }
+  return reports;
+}
+
+std::array<std::string, 3> LaunchElsewhere(std::array<ShellCommand, 3> commands) {
+  std::array<std::optional<ChildStart>, 3> starts;
+  for (std::size_t p = 0; p < 3; ++p)
+    starts[p] = {std::move(commands[p].words), {}, true, std::move(commands[p].order)};
+  const auto texts = Launch(std::move(starts), {}).Run();
+  return {*texts[0], *texts[1], *texts[2]};
 }
 
 std::filesystem::path ProgramFolder() {

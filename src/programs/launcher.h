@@ -13,6 +13,7 @@
 
 #include "programs/owned_fd.h"
 #include "programs/process.h"
+#include "tercet/base/error.h"
 #include "tercet/infer/party_report.h"
 
 namespace tercet::programs {
@@ -31,12 +32,29 @@ struct LaunchSettings {
       on_progress;  ///< as far as the slowest party is
 };
 
+/// A signal of StopSignals came; the process ends soon.
+class StoppedBySignal : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Runs the party processes and waits for them; of one that is not started the report says just
 /// that. When one fails, or a signal of StopSignals comes, the others are stopped; then the failure
-/// that is most likely the cause is thrown, with the party's number, or Error "stopped by a
-/// signal", after which the process ends soon, read or not. No child is left when this returns or
-/// throws. One at a time; main thread.
+/// that is most likely the cause is thrown, with the party's number, or StoppedBySignal, after
+/// which the process ends soon, read or not. No child is left when this returns or throws. One at a
+/// time; main thread.
 std::array<infer::PartyReport, 3> LaunchParties(LaunchSettings settings);
+
+/// A party elsewhere, behind a shell that leads there.
+struct ShellCommand {
+  std::vector<std::string> words;  ///< a program by its path, and its arguments
+  std::string order;               ///< what it is told on its standard input
+};
+
+/// Starts three parties through shells and waits for them; returns the reports that their events
+/// on standard output bring. Errors and signals are as above. A party's standard input stays open
+/// until it is to stop; a shell that does not end then is killed.
+std::array<std::string, 3> LaunchElsewhere(std::array<ShellCommand, 3> commands);
 
 /// Where the running program is; empty where the system does not tell.
 std::filesystem::path ProgramFolder();

@@ -61,7 +61,7 @@ class CompletionTest(unittest.TestCase):
 
     def test_help_names_what_this_test_looks_for(self):
         self.assertIn("run", help_of("tercet")[0])
-        self.assertEqual(help_of("tercet-party")[0], ["serve", "token", "completion"])
+        self.assertEqual(help_of("tercet-party")[0], ["serve", "token", "bench", "completion"])
         _, options, values = help_of("tercet", "run")
         self.assertIn("--material-out", options)
         self.assertEqual(values["--transport"], ["tls", "tcp-insecure", "memory"])

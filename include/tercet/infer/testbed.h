@@ -37,6 +37,22 @@ struct Testbed {
 /// left), and its number stands for "{shard}" in hosts.
 Testbed LoadTestbed(const std::filesystem::path& file, int id, std::size_t shard = 0);
 
+/// How `tercet bench` starts a party.
+struct BenchLogin {
+  std::string login, command;  ///< where the remote shell leads, and what it runs there
+};
+
+/// What whoever is none of the parties needs of a testbed file in order to drive them.
+struct BenchTestbed {
+  std::array<BenchLogin, 3> logins;
+  mpc::Roles roles;
+  bool tls = true;
+};
+
+/// Reads it; no certificate or key is looked at. ConfigError "FILE POINTER: found, expected" for
+/// what the schema forbids, and for a party without "bench".
+BenchTestbed LoadBenchTestbed(const std::filesystem::path& file);
+
 /// Reads this party's certificate. ConfigError (place: its file) when it is not valid at `now`, not
 /// of party `id`, or its key is pinned for another party or not for this one, which the others
 /// would find out only later.
