@@ -50,17 +50,21 @@ struct Asked : Credentials {
     programs::AddNumber(command, "--batch", batch, 1, programs::kMaxBatch, "Images a query");
     programs::AddDataOptions(command, data);
   }
-  /// What of them a model takes; `labels` may name none.
-  files::LabelledImages Load(const service::ModelInfo& info,
-                             const std::filesystem::path& labels) const {
-    const auto options = nn::WithInput(data, info.input);
-    files::LabelledImages loaded;
-    if (labels.empty()) {
-      loaded.images = files::LoadImages(images, limit, info.input.shape, options);
-    } else {
-      loaded =
-          files::LoadLabelledImages(images, labels, limit, info.input.shape, info.classes, options);
-    }
+  /// What a model takes; without `labels` with those that the images' own files hold.
+  files::LabelledImages LoadLabelled(const service::ModelInfo& info,
+                                     const std::filesystem::path& labels) const {
+    return Checked(files::LoadLabelledImages(images, labels, limit, info.input.shape, info.classes,
+                                             nn::WithInput(data, info.input)));
+  }
+  files::Images Load(const service::ModelInfo& info) const {
+    return Checked(
+               {files::LoadImages(images, limit, info.input.shape, nn::WithInput(data, info.input)),
+                {}})
+        .images;
+  }
+
+ private:
+  static files::LabelledImages Checked(files::LabelledImages loaded) {
     if (const auto warning = files::RangeWarning(loaded.images)) programs::PrintWarning(*warning);
     return loaded;
   }
@@ -76,7 +80,7 @@ int Predict(const PredictArguments& a) {
   const auto deployment = service::LoadDeployment(a.deployment);
   Service service = a.Servers(deployment);
   const auto info = service.Model(a.model, a.version, a.tries);
-  const auto [images, labels] = a.Load(info, a.labels);
+  const auto [images, labels] = a.LoadLabelled(info, a.labels);
   std::vector<std::int64_t> logits;
   const auto start = Clock::now();
   std::optional<programs::ProgressLine> progress(std::in_place);
@@ -191,7 +195,7 @@ int Load(const LoadArguments& a) {
   if (!a.json.empty()) CheckWritable(a.json, "--json");
   const auto deployment = service::LoadDeployment(a.deployment);
   const auto info = a.Servers(deployment).Model(a.model, a.version);
-  const auto images = a.Load(info, {}).images;
+  const auto images = a.Load(info);
   if (images.count < a.batch)
     throw ConfigError("--images",
                       fmt::format("{} found, {} a query asked for", images.count, a.batch));
@@ -229,7 +233,8 @@ void AddPredictCommand(CLI::App& app, programs::Chosen& chosen) {
       app.add_subcommand("predict", "Ask a prediction service about images that no server sees");
   auto a = std::make_shared<PredictArguments>();
   a->AddTo(*command);
-  command->add_option("--labels", a->labels, "Labels, for the accuracy");
+  command->add_option("--labels", a->labels,
+                      "Labels, for the accuracy, where the files of the images hold none");
   programs::AddNumber(
       *command, "--tries", a->tries, 1, kMaxTries,
       "How often one query is tried, each time as a new one, and the model looked up");

@@ -35,7 +35,10 @@ void AddOptions(CLI::App& app, PartyArguments& a) {
                  "Compiled model or float weights, or random[:SEED]; at the model's owner only");
   AddCalibration(app, a.model);
   app.add_option("--images", a.images, fmt::format("{}; at the images' owner only", kImageFormats));
-  app.add_option("--labels", a.labels, "Labels, for the accuracy; at the receiver only");
+  app.add_option(
+      "--labels", a.labels,
+      "Labels, for the accuracy; at the receiver only. Files of images that hold labels, where "
+      "it has them, need none");
   AddNumber(app, "--limit", a.limit, 1, kMaxImages,
             "Use the first N images only; at the owner of images and labels");
   AddDataOptions(app, a.model.data);

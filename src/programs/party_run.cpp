@@ -74,7 +74,7 @@ class PartyRun {
       tcp.interrupted = [&] { return session.Stopped(); };
       report = session.Run([&] { return net::ConnectTcp(tcp); });
       report.warnings = std::move(warnings_);
-      if (HasLabels() && report.presence != infer::kWasDone)
+      if (!data_.labels.empty() && report.presence != infer::kWasDone)
         report.correct = CountCorrect(nn::Predictions(report.logits, report.classes), data_.labels);
     } catch (...) {
       process.Detach();
@@ -91,7 +91,7 @@ class PartyRun {
     return id_ == testbed_.roles.data_owner && !arguments_.MakesMaterial();
   }
   bool Receives() const { return id_ == testbed_.roles.receiver; }
-  bool HasLabels() const { return !arguments_.labels.empty(); }
+  bool GivesLabels() const { return !arguments_.labels.empty(); }
   infer::Objective Objective() const {
     return infer::ParseObjective(arguments_.optimise, "--optimise");
   }
@@ -157,13 +157,14 @@ class PartyRun {
                                     arguments_.material_out.string()));
     if (!arguments_.images.empty())
       throw ConfigError("--images", "material is made without images; leave it out");
-    if (HasLabels()) throw ConfigError("--labels", "material is made without images; leave it out");
+    if (GivesLabels())
+      throw ConfigError("--labels", "material is made without images; leave it out");
   }
 
   void CheckOwners() const {
     CheckOwner(!arguments_.model.file.empty(), OwnsModel(), "--model", id_, "the model");
     CheckOwner(!arguments_.images.empty(), OwnsImages(), "--images", id_, "the images");
-    if (HasLabels() && !Receives())
+    if (GivesLabels() && !Receives())
       throw ConfigError(
           "--labels",
           fmt::format("party {} does not receive the result (party {} does); leave it out", id_,
@@ -184,11 +185,12 @@ class PartyRun {
     }
     const auto& a = arguments_;
     const auto options = nn::WithInput(a.model.data, settings_.spec.input);
-    if (OwnsImages() && HasLabels()) {
+    // Who owns the images and learns the result takes labels that the images' own files hold, too.
+    if (OwnsImages() && Receives()) {
       data_ = LoadLabelledImages(a.images, a.labels, a.limit, settings_.spec, a.model.data);
     } else if (OwnsImages()) {
       data_.images = files::LoadImages(a.images, a.limit, settings_.spec.input.shape, options);
-    } else if (HasLabels()) {
+    } else if (GivesLabels()) {
       data_.labels = files::LoadLabels(a.labels, a.limit, settings_.spec.Classes(), options);
     }
     if (!OwnsImages()) return;
@@ -248,7 +250,7 @@ class PartyRun {
     settings_.on_warning = [this](const std::string& text) { Warn(text); };
     settings_.on_images = [this](std::size_t count) {
       all_images_ = count;
-      if (!HasLabels() || OwnsImages()) return;
+      if (data_.labels.empty() || OwnsImages()) return;
       // Each party's own arguments are right by themselves, so this is no wrong usage of this one.
       if (data_.labels.size() != count)
         throw ProtocolError(
@@ -308,7 +310,7 @@ class PartyRun {
       return;
     }
     Print("{}", report::Describe(report, report::Utf8Locale()));
-    if (Receives() && !arguments_.MakesMaterial() && !HasLabels())
+    if (Receives() && !arguments_.MakesMaterial() && data_.labels.empty())
       Print("\npredictions: {}\n", fmt::join(nn::Predictions(report.logits, report.classes), " "));
     // Last, so that a disk that is full does not lose what has been computed.
     FlushOutput();

@@ -16,6 +16,10 @@ import tempfile
 import zlib
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/serve"))
+from service_test import free_ports  # noqa: E402
+
 COUNT, CHANNELS, HEIGHT, WIDTH, CLASSES = 12, 3, 4, 5, 4
 SIZE = CHANNELS * HEIGHT * WIDTH
 
@@ -83,6 +87,29 @@ class World:
                      f"{done.stdout.decode()}{done.stderr.decode()}")
         return done.stdout.decode() + done.stderr.decode()
 
+    def parties(self, images, labels):
+        """What the owner of the images, who receives the result, writes after a run of three parties."""
+        testbed = self.folder / "testbed.json"
+        if not testbed.exists():
+            self.run("tercet", "keygen", "keys")
+            port = free_ports(2)
+            hosts = [{"host": "127.0.0.1", "port": port}, {"host": "127.0.0.1", "port": port + 1}, {"host": "127.0.0.1"}]
+            self.write("testbed.json", json.dumps({"parties": hosts, "certificates": "keys"}))
+        given = [[], ["--images", *images, "--json", "party.json", *(["--labels", labels] if labels else [])],
+                 ["--model", self.weights]]
+        running = [subprocess.Popen([str(word) for word in (
+            self.programs / "tercet-party", "--id", party, "--testbed", testbed, "--network", self.network, *more)],
+            cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for party, more in enumerate(given)]
+        try:
+            ended = [party.communicate(timeout=120) for party in running]
+        finally:
+            for party in running:
+                party.kill()
+        if any(party.returncode != 0 for party in running):
+            sys.exit(f"three parties with {images} {labels}: {ended}")
+        return json.loads((self.folder / "party.json").read_text())
+
     def formats(self):
         """(what to give for --images and more, what for --labels or None where the images have them)."""
         flat = b"".join(self.images)
@@ -109,6 +136,9 @@ class World:
         yield [self.write("bytes.u8", flat), "--first-label", "1"], self.write(
             "from1.u8", bytes(label + 1 for label in self.labels))
         rows = lambda columns: "".join(",".join(map(str, columns(i))) + "\n" for i in range(COUNT))
+        yield [self.write("header.csv", "a,b,y" + ",p" * (SIZE - 2) + "\n" + rows(
+            lambda i: [*self.images[i][:2], self.labels[i] + 5, *self.images[i][2:]])), "--label-column", "y", "--first-label",
+               "5"], None
         yield [self.write("last.csv", rows(lambda i: [*self.images[i], self.labels[i]])), "--label-column", "last"], None
         yield [self.write("named.csv.gz", gzip.compress(
             (",".join(["label"] + [f"p{i}" for i in range(SIZE)]) + "\n" +
@@ -186,6 +216,17 @@ def check(world, train):
         if train:
             world.run("tercet", "train", world.network, *words(images, labels), "--epochs", "1", "--batch-size", "4",
                       "--validation", "4", "--width-bits", "0", "--no-augment", "--out", "trained.safetensors")
+
+    logits = [value for row in report("run", *words(*formats[0]), "--transport", "memory")["logits"] for value in row]
+    for images, labels in formats:
+        if len(images) == 1 and labels and labels.suffix == ".idx":
+            continue
+        found = world.parties(images, labels)
+        if found["logits"] != logits or found["correct"] != first["correct"]:
+            sys.exit(f"three parties with {images} {labels}: {found} found")
+    by_class = world.parties([world.folder / "classes"], None)
+    if by_class["correct"] != first["correct"]:
+        sys.exit(f"three parties with folders of classes: {by_class} found")
 
     # Black images are warned of, once the run has begun, and in its report.
     dark = world.write("dark.u8", bytes(range(2)) * (SIZE // 2))

@@ -200,6 +200,35 @@ def run(check, options=lambda i: [], workers=1, start=True, total=1000, parser=N
                 service.kill(n)
 
 
+def check_formats(service, directory, plain):
+    """The drawn digits as a client has its own: a table with their labels, pictures in folders, swapped bytes."""
+    images = (directory / "images").read_bytes()[16:]
+    labels = (directory / "labels").read_bytes()[8:]
+    pictures = [images[i:i + 784] for i in range(0, len(images), 784)]
+    table = directory / "digits.csv"
+    table.write_text("".join(",".join(map(str, [*picture, label + 1])) + "\n"
+                             for picture, label in zip(pictures, labels)))
+    asked = ["predict", "--deployment", service.deployment, "--model", "MnistNet3", "--token-file", service.token]
+    with_labels = ["--label-column", "last", "--first-label", "1"]
+    said = service.run(*asked, "--images", table, *with_labels, "--json", directory / "table.json")
+    assert json.loads((directory / "table.json").read_text())["logits"] == plain
+    correct = sum(max(range(10), key=row.__getitem__) == label for row, label in zip(plain, labels))
+    assert f"({correct} of {len(plain)} images)" in said, said
+    (directory / "pictures").mkdir()
+    for i, picture in enumerate(pictures):
+        (directory / f"pictures/{i:02}.pgm").write_bytes(b"P5 28 28 255\n" + picture)
+    (directory / "names.csv").write_text("file,label\n" + "".join(f"{i:02}.pgm,{v}\n" for i, v in enumerate(labels)))
+    said = service.run(*asked, "--images", directory / "pictures", "--labels", directory / "names.csv")
+    assert f"({correct} of {len(plain)} images)" in said, said
+    swapped = directory / "swapped.u8"
+    swapped.write_bytes(b"".join(bytes(p[28 * x + y] for y in range(28) for x in range(28)) for p in pictures))
+    service.run(*asked, "--images", swapped, "--transpose", "--json", directory / "swapped.json")
+    assert json.loads((directory / "swapped.json").read_text())["logits"] == plain
+    service.run("load", *asked[1:], "--images", table, *with_labels, "--clients", "1", "--seconds", "0.2")
+    said = service.run(*asked, "--images", table, code=2)
+    assert "785 columns, expected 784" in said, said
+
+
 def check(service, directory):
     plain = service.draw(30)
     service.wait(lambda: service.ask(0, "/v2/health/live")[0] == 200, "server 0 is not there")
@@ -208,6 +237,7 @@ def check(service, directory):
 
     assert service.logits(directory / "a.json") == plain
     assert service.logits(directory / "b.json", "--batch", "7") == plain
+    check_formats(service, directory, plain)
     wrong = directory / "wrong"
     wrong.write_text("0" * 32 + "\n")
     wrong.chmod(0o600)
