@@ -219,7 +219,8 @@ class ImageFile {
     Part part;
     part.total = table.Rows();
     const bool whole = AreWhole(table, label_column);
-    part.whole_numbers = whole;
+    // Where the user has said what numbers are, tables of both kinds may come together.
+    if (options_.values == Values::kAuto) part.whole_numbers = whole;
     const PixelValues values(options_, !whole, reader_);
     const LabelCheck check(options_, classes_, reader_);
     const std::uint64_t taken = Limited(table.Rows(), limit_);

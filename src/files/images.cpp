@@ -59,9 +59,11 @@ std::vector<Source> SourcesOf(const DataFiles& data, std::size_t classes) {
     if (classes > 0 && !folder.groups.empty() && folder.groups.size() != classes) {
       throw ConfigError(
           path.string(),
-          fmt::format("has {} folders ({} to {}), expected {}, one for each class; or give labels",
-                      folder.groups.size(), Printable(folder.groups.front()),
-                      Printable(folder.groups.back()), classes));
+          fmt::format(
+              "has {} folders ({} to {}), expected {}, one for each class; or give labels, or "
+              "name the folders as A,B if they are no classes",
+              folder.groups.size(), Printable(folder.groups.front()),
+              Printable(folder.groups.back()), classes));
     }
     for (const Folder::File& file : folder.files)
       sources.push_back({file.path, file.name, true, file.group});

@@ -297,6 +297,10 @@ TEST(Tables, AreRefusedWhereTheyAreAmbiguousOrDamaged) {
   const std::string parts = scratch.Write("p.csv", Text("1,0,0.5\n")).string();
   const auto both = [&] { LoadImages(whole + "," + parts, 0, shape); };
   ExpectConfigError(both, parts, "one of the tables has whole numbers only");
+  // Where the user says what numbers are, there is nothing to ask.
+  const Images scaled =
+      LoadImages(whole + "," + parts, 0, shape, {.values = Values::kScaled, .scale = 50});
+  EXPECT_EQ(scaled.pixels, (Bytes8{50, 0, 150, 50, 0, 25}));
 }
 
 TEST(WhatIsFound, IsNamed) {
