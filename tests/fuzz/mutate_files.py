@@ -320,6 +320,23 @@ def png_picture(width, height, pixels):
             chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
+def below_png(r, good):
+    """What a PNG's chunks hold, with their lengths and checksums right again; of the pixels sometimes what is packed."""
+    chunks, at = [], 8
+    while at < len(good):
+        length = struct.unpack(">I", good[at:at + 4])[0]
+        chunks.append((good[at + 4:at + 8], good[at + 8:at + 8 + length]))
+        at += 12 + length
+    number = r.randrange(len(chunks) - 1)
+    name, data = chunks[number]
+    chunks[number] = name, (zlib.compress(damage(r, zlib.decompress(data))) if name == b"IDAT" and r.random() < 0.5
+                            else damage(r, data))
+    if r.random() < 0.2:
+        chunks.insert(r.randrange(len(chunks)), r.choice(chunks))
+    return good[:8] + b"".join(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+                               for name, data in chunks)
+
+
 def below_pem(r, good):
     lines = good.decode().splitlines()
     der = damage(r, base64.b64decode("".join(lines[1:-1])))
@@ -339,7 +356,7 @@ def make_kinds(options, folder, runner):
     tercet, party = options.bin / "tercet", options.bin / "tercet-party"
 
     def write(name, data, mode=0o644):
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
         (folder / name).chmod(mode)
         return folder / name
@@ -418,14 +435,26 @@ def make_kinds(options, folder, runner):
     add("csv", write("a.csv", "label," + ",".join(f"p{i}" for i in range(16)) + "\n" +
                      "".join(f"{label}," + ",".join(map(str, row)) + "\n" for label, row in zip(classes, rows))),
         [plain(folder / "a.csv"), plain(folder / "a.csv", "--limit", 3)])
-    add("png", write("a.png", png_picture(4, 4, pixels[:16])), [plain(folder / "a.png")])
+    add("png", write("a.png", png_picture(4, 4, pixels[:16])), [plain(folder / "a.png")], below=below_png)
     add("pgm", write("a.pgm", b"P5\n4 4\n255\n" + pixels[:16]), [plain(folder / "a.pgm")])
+    add("pgm-text", write("t.pgm", "P2\n# rows\n4 4\n255\n" + "".join(f"{p}\n" for p in pixels[:16])), [plain(folder / "t.pgm")])
+    add("ppm", write("b.ppm", b"P6 4 4 255\n" + b"".join(bytes([p] * 3) for p in pixels[:16])), [plain(folder / "b.ppm")])
     add("ppm-text", write("a.ppm", "P3\n# grey\n4 4\n255\n" + "".join(f"{p} {p} {p}\n" for p in pixels[:16])),
         [plain(folder / "a.ppm")])
     write("table/a.png", png_picture(4, 4, pixels[:16]))
     write("table/b.png", png_picture(4, 4, pixels[16:32]))
     add("labels-csv", write("l.csv", "file,label\na.png,1\nb.png,3\n"),
         [plain(folder / "table", "--labels", folder / "l.csv")], also_names=["table/"])
+    add("labels-column", write("c.csv", "x,class\n" + "".join(f"{i},{label + 1}\n" for i, label in enumerate(classes))),
+        [plain(idx, "--labels", folder / "c.csv", "--label-column", "class", "--first-label", "1")])
+    write("classes/b/1.png", png_picture(4, 4, pixels[:16]))
+    for name in "cde":
+        write(f"classes/{name}/1.pgm", b"P5 4 4 255\n" + pixels[16:32])
+    add("classes", folder / "classes/b/1.png", [plain(folder / "classes")], below=below_png)
+    cifar100 = b"".join(bytes([r.randrange(10), r.randrange(10)]) + r.randbytes(3072) for _ in range(3))
+    add("cifar100", write("c.bin", cifar100),
+        [[tercet, "plain", cifar_network, "--model", cifar_compiled, "--images", folder / "c.bin", "--cifar100", kind]
+         for kind in ("fine", "coarse")])
     cifar = b"".join(bytes([r.randrange(10)]) + r.randbytes(3072) for _ in range(3))
     add("cifar", write("a.bin", cifar),
         [[tercet, "plain", cifar_network, "--model", cifar_compiled, "--images", folder / "a.bin"],
