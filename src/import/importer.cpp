@@ -62,7 +62,9 @@ ImportedNetwork Importer::Run() {
   for (const int i : needed_) Convert(i);
   for (const int i : passing_) CheckPasses(NodeAt(i));
   CheckEnd();
+  ReadCarriers();
   RemoveUnused();
+  ReplacePools();
   MergeArithmetic();
   NameLayers();
   Binarise();
@@ -198,19 +200,24 @@ void Importer::Convert(int index) {
       {"AveragePool", &Importer::AveragePool},
       {"BatchNormalization", &Importer::BatchNormalization},
       {"BipolarQuant", &Importer::BipolarQuant},
+      {"Celu", &Importer::Lookup},
       {"Cast", &Importer::Cast},
       {"Clip", &Importer::Clip},
       {"Concat", &Importer::Concat},
       {"Constant", &Importer::ConstantNode},
       {"Conv", &Importer::Conv},
       {"Div", &Importer::Arithmetic},
+      {"Elu", &Importer::Lookup},
+      {"Erf", &Importer::Lookup},
       {"Flatten", &Importer::Flatten},
+      {"Gelu", &Importer::Lookup},
       {"Gemm", &Importer::Gemm},
       {"GlobalAveragePool", &Importer::GlobalPool},
       {"GlobalMaxPool", &Importer::GlobalPool},
       {"Greater", &Importer::Compare},
       {"GreaterOrEqual", &Importer::Compare},
       {"HardSigmoid", &Importer::HardSigmoid},
+      {"HardSwish", &Importer::Lookup},
       {"LeakyRelu", &Importer::LeakyRelu},
       {"Less", &Importer::Compare},
       {"LessOrEqual", &Importer::Compare},
@@ -218,6 +225,7 @@ void Importer::Convert(int index) {
       {"Max", &Importer::MaxOrMin},
       {"MaxPool", &Importer::MaxPool},
       {"Min", &Importer::MaxOrMin},
+      {"Mish", &Importer::Lookup},
       {"Mul", &Importer::Arithmetic},
       {"MultiThreshold", &Importer::MultiThreshold},
       {"Neg", &Importer::Neg},
@@ -231,9 +239,11 @@ void Importer::Convert(int index) {
       {"ReduceSum", &Importer::Reduce},
       {"Relu", &Importer::Relu},
       {"Reshape", &Importer::Reshape},
+      {"Selu", &Importer::Lookup},
       {"Shape", &Importer::Shape},
       {"Sigmoid", &Importer::Lookup},
       {"Sign", &Importer::Sign},
+      {"Softplus", &Importer::Lookup},
       {"Squeeze", &Importer::Squeeze},
       {"Sub", &Importer::Arithmetic},
       {"Tanh", &Importer::Lookup},
@@ -268,8 +278,7 @@ void Importer::Convert(int index) {
 
 std::string Importer::Advice(const std::string& op) {
   static const std::vector<std::pair<std::vector<std::string>, const char*>> advice = {
-      {{"Gelu", "Erf", "Exp", "Softplus", "Softsign", "Elu", "Selu", "Celu", "HardSwish", "Mish",
-        "ThresholdedRelu", "Log", "Sqrt"},
+      {{"Exp", "Softsign", "ThresholdedRelu", "Log", "Sqrt"},
        "; train with Relu, Clip, Sign or a square instead, or write the network's JSON with a "
        "layer of type table (docs/networks.md)"},
       {{"Softmax", "LogSoftmax"},
@@ -298,6 +307,7 @@ Layer& Importer::AddLayer(const Node& node, LayerType type, std::vector<int> inp
   layer.operation = node.Op();
   layer.wanted_name = LayerName(node.Name(), node.Op());
   layer.place = node.Place();
+  layer.node = index_;
   layer.graph = {type == LayerType::kConv2d, std::move(inputs)};
   layer.out = out;
   return layer;

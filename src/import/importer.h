@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -29,6 +30,8 @@ namespace tercet::importer {
 
 inline constexpr std::size_t kMaxName = 128;  // as nets/network.schema.json says
 inline constexpr int kNone = -1;
+/// Of one number.
+using RealFunction = std::function<double(double)>;
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// What x becomes: min(max(x, low), high).
@@ -67,9 +70,13 @@ struct Layer {
   std::string wanted_name;  ///< empty: none
   std::string operation;    ///< "Conv": its name is made of this if it cannot have the other
   std::string place;        ///< of its node, for messages
+  int node = kNone;         ///< its index
+  std::string note;         ///< for the user, where the layer is used
   GraphLayer graph;
   mpc::Shape3 out;
   bool sums_steps = false;  ///< the sum of AddSteps, which grows with what its steps are of
+  bool moves =
+      false;  ///< gives numbers as they are, elsewhere, with zeros around, or a sum of such
   bool arithmetic = false;  ///< a batch_norm that stands for sums and products with constants
   std::vector<double> scale, shift;                  ///< of such a one
   std::map<std::string, files::TensorData> tensors;  ///< by the end of their names, "weight"
@@ -145,7 +152,6 @@ class Importer {
   void MakeFlat(Value& value);
   /// Of a flag.
   void MakeNumber(const Node& node, Value& value);
-  bool IsNonNegative(int layer) const;
   /// max(x, low) is low + relu(x - low), and min(x, high) is high - relu(high - x).
   void MakeClip(const Node& node, Value& value);
   /// Of numbers of all elements, or none for `otherwise`, those of the channels; none when they
@@ -259,7 +265,7 @@ class Importer {
   void BipolarQuant(Node& node);
   void Pow(Node& node);
 
-  // --- Activations of a few bits, tables, Concat (importer_steps.cpp)
+  // --- Activations of a few bits (importer_steps.cpp)
 
   /// A step of a function at one number for each channel, taken from there or only beyond.
   struct Step {
@@ -285,9 +291,52 @@ class Importer {
   void MultiThreshold(Node& node);
   /// QONNX's, of an activation.
   void Quant(Node& node);
-  /// A bounded function.
+
+  // --- Tables (importer_curves.cpp)
+
+  /// A function that is a straight line on either side.
   void Lookup(Node& node);
+  /// What a value becomes by it: a table, and a ReLU where it grows.
+  void AddCurve(const Node& node, Value value, const RealFunction& function);
+  /// Clips the value; returns the layer of slope relu(x).
+  int ClipAndGrow(const Node& node, Value& value, const Bounds& bounds, double slope);
+  /// What at most so many nodes make of each number of `of`; none where they do something else.
+  std::optional<RealFunction> FunctionOf(const std::string& name, const std::string& of,
+                                         int nodes) const;
+  /// x times a function of x, as exporters write GELU, SiLU, Mish and HardSwish. False for another
+  /// product.
+  bool AddGate(const Node& node);
+
+  // --- Sums, Concat, max-pools without an activation (importer_sums.cpp)
+
+  /// How many outputs of activations it is a sum of linear maps of.
+  std::size_t SummandsOf(int layer) const;
+  bool IsNonNegative(int layer) const;
+  /// Whether all its numbers are 1 or -1.
+  bool AreSigns(int layer) const;
+  /// A layer that multiplies by a number.
+  int AddScaled(const Node& node, int layer, double factor);
+  /// A layer that gives the same as this one and is one summand: an activation that changes
+  /// nothing. It stands for this one everywhere, since an activation takes what the one before it
+  /// gives.
+  int Carry(const Node& node, int layer);
+  void ReadCarriers();
+  /// Each layer after its inputs.
+  void Sort();
+  /// Carries what has too many summands for a sum of both.
+  void LimitSummands(const Node& node, int& a, int& b);
+  int AddSumOf(const Node& node, int a, int b);
+  int PutTogether(const Node& node, int a, int b);
   void Concat(Node& node);
+  /// Whether a batch_norm multiplies by less than 0.
+  static bool Falls(const Layer& norm);
+  /// Of a max-pool, before or behind it and so that both are one block (src/compile/blocks.h).
+  bool HasActivation(int pool, const std::vector<std::vector<int>>& readers) const;
+  /// Of the max-pools without one, by ReLUs.
+  void ReplacePools();
+  void ReplacePool(const Layer& pool);
+  /// The largest number of a window that is one row or one column.
+  int AddLargest(const Node& node, int layer, const Window& window, bool by_rows);
 
   // --- Shapes (importer_views.cpp)
 
@@ -344,7 +393,12 @@ class Importer {
   std::vector<int> end_;                 // nodes behind them, the last one first
   std::map<std::string, Value> values_;  // by name
   std::vector<Layer> layers_;            // sorted: each after its inputs
-  std::set<int> zero_signs_;             // layers for which Sign(0) differs
+  struct Carrier {
+    int first, last;  // layers
+  };
+  std::map<int, Carrier> carried_;                   // of what Carry took
+  std::map<std::pair<int, int>, int> put_together_;  // sums that put two layers together
+  std::set<int> zero_signs_;                         // layers for which Sign(0) differs
   std::set<std::string> notes_;
   bool only_class_ = false;
 };

@@ -94,10 +94,12 @@ void Importer::TwoValues(const Node& node) {
     AddElementwise(node, LayerType::kSquare);
     return;
   }
+  if (op == "Mul" && AddGate(node)) return;
   if (op == "Mul" || op == "Div") {
-    node.Fail(fmt::format(
-        "{} different values, expected {}", op == "Mul" ? "multiplies" : "divides",
-        op == "Mul" ? "one with itself (a square) or with a constant" : "one by a constant"));
+    node.Fail(
+        fmt::format("{} different values, expected {}", op == "Mul" ? "multiplies" : "divides",
+                    op == "Mul" ? "one with itself (a square), a function of itself or a constant"
+                                : "one by a constant"));
   }
   if (op == "Sub") {
     Value negative = NeedPlain(node, 1);
@@ -115,7 +117,7 @@ void Importer::AddSum(const Node& node, const Value& a, const Value& b) {
     node.Fail(fmt::format("found inputs of {} and {}, expected equal shapes", ValueText(a),
                           ValueText(b)));
   }
-  AddLayer(node, LayerType::kAdd, {a.layer, b.layer}, ShapeOf(a.layer));
+  AddSumOf(node, a.layer, b.layer);
   SetOutput(node, Sizes(a.sizes), std::vector<std::size_t>(a.order));
 }
 
@@ -199,7 +201,7 @@ void Importer::LeakyRelu(Node& node) {
   AddLayerTo(value, LayerType::kRelu, node);
   Multiply(value, factor);
   MakeArithmetic(node, value);
-  AddLayer(node, LayerType::kAdd, {value.layer, before.layer}, ShapeOf(before.layer));
+  AddSumOf(node, value.layer, before.layer);
   Value& sum = SetOutput(node, before.sizes, before.order);
   sum.made_by = index_;
   Multiply(sum, slope);

@@ -197,6 +197,8 @@ ImportedNetwork Importer::Assemble() {
   }
   network.architecture = compile::NetworkText(spec);
   const nn::FloatNetwork fits(Parse(network.architecture, order), network.weights, file_);
+  for (const Layer& layer : layers_)
+    if (!layer.note.empty()) notes_.insert(layer.note);
   network.notes.assign(notes_.begin(), notes_.end());
   return network;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activations of a few bits or a table, and maps that are put together.
+// Activations of a few bits, as sums of signs.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,13 +18,6 @@ using nn::LayerType;
 
 /// More steps than activations of 4 bits have would be more signs than are worth it.
 constexpr std::size_t kMostSteps = 15;
-
-/// A bounded function as a table of 256 steps of `step`, beyond which it is taken to stay.
-struct Curve {
-  double (*function)(double);
-  double step, output_scale;
-};
-constexpr int kHalfTable = 128;
 
 }  // namespace
 
@@ -199,70 +192,6 @@ void Importer::Quant(Node& node) {
   std::vector<double> shift(scale.size());
   for (std::size_t c = 0; c < scale.size(); ++c) shift[c] = (low - zero[c]) * scale[c];
   AddSteps(node, value, steps, scale, shift);
-}
-
-void Importer::Lookup(Node& node) {
-  const Curve curve =
-      node.Op() == "Tanh"
-          ? Curve{[](double x) { return std::tanh(x); }, 1.0 / 32, 1.0 / 127}
-          : Curve{[](double x) { return 1 / (1 + std::exp(-x)); }, 1.0 / 16, 1.0 / 255};
-  Value value = OpenValue(node, 0);
-  const double low = -kHalfTable * curve.step, high = (kHalfTable - 1) * curve.step;
-  value.clip = Bounds{low, high};
-  const std::size_t first = layers_.size();
-  MakePlain(node, value);
-  Layer& table = AddLayerTo(value, LayerType::kTable, node);
-  table.spec.input_scale = curve.step;
-  table.spec.output_scale = curve.output_scale;
-  for (int i = -kHalfTable; i < kHalfTable; ++i)
-    table.spec.values.push_back(std::llround(curve.function(i * curve.step) / curve.output_scale));
-  LeaveNameToLast(first);
-  notes_.insert(
-      fmt::format("{} becomes a table of 256 steps from {} to {}, beyond which it stays; it is off "
-                  "by up to {}",
-                  node.Text(), low, high, node.Op() == "Tanh" ? 0.02 : 0.01));
-  SetValue(node, std::move(value));
-}
-
-void Importer::Concat(Node& node) {
-  if (node.InputCount() != 2)
-    node.Fail(
-        fmt::format("puts {} maps together, expected two, as a sum of two is all that a layer here "
-                    "takes",
-                    node.InputCount()));
-  const Value a = NeedPlain(node, 0), b = NeedPlain(node, 1);
-  const std::size_t axis = node.Axis(node.Int("axis", 1), a.sizes.size());
-  const Shape3 first = ShapeOf(a.layer), second = ShapeOf(b.layer);
-  Sizes sizes = a.sizes;
-  bool fits = axis == 1 && a.sizes.size() == b.sizes.size() && a.order.empty() && b.order.empty() &&
-              first.height == second.height && first.width == second.width &&
-              a.sizes[1] == ToSigned(first.channels) && b.sizes[1] == ToSigned(second.channels);
-  for (std::size_t i = 0; fits && i < sizes.size(); ++i) fits = i == 1 || a.sizes[i] == b.sizes[i];
-  if (!fits)
-    node.Fail(
-        fmt::format("puts {} and {} together in axis {}, expected maps of equal sides and "
-                    "their channels, axis 1",
-                    ValueText(a), ValueText(b), axis));
-  sizes[1] += b.sizes[1];
-  const auto all = ToSize(sizes[1]);
-  if (ToSigned(all) > kMaxChannels ||
-      all * std::max(first.channels, second.channels) >= kMaxElements)
-    node.Fail(fmt::format("makes {} channels, expected at most {}", all, kMaxChannels));
-  // A sum of two maps, each with zeros where the other one is.
-  std::vector<int> parts;
-  const std::size_t first_layer = layers_.size();
-  for (const auto& [value, begin] : {std::pair{&a, std::size_t{0}}, {&b, first.channels}}) {
-    const Shape3 shape = ShapeOf(value->layer);
-    Layer& part =
-        AddLayer(node, LayerType::kConv2d, {value->layer}, {all, shape.height, shape.width});
-    std::vector<float> weight(all * shape.channels, 0);
-    for (std::size_t c = 0; c < shape.channels; ++c) weight[(begin + c) * shape.channels + c] = 1;
-    SetChannelwise(part, all, 1, weight, {});
-    parts.push_back(static_cast<int>(layers_.size()) - 1);
-  }
-  AddLayer(node, LayerType::kAdd, parts, {all, first.height, first.width});
-  LeaveNameToLast(first_layer);
-  SetOutput(node, sizes);
 }
 
 }  // namespace tercet::importer

@@ -225,22 +225,6 @@ void Importer::MakeNumber(const Node& node, Value& value) {
   value.is_flag = value.opposite = false;
 }
 
-bool Importer::IsNonNegative(int layer) const {
-  if (layer == kNetworkInput) return false;
-  const Layer& made = layers_[ToSize(layer)];
-  switch (made.spec.type) {
-    case LayerType::kRelu:
-    case LayerType::kSquare:
-      return true;
-    case LayerType::kMaxPool2d:
-    case LayerType::kAvgPool2d:
-    case LayerType::kFlatten:
-      return IsNonNegative(made.graph.inputs[0]);
-    default:
-      return false;
-  }
-}
-
 void Importer::MakeClip(const Node& node, Value& value) {
   if (!value.clip) return;
   const Bounds bounds = *value.clip;

@@ -222,7 +222,7 @@ TEST(Cifar100, HasTwoLabelsARecord) {
 
 TEST(Tables, AreImagesAndLabels) {
   const mpc::Shape3 shape{1, 1, 3};
-  const auto load = [&](const std::string& text, DataOptions options = {}) {
+  const auto load = [&](const std::string& text, const DataOptions& options = {}) {
     const ScratchDirectory scratch;
     return LoadLabelledImages(scratch.Write("t.csv", Text(text)), "", 0, shape, 10, options);
   };

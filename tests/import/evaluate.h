@@ -134,6 +134,14 @@ class Evaluator {
         {"Cast", [](double x) { return x; }},
         {"Identity", [](double x) { return x; }},
         {"Dropout", [](double x) { return x; }},
+        {"Elu", [](double x) { return x > 0 ? x : std::exp(x) - 1; }},
+        {"Celu", [](double x) { return x > 0 ? x : std::exp(x) - 1; }},
+        {"Erf", [](double x) { return std::erf(x); }},
+        {"Gelu", [](double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0))); }},
+        {"HardSwish", [](double x) { return x * std::max(0.0, std::min(1.0, (x + 3) / 6)); }},
+        {"Mish", [](double x) { return x * std::tanh(std::log(1 + std::exp(x))); }},
+        {"Selu", [](double x) { return 1.0507010 * (x > 0 ? x : 1.6732632 * (std::exp(x) - 1)); }},
+        {"Softplus", [](double x) { return std::log(1 + std::exp(x)); }},
         {"Neg", [](double x) { return -x; }},
         {"Not", [](double x) { return x == 0 ? 1.0 : 0.0; }},
         {"Relu", [](double x) { return std::max(x, 0.0); }},
@@ -220,14 +228,13 @@ class Evaluator {
         return (std::min(std::max(rounded, low), high) - At(zero, i)) * At(scale, i);
       });
     } else if (op == "Concat") {
-      const Tensor &a = In(node, 0), &b = In(node, 1);
       const auto axis = static_cast<std::size_t>(Int(node, "axis", 0));
-      Dims dims = a.dims;
-      dims[axis] += b.dims[axis];
+      Dims dims = In(node, 0).dims;
+      for (int k = 1; k < node.input_size(); ++k) dims[axis] += In(node, k).dims[axis];
       out = Make(dims, [&](Dims i) {
-        if (i[axis] < a.dims[axis]) return a.values[Offset(a.dims, i)];
-        i[axis] -= a.dims[axis];
-        return b.values[Offset(b.dims, i)];
+        int k = 0;
+        for (; i[axis] >= In(node, k).dims[axis]; ++k) i[axis] -= In(node, k).dims[axis];
+        return In(node, k).values[Offset(In(node, k).dims, i)];
       });
     } else if (op == "BatchNormalization") {
       const Tensor& x = In(node, 0);

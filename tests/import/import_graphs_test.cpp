@@ -361,6 +361,7 @@ TEST_F(GraphTest, WindowsThatDifferBetweenAxesAndSides) {
       SetString(node, "auto_pad", c.automatic);
       if (is_conv) SetInts(node, "dilations", c.dilations);
       if (*op == 'A') SetInt(node, "count_include_pad", 1);
+      if (*op == 'M') m.Node("Relu", {"y"}, "r");
       // Where an average's own padding is not counted there is none.
       ExpectSame(m);
     }
@@ -379,6 +380,7 @@ TEST_F(GraphTest, MaxPoolsBeyondTheMap) {
       SetInts(node, "strides", strides);
       SetInts(node, "pads", {pad, pad, pad, pad});
       SetInt(node, "ceil_mode", 1);
+      m.Node("Relu", {"y"}, "r");
       ExpectSame(m);
     }
   }
@@ -735,8 +737,193 @@ TEST_F(GraphTest, TwoMapsPutTogether) {
   ExpectSame(m);
   m.proto.mutable_graph()->mutable_node(4)->mutable_attribute(0)->set_i(2);
   ExpectRefused([&] { m.Import(); }, "m.onnx node Concat 'both'", "in axis 2, expected maps");
-  m.proto.mutable_graph()->mutable_node(4)->add_input("s");
-  ExpectRefused([&] { m.Import(); }, "m.onnx node Concat 'both'", "puts 3 maps together");
+}
+
+// All but the last are carried by an activation that leaves them as they are.
+TEST_F(GraphTest, SeveralMapsPutTogether) {
+  struct Case {
+    std::string op, carried_by;
+    float tolerance;
+  };
+  for (const Case& c :
+       {Case{"Relu", "relu", 1e-5F}, {"BipolarQuant", "sign", 1e-5F}, {"Sigmoid", "relu", 0.02F}}) {
+    SCOPED_TRACE(c.op);
+    Restart();
+    std::vector<std::string> parts;
+    std::string from = "c";
+    for (int i = 0; i < 4; ++i) {
+      const std::string name = fmt::format("part{}", i);
+      m.Weights("w" + name, {2 + i % 2, i == 0 ? 3 : 2 + (i - 1) % 2, 3, 3}, 3 + i);
+      Conv(from, "w" + name, name);
+      auto& node = m.Node(c.op, {name}, from = name + "_act");
+      if (c.op == "BipolarQuant") {
+        m.Floats("scale" + name, {}, {1});
+        node.add_input("scale" + name);
+        node.set_domain("qonnx.custom_op.general");
+      }
+      parts.push_back(from);
+    }
+    SetInt(m.Node("Concat", parts, "all"), "axis", 1);
+    m.Weights("w_all", {4, 10, 3, 3}, 6);
+    Conv("all", "w_all", "y");
+    const ImportedNetwork network = ExpectSame(m, false, Scaled(), c.tolerance);
+    const std::vector<std::string> layers = LayersOf(network);
+    const auto carriers =
+        std::count_if(layers.begin(), layers.end(), [&](const std::string& layer) {
+          return layer.starts_with("Concat") && layer.find(' ' + c.carried_by) != std::string::npos;
+        });
+    EXPECT_EQ(carriers, 2);
+    EXPECT_THAT(network.notes, Contains(HasSubstr("which carries numbers on as they are")));
+  }
+}
+
+// Without an activation behind a sum its summands add up, as in MobileNetV2 and in residual
+// networks of the second kind.
+TEST_F(GraphTest, SumsOfSums) {
+  std::string from = "c";
+  for (int i = 0; i < 4; ++i) {
+    const std::string n = std::to_string(i);
+    m.Node("Relu", {from}, "r" + n);
+    m.Weights("w" + n, {3, 3, 3, 3}, i);
+    Conv("r" + n, "w" + n, "d" + n);
+    m.Node("Add", {"d" + n, from}, "s" + n);
+    from = "s" + n;
+  }
+  ExpectSameBefore(from);
+}
+
+TEST_F(GraphTest, MaxPoolsOfWhatNoActivationIsBeside) {
+  struct Case {
+    Dims kernel, strides;
+  };
+  for (const Case& c : {Case{{2, 2}, {2, 2}},
+                        {{3, 3}, {2, 2}},
+                        {{2, 1}, {1, 2}},
+                        {{1, 4}, {1, 1}},
+                        {{1, 1}, {2, 3}},
+                        {{5, 5}, {1, 1}}}) {
+    SCOPED_TRACE(SizesText(c.kernel));
+    Restart();
+    auto& pool = m.Node("MaxPool", {"c"}, "p");
+    SetInts(pool, "kernel_shape", c.kernel);
+    SetInts(pool, "strides", c.strides);
+    const ImportedNetwork network = ExpectSameBefore("p");
+    const std::vector<std::string> layers = LayersOf(network);
+    EXPECT_THAT(layers, Not(Contains(HasSubstr("max_pool2d"))));
+    EXPECT_THAT(layers, Contains(testing::StartsWith("p ")));
+    EXPECT_THAT(network.notes, Contains(HasSubstr("has no ReLU and no Sign beside it")));
+  }
+}
+
+// What a batch_norm turns round has its largest number where the least was.
+TEST_F(GraphTest, MaxPoolsBesideNormsThatChangeSigns) {
+  const auto norm = [&](const std::string& from, const std::string& to) {
+    if (to == "n") {
+      m.Floats("gamma", {3}, {1, -0.5, 2});
+      m.Weights("beta", {3}, 2);
+      m.Weights("mean", {3}, 3);
+      m.Floats("variance", {3}, {1, 2, 0});
+    }
+    m.Node("BatchNormalization", {from, "gamma", "beta", "mean", "variance"}, to);
+  };
+  const auto pool = [&](const std::string& from, const std::string& to) {
+    auto& node = m.Node("MaxPool", {from}, to);
+    SetInts(node, "kernel_shape", {2, 2});
+    SetInts(node, "strides", {2, 2});
+  };
+  for (const char* op : {"Relu", "Sign"}) {
+    for (const bool behind : {false, true}) {
+      SCOPED_TRACE(fmt::format("{} {}", op, behind));
+      Restart();
+      if (behind) {
+        m.Node(op, {"c"}, "a");
+        norm("a", "n");
+        pool("n", "y");
+      } else {
+        pool("c", "p");
+        norm("p", "n");
+        m.Node(op, {"n"}, "y");
+      }
+      const std::vector<std::string> layers = LayersOf(ExpectSameBefore("y"));
+      const bool kept = std::any_of(layers.begin(), layers.end(), [](const std::string& layer) {
+        return layer.find("max_pool2d") != std::string::npos;
+      });
+      EXPECT_EQ(kept, op == std::string("Sign"));
+    }
+  }
+  // Pools of pools, of the images, and of what two layers read.
+  Restart();
+  m.Node("Relu", {"c"}, "r");
+  pool("r", "p");
+  auto& second = m.Node("MaxPool", {"p"}, "q");
+  SetInts(second, "kernel_shape", {2, 2});
+  SetInts(second, "pads", {1, 1, 0, 0});
+  EXPECT_THAT(LayersOf(ExpectSameBefore("q")),
+              ElementsAre("c conv2d", "r relu", "p max_pool2d", "MaxPool_1 conv2d",
+                          "MaxPool_2 relu", "q max_pool2d", "end conv2d"));
+  m = Model({-1, 3, 6, 6});
+  pool("x", "p");
+  ExpectSameBefore("p");
+  Restart();
+  pool("c", "p");
+  m.Node("Relu", {"p"}, "r");
+  m.Node("Add", {"r", "p"}, "y");
+  ExpectSameBefore("y");
+}
+
+TEST_F(GraphTest, FunctionsThatGrowAreTablesAndReLUs) {
+  const auto check = [&](const char* last) {
+    m.Node("GlobalAveragePool", {last}, "end");
+    const ImportedNetwork network = ExpectSame(m, false, Scaled(), 0.01F);
+    EXPECT_THAT(LayersOf(network), Contains(HasSubstr(" table")));
+    EXPECT_EQ(std::count_if(network.notes.begin(), network.notes.end(),
+                            [](const std::string& note) {
+                              return note.find("becomes a table") != std::string::npos;
+                            }),
+              1);
+  };
+  for (const char* op : {"Elu", "Celu", "Erf", "Gelu", "HardSwish", "Mish", "Selu", "Softplus"}) {
+    SCOPED_TRACE(op);
+    Restart();
+    m.Node(op, {"c"}, "y");
+    check("y");
+  }
+  // As exporters write them.
+  SCOPED_TRACE("products");
+  Restart();
+  m.Floats("root", {}, {1.41421356F});
+  m.Floats("one", {}, {1});
+  m.Floats("half", {}, {0.5});
+  m.Node("Div", {"c", "root"}, "d");
+  m.Node("Erf", {"d"}, "e");
+  m.Node("Add", {"e", "one"}, "f");
+  m.Node("Mul", {"c", "f"}, "g");
+  m.Node("Mul", {"g", "half"}, "gelu");
+  check("gelu");
+  for (const char* op : {"Sigmoid", "HardSigmoid"}) {
+    SCOPED_TRACE(op);
+    Restart();
+    m.Node(op, {"c"}, "s");
+    m.Node("Mul", {"s", "c"}, "y");
+    check("y");
+  }
+  Restart();
+  m.Node("Softplus", {"c"}, "s");
+  m.Node("Tanh", {"s"}, "t");
+  m.Node("Mul", {"c", "t"}, "y");
+  check("y");
+  // Of anything else the product is none of a value with its function, or one that no table holds.
+  Restart();
+  m.Node("Relu", {"c"}, "r");
+  m.Node("Sigmoid", {"r"}, "s");
+  m.Node("Mul", {"c", "s"}, "y");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Mul 'y'", "multiplies different values");
+  Restart();
+  m.Floats("one", {}, {1});
+  m.Node("Add", {"c", "one"}, "b");
+  m.Node("Mul", {"b", "c"}, "y");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Mul 'y'",
+                "is a function that is no straight line below -8 or above 8");
 }
 
 TEST_F(GraphTest, OperatorsOfSetSix) {
@@ -864,8 +1051,8 @@ TEST_F(GraphTest, DifferencesAreSums) {
 
 TEST_F(GraphTest, RefusesWithAdvice) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"Gelu", "docs/networks.md"},
-      {"Elu", "train with Relu"},
+      {"Softsign", "docs/networks.md"},
+      {"ThresholdedRelu", "train with Relu"},
       {"Softmax", "nothing like it"},
       {"Split", "branches here end in sums"},
       {"QuantizeLinear", "before it is quantised"},

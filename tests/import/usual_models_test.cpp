@@ -15,7 +15,7 @@ namespace {
 /// A graph that grows at its end, `at`.
 class Builder {
  public:
-  Builder(const Dims& input, std::int64_t channels) : m(input), channels_(channels) {}
+  Builder(const Dims& input, std::int64_t inputs) : m(input), channels(inputs) {}
 
   Builder& Then(const std::string& op, std::vector<std::string> more = {}) {
     more.insert(more.begin(), at);
@@ -23,18 +23,18 @@ class Builder {
     return *this;
   }
   std::string Weights(const Dims& dims) {
-    const std::string name = Name("w");
+    std::string name = Name("w");
     m.Weights(name, dims, counter_);
     return name;
   }
   std::string Numbers(const Dims& dims, const std::vector<float>& values) {
-    const std::string name = Name("n");
+    std::string name = Name("n");
     m.Floats(name, dims, values);
     return name;
   }
   Builder& Conv(std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
                 std::int64_t groups = 1, const std::string& weights_by = "") {
-    std::string w = Weights({out, channels_ / groups, kernel, kernel});
+    std::string w = Weights({out, channels / groups, kernel, kernel});
     if (!weights_by.empty()) {
       const std::string signs = Name("signs");
       auto& made = m.Node(weights_by, {w}, signs);
@@ -48,12 +48,12 @@ class Builder {
     SetInts(*node, "strides", {stride, stride});
     SetInts(*node, "pads", Dims(4, padding));
     SetInt(*node, "group", groups);
-    channels_ = out;
+    channels = out;
     return *this;
   }
   Builder& Norm() {
-    const Dims dims = {channels_};
-    const auto count = static_cast<std::size_t>(channels_);
+    const Dims dims = {channels};
+    const auto count = static_cast<std::size_t>(channels);
     std::vector<float> gamma(count, 0.5), variance(count, 2);
     gamma[0] = -0.25;
     variance[count - 1] = 0;
@@ -81,16 +81,17 @@ class Builder {
   Model m;
   std::string at = "x";
   onnx::NodeProto* node = nullptr;
+  std::int64_t channels;  ///< of what is at its end
 
  private:
   std::string Name(const std::string& what) { return fmt::format("{}_{}", what, ++counter_); }
-  std::int64_t channels_;
   int counter_ = 0;
 };
 
 /// That the float network computes what the model does, and the suites what the integers do.
-void ExpectWorks(const Builder& b, bool channels_last = false) {
-  const ImportedNetwork network = ExpectSame(b.m, channels_last);
+void ExpectWorks(const Builder& b, bool channels_last = false, float tolerance = 1e-5F,
+                 const std::vector<const char*>& suites = {"lut", "fss", "aby3"}) {
+  const ImportedNetwork network = ExpectSame(b.m, channels_last, Scaled(), tolerance);
   const auto spec = nn::ParseNetwork(network.architecture, "imported");
   compile::CompileOptions options;
   options.default_fixed_bits = 28;
@@ -99,7 +100,7 @@ void ExpectWorks(const Builder& b, bool channels_last = false) {
   const auto images = compile::RandomImages(spec.input.shape, 2, 11);
   const auto plain = nn::RunPlain(compiled, compile::Oracle(), images, 0, 2);
   const mpc::Registry registry = BuiltinProtocols();
-  for (const char* suite : {"lut", "fss", "aby3"}) {
+  for (const char* suite : suites) {
     SCOPED_TRACE(suite);
     const auto plan = infer::MakePlan(compiled.net, registry, mpc::ParseSuiteChoice(suite, "test"),
                                       {0, 1, 2, 1}, 2);
@@ -186,13 +187,18 @@ TEST(UsualModels, BinaryNetworkWithNormsBehindPools) {
   ExpectWorks(b);
 }
 
-/// Activations of two bits, as Brevitas exports them through QONNX.
-TEST(UsualModels, TwoBitsOfBrevitas) {
+/// As Brevitas exports through QONNX, with activations of so many bits.
+void ExpectBrevitasWorks(int bits) {
   Builder b({1, 1, 8, 8}, 1);
   const auto quantise = [&] {
-    b.Then("Relu").Then("Quant", {b.Numbers({}, {0.5}), b.Numbers({}, {0}), b.Numbers({}, {2})});
+    if (bits == 1) {
+      b.Then("BipolarQuant", {b.Numbers({}, {1})});
+    } else {
+      const std::string levels = b.Numbers({}, {static_cast<float>(bits)});
+      b.Then("Relu").Then("Quant", {b.Numbers({}, {0.5}), b.Numbers({}, {0}), levels});
+      SetInt(*b.node, "signed", 0);
+    }
     b.node->set_domain("qonnx.custom_op.general");
-    SetInt(*b.node, "signed", 0);
   };
   b.Conv(4, 3, 1, 0, 1, "BipolarQuant").Norm();
   quantise();
@@ -202,19 +208,51 @@ TEST(UsualModels, TwoBitsOfBrevitas) {
   ExpectWorks(b);
 }
 
-/// As Brevitas exports through QONNX.
-TEST(UsualModels, BinaryNetworkOfBrevitas) {
-  Builder b({1, 1, 8, 8}, 1);
-  const auto quantise = [&] {
-    b.Then("BipolarQuant", {b.Numbers({}, {1})});
-    b.node->set_domain("qonnx.custom_op.general");
-  };
-  b.Conv(4, 3, 1, 0, 1, "BipolarQuant").Norm();
-  quantise();
-  b.Pool("MaxPool", 2).Conv(6, 3, 1, 0, 1, "BipolarQuant").Norm();
-  quantise();
-  b.Then("Flatten").Fc(6, 4);
+TEST(UsualModels, BinaryNetworkOfBrevitas) { ExpectBrevitasWorks(1); }
+TEST(UsualModels, TwoBitsOfBrevitas) { ExpectBrevitasWorks(2); }
+
+/// Caffe's, whose convolutions have no activations.
+TEST(UsualModels, LeNetOfCaffe) {
+  Builder b({-1, 1, 12, 12}, 1);
+  b.Conv(3, 3, 1, 1).Pool("MaxPool", 2).Conv(4, 3, 1, 0).Pool("MaxPool", 2);
+  b.Then("Flatten").Fc(16, 8).Then("Relu").Fc(8, 5);
   ExpectWorks(b);
+}
+
+TEST(UsualModels, MobileNetOfTheSecondKind) {
+  Builder b({-1, 3, 8, 8}, 3);
+  b.Conv(4, 3, 2, 1).Norm().Relu6();
+  b.Conv(3, 1, 1, 0).Norm();
+  for (int i = 0; i < 3; ++i) {
+    const std::string before = b.at;
+    b.Conv(6, 1, 1, 0).Norm().Relu6().Conv(6, 3, 1, 1, 6).Norm().Relu6().Conv(3, 1, 1, 0).Norm();
+    b.Then("Add", {before});
+  }
+  b.Then("GlobalAveragePool").Then("Flatten").Fc(3, 4);
+  ExpectWorks(b);
+}
+
+TEST(UsualModels, DenseNet) {
+  Builder b({-1, 2, 6, 6}, 2);
+  b.Conv(3, 3, 1, 1);
+  std::vector<std::string> all = {b.at};
+  for (int i = 0; i < 3; ++i) {
+    b.channels = 3 + 2 * i;
+    b.Norm().Then("Relu").Conv(2, 3, 1, 1);
+    all.push_back(b.at);
+    SetInt(b.m.Node("Concat", all, b.at = fmt::format("all{}", i)), "axis", 1);
+  }
+  b.channels = 9;
+  b.Norm().Then("Relu").Then("GlobalAveragePool").Then("Flatten").Fc(9, 4);
+  ExpectWorks(b);
+}
+
+TEST(UsualModels, GeluAndSwish) {
+  Builder b({-1, 1, 6, 6}, 1);
+  b.Conv(3, 3, 1, 1).Then("Gelu").Pool("AveragePool", 2).Conv(3, 3, 1, 1);
+  const std::string before = b.at;
+  b.Then("Sigmoid").Then("Mul", {before}).Then("Flatten").Fc(27, 4);
+  ExpectWorks(b, false, 0.02F, {"lut", "fss"});
 }
 
 }  // namespace
