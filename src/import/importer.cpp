@@ -66,6 +66,7 @@ ImportedNetwork Importer::Run() {
   RemoveUnused();
   ReplacePools();
   MergeArithmetic();
+  MakeChain();
   NameLayers();
   Binarise();
   return Assemble();

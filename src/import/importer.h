@@ -30,6 +30,8 @@ namespace tercet::importer {
 
 inline constexpr std::size_t kMaxName = 128;  // as nets/network.schema.json says
 inline constexpr int kNone = -1;
+/// Of a layer that the graph does not have, so that none takes more memory than is worth it.
+inline constexpr std::size_t kMostWeights = std::size_t{1} << 26;
 /// Of one number.
 using RealFunction = std::function<double(double)>;
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -309,20 +311,11 @@ class Importer {
 
   // --- Sums, Concat, max-pools without an activation (importer_sums.cpp)
 
-  /// How many outputs of activations it is a sum of linear maps of.
-  std::size_t SummandsOf(int layer) const;
   bool IsNonNegative(int layer) const;
   /// Whether all its numbers are 1 or -1.
   bool AreSigns(int layer) const;
   /// A layer that multiplies by a number.
   int AddScaled(const Node& node, int layer, double factor);
-  /// A layer that gives the same as this one and is one summand: an activation that changes
-  /// nothing. It stands for this one everywhere, since an activation takes what the one before it
-  /// gives.
-  int Carry(const Node& node, int layer);
-  void ReadCarriers();
-  /// Each layer after its inputs.
-  void Sort();
   /// Carries what has too many summands for a sum of both.
   void LimitSummands(const Node& node, int& a, int& b);
   int AddSumOf(const Node& node, int a, int b);
@@ -332,9 +325,12 @@ class Importer {
   static bool Falls(const Layer& norm);
   /// Of a max-pool, before or behind it and so that both are one block (src/compile/blocks.h).
   bool HasActivation(int pool, const std::vector<std::vector<int>>& readers) const;
+  /// Whether something else than the pool reads what it pools: of an activation's block only what
+  /// leaves its pool is left.
+  bool IsShared(int pool, const std::vector<std::vector<int>>& readers) const;
   /// Of the max-pools without one, by ReLUs.
   void ReplacePools();
-  void ReplacePool(const Layer& pool);
+  void ReplacePool(Layer pool);
   /// The largest number of a window that is one row or one column.
   int AddLargest(const Node& node, int layer, const Window& window, bool by_rows);
 
@@ -351,6 +347,32 @@ class Importer {
   void Unsqueeze(Node& node);
   void Transpose(Node& node);
   void Shape(Node& node);
+
+  // --- The chain (importer_chain.cpp)
+
+  /// How many outputs of activations it is a sum of linear maps of.
+  std::size_t SummandsOf(int layer) const;
+  /// A layer that gives the same as this one and is one summand: an activation that changes
+  /// nothing. It stands for this one everywhere, since an activation takes what the one before it
+  /// gives.
+  int Carry(const Node& node, int layer);
+  void ReadCarriers();
+  /// An activation of its own that leaves numbers that are not negative, or signs, as they are.
+  int AddActivationOf(const Node& node, int layer);
+  /// Each layer after its inputs.
+  void Sort();
+  static Axis AxisBetween(std::size_t in, std::size_t out);
+  /// A convolution whose weights are zeros.
+  int AddNothingOf(const Node& node, int layer, const mpc::Shape3& out);
+  /// The value, and nothing of what leaves the activation before it, as a sum at the end of the
+  /// order.
+  int AddChained(const Node& node, int value, int before);
+  /// Whether it is a linear map of `source`, or a sum of them.
+  bool Reads(int value, int source) const;
+  /// Whether it is a max-pool, perhaps with batch_norms, that is one block with what follows.
+  bool WaitsForActivation(int value) const;
+  /// Orders the layers. An activation that begins another branch takes nothing of the one before.
+  void MakeChain();
 
   // --- The end (importer_network.cpp)
 
@@ -370,7 +392,7 @@ class Importer {
   std::string NameOf(int layer) const;
   std::vector<int> Order() const;
   /// Parses the architecture; what the parser says about a layer is said about its node.
-  nn::NetworkSpec Parse(const std::string& text, const std::vector<int>& order) const;
+  nn::NetworkSpec Parse(const std::string& text) const;
 
   const onnx::GraphProto& graph_;
   const std::filesystem::path path_;
@@ -393,6 +415,7 @@ class Importer {
   std::vector<int> end_;                 // nodes behind them, the last one first
   std::map<std::string, Value> values_;  // by name
   std::vector<Layer> layers_;            // sorted: each after its inputs
+  std::vector<int> order_;               // of them in the network's list
   struct Carrier {
     int first, last;  // layers
   };

@@ -117,6 +117,7 @@ void Importer::MergeArithmetic() {
     if (!merged) kept.push_back(std::move(layer));
     place[l + 1] = merged ? input : static_cast<int>(kept.size()) - 1;
   }
+  result_layer_ = place[slot(result_layer_)];
   layers_ = std::move(kept);
 }
 
@@ -175,14 +176,13 @@ void Importer::Binarise() {
 }
 
 ImportedNetwork Importer::Assemble() {
-  const std::vector<int> order = Order();
   nn::NetworkSpec spec;
   spec.name = options_.name.empty() ? NetworkName(file_) : options_.name;
   spec.input = input_spec_;
   spec.output = only_class_ ? "class" : "logits";
   ImportedNetwork network;
   int before = kNetworkInput;
-  for (const int l : order) {
+  for (const int l : order_) {
     Layer& layer = layers_[ToSize(l)];
     const std::vector<int>& inputs = layer.graph.inputs;
     if (inputs.size() == 2) {
@@ -196,7 +196,7 @@ ImportedNetwork Importer::Assemble() {
     before = l;
   }
   network.architecture = compile::NetworkText(spec);
-  const nn::FloatNetwork fits(Parse(network.architecture, order), network.weights, file_);
+  const nn::FloatNetwork fits(Parse(network.architecture), network.weights, file_);
   for (const Layer& layer : layers_)
     if (!layer.note.empty()) notes_.insert(layer.note);
   network.notes.assign(notes_.begin(), notes_.end());
@@ -224,7 +224,7 @@ std::vector<int> Importer::Order() const {
                                 layers_[ToSize(schedule.rival)].place.substr(file_.size() + 1)));
 }
 
-nn::NetworkSpec Importer::Parse(const std::string& text, const std::vector<int>& order) const {
+nn::NetworkSpec Importer::Parse(const std::string& text) const {
   try {
     return nn::ParseNetwork(text, file_);
   } catch (const ConfigError& e) {
@@ -234,7 +234,7 @@ nn::NetworkSpec Importer::Parse(const std::string& text, const std::vector<int>&
     const std::size_t index = std::stoul(e.Place().substr(layers.size()), &digits);
     const std::string key = e.Place().substr(layers.size() + digits);
     const std::string problem = std::string(e.what()).substr(e.Place().size() + 2);
-    throw ConfigError(layers_[ToSize(order.at(index))].place,
+    throw ConfigError(layers_[ToSize(order_.at(index))].place,
                       key.empty() ? problem : key.substr(1) + ": " + problem);
   }
 }

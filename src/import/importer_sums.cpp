@@ -17,24 +17,11 @@ using nn::LayerType;
 
 /// How many summands a value may have that no activation has made one of.
 constexpr std::size_t kMostSummands = 2;
+constexpr std::int64_t kMostTogether = 8192;  // channels
+static_assert(kMostTogether * kMostTogether <= std::int64_t{kMostWeights});
+constexpr std::size_t kMostDifferences = 128;  // of one max-pool
 
 }  // namespace
-
-std::size_t Importer::SummandsOf(int layer) const {
-  if (layer == kNetworkInput) return 1;
-  const Layer& made = layers_[ToSize(layer)];
-  switch (made.spec.type) {
-    case LayerType::kSign:
-    case LayerType::kRelu:
-    case LayerType::kSquare:
-    case LayerType::kTable:
-      return 1;
-    case LayerType::kAdd:
-      return SummandsOf(made.graph.inputs[0]) + SummandsOf(made.graph.inputs[1]);
-    default:
-      return SummandsOf(made.graph.inputs[0]);
-  }
-}
 
 bool Importer::IsNonNegative(int layer) const {
   if (layer == kNetworkInput) return false;
@@ -82,80 +69,6 @@ int Importer::AddScaled(const Node& node, int layer, double factor) {
                  std::vector<float>(shape.channels, static_cast<float>(factor)), {});
   scaled.moves = factor == 1;
   return static_cast<int>(layers_.size()) - 1;
-}
-
-int Importer::Carry(const Node& node, int layer) {
-  if (const auto found = carried_.find(layer); found != carried_.end()) return found->second.last;
-  const Shape3 shape = ShapeOf(layer);
-  const int first = static_cast<int>(layers_.size());
-  Value value;
-  if (IsNonNegative(layer) || AreSigns(layer)) {
-    value.layer = AddScaled(node, layer, 1);
-    AddLayerTo(value, AreSigns(layer) ? LayerType::kSign : LayerType::kRelu, node);
-  } else {
-    if (ToSigned(2 * shape.channels) > kMaxChannels)
-      node.Fail(
-          fmt::format("adds {} channels to more than one earlier layer's, expected at most {}",
-                      shape.channels, kMaxChannels / 2));
-    // x is relu(x) - relu(-x).
-    std::vector<float> both;
-    for (std::size_t c = 0; c < shape.channels; ++c) both.insert(both.end(), {1, -1});
-    Layer& spread = AddLayer(node, LayerType::kConv2d, {layer},
-                             {2 * shape.channels, shape.height, shape.width});
-    SetChannelwise(spread, 2 * shape.channels, shape.channels, both, {});
-    value.layer = static_cast<int>(layers_.size()) - 1;
-    AddLayerTo(value, LayerType::kRelu, node);
-    Layer& difference = AddLayer(node, LayerType::kConv2d, {value.layer}, shape);
-    SetChannelwise(difference, shape.channels, shape.channels, both, {});
-    value.layer = static_cast<int>(layers_.size()) - 1;
-  }
-  layers_[ToSize(first)].note =
-      fmt::format("{} takes one {} more, which carries numbers on as they are", node.Text(),
-                  AreSigns(layer) ? "Sign" : "ReLU");
-  carried_[layer] = {first, value.layer};
-  return value.layer;
-}
-
-void Importer::ReadCarriers() {
-  for (int l = 0; l < static_cast<int>(layers_.size()); ++l) {
-    for (int& input : layers_[ToSize(l)].graph.inputs) {
-      const auto found = carried_.find(input);
-      if (found != carried_.end() && found->second.first != l) input = found->second.last;
-    }
-  }
-  carried_.clear();
-  put_together_.clear();
-  Sort();
-}
-
-void Importer::Sort() {
-  std::vector<int> place(layers_.size(), kNone), order, open;
-  for (int l = 0; l < static_cast<int>(layers_.size()); ++l) {
-    open.push_back(l);
-    while (!open.empty()) {
-      const int next = open.back();
-      const std::vector<int>& inputs = layers_[ToSize(next)].graph.inputs;
-      const auto missing = std::find_if(inputs.begin(), inputs.end(), [&](int input) {
-        return input != kNetworkInput && place[ToSize(input)] == kNone;
-      });
-      if (missing != inputs.end()) {
-        open.push_back(*missing);
-        continue;
-      }
-      open.pop_back();
-      if (place[ToSize(next)] != kNone) continue;
-      place[ToSize(next)] = static_cast<int>(order.size());
-      order.push_back(next);
-    }
-  }
-  std::vector<Layer> sorted;
-  for (const int l : order) {
-    sorted.push_back(std::move(layers_[ToSize(l)]));
-    for (int& input : sorted.back().graph.inputs)
-      if (input != kNetworkInput) input = place[ToSize(input)];
-  }
-  layers_ = std::move(sorted);
-  if (result_layer_ != kNetworkInput) result_layer_ = place[ToSize(result_layer_)];
 }
 
 void Importer::LimitSummands(const Node& node, int& a, int& b) {
@@ -219,8 +132,8 @@ void Importer::Concat(Node& node) {
   int together = front.layer;
   for (std::size_t i = 1; i < values.size(); ++i) {
     sizes[1] += values[i].sizes[1];
-    if (sizes[1] > kMaxChannels || ToSize(sizes[1]) * ToSize(sizes[1]) >= kMaxElements)
-      node.Fail(fmt::format("makes {} channels, expected at most {}", sizes[1], kMaxChannels));
+    if (sizes[1] > kMostTogether)
+      node.Fail(fmt::format("makes {} channels, expected at most {}", sizes[1], kMostTogether));
     together = PutTogether(node, together, values[i].layer);
   }
   LeaveNameToLast(first);
@@ -275,16 +188,20 @@ void Importer::ReplacePools() {
     for (const int input : layers_[ToSize(l)].graph.inputs)
       if (input != kNetworkInput) readers[ToSize(input)].push_back(l);
   std::vector<bool> replaced(layers_.size(), false);
-  for (int l = 0; l < count; ++l)
-    replaced[ToSize(l)] = layers_[ToSize(l)].spec.type == LayerType::kMaxPool2d &&
-                          !(HasActivation(l, readers) && l != result_layer_);
+  for (int l = 0; l < count; ++l) {
+    const LayerType type = layers_[ToSize(l)].spec.type;
+    const bool is_max = type == LayerType::kMaxPool2d;
+    replaced[ToSize(l)] =
+        (is_max && (l == result_layer_ || !HasActivation(l, readers) || IsShared(l, readers))) ||
+        (type == LayerType::kAvgPool2d && IsShared(l, readers));
+  }
   std::vector<Layer> before = std::exchange(layers_, {});
   std::vector<int> place(before.size());
   for (std::size_t l = 0; l < before.size(); ++l) {
     for (int& input : before[l].graph.inputs)
       if (input != kNetworkInput) input = place[ToSize(input)];
     if (replaced[l]) {
-      ReplacePool(before[l]);
+      ReplacePool(std::move(before[l]));
     } else {
       layers_.push_back(std::move(before[l]));
     }
@@ -294,15 +211,31 @@ void Importer::ReplacePools() {
   ReadCarriers();
 }
 
-void Importer::ReplacePool(const Layer& pool) {
+bool Importer::IsShared(int pool, const std::vector<std::vector<int>>& readers) const {
+  for (int layer = layers_[ToSize(pool)].graph.inputs[0]; layer != kNetworkInput;
+       layer = layers_[ToSize(layer)].graph.inputs[0]) {
+    const LayerType type = layers_[ToSize(layer)].spec.type;
+    const bool is_activation = type == LayerType::kRelu || type == LayerType::kSign ||
+                               type == LayerType::kTable || type == LayerType::kSquare;
+    if (!is_activation && type != LayerType::kBatchNorm) return false;
+    if (readers[ToSize(layer)].size() > 1 || layer == result_layer_) return true;
+    if (is_activation) return false;
+  }
+  return false;
+}
+
+void Importer::ReplacePool(Layer pool) {
   const Node node = NodeAt(pool.node);
   const nn::LayerSpec& spec = pool.spec;
   const int input = pool.graph.inputs[0];
   const std::size_t first = layers_.size();
-  if (IsNonNegative(input) || AreSigns(input)) {
-    Layer again = pool;
-    again.graph.inputs = {Carry(node, input)};
-    layers_.push_back(std::move(again));
+  const bool averages = spec.type == LayerType::kAvgPool2d;
+  const bool is_linear = averages && (spec.padding.None() || spec.count_include_pad);
+  const bool can_repeat = IsNonNegative(input) || AreSigns(input);
+  if (averages || can_repeat) {
+    if (is_linear) pool.graph.inputs = {AddScaled(node, input, 1)};
+    if (!is_linear && can_repeat) pool.graph.inputs = {AddActivationOf(node, input)};
+    layers_.push_back(std::move(pool));
     LeaveNameToLast(first);
     return;
   }
@@ -311,6 +244,14 @@ void Importer::ReplacePool(const Layer& pool) {
         "pads what is neither a ReLU's nor a Sign's, nor goes into one; put one of them before or "
         "behind it, or leave out the padding");
   const Shape3 in = ShapeOf(input);
+  const std::size_t differences = spec.kernel.h + spec.kernel.w - 2;
+  if (differences > kMostDifferences ||
+      in.channels * differences * std::max(spec.kernel.h, spec.kernel.w) > kMostWeights)
+    node.Fail(
+        fmt::format("finds the largest of {} x {} numbers in {} channels that are neither a ReLU's "
+                    "nor a Sign's, nor go into one; "
+                    "put one of them before or behind it, or use smaller windows",
+                    spec.kernel.h, spec.kernel.w, in.channels));
   Window columns, rows;
   columns.rows = {.in = in.height};
   columns.columns = {.in = in.width, .kernel = spec.kernel.w, .stride = spec.stride.w};
@@ -321,7 +262,7 @@ void Importer::ReplacePool(const Layer& pool) {
   layers_.back().wanted_name = pool.wanted_name;
   notes_.insert(
       fmt::format("{} has no ReLU and no Sign beside it and is computed by {} ReLUs of differences",
-                  node.Text(), spec.kernel.h + spec.kernel.w - 2));
+                  node.Text(), differences));
 }
 
 int Importer::AddLargest(const Node& node, int layer, const Window& window, bool by_rows) {

@@ -148,14 +148,35 @@ TEST_F(RefusalsTest, OfNodesWithoutOutput) {
   ExpectRefused([&] { m.Import(); }, "m.onnx node Conv 'c'", "has no output, expected one");
 }
 
+TEST_F(RefusalsTest, OfMapsThatAreTooManyTogether) {
+  m.Weights("many", {4097, 3, 1, 1}, 3);
+  m.Node("Conv", {"c", "many"}, "d");
+  SetInt(m.Node("Concat", {"d", "d"}, "y"), "axis", 1);
+  Expect("Concat", "y", "makes 8194 channels, expected at most 8192");
+}
+
+TEST_F(RefusalsTest, OfLargeMaxPoolsWithoutAnActivation) {
+  m = Model({1, 2, 70, 70});
+  m.Weights("w", {3, 2, 3, 3}, 1);
+  m.Node("Conv", {"x", "w"}, "c");
+  m.Node("GlobalMaxPool", {"c"}, "y");
+  Expect("GlobalMaxPool", "y", "finds the largest of 68 x 68 numbers in 3 channels");
+  m = Model({1, 2, 2, 2});
+  m.Weights("w", {3, 2, 1, 1}, 1);
+  m.Node("Conv", {"x", "w"}, "c");
+  auto& pool = m.Node("MaxPool", {"c"}, "y");
+  SetInts(pool, "kernel_shape", {2, 2});
+  SetInts(pool, "pads", {1, 0, 0, 0});
+  Expect("MaxPool", "y", "or leave out the padding");
+}
+
 TEST_F(RefusalsTest, OfBranchesThatMeetNowhereInOrder) {
-  // Both ends of the last sum follow a ReLU of the same sum.
+  // Two ReLUs of the same convolution.
   m.Node("Relu", {"c"}, "r");
-  m.Node("Abs", {"r"}, "a");
-  m.Node("GlobalAveragePool", {"a"}, "g");
-  m.Node("GlobalMaxPool", {"r"}, "h");
-  m.Node("Add", {"g", "h"}, "y");
-  ExpectRefused([&] { m.Import(); }, "m.onnx node GlobalMaxPool 'h'", "takes the same input as");
+  m.Node("Relu", {"c"}, "s");
+  SetInts(m.Node("MaxPool", {"s"}, "p"), "kernel_shape", {1, 1});
+  m.Node("Add", {"r", "p"}, "y");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node Relu 's'", "takes the same input as");
 }
 
 }  // namespace

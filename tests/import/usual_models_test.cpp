@@ -247,6 +247,51 @@ TEST(UsualModels, DenseNet) {
   ExpectWorks(b);
 }
 
+/// Convolutions side by side, each with its ReLU, put together.
+TEST(UsualModels, SqueezeNet) {
+  Builder b({-1, 3, 8, 8}, 3);
+  b.Conv(4, 3, 2, 1).Then("Relu");
+  const std::string from = b.at;
+  std::vector<std::string> parts;
+  for (const std::int64_t kernel : {1, 3, 5}) {
+    b.at = from;
+    b.channels = 4;
+    b.Conv(2, kernel, 1, kernel / 2).Then("Relu");
+    parts.push_back(b.at);
+  }
+  SetInt(b.m.Node("Concat", parts, b.at = "together"), "axis", 1);
+  b.channels = 6;
+  b.Pool("MaxPool", 2).Conv(4, 1, 1, 0).Then("Relu").Then("GlobalAveragePool").Then("Flatten");
+  b.Fc(4, 3);
+  ExpectWorks(b);
+}
+
+/// Branches of different lengths, of which two begin with a pool of what the others take whole.
+TEST(UsualModels, Inception) {
+  Builder b({-1, 1, 8, 8}, 1);
+  b.Conv(4, 3, 1, 0).Then("Relu");
+  const std::string from = b.at;
+  std::vector<std::string> parts;
+  for (const std::string& begin : std::vector<std::string>{"", "Conv", "MaxPool", "AveragePool"}) {
+    b.at = from;
+    b.channels = 4;
+    if (begin == "Conv") b.Conv(2, 1, 1, 0).Then("Relu");
+    if (begin.ends_with("Pool")) {
+      b.Then(begin);
+      SetInts(*b.node, "kernel_shape", {3, 3});
+      SetInts(*b.node, "pads", {1, 1, 1, 1});
+      if (begin == "AveragePool") SetInt(*b.node, "count_include_pad", 1);
+    }
+    const bool is_long = begin == "Conv";
+    b.Conv(2, is_long ? 3 : 1, 1, is_long ? 1 : 0).Then("Relu");
+    parts.push_back(b.at);
+  }
+  SetInt(b.m.Node("Concat", parts, b.at = "together"), "axis", 1);
+  b.channels = 8;
+  b.Pool("MaxPool", 2).Conv(4, 3, 1, 0).Then("Relu").Then("Flatten").Fc(4, 3);
+  ExpectWorks(b);
+}
+
 TEST(UsualModels, GeluAndSwish) {
   Builder b({-1, 1, 6, 6}, 1);
   b.Conv(3, 3, 1, 1).Then("Gelu").Pool("AveragePool", 2).Conv(3, 3, 1, 1);
