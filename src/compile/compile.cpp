@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -203,9 +204,9 @@ class Compiler {
                        block.layer.linear.Macs()));
   }
 
-  std::size_t Macs() const {
-    return std::accumulate(layers_.begin(), layers_.end(), std::size_t{0},
-                           [](std::size_t sum, const nn::PublicLayer& layer) {
+  std::size_t Macs(std::size_t from = 0) const {
+    return std::accumulate(layers_.begin() + static_cast<std::ptrdiff_t>(from), layers_.end(),
+                           std::size_t{0}, [](std::size_t sum, const nn::PublicLayer& layer) {
                              const auto& shortcut = layer.shortcut;
                              return sum + layer.linear.Macs() +
                                     (shortcut && shortcut->linear ? shortcut->linear->Macs() : 0);
@@ -690,8 +691,12 @@ class Compiler {
 
     chosen_agreement_.assign(layers_.size(), limits.widest);
     double elements = 0, share = 0;
-    for (const std::size_t l : SearchOrder())
+    search_total_ = 0;
+    for (const std::size_t l : SearchOrder()) {
       elements += static_cast<double>(layers_[l].linear.Out().Size());
+      search_total_ += SearchMacs(l);
+    }
+    search_total_ += SearchMacs(layers_.size() - 1);
     for (const std::size_t l : SearchOrder()) {
       share += static_cast<double>(layers_[l].linear.Out().Size()) / elements;
       ChooseWidth(evaluator, l, limits, share);
@@ -747,12 +752,27 @@ class Compiler {
   /// Finds a small width of layer l, those of the others fixed, that `limits` allow, as they do the
   /// present one.
   void ChooseWidth(const Evaluator& evaluator, std::size_t l, const Limits& limits, double share) {
+    const double all = search_done_ + SearchMacs(l);
     const Activations before = evaluator.Advance(quantised_, evaluator.Input(), l);
+    TellSearch(static_cast<double>(Macs() - Macs(l)));
     unsigned low = options_.min_bits;  // widths below are not asked for; widths_[l] is known to do
     while (low < widths_[l]) {
       const unsigned middle = (low + widths_[l]) / 2;
       if (!Try(evaluator, before, l, middle, limits, share)) low = middle + 1;
+      TellSearch(static_cast<double>(Macs(l)));
     }
+    TellSearch(all - search_done_);
+  }
+
+  /// At most what ChooseWidth multiplies for an image.
+  double SearchMacs(std::size_t l) const {
+    const unsigned candidates = widths_[l] > options_.min_bits ? widths_[l] - options_.min_bits : 0;
+    return static_cast<double>(Macs() - Macs(l)) +
+           static_cast<double>(std::bit_width(candidates)) * static_cast<double>(Macs(l));
+  }
+  void TellSearch(double more) {
+    search_done_ += more;
+    if (options_.on_search) options_.on_search(std::min(1.0, search_done_ / search_total_));
   }
 
   void Widen(const Evaluator& evaluator, std::size_t l, unsigned more, const Limits& limits) {
@@ -823,6 +843,7 @@ class Compiler {
   std::vector<unsigned> widths_;
   std::vector<QuantisedLayer> quantised_;
   std::vector<Agreement> chosen_agreement_;
+  double search_done_ = 0, search_total_ = 0;  // multiplications of an image
   std::vector<std::string> warnings_;
   // Layers that have their warning.
   std::set<std::size_t> complained_of_images_, complained_of_weights_;

@@ -1,25 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <memory>
 
+#include "base/clock.h"
 #include "programs/commands.h"
 #include "programs/compile_settings.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"
 #include "programs/options.h"
 #include "programs/output.h"
+#include "programs/progress_line.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
 #include "tercet/compile/compiled_file.h"
 #include "tercet/mpc/builtin_protocols.h"
+#include "tercet/report/table.h"
 
 namespace tercet::programs {
 namespace {
+
+constexpr double kSilentSeconds = 1;
 
 struct CompileArguments : CompileSettings {
   std::filesystem::path network, model, out, images, labels;
   std::size_t limit = 0;
   files::DataOptions data;
 };
+
+// The search takes nearly all of the time.
+void ShowSearch(ProgressLine& progress, double seconds, double part) {
+  if (seconds < kSilentSeconds || part >= 1) return;
+  progress.Show(fmt::format(
+      "choosing widths, {:.0f} % done{}", 100 * part,
+      part > 0 ? fmt::format(", about {} left", report::FormatSeconds(seconds * (1 - part) / part))
+               : ""));
+}
 
 int RunCompile(const CompileArguments& arguments) {
   const auto registry = BuiltinProtocols();
@@ -29,7 +43,13 @@ int RunCompile(const CompileArguments& arguments) {
   if (!RandomSeed(arguments.model) && compile::IsCompiled(arguments.model))
     RefuseCompiled(arguments.model);
   auto options = arguments.Options();
-  options.progress = Say;
+  ProgressLine progress;
+  options.progress = [&](const std::string& line) {
+    progress.End();
+    Say(line);
+  };
+  const auto start = Clock::now();
+  options.on_search = [&](double part) { ShowSearch(progress, SecondsSince(start), part); };
   LabelledImages calibration;
   if (!arguments.images.empty()) {
     calibration = LoadLabelledImages(arguments.images, arguments.labels, arguments.limit, spec,

@@ -281,6 +281,21 @@ TEST(CompileTest, ReportsWidthsWithoutCalibration) {
   EXPECT_LT(report.noise, 0.02);
 }
 
+TEST(CompileTest, TellsHowMuchOfTheSearchIsDone) {
+  const nn::NetworkSpec spec = Spec(kSmallInput, kTwoSignLayers);
+  const files::Images images = RandomImages({1, 6, 6}, 100, 8);
+  std::vector<double> parts;
+  CompileReport report;
+  Compile(Weights(5).FillReal(spec).Network(spec), Oracle(),
+          {.calibration = &images, .on_search = [&](double part) { parts.push_back(part); }},
+          &report);
+  ASSERT_GT(parts.size(), 6U);
+  EXPECT_GE(parts.front(), 0);
+  EXPECT_LT(parts.front(), 0.5);
+  EXPECT_TRUE(std::is_sorted(parts.begin(), parts.end()));
+  EXPECT_NEAR(parts.back(), 1, 1e-9);
+}
+
 // 14 bits used to be all that a layer got without images: too few here.
 TEST(CompileTest, WithoutImagesWidthsAreWhatSumsNeed) {
   const nn::NetworkSpec spec = Spec(R"("shape": [1, 20, 20], "bits": 8)",

@@ -61,6 +61,8 @@ struct CompileOptions {
   /// Only the class leaves the network, not the logits; by default as the JSON's "output" says.
   std::optional<bool> only_class;
   std::function<void(const std::string&)> progress;
+  /// Told how much of the search for the widths is done, from 0 to 1, counted in multiplications.
+  std::function<void(double part)> on_search;
 };
 
 inline constexpr double kMaxNormScale = 1e12;
@@ -85,7 +87,7 @@ struct CompileReport {
 };
 
 /// JSON network + float weights -> integers with a width per layer that is proven (or measured, by
-/// option), and warnings. `report` may be null. Thread safe; the options' progress is called in the
+/// option), and warnings. `report` may be null. Thread safe; what the options call is called in the
 /// caller's thread. With calibration images it searches the least widths, those of the layers with
 /// most activations first, which may lose most; the oracle confirms the result.
 ///
