@@ -30,6 +30,12 @@ nlohmann::json ReadJson(std::string_view text, const std::string& place, const J
 nlohmann::json ReadJsonFile(const std::filesystem::path& file, const FileKind& kind,
                             const JsonLimits& limits);
 
+/// Takes a key's value where an object that a schema has checked has the key; `value` stays else.
+template <class T>
+void ReadIfPresent(const nlohmann::json& object, const char* key, T& value) {
+  if (const auto found = object.find(key); found != object.end()) found->get_to(value);
+}
+
 /// `text` for use in a message: at most 100 characters, anything but printable ASCII as '?'.
 std::string Printable(std::string_view text);
 

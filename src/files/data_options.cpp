@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "files/data_options.h"
 
+#include "base/json.h"
+
 namespace tercet::files {
 
 void ReadDataOptions(const nlohmann::json& object, DataOptions& options) {
-  const auto read = [&](const char* key, auto& value) {
-    if (object.contains(key)) object.at(key).get_to(value);
-  };
+  const auto read = [&](const char* key, auto& value) { ReadIfPresent(object, key, value); };
   read("values", options.values);
   read("layout", options.layout);
   read("transpose", options.transpose);

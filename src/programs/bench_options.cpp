@@ -76,9 +76,7 @@ BenchOptions ReadBenchOptions(const fs::path& file) {
     return text.empty() || RandomSeed(text) ? fs::path(text) : folder / text;
   };
   BenchOptions options;
-  const auto read = [&](const char* key, auto& value) {
-    if (document.contains(key)) document.at(key).get_to(value);
-  };
+  const auto read = [&](const char* key, auto& value) { ReadIfPresent(document, key, value); };
   read("title", options.title);
   read("suites", options.suites);
   read("links", options.links);
