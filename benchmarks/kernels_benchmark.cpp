@@ -7,13 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "multiply_add_peak.h"
 #include "programs/failure.h"
 #include "tercet/ring/kernels.h"
 #include "tercet/ring/pack.h"
 
 /// The ring kernels, every available implementation: the products of a small network's layers
 /// (MnistNet3's: two convolutions, one row of the image a call, and a full layer), for a batch of
-/// 128 images and for one, packing, and the bit tables. Choose with
+/// 128 images and for one, packing, and the bit tables; beside them the peak of the processor's
+/// multiplications (MAC: products added to sums, a second). Choose with
 /// --benchmark_filter=<kernel>/<implementation>.
 namespace tercet::ring {
 namespace {
@@ -113,7 +115,23 @@ void RegisterProducts(const Kernels& kernels, const std::string& name) {
   }
 }
 
+/// What products could reach at most.
+void RegisterPeaks() {
+  for (const benchmarks::MultiplyAddPeak& peak : benchmarks::MultiplyAddPeaks()) {
+    benchmark::RegisterBenchmark(
+        fmt::format("peak{}/{}", peak.word_bits, peak.instruction_set).c_str(),
+        [=](benchmark::State& state) {
+          constexpr std::uint64_t kRounds = 10000;
+          for (auto _ : state) peak.run(kRounds);
+          state.counters["MAC"] =
+              benchmark::Counter(static_cast<double>(kRounds * peak.products_per_round),
+                                 benchmark::Counter::kIsIterationInvariantRate);
+        });
+  }
+}
+
 void RegisterAll() {
+  RegisterPeaks();
   for (const Kernels* kernels : AvailableKernels()) {
     const std::string name = kernels->name;
     RegisterProducts<std::uint8_t>(*kernels, "product8");
@@ -134,7 +152,8 @@ void RegisterAll() {
     packing("32", kernels->pack32, kernels->unpack32, 21);
     packing("64", kernels->pack64, kernels->unpack64, 37);
     for (unsigned k = 1; k <= 8; ++k) {
-      const auto table = [&](const char* what, std::function<void(TableOperands&)> operation) {
+      const auto table = [&](const char* what,
+                             const std::function<void(TableOperands&)>& operation) {
         benchmark::RegisterBenchmark(fmt::format("{}/{}/k{}", what, name, k).c_str(),
                                      [=](benchmark::State& state) { Table(state, k, operation); });
       };

@@ -12,9 +12,9 @@
 #include "tercet/mpc/builtin_protocols.h"
 #include "tercet/mpc/local.h"
 
-// Every kind of activation by every registered suite that has it: three parties in three threads
-// over memory, so the time is that of computation. Items are elements that enter the activation;
-// offline and online are counted apart.
+// Every kind of activation by every registered suite and form that has it: three parties in three
+// threads over memory, so the time is that of computation. Items are elements that enter the
+// activation; offline and online are counted apart.
 namespace tercet {
 namespace {
 
@@ -31,10 +31,11 @@ struct Kind {
 };
 
 // Widths of networks with Sign, and of networks in fixed point.
-constexpr std::array<Kind, 5> kKinds{
+constexpr std::array<Kind, 6> kKinds{
     {{"sign", mpc::ActivationKind::kSign, false, 12, 0, 12},
      {"sign_max_pool", mpc::ActivationKind::kSign, true, 12, 0, 12},
      {"relu", mpc::ActivationKind::kRelu, false, 12, 0, 12},
+     {"relu_28_bits", mpc::ActivationKind::kRelu, false, 28, 0, 28},
      {"relu_shift_8", mpc::ActivationKind::kRelu, false, 20, 8, 20},
      {"square_shift_8", mpc::ActivationKind::kSquare, false, 20, 8, 24}}};
 
@@ -53,20 +54,20 @@ mpc::ActivationSpec SpecOf(const Kind& kind, const mpc::Suite& suite, std::size_
   return spec;
 }
 
-bool Has(const std::string& name, const Kind& kind) {
+bool Has(const mpc::SuiteChoice& choice, const Kind& kind) {
   try {
-    const auto& suite = Protocols().FindSuite(name);
-    suite.Plan(SpecOf(kind, suite, 1), {name, {}}, {});
+    const auto& suite = Protocols().FindSuite(choice.name);
+    suite.Plan(SpecOf(kind, suite, 1), choice, {});
   } catch (const UnsupportedError&) {
     return false;
   }
   return true;
 }
 
-void Layer(benchmark::State& state, const std::string& name, const Kind& kind) {
-  const auto& suite = Protocols().FindSuite(name);
+void Layer(benchmark::State& state, const mpc::SuiteChoice& choice, const Kind& kind) {
+  const auto& suite = Protocols().FindSuite(choice.name);
   const auto spec = SpecOf(kind, suite, static_cast<std::size_t>(state.range(0)));
-  const auto plan = suite.Plan(spec, {name, {}}, {});
+  const auto plan = suite.Plan(spec, choice, {});
   std::array<std::array<double, 2>, 3> seconds{};
   std::array<std::vector<double>, 3> queries;
   const auto rounds = static_cast<std::size_t>(state.max_iterations);
@@ -111,18 +112,30 @@ void Layer(benchmark::State& state, const std::string& name, const Kind& kind) {
   state.SetItemsProcessed(static_cast<std::int64_t>(elements));
 }
 
+/// The suite as it is, and the variants among which `auto` chooses, but for fused ones: here
+/// nothing follows that they could be fused with.
+std::vector<mpc::SuiteChoice> ChoicesOf(const std::string& name) {
+  const auto& suite = Protocols().FindSuite(name);
+  std::vector<mpc::SuiteChoice> choices{{name, {}}};
+  for (const auto& variant : suite.Info().variants)
+    if (variant.figures && !variant.options.empty() && variant.options != "fuse=yes")
+      choices.push_back(suite.Choice(variant));
+  return choices;
+}
+
 void AddAll() {
   for (const auto& name : Protocols().SuiteNames())
-    for (const Kind& kind : kKinds)
-      if (Has(name, kind))
-        benchmark::RegisterBenchmark(
-            fmt::format("{}/{}", name, kind.name).c_str(),
-            [name, &kind](benchmark::State& state) { Layer(state, name, kind); })
-            ->Arg(1)
-            ->Arg(128)
-            ->UseManualTime()
-            ->Iterations(20)
-            ->Unit(benchmark::kMillisecond);
+    for (const auto& choice : ChoicesOf(name))
+      for (const Kind& kind : kKinds)
+        if (Has(choice, kind))
+          benchmark::RegisterBenchmark(
+              fmt::format("{}/{}", choice.Text(), kind.name).c_str(),
+              [choice, &kind](benchmark::State& state) { Layer(state, choice, kind); })
+              ->Arg(1)
+              ->Arg(128)
+              ->UseManualTime()
+              ->Iterations(20)
+              ->Unit(benchmark::kMillisecond);
 }
 
 }  // namespace
