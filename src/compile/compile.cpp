@@ -691,7 +691,7 @@ class Compiler {
 
     chosen_agreement_.assign(layers_.size(), limits.widest);
     double elements = 0, share = 0;
-    search_total_ = 0;
+    search_done_ = search_total_ = 0;
     for (const std::size_t l : SearchOrder()) {
       elements += static_cast<double>(layers_[l].linear.Out().Size());
       search_total_ += SearchMacs(l);

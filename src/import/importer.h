@@ -330,7 +330,8 @@ class Importer {
   bool IsShared(int pool, const std::vector<std::vector<int>>& readers) const;
   /// Of the max-pools without one, by ReLUs.
   void ReplacePools();
-  void ReplacePool(Layer pool);
+  /// The layer that gives its numbers; one from before where it changes none.
+  int ReplacePool(Layer pool);
   /// The largest number of a window that is one row or one column.
   int AddLargest(const Node& node, int layer, const Window& window, bool by_rows);
 
@@ -421,6 +422,7 @@ class Importer {
   };
   std::map<int, Carrier> carried_;                   // of what Carry took
   std::map<std::pair<int, int>, int> put_together_;  // sums that put two layers together
+  std::size_t weights_together_ = 0;                 // of the convolutions that place them
   std::set<int> zero_signs_;                         // layers for which Sign(0) differs
   std::set<std::string> notes_;
   bool only_class_ = false;

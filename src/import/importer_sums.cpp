@@ -92,6 +92,11 @@ int Importer::PutTogether(const Node& node, int a, int b) {
   LimitSummands(node, a, b);
   const Shape3 shape = ShapeOf(a);
   const std::size_t all = shape.channels + ShapeOf(b).channels;
+  if ((weights_together_ += all * all) > kMostWeights)
+    node.Fail(
+        fmt::format("puts so many maps together that the layers which place the network's maps "
+                    "have {} weights, expected at most {}",
+                    weights_together_, kMostWeights));
   // A sum of two maps, each with zeros where the other one is.
   std::vector<int> parts;
   for (const auto& [layer, begin] : {std::pair{a, std::size_t{0}}, {b, shape.channels}}) {
@@ -201,10 +206,10 @@ void Importer::ReplacePools() {
     for (int& input : before[l].graph.inputs)
       if (input != kNetworkInput) input = place[ToSize(input)];
     if (replaced[l]) {
-      ReplacePool(std::move(before[l]));
-    } else {
-      layers_.push_back(std::move(before[l]));
+      place[l] = ReplacePool(std::move(before[l]));
+      continue;
     }
+    layers_.push_back(std::move(before[l]));
     place[l] = static_cast<int>(layers_.size()) - 1;
   }
   if (result_layer_ != kNetworkInput) result_layer_ = place[ToSize(result_layer_)];
@@ -224,10 +229,13 @@ bool Importer::IsShared(int pool, const std::vector<std::vector<int>>& readers) 
   return false;
 }
 
-void Importer::ReplacePool(Layer pool) {
+int Importer::ReplacePool(Layer pool) {
   const Node node = NodeAt(pool.node);
   const nn::LayerSpec& spec = pool.spec;
   const int input = pool.graph.inputs[0];
+  if (spec.kernel.h == 1 && spec.kernel.w == 1 && spec.stride.h == 1 && spec.stride.w == 1 &&
+      spec.padding.None())
+    return input;
   const std::size_t first = layers_.size();
   const bool averages = spec.type == LayerType::kAvgPool2d;
   const bool is_linear = averages && (spec.padding.None() || spec.count_include_pad);
@@ -237,7 +245,7 @@ void Importer::ReplacePool(Layer pool) {
     if (!is_linear && can_repeat) pool.graph.inputs = {AddActivationOf(node, input)};
     layers_.push_back(std::move(pool));
     LeaveNameToLast(first);
-    return;
+    return static_cast<int>(layers_.size()) - 1;
   }
   if (!spec.padding.None())
     node.Fail(
@@ -257,12 +265,14 @@ void Importer::ReplacePool(Layer pool) {
   columns.columns = {.in = in.width, .kernel = spec.kernel.w, .stride = spec.stride.w};
   rows.rows = {.in = in.height, .kernel = spec.kernel.h, .stride = spec.stride.h};
   rows.columns = {.in = columns.columns.Out()};
-  AddLargest(node, AddLargest(node, input, columns, false), rows, true);
+  const int largest = AddLargest(node, AddLargest(node, input, columns, false), rows, true);
   LeaveNameToLast(first);
-  layers_.back().wanted_name = pool.wanted_name;
-  notes_.insert(
-      fmt::format("{} has no ReLU and no Sign beside it and is computed by {} ReLUs of differences",
-                  node.Text(), differences));
+  layers_[ToSize(largest)].wanted_name = pool.wanted_name;
+  if (differences > 0)
+    notes_.insert(fmt::format(
+        "{} has no ReLU and no Sign beside it and is computed by {} ReLUs of differences",
+        node.Text(), differences));
+  return largest;
 }
 
 int Importer::AddLargest(const Node& node, int layer, const Window& window, bool by_rows) {

@@ -51,6 +51,20 @@ constexpr char kOrderSchema[] = R"json({
 })json";
 static_assert(kMaxBatch == 4096 && kMaxQueries == 1000000 && infer::kMaxInFlight == 64);
 
+// Calls f(key, setting) for what an order says of how queries run.
+template <class Options, class F>
+void ForSettings(Options& options, F&& f) {
+  f("suite", options.suite);
+  f("linear", options.linear);
+  f("optimise", options.optimise);
+  f("link", options.link);
+  f("batch", options.batch);
+  f("ahead", options.ahead);
+  f("in_flight", options.in_flight);
+  f("dealer_leaves", options.dealer_leaves);
+  f("rotate_dealer", options.rotate_dealer);
+}
+
 [[noreturn]] void Refuse(const std::string& problem) { throw ConfigError(kPlace, problem); }
 
 // Up to `size` bytes; fewer only where no more come.
@@ -95,19 +109,11 @@ std::optional<AnonymousFile> ReadContent(int fd, std::uint64_t size, const char*
 std::string DescribeOrder() { return nlohmann::json{{"order", "describe"}}.dump() + "\n"; }
 
 std::string RunOrder(const RunOptions& options, const BenchFiles& files) {
-  const nlohmann::json line{{"order", "run"},
-                            {"suite", options.suite},
-                            {"linear", options.linear},
-                            {"optimise", options.optimise},
-                            {"link", options.link},
-                            {"batch", options.batch},
-                            {"ahead", options.ahead},
-                            {"in_flight", options.in_flight},
-                            {"dealer_leaves", options.dealer_leaves},
-                            {"rotate_dealer", options.rotate_dealer},
-                            {"network_bytes", files.network.size()},
-                            {"model_bytes", files.model.size()},
-                            {"images_bytes", files.images.size()}};
+  nlohmann::json line{{"order", "run"},
+                      {"network_bytes", files.network.size()},
+                      {"model_bytes", files.model.size()},
+                      {"images_bytes", files.images.size()}};
+  ForSettings(options, [&](const char* key, const auto& value) { line[key] = value; });
   return line.dump() + "\n" + files.network + files.model + files.images;
 }
 
@@ -122,17 +128,8 @@ BenchOrder ReadBenchOrder(int fd) {
     if (!line.contains(key)) Refuse(fmt::format("has no {}", key));
     line.at(key).get_to(value);
   };
-  auto& options = order.options;
-  read("suite", options.suite);
-  read("linear", options.linear);
-  read("optimise", options.optimise);
-  read("link", options.link);
-  read("batch", options.batch);
-  read("ahead", options.ahead);
-  read("in_flight", options.in_flight);
-  read("dealer_leaves", options.dealer_leaves);
-  read("rotate_dealer", options.rotate_dealer);
-  options.batch_given = true;
+  ForSettings(order.options, read);
+  order.options.batch_given = true;
   std::uint64_t network = 0, model = 0, images = 0;
   read("network_bytes", network);
   read("model_bytes", model);

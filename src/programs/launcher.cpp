@@ -45,8 +45,9 @@ constexpr auto kGrace = std::chrono::seconds(2);
 constexpr auto kStopTime = std::chrono::seconds(3);
 // How long it may take to say that a signal ended the run, if nobody reads it.
 constexpr auto kEndTime = std::chrono::seconds(1);
-// Of one event: a report with the logits of all images.
-constexpr std::size_t kMaxEventBytes = std::size_t{4} << 30;
+// Of one event: a report with the logits of all images; less from another machine, which may say
+// anything.
+constexpr std::size_t kMaxEventBytes = std::size_t{4} << 30, kMaxEventBytesElsewhere = 256 << 20;
 
 std::pair<OwnedFd, OwnedFd> MakePipe() {
   std::array<int, 2> ends{};
@@ -161,8 +162,8 @@ class Child {
 
   void Read() {
     asio::async_read_until(
-        pipe_, asio::dynamic_buffer(text_, kMaxEventBytes), '\n',
-        [this](std::error_code end, std::size_t size) {
+        pipe_, asio::dynamic_buffer(text_, elsewhere_ ? kMaxEventBytesElsewhere : kMaxEventBytes),
+        '\n', [this](std::error_code end, std::size_t size) {
           if (end) {
             pipe_.close();
             return;

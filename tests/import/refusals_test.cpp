@@ -155,6 +155,12 @@ TEST_F(RefusalsTest, OfMapsThatAreTooManyTogether) {
   Expect("Concat", "y", "makes 8194 channels, expected at most 8192");
 }
 
+TEST_F(RefusalsTest, OfManySmallMapsPutTogether) {
+  // Each is placed beside all before it: 3^2 * (1 + 4 + 9 + ...) weights.
+  SetInt(m.Node("Concat", std::vector<std::string>(300, "c"), "y"), "axis", 1);
+  Expect("Concat", "y", "expected at most 67108864");
+}
+
 TEST_F(RefusalsTest, OfLargeMaxPoolsWithoutAnActivation) {
   m = Model({1, 2, 70, 70});
   m.Weights("w", {3, 2, 3, 3}, 1);

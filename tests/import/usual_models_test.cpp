@@ -51,6 +51,13 @@ class Builder {
     channels = out;
     return *this;
   }
+  /// Maps side by side, of so many channels in all.
+  Builder& Concat(const std::vector<std::string>& parts, std::int64_t all) {
+    node = &m.Node("Concat", parts, at = Name("Concat"));
+    SetInt(*node, "axis", 1);
+    channels = all;
+    return *this;
+  }
   Builder& Norm() {
     const Dims dims = {channels};
     const auto count = static_cast<std::size_t>(channels);
@@ -237,12 +244,10 @@ TEST(UsualModels, DenseNet) {
   b.Conv(3, 3, 1, 1);
   std::vector<std::string> all = {b.at};
   for (int i = 0; i < 3; ++i) {
-    b.channels = 3 + 2 * i;
     b.Norm().Then("Relu").Conv(2, 3, 1, 1);
     all.push_back(b.at);
-    SetInt(b.m.Node("Concat", all, b.at = fmt::format("all{}", i)), "axis", 1);
+    b.Concat(all, 5 + 2 * i);
   }
-  b.channels = 9;
   b.Norm().Then("Relu").Then("GlobalAveragePool").Then("Flatten").Fc(9, 4);
   ExpectWorks(b);
 }
@@ -259,9 +264,12 @@ TEST(UsualModels, SqueezeNet) {
     b.Conv(2, kernel, 1, kernel / 2).Then("Relu");
     parts.push_back(b.at);
   }
-  SetInt(b.m.Node("Concat", parts, b.at = "together"), "axis", 1);
-  b.channels = 6;
-  b.Pool("MaxPool", 2).Conv(4, 1, 1, 0).Then("Relu").Then("GlobalAveragePool").Then("Flatten");
+  b.Concat(parts, 6)
+      .Pool("MaxPool", 2)
+      .Conv(4, 1, 1, 0)
+      .Then("Relu")
+      .Then("GlobalAveragePool")
+      .Then("Flatten");
   b.Fc(4, 3);
   ExpectWorks(b);
 }
@@ -286,9 +294,7 @@ TEST(UsualModels, Inception) {
     b.Conv(2, is_long ? 3 : 1, 1, is_long ? 1 : 0).Then("Relu");
     parts.push_back(b.at);
   }
-  SetInt(b.m.Node("Concat", parts, b.at = "together"), "axis", 1);
-  b.channels = 8;
-  b.Pool("MaxPool", 2).Conv(4, 3, 1, 0).Then("Relu").Then("Flatten").Fc(4, 3);
+  b.Concat(parts, 8).Pool("MaxPool", 2).Conv(4, 3, 1, 0).Then("Relu").Then("Flatten").Fc(4, 3);
   ExpectWorks(b);
 }
 
