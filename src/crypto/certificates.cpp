@@ -17,6 +17,7 @@
 #include "crypto/openssl_handles.h"
 #include "tercet/base/error.h"
 #include "tercet/base/file_writer.h"
+#include "tercet/crypto/sealing.h"
 
 namespace tercet::crypto {
 namespace {
@@ -108,10 +109,6 @@ BioHandle ToPem(X509* certificate) {
   BioHandle pem(BIO_new(BIO_s_mem()));
   Check(pem != nullptr && PEM_write_bio_X509(pem.get(), certificate) == 1, "write a certificate");
   return pem;
-}
-
-std::string HexOf(std::span<const std::uint8_t> bytes) {
-  return fmt::format("{:02x}", fmt::join(bytes, ""));
 }
 
 /// Wiped when it goes.
@@ -316,7 +313,7 @@ std::optional<Fingerprint> Fingerprint::Parse(std::string_view text) {
   return Fingerprint(digest);
 }
 
-std::string Fingerprint::Text() const { return std::string(kFingerprintPrefix) + HexOf(digest_); }
+std::string Fingerprint::Text() const { return std::string(kFingerprintPrefix) + HexText(digest_); }
 
 bool Fingerprint::operator==(const Fingerprint& other) const {
   return sodium_memcmp(digest_.data(), other.digest_.data(), kBytes) == 0;
@@ -451,7 +448,7 @@ std::string Sha256Hex(std::string_view text) {
   std::array<unsigned char, crypto_hash_sha256_BYTES> digest{};
   crypto_hash_sha256(digest.data(), reinterpret_cast<const unsigned char*>(text.data()),
                      text.size());
-  return HexOf(digest);
+  return HexText(digest);
 }
 
 std::string KeyedTag(const std::filesystem::path& key, std::string_view text) {
@@ -464,7 +461,7 @@ std::string KeyedTag(const std::filesystem::path& key, std::string_view text) {
   std::array<unsigned char, crypto_auth_hmacsha256_BYTES> tag{};
   crypto_auth_hmacsha256_final(&state, tag.data());
   sodium_memzero(&state, sizeof state);
-  return HexOf(tag);
+  return HexText(tag);
 }
 
 }  // namespace tercet::crypto

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/endian.h"
+#include "crypto/init_sodium.h"
 #include "crypto/openssl_handles.h"
 #include "tercet/base/party_id.h"
 
@@ -19,11 +20,6 @@ namespace {
 constexpr std::size_t kBlock = 16;
 constexpr std::size_t kChunk =
     16 * 1024;  // stays in the first-level cache between clearing and encrypting
-
-void InitSodium() {
-  static const bool ready = sodium_init() >= 0;
-  TERCET_CHECK(ready, "libsodium could not be initialised");
-}
 
 std::uint64_t NonceOf(std::string_view purpose) {
   InitSodium();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "crypto/init_sodium.h"
 #include "tercet/base/error.h"
 #include "tercet/crypto/prf.h"
 
@@ -18,11 +19,6 @@ constexpr std::size_t kTagBytes = crypto_secretstream_xchacha20poly1305_ABYTES;
 constexpr std::size_t kHeadBytes = kBoxBytes + kStreamHeaderBytes;
 static_assert(kHeadBytes == 104 && kTagBytes == 17);
 static_assert(SealingKey::kBytes == crypto_box_SECRETKEYBYTES);
-
-void InitSodium() {
-  static const bool ready = sodium_init() >= 0;
-  TERCET_CHECK(ready, "libsodium could not be initialised");
-}
 
 // The key of one stream and its state, wiped at the end.
 struct Stream {

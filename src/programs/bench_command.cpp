@@ -397,6 +397,55 @@ int RunBench(const BenchArguments& arguments) {
   return Bench(arguments, OptionsOf(arguments)).Run();
 }
 
+// What is measured: the options that a run file may say, too. Returns --transport. `a` outlives the
+// command.
+CLI::Option* AddSettings(CLI::App& command, BenchArguments& a) {
+  BenchOptions& line = a.line;
+  const auto given = [&](CLI::Option* option, auto field) {
+    a.given.emplace_back(option,
+                         [&a, field](BenchOptions& options) { options.*field = a.line.*field; });
+    return option;
+  };
+  given(command.add_option("--images", line.images,
+                           "Images for all networks named here, and for those of the run file that "
+                           "name none; without, random ones"),
+        &BenchOptions::images);
+  given(command.add_option("--labels", line.labels, "Their labels, for the accuracy"),
+        &BenchOptions::labels);
+  for (auto& [option, take] : AddDataOptions(command, line.data))
+    a.given.emplace_back(
+        option, [&a, take = take](BenchOptions& options) { take(options.data, a.line.data); });
+  given(OfferSuites(AddList(command, "--suites", line.suites, "Suites (see tercet suites)")),
+        &BenchOptions::suites);
+  given(OfferLinks(AddList(command, "--links", line.links, "Links")), &BenchOptions::links);
+  given(AddNumbers(command, "--batches", line.batches, 1, kMaxBatch, "Images a query"),
+        &BenchOptions::batches);
+  given(AddList(command, "--schedules", line.schedules,
+                "How queries follow each other: in-turn, dealer-leaves, rotate-dealer, ahead=K or "
+                "in-flight=K, as the options of tercet run"),
+        &BenchOptions::schedules);
+  given(AddNumber(command, "--repetitions", line.repetitions, 1, 1000,
+                  "Counted runs of each setting, after one that warms up"),
+        &BenchOptions::repetitions);
+  given(AddNumber(
+            command, "--queries", line.queries, 1, 1000,
+            "Queries in a run of batch 1; 2 of larger batches, and at least 4 K with a K above"),
+        &BenchOptions::queries);
+  given(AddNumber(command, "--accuracy-limit", line.accuracy_limit, 1, kMaxImages,
+                  "Take the accuracy of the first N images"),
+        &BenchOptions::accuracy_limit);
+  given(command.add_flag_callback(
+            kPublicWeights, [&line] { line.weights = mpc::kPublicLinear; },
+            "The models are no secret: their owner tells all parties the weights"),
+        &BenchOptions::weights);
+  return given(
+      command
+          .add_option("--transport", line.transport, "tls, tcp-insecure, or memory (three threads)")
+          ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
+          ->capture_default_str(),
+      &BenchOptions::transport);
+}
+
 }  // namespace
 
 void AddBenchCommand(CLI::App& app, Chosen& chosen) {
@@ -411,52 +460,7 @@ void AddBenchCommand(CLI::App& app, Chosen& chosen) {
       "--model", a->model,
       "For all networks named here: float weights, a compiled model or random[:SEED] "
       "[NAME.compiled.safetensors beside the network, else random]");
-  auto& line = a->line;
-  const auto given = [&](CLI::Option* option, auto field) {
-    a->given.emplace_back(
-        option, [a = a.get(), field](BenchOptions& options) { options.*field = a->line.*field; });
-    return option;
-  };
-  given(
-      command->add_option("--images", line.images,
-                          "Images for all networks named here, and for those of the run file that "
-                          "name none; without, random ones"),
-      &BenchOptions::images);
-  given(command->add_option("--labels", line.labels, "Their labels, for the accuracy"),
-        &BenchOptions::labels);
-  for (auto& [option, take] : AddDataOptions(*command, line.data))
-    a->given.emplace_back(option, [a = a.get(), take = take](BenchOptions& options) {
-      take(options.data, a->line.data);
-    });
-  given(OfferSuites(AddList(*command, "--suites", line.suites, "Suites (see tercet suites)")),
-        &BenchOptions::suites);
-  given(OfferLinks(AddList(*command, "--links", line.links, "Links")), &BenchOptions::links);
-  given(AddNumbers(*command, "--batches", line.batches, 1, kMaxBatch, "Images a query"),
-        &BenchOptions::batches);
-  given(AddList(*command, "--schedules", line.schedules,
-                "How queries follow each other: in-turn, dealer-leaves, rotate-dealer, ahead=K or "
-                "in-flight=K, as the options of tercet run"),
-        &BenchOptions::schedules);
-  given(AddNumber(*command, "--repetitions", line.repetitions, 1, 1000,
-                  "Counted runs of each setting, after one that warms up"),
-        &BenchOptions::repetitions);
-  given(AddNumber(
-            *command, "--queries", line.queries, 1, 1000,
-            "Queries in a run of batch 1; 2 of larger batches, and at least 4 K with a K above"),
-        &BenchOptions::queries);
-  given(AddNumber(*command, "--accuracy-limit", line.accuracy_limit, 1, kMaxImages,
-                  "Take the accuracy of the first N images"),
-        &BenchOptions::accuracy_limit);
-  given(command->add_flag_callback(
-            kPublicWeights, [&line] { line.weights = mpc::kPublicLinear; },
-            "The models are no secret: their owner tells all parties the weights"),
-        &BenchOptions::weights);
-  auto* transport = given(command
-                              ->add_option("--transport", line.transport,
-                                           "tls, tcp-insecure, or memory (three threads)")
-                              ->check(CLI::IsMember({"tls", "tcp-insecure", "memory"}))
-                              ->capture_default_str(),
-                          &BenchOptions::transport);
+  auto* transport = AddSettings(*command, *a);
   auto* testbed =
       command
           ->add_option("--testbed", a->testbed,

@@ -3,11 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/json.h"
 #include "programs/commit.h"
-#include "programs/inputs.h"
 #include "tercet/base/error.h"
 
 namespace tercet::programs {
@@ -17,6 +18,19 @@ namespace {
 constexpr std::size_t kMaxText = 200;
 
 }  // namespace
+
+std::string ProcessorName() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const std::size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown processor";
+}
+
+std::string MachineText() {
+  return fmt::format("{}, {} threads", ProcessorName(), std::thread::hardware_concurrency());
+}
 
 BuildIdentity OwnIdentity() { return {TERCET_VERSION, kCommit, TERCET_BUILD, MachineText()}; }
 

@@ -5,6 +5,11 @@
 
 namespace tercet::programs {
 
+/// What the system calls the processor; "unknown processor" where it does not say.
+std::string ProcessorName();
+/// The processor and its threads, for reports.
+std::string MachineText();
+
 /// What figures are of, so that they can be told from others.
 struct BuildIdentity {
   std::string version, commit, build;  ///< of Tercet; compiler and kind of build

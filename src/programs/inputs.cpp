@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <exception>
-#include <fstream>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -134,19 +133,6 @@ nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits)
     }
   }
   return network;
-}
-
-std::string MachineText() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string processor = "unknown processor";
-  for (std::string line; std::getline(info, line);) {
-    const auto colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) {
-      processor = line.substr(colon + 2);
-      break;
-    }
-  }
-  return fmt::format("{}, {} threads", processor, std::thread::hardware_concurrency());
 }
 
 files::Images RandomImages(const mpc::Shape3& shape, std::size_t count) {

@@ -63,8 +63,6 @@ LabelledImages LoadLabelledImages(const std::filesystem::path& images,
 /// The public network with the same width for every layer, and the shifts that leave as
 /// many bits as Compile does by default.
 nn::PublicNetwork PlaceholderNetwork(const nn::NetworkSpec& spec, unsigned bits);
-/// The processor and its threads, for reports.
-std::string MachineText();
 /// Random pixels from a fixed seed.
 files::Images RandomImages(const mpc::Shape3& shape, std::size_t count);
 /// What a .npy file of these images begins with; their pixels follow, and LoadImages reads it back.

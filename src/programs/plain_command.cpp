@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "programs/build_identity.h"
 #include "programs/check_layers.h"
 #include "programs/commands.h"
 #include "programs/failure.h"

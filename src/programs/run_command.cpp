@@ -6,6 +6,7 @@
 
 #include "programs/anonymous_file.h"
 #include "programs/auto_suite.h"
+#include "programs/build_identity.h"
 #include "programs/commands.h"
 #include "programs/cost_table.h"
 #include "programs/failure.h"

@@ -4,6 +4,7 @@
 
 #include "programs/anonymous_file.h"
 #include "programs/auto_suite.h"
+#include "programs/build_identity.h"
 #include "programs/child_program.h"
 #include "programs/failure.h"
 #include "programs/inputs.h"

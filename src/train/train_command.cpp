@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "programs/build_identity.h"
 #include "programs/data_options.h"
 #include "programs/failure.h"
 #include "programs/output.h"
@@ -72,18 +73,8 @@ ordered_json Describe(const TrainOptions& o) {
   return options;
 }
 
-// What Linux calls the processor; "unknown" elsewhere.
-std::string ProcessorName() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const std::size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
-
 ordered_json DescribeMachine() {
-  return {{"processor", ProcessorName()},
+  return {{"processor", programs::ProcessorName()},
           {"cores", std::thread::hardware_concurrency()},
           {"cuda", HasCuda()},
           {"libtorch", LibtorchVersion()}};
