@@ -18,8 +18,8 @@ namespace tercet::crypto {
 namespace {
 
 constexpr std::size_t kBlock = 16;
-constexpr std::size_t kChunk =
-    16 * 1024;  // stays in the first-level cache between clearing and encrypting
+// Stays in the first-level cache between clearing and encrypting.
+constexpr std::size_t kChunk = 16 * 1024;
 
 std::uint64_t NonceOf(std::string_view purpose) {
   InitSodium();

@@ -23,13 +23,18 @@ namespace tercet::programs {
 std::pair<OwnedFd, std::uint16_t> ListenOnLoopback();
 
 struct LaunchSettings {
-  std::filesystem::path program;                      ///< tercet-party
-  std::array<std::vector<std::string>, 3> arguments;  ///< without --id, --listen-fd and --report-fd
-  std::optional<int> absent;                          ///< a party that is not started
-  std::array<OwnedFd, 3> listening;                   ///< handed to the party where there is one
-  std::array<std::vector<int>, 3> inherited;  ///< descriptors that the party keeps (AnonymousFile)
-  std::function<void(std::size_t done, std::size_t total)>
-      on_progress;  ///< as far as the slowest party is
+  /// tercet-party.
+  std::filesystem::path program;
+  /// Without --id, --listen-fd and --report-fd.
+  std::array<std::vector<std::string>, 3> arguments;
+  /// A party that is not started.
+  std::optional<int> absent;
+  /// Handed to the party where there is one.
+  std::array<OwnedFd, 3> listening;
+  /// Descriptors that the party keeps (AnonymousFile).
+  std::array<std::vector<int>, 3> inherited;
+  /// Called with how far the slowest party is.
+  std::function<void(std::size_t done, std::size_t total)> on_progress;
 };
 
 /// A signal of StopSignals came; the process ends soon.

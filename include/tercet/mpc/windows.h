@@ -25,9 +25,9 @@ struct Windows {
   Shape3 Out() const { return Slide(in, kernel, stride, padding, in.channels); }
 
   /// Calls visit(output, member, input) for each member of each window that lies inside the map, or
-  /// is taken from there:
-  /// `output` counts the elements of Out(), `input` those of `in`, `member` the places of the
-  /// window row by row. Window after window, in the order of `output` and then of `member`.
+  /// is taken from there: `output` counts the elements of Out(), `input` those of `in`, `member`
+  /// the places of the window row by row. Window after window, in the order of `output` and then of
+  /// `member`.
   template <class Visit>
   void ForEach(Visit visit) const {
     const Shape3 out = Out();

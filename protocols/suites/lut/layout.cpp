@@ -16,13 +16,16 @@ namespace {
 
 using mpc::ActivationSpec;
 
-constexpr unsigned kMaxFlags = 8;   // that are opened, or D's own part beside them
-constexpr unsigned kMaxChunks = 5;  // 8 opened flags
-constexpr unsigned kMaxArithChunks =
-    4;                                  // 7 opened flags; the elements dealt double with each chunk
-constexpr unsigned kMaxChunkWidth = 8;  // rows of 256 bits
-constexpr std::size_t kMaxGroups = 4;   // 7 opened flags
-constexpr std::size_t kMaxGroupChunks = 4;  // likewise
+// That are opened, or D's own part beside them: as many as 5 chunks have.
+constexpr unsigned kMaxFlags = 8;
+constexpr unsigned kMaxChunks = 5;
+// 7 opened flags; the elements dealt double with each chunk.
+constexpr unsigned kMaxArithChunks = 4;
+// Rows of 256 bits.
+constexpr unsigned kMaxChunkWidth = 8;
+// 7 opened flags, of groups as of the chunks of each.
+constexpr std::size_t kMaxGroups = 4;
+constexpr std::size_t kMaxGroupChunks = 4;
 // What form=auto takes for a hop less; of ReLU, whose other form is smaller, no more than this.
 constexpr std::size_t kMaxAutoBytes = 256;
 constexpr std::size_t kMaxAutoBytesOfRelu = 192;
