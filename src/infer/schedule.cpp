@@ -15,7 +15,7 @@ struct Text {
   }
   std::string operator()(const HelperLeaves&) const { return "all ahead"; }
   std::string operator()(const HelperRotates&) const {
-    return "in turn, the dealer's role rotates";
+    return "in turn, the helper's role rotates";
   }
   std::string operator()(const MakeMaterial&) const { return "to a file"; }
   std::string operator()(const UseMaterial&) const { return "from a file"; }

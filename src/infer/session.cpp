@@ -379,7 +379,7 @@ std::vector<std::pair<std::string, std::string>> Agreement(const SessionSettings
           {"suite", settings.suite.Text()},
           {"linear layers", settings.linear.empty() ? "by the roles" : settings.linear},
           {"roles", mpc::RolesText(settings.roles)},
-          {"rotation of the dealer", rotates ? "yes" : "no"},
+          {"rotation of the helper", rotates ? "yes" : "no"},
           {"batch", std::to_string(settings.batch)},
           {"batches in flight", std::to_string(settings.in_flight)},
           {kShardName, settings.shard ? settings.shard->shard.Text() : "none"},

@@ -19,7 +19,7 @@ class Track {
   /// `its_plan` and `registry` outlive this.
   Track(const Plan& its_plan, std::unique_ptr<mpc::Party> its_party, const mpc::Registry& registry);
 
-  /// Material for a query of `images` images. A dealer that waits for nobody deals one query of all
+  /// Material for a query of `images` images. A helper that waits for nobody deals one query of all
   /// tracks after the other, so that the first ones can go on as soon as possible.
   SecureNetwork::Query Prepare(Queries& queries, std::size_t images);
 

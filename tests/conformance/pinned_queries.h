@@ -48,7 +48,7 @@ struct Side {
   infer::Schedule schedule = infer::InTurn{};
   std::size_t in_flight = 1;
 };
-/// With the dealer's role going round over the images.
+/// With the helper's role going round over the images.
 inline const Side kRotated{infer::HelperRotates{}, 1};
 /// The same as QueryScenario with queries side by side, as sessions run them.
 Scenario SideBySideScenario(const QueryCase& c, const Side& side, int receiver);

@@ -458,7 +458,7 @@ TEST(Agreement, EveryItemIsListedWithWhatItTells) {
       {"linear layers", "an option"},
       {"batches in flight", "an option"},
       {"roles", "the testbed's roles"},
-      {"rotation of the dealer", "an option"},
+      {"rotation of the helper", "an option"},
       {"batch", "an option"},
       {"shard", "an option"},
       {"resume", "an option"},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs in which the dealer's role rotates over the images of a batch.
+// Runs in which the helper's role rotates over the images of a batch.
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -84,7 +84,7 @@ TEST_P(EverySuite, EqualsThePlainNetworkAndThePlans) {
             .Wait();
     ASSERT_EQ(result.status, 0) << result.err << result.out;
     EXPECT_THAT(result.out, AllOf(HasSubstr("yes (40 of 40)"), HasSubstr("the plan says: yes"),
-                                  HasSubstr("Material: in turn, the dealer's role rotates.")));
+                                  HasSubstr("Material: in turn, the helper's role rotates.")));
     const json report = ReadJson(world.File("out.json"));
     std::vector<std::int64_t> logits;
     for (const json& row : report.at("logits")) logits.insert(logits.end(), row.begin(), row.end());
@@ -189,7 +189,7 @@ TEST_F(RotatedTestbed, ShowsThePlanOfEachGroup) {
 TEST_F(RotatedTestbed, RefusesAPartyThatDoesNotRotate) {
   ExpectAllFail(StartAll({"dense", "dense", "dense"},
                          {{{"--rotate-dealer"}, {"--rotate-dealer"}, {"--ahead", "0"}}}),
-                "rotation of the dealer: here ");
+                "rotation of the helper: here ");
 }
 
 TEST_F(RotatedTestbed, NamesThePartyThatDies) {

@@ -14,7 +14,7 @@ namespace tercet::infer {
 /// About how many bytes each party's process needs at most: shares of the model, material of
 /// `queries` queries at once, activations and messages of the `running` that are under way, and
 /// `images` images at their owner. Public like the plan. Of MnistNet1 and 3, LeNet and CifarNet2 in
-/// batches of 8 to 1024 over loopback, a party needed 0.45 to 1.3 times as much; a dealer that has
+/// batches of 8 to 1024 over loopback, a party needed 0.45 to 1.3 times as much; a helper that has
 /// no part online 0.2 to 0.55 times, since its queue, which slow links fill, is counted.
 std::array<std::uint64_t, 3> EstimateMemory(const Plan& plan, std::size_t queries,
                                             std::size_t images, std::size_t running = 1);
