@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 at::Generator& CpuGenerator() {
   static at::Generator generator = at::detail::getDefaultCPUGenerator();
@@ -27,18 +27,49 @@ std::string Text(const std::mt19937_64& generator) {
   return text.str();
 }
 
+using Tensors = std::map<std::string, torch::Tensor>;
+
+json Names(const Tensors& tensors) {
+  json names = json::array();
+  for (const auto& [name, tensor] : tensors) names.push_back(name);
+  return names;
+}
+
+// Names of tensors have dots, which an archive does not take.
+void Write(const Tensors& tensors, const char* name, torch::serialize::OutputArchive& archive) {
+  torch::serialize::OutputArchive part;
+  std::size_t index = 0;
+  for (const auto& [unused, tensor] : tensors)
+    part.write(std::to_string(index++), tensor.to(torch::kCPU), /*is_buffer=*/true);
+  archive.write(name, part);
+}
+
+Tensors Read(torch::serialize::InputArchive& archive, const char* name, const json& names) {
+  Tensors tensors;
+  torch::serialize::InputArchive part;
+  archive.read(name, part);
+  std::size_t index = 0;
+  for (const json& tensor : names)
+    part.read(std::to_string(index++), tensors[tensor.get<std::string>()], /*is_buffer=*/true);
+  return tensors;
+}
+
 json ToJson(const Checkpoint& c) {
   json history = json::array();
   for (const EpochRecord& e : c.history) {
     history.push_back(
         {e.loss, e.accuracy, e.validation_accuracy, e.seconds, e.images_per_s, e.saved});
   }
-  json names = json::array();
-  for (const auto& [name, tensor] : c.model) names.push_back(name);
-  return {{"version", kVersion},        {"settings", json::parse(c.settings)},
-          {"best_epoch", c.best_epoch}, {"validation_accuracy", c.validation_accuracy},
-          {"seconds", c.seconds},       {"history", history},
-          {"shuffle", Text(c.shuffle)}, {"tensors", names}};
+  return {{"version", kVersion},
+          {"settings", json::parse(c.settings)},
+          {"best_epoch", c.best_epoch},
+          {"validation_accuracy", c.validation_accuracy},
+          {"seconds", c.seconds},
+          {"history", history},
+          {"shuffle", Text(c.shuffle)},
+          {"tensors", Names(c.model)},
+          {"averaged_tensors", Names(c.average)},
+          {"averaged_steps", c.averaged_steps}};
 }
 
 void CheckSettings(const json& found, const json& expected, const std::filesystem::path& file) {
@@ -60,11 +91,8 @@ void SaveCheckpoint(const Checkpoint& checkpoint, const torch::optim::Optimizer&
   torch::serialize::OutputArchive archive;
   archive.write("state", c10::IValue(ToJson(checkpoint).dump()));
   archive.write("random", CpuGenerator().get_state(), /*is_buffer=*/true);
-  torch::serialize::OutputArchive model;
-  std::size_t index = 0;  // names of tensors have dots, which an archive does not take
-  for (const auto& [name, tensor] : checkpoint.model)
-    model.write(std::to_string(index++), tensor.to(torch::kCPU), /*is_buffer=*/true);
-  archive.write("model", model);
+  Write(checkpoint.model, "model", archive);
+  Write(checkpoint.average, "average", archive);
   torch::serialize::OutputArchive steps;
   optimizer.save(steps);
   archive.write("optimizer", steps);
@@ -101,11 +129,9 @@ Checkpoint LoadCheckpoint(const std::filesystem::path& file, const std::string& 
                                     e.at(4).get<double>(), e.at(5).get<bool>()});
     }
     std::istringstream(state.at("shuffle").get<std::string>()) >> checkpoint.shuffle;
-    torch::serialize::InputArchive model;
-    archive.read("model", model);
-    std::size_t index = 0;
-    for (const json& name : state.at("tensors"))
-      model.read(std::to_string(index++), checkpoint.model[name.get<std::string>()], true);
+    checkpoint.averaged_steps = state.at("averaged_steps").get<std::int64_t>();
+    checkpoint.model = Read(archive, "model", state.at("tensors"));
+    checkpoint.average = Read(archive, "average", state.at("averaged_tensors"));
     torch::serialize::InputArchive steps;
     archive.read("optimizer", steps);
     optimizer.load(steps);

@@ -24,6 +24,9 @@ struct Checkpoint {
   std::vector<EpochRecord> history;  ///< one an epoch
   std::mt19937_64 shuffle;
   std::map<std::string, torch::Tensor> model;  ///< Model::State
+  std::map<std::string, torch::Tensor>
+      average;                      ///< WeightAverage::State; empty before its first step
+  std::int64_t averaged_steps = 0;  ///< WeightAverage::Steps
 };
 
 /// Writes the checkpoint, the optimiser's state and that of libtorch's CPU generator atomically: a

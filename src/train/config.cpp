@@ -134,6 +134,7 @@ TrainConfig LoadTrainConfig(const std::filesystem::path& file) {
   reader.Read("/augmentation/strength", o.augment);
   reader.Refuse(o.augmentation == Augmentation::kNone, "/augmentation/strength",
                 "/augmentation/name");
+  reader.Read("/average", o.average);
   reader.Read("/label_smoothing", o.label_smoothing);
   reader.Read("/width_bits", o.width_bits);
   reader.ReadWeights("/weights", o.binary_weights);
@@ -196,6 +197,7 @@ nlohmann::ordered_json DescribeRun(const TrainOptions& o) {
                                 {"device", Name(o.device)},
                                 {"precision", Name(o.precision)}};
   if (auto data = files::DescribeDataOptions(o.data); !data.empty()) run["data"] = std::move(data);
+  if (o.average > 0) run["average"] = o.average;
   if (!o.binary_weights.empty()) run["binary_weights"] = o.binary_weights;
   if (o.optimizer == Optimizer::kSgd) run["momentum"] = o.momentum;
   if (o.schedule == Schedule::kStep) {

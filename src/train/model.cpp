@@ -39,8 +39,6 @@ constexpr double kShrink = 0.97;
 constexpr int kShrinkSteps = 12;
 // In training, a scale stays while it fits and is at least this part of the largest that would.
 constexpr double kKeepScale = 0.85;
-// The part of a batch's mean and variance in the running ones, as in PyTorch.
-constexpr double kMomentum = 0.1;
 
 std::int64_t Int(std::size_t n) { return static_cast<std::int64_t>(n); }
 
@@ -284,7 +282,7 @@ Tensor Model::Apply(Step& step, const Tensor& input, bool training,
                            WeightFor(step, training), step.bias);
     case LayerType::kBatchNorm:
       return torch::batch_norm(x, step.weight, step.bias, step.running_mean, step.running_var,
-                               training, kMomentum, layer.eps, /*cudnn_enabled=*/false);
+                               training, momentum_, layer.eps, /*cudnn_enabled=*/false);
     case LayerType::kSign:
       return SignFunction::apply(x);
     case LayerType::kRelu:
@@ -318,7 +316,7 @@ Tensor Model::Forward(const Tensor& input, bool training, torch::ScalarType type
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     Step& step = steps_[i];
     if (const std::size_t fused = NormSignSteps(i); fused > 0 && training && x.is_cpu()) {
-      x = NormSign(x, step.weight, step.bias, step.running_mean, step.running_var, kMomentum,
+      x = NormSign(x, step.weight, step.bias, step.running_mean, step.running_var, momentum_,
                    step.layer.eps, fused == 3 ? Int(steps_[i + 1].layer.kernel.h) : 1);
       i += fused - 1;
     } else if (IsSeparable(i) && (type == torch::kBFloat16 || width_bits_ != 0)) {
@@ -362,6 +360,16 @@ std::size_t Model::NormSignSteps(std::size_t i) const {
     ++last;
   }
   return follows(LayerType::kSign) ? last - i + 1 : 0;
+}
+
+void Model::MoveTowards(const Model& other, double part) {
+  torch::NoGradGuard guard;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    const Step& to = other.steps_[i];
+    if (steps_[i].weight.defined()) steps_[i].weight.lerp_(to.weight, part);
+    if (steps_[i].bias.defined()) steps_[i].bias.lerp_(to.bias, part);
+    if (to.scale.defined()) steps_[i].scale = to.scale.clone();
+  }
 }
 
 std::vector<Tensor> Model::Weights() const {
@@ -466,14 +474,21 @@ void Model::SetState(const std::map<std::string, Tensor>& state, const std::stri
 files::TensorFile Model::Save() const {
   torch::NoGradGuard guard;
   std::map<std::string, Tensor> named = NamedTensors();
-  for (const Step& step : steps_) {
-    if (!step.binary && (!step.rounded_for || step.depthwise)) continue;
-    Tensor& weight = named.at(step.layer.name + ".weight");
-    const Tensor used =
-        step.binary ? OwnWeight(step) : UsedWeight(step, RoundingScale(step, /*extra_bits=*/0));
-    weight = used.view(weight.sizes());
-  }
   files::TensorFile file;
+  for (const Step& step : steps_) {
+    const std::string name = step.layer.name + ".weight";
+    if (step.binary) {
+      const Tensor signs = OwnWeight(step).to(torch::kCPU, torch::kInt64).contiguous();
+      const std::int64_t* data = signs.data_ptr<std::int64_t>();
+      file.tensors[name] = files::TensorData::FromIntegers(
+          Sizes(named.at(name)), std::vector<std::int64_t>(data, data + signs.numel()),
+          files::DType::kI8);
+      named.erase(name);
+    } else if (step.rounded_for && !step.depthwise) {
+      Tensor& weight = named.at(name);
+      weight = UsedWeight(step, RoundingScale(step, /*extra_bits=*/0)).view(weight.sizes());
+    }
+  }
   for (const auto& [name, tensor] : named) {
     const Tensor flat = tensor.to(torch::kCPU, torch::kFloat32).contiguous();
     const float* data = flat.data_ptr<float>();

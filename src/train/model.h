@@ -40,6 +40,15 @@ class Model {
   /// gets coarser finds weights where rounding that starts coarse would leave nothing but zeros.
   void SetExtraTrainingBits(double bits) { extra_training_bits_ = bits; }
 
+  /// The part of a batch's mean and variance in the running ones after a pass in training; 0.1 as
+  /// in PyTorch unless it is set.
+  void SetMomentum(double momentum) { momentum_ = momentum; }
+
+  /// Moves every weight and bias by `part` of the way to that of `other`, a model of the same
+  /// network on the same device; statistics stay, and the scales of the rounding become those of
+  /// `other`.
+  void MoveTowards(const Model& other, double part);
+
   /// Weights of conv2d and linear, which weight decay applies to / all other trained tensors.
   std::vector<torch::Tensor> Weights() const;
   std::vector<torch::Tensor> OtherParameters() const;
@@ -54,8 +63,8 @@ class Model {
   /// NAME") when one is missing or has another shape.
   void Load(const files::TensorFile& file, const std::string& name);
   /// The tensors in float32, names as in a PyTorch state_dict; binary weights are saved as -1 and
-  /// +1, and weights that are rounded for the width are saved rounded, each output channel as
-  /// multiples of a step of its own.
+  /// +1, a byte each, and weights that are rounded for the width are saved rounded, each output
+  /// channel as multiples of a step of its own.
   files::TensorFile Save() const;
 
   /// Everything that training changes, to go on from exactly here: the tensors of Save as they are
@@ -109,6 +118,7 @@ class Model {
   std::vector<Step> steps_;
   unsigned width_bits_;
   double extra_training_bits_ = 0;
+  double momentum_ = 0.1;
 };
 
 }  // namespace tercet::train

@@ -15,7 +15,6 @@
 
 #include "base/clock.h"
 #include "tercet/base/error.h"
-#include "tercet/base/file_writer.h"
 #include "tercet/files/tensor_file.h"
 #include "tercet/nn/network.h"
 #include "train/batches.h"
@@ -23,6 +22,8 @@
 #include "train/config.h"
 #include "train/distillation.h"
 #include "train/model.h"
+#include "train/options.h"
+#include "train/weight_average.h"
 
 namespace tercet::train {
 namespace {
@@ -33,61 +34,11 @@ constexpr std::int64_t kEvaluationBatch = 500;
 constexpr std::size_t kStepsPerReport = 20;
 // So many images held out are of one class only where the set is in order of its classes.
 constexpr std::size_t kEnoughForAllClasses = 50;
-// Products of the two stay below the largest float, where libtorch would stop with an error of its
-// own.
-constexpr double kMaxRate = 1e30;
-constexpr double kMaxDecay = 1e6;
-constexpr double kMaxTemperature = 1e6;
-constexpr double kMaxAugment = 100;
+// Batches of training images that the statistics of averaged weights come from.
+constexpr std::size_t kStatisticsBatches = 50;
 // With --width-bits, rounding starts so many bits finer and gets to the wanted width half way
 // through the run.
 constexpr double kExtraBitsAtStart = 5;
-
-void Require(bool good, const char* option, const std::string& problem) {
-  if (!good) throw ConfigError(option, problem);
-}
-
-void CheckOptions(const TrainOptions& o) {
-  Require(!o.network.empty(), "network", "expected an architecture, nets/*.json");
-  Require(!o.train_images.empty(), "--images", "expected a file of training images");
-  Require(!o.test_images.empty() || o.test_labels.empty(), "--test-labels",
-          "expected together with --test-images, or neither");
-  Require(o.epochs >= 1, "--epochs", fmt::format("expected at least 1, got {}", o.epochs));
-  Require(o.batch >= 2, "--batch-size",
-          fmt::format("expected at least 2 (batch_norm needs them), got {}", o.batch));
-  Require(o.lr > 0 && o.lr <= kMaxRate, "--lr",
-          fmt::format("expected 0 < rate <= {}, got {}", kMaxRate, o.lr));
-  Require(o.momentum >= 0 && o.momentum < 1, "--momentum",
-          fmt::format("expected 0 <= momentum < 1, got {}", o.momentum));
-  Require(o.weight_decay >= 0 && o.weight_decay <= kMaxDecay, "--weight-decay",
-          fmt::format("expected 0 <= decay <= {}, got {}", kMaxDecay, o.weight_decay));
-  Require(o.warmup_epochs >= 0 && o.warmup_epochs <= o.epochs, "--warmup-epochs",
-          fmt::format("expected 0 to {} (--epochs), got {}", o.epochs, o.warmup_epochs));
-  Require(o.step_epochs > 0 && std::isfinite(o.step_epochs), "--step-epochs",
-          fmt::format("expected a number above 0, got {}", o.step_epochs));
-  Require(o.step_factor > 0 && o.step_factor <= kMaxRate, "--step-factor",
-          fmt::format("expected 0 < factor <= {}, got {}", kMaxRate, o.step_factor));
-  Require(o.label_smoothing >= 0 && o.label_smoothing < 1, "--label-smoothing",
-          fmt::format("expected 0 <= s < 1, got {}", o.label_smoothing));
-  Require(std::isfinite(o.augment) && o.augment >= 0 && o.augment <= kMaxAugment, "--augment",
-          fmt::format("expected a number from 0 to {}, got {}", kMaxAugment, o.augment));
-  Require(o.width_bits == 0 || (o.width_bits >= 4 && o.width_bits <= 32), "--width-bits",
-          fmt::format("expected 0 (off) or 4..32, got {}", o.width_bits));
-  Require(o.threads >= 1, "--threads", fmt::format("expected at least 1, got {}", o.threads));
-  Require(o.validation >= 1, "--validation", "expected at least 1 held-out image, got 0");
-  Require(o.teacher.empty() == o.teacher_weights.empty(), "--teacher",
-          "expected together with --teacher-weights, or neither");
-  Require(o.temperature > 0 && o.temperature <= kMaxTemperature, "--temperature",
-          fmt::format("expected 0 < T <= {}, got {}", kMaxTemperature, o.temperature));
-  Require(o.distillation_weight >= 0 && o.distillation_weight <= 1, "--distillation-weight",
-          fmt::format("expected 0 <= lambda <= 1, got {}", o.distillation_weight));
-  Require(o.device != Device::kCuda || HasCuda(), "--device",
-          fmt::format("no CUDA device was found by libtorch {}; expected cpu or auto",
-                      LibtorchVersion()));
-  Require(!o.out.empty(), "--out", "expected a file to write");
-  CheckWritable(o.out, "--out");
-  CheckWritable(CheckpointFile(o), "--checkpoint");
-}
 
 // Fisher-Yates with a generator and a reduction that the standard fixes, unlike std::shuffle.
 Tensor Shuffled(std::size_t count, std::mt19937_64& generator) {
@@ -158,6 +109,10 @@ class Trainer {
       teacher_ = std::make_unique<Teacher>(options.teacher, options.teacher_weights, spec_, device_,
                                            type_);
     }
+    if (options.average > 0) {
+      average_.emplace(Model(spec_, options.width_bits, BinaryLayers()));
+      average_->To(device_);
+    }
     MakeOptimizer();
     if (options.resume) Resume();
   }
@@ -169,18 +124,16 @@ class Trainer {
       TrainProgress progress = RunEpoch(epoch);
       // The last step's update is in no loss yet.
       if (!model_->IsFinite()) ThrowDiverged("a weight", epoch, steps_);
-      progress.validation_accuracy = Accuracy(*model_, validation_, spec_.input, device_);
+      Model& trained = TrainedModel();
+      progress.validation_accuracy = Accuracy(trained, validation_, spec_.input, device_);
       // Of equals the later one: its learning rate was lower.
       progress.saved = progress.validation_accuracy >= result_.validation_accuracy;
-      if (progress.saved) SaveBest(epoch, progress.validation_accuracy);
+      if (progress.saved) SaveBest(trained, epoch, progress.validation_accuracy);
       progress.epoch_done = true;
       result_.epochs.push_back({progress.loss, progress.accuracy, progress.validation_accuracy,
                                 SecondsSince(epoch_start), progress.images_per_s, progress.saved});
       progress.history = result_.epochs;
-      SaveCheckpoint(
-          {Settings(), result_.best_epoch, result_.validation_accuracy,
-           seconds_before_ + SecondsSince(start_), result_.epochs, shuffle_, model_->State()},
-          *optimizer_, CheckpointFile(options_));
+      WriteCheckpoint();
       if (on_progress_) on_progress_(progress);
     }
     if (!options_.test_images.empty()) {
@@ -277,6 +230,10 @@ class Trainer {
     Checkpoint checkpoint =
         LoadCheckpoint(CheckpointFile(options_), Settings(), *optimizer_, device_);
     model_->SetState(checkpoint.model, CheckpointFile(options_).string());
+    if (average_ && checkpoint.averaged_steps > 0) {
+      average_->SetState(checkpoint.average, checkpoint.averaged_steps,
+                         CheckpointFile(options_).string());
+    }
     if (checkpoint.best_epoch > 0 && !std::filesystem::exists(options_.out)) {
       throw ConfigError(options_.out.string(),
                         fmt::format("is missing; expected the weights of epoch {}, the best one "
@@ -328,6 +285,48 @@ class Trainer {
                             options_.distillation_weight);
   }
 
+  // Whether weights are averaged in an epoch: in the last ones, at least one.
+  bool Averages(int epoch) const {
+    return average_ && epoch > std::min(options_.epochs * (1 - options_.average),
+                                        static_cast<double>(options_.epochs - 1));
+  }
+
+  // What an epoch has come to: the mean of the weights where there is one.
+  Model& TrainedModel() {
+    if (!average_ || average_->Steps() == 0) return *model_;
+    const Tensor order = Shuffled(training_.Size(), shuffle_);
+    std::int64_t begin = 0;
+    return average_->Estimate(std::min(steps_, kStatisticsBatches), [&](Model& model) {
+      model.Forward(
+          QuantizeInput(TrainingPixels(order.narrow(0, begin, options_.batch)), spec_.input),
+          /*training=*/true, type_);
+      begin += options_.batch;
+    });
+  }
+
+  void WriteCheckpoint() const {
+    Checkpoint checkpoint{Settings(),
+                          result_.best_epoch,
+                          result_.validation_accuracy,
+                          seconds_before_ + SecondsSince(start_),
+                          result_.epochs,
+                          shuffle_,
+                          model_->State(),
+                          {},
+                          0};
+    if (average_ && average_->Steps() > 0) {
+      checkpoint.average = average_->State();
+      checkpoint.averaged_steps = average_->Steps();
+    }
+    SaveCheckpoint(checkpoint, *optimizer_, CheckpointFile(options_));
+  }
+
+  // The chosen training images as augmentation makes them.
+  Tensor TrainingPixels(const Tensor& chosen) const {
+    return Augmented(training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32),
+                     options_);
+  }
+
   // One pass over the training images in a fresh order; the last, incomplete batch is left out.
   TrainProgress RunEpoch(int epoch) {
     const Clock::time_point epoch_start = Clock::now();
@@ -345,8 +344,7 @@ class Trainer {
       const Tensor chosen =
           order.narrow(0, static_cast<std::int64_t>(step) * options_.batch, options_.batch);
       const Tensor labels = training_.labels.index_select(0, chosen).to(device_);
-      const Tensor pixels = Augmented(
-          training_.pixels.index_select(0, chosen).to(device_, torch::kFloat32), options_);
+      const Tensor pixels = TrainingPixels(chosen);
       const Tensor logits =
           model_->Forward(QuantizeInput(pixels, spec_.input), /*training=*/true, type_);
       const Tensor loss = Loss(logits, chosen, pixels, labels);
@@ -355,6 +353,7 @@ class Trainer {
       optimizer_->zero_grad();
       loss.backward();
       optimizer_->step();
+      if (Averages(epoch)) average_->Add(*model_);
 
       loss_sum += loss_value;
       hits += Hits(logits.detach(), labels);
@@ -382,8 +381,8 @@ class Trainer {
                                           what, epoch, step, options_.lr, kept));
   }
 
-  void SaveBest(int epoch, double accuracy) {
-    files::TensorFile file = model_->Save();
+  void SaveBest(const Model& model, int epoch, double accuracy) {
+    files::TensorFile file = model.Save();
     file.metadata["format"] = "pt";
     file.metadata["network"] = spec_.name;
     file.metadata["network_digest"] = spec_.Digest();
@@ -407,6 +406,7 @@ class Trainer {
   DataSet training_, validation_, test_;
   std::size_t steps_ = 0;
   std::unique_ptr<Model> model_;
+  std::optional<WeightAverage> average_;
   std::unique_ptr<Teacher> teacher_;
   Tensor teacher_logits_;  // of original training images, NaN where not computed yet
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
@@ -423,47 +423,6 @@ TrainResult Train(const TrainOptions& options,
                   const std::function<void(const std::string&)>& on_warning) {
   CheckOptions(options);
   return Trainer(options, on_progress, on_warning).Run();
-}
-
-std::filesystem::path CheckpointFile(const TrainOptions& options) {
-  if (!options.checkpoint.empty()) return options.checkpoint;
-  std::filesystem::path file = options.out;
-  file += ".checkpoint";
-  return file;
-}
-
-std::string LibtorchVersion() { return TORCH_VERSION; }
-bool HasCuda() { return torch::cuda::is_available(); }
-
-const char* Name(Optimizer optimizer) { return optimizer == Optimizer::kAdamW ? "adamw" : "sgd"; }
-const char* Name(Schedule schedule) { return schedule == Schedule::kCosine ? "cosine" : "step"; }
-const char* Name(Augmentation augmentation) {
-  switch (augmentation) {
-    case Augmentation::kNone:
-      return "none";
-    case Augmentation::kDistort:
-      return "distort";
-    case Augmentation::kFlipCrop:
-      return "flip_crop";
-  }
-  throw InternalError("unknown augmentation");
-}
-const char* Name(Precision precision) {
-  return precision == Precision::kFloat32 ? "float32" : "bfloat16";
-}
-const char* Name(TeacherImages images) {
-  return images == TeacherImages::kAugmented ? "augmented" : "original";
-}
-const char* Name(Device device) {
-  switch (device) {
-    case Device::kCpu:
-      return "cpu";
-    case Device::kCuda:
-      return "cuda";
-    case Device::kAuto:
-      return "auto";
-  }
-  throw InternalError("unknown device");
 }
 
 }  // namespace tercet::train

@@ -56,7 +56,11 @@ struct TrainOptions {
   Schedule schedule = Schedule::kCosine;
   double warmup_epochs = 1;
   double step_epochs = 20, step_factor = 0.1;  ///< of kStep
-  double label_smoothing = 0.0;                ///< in [0, 1)
+  /// When not 0: what is kept is the mean of the weights after each step of so large a part of the
+  /// run, at its end (at least one epoch), with statistics of batch normalisation measured for
+  /// them; the accuracies on the held-out images are those of the mean from its first epoch on.
+  double average = 0;
+  double label_smoothing = 0.0;  ///< in [0, 1)
   Augmentation augmentation = Augmentation::kDistort;
   double augment = 1.0;  ///< strength of the augmentation; 0 leaves images as they are
   /// When not 0, the weights between a bounded input (the image, or +-1) and a sign are rounded, in

@@ -179,6 +179,8 @@ class OptionAdder {
   }
 
   void AddRegularisation() {
+    Add("--average", &O::average,
+        "Part of the run, at its end, whose weights are averaged; 0: keep those of one epoch");
     Add("--label-smoothing", &O::label_smoothing, "Share of uniform target");
     AddChoice("--augmentation", &O::augmentation,
               std::vector{Augmentation::kNone, Augmentation::kDistort, Augmentation::kFlipCrop},

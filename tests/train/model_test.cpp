@@ -12,6 +12,7 @@
 #include "train/batches.h"
 #include "train/distillation.h"
 #include "train/norm_sign.h"
+#include "train/weight_average.h"
 
 namespace tercet::train {
 namespace {
@@ -466,6 +467,45 @@ TEST(DistillationTest, OnlyTheStudentGetsAGradient) {
   DistillationLoss(student, teacher, torch::zeros({}), 2, 1).backward();
   EXPECT_TRUE(student.grad().defined());
   EXPECT_FALSE(teacher.grad().defined());
+}
+
+// The mean of the weights, and the statistics that they have, not means of others' statistics.
+TEST(WeightAverageTest, AveragesWeightsAndMeasuresTheirStatistics) {
+  torch::manual_seed(4);
+  const nn::NetworkSpec spec = Spec("[2, 4, 4]", R"(
+      {"name": "f", "type": "flatten"},
+      {"name": "c1", "type": "linear", "out_features": 3},
+      {"name": "b1", "type": "batch_norm"}, {"name": "s1", "type": "sign"},
+      {"name": "c2", "type": "linear", "out_features": 2})");
+  WeightAverage average(Model(spec, 0));
+  std::map<std::string, Tensor> sums;
+  for (int i = 1; i <= 3; ++i) {
+    Model model(spec, 0);
+    Randomize(model);
+    average.Add(model);
+    EXPECT_EQ(average.Steps(), i);
+    for (const auto& [name, tensor] : model.State())
+      sums[name] = sums.contains(name) ? sums[name] + tensor : tensor.clone();
+  }
+  const std::vector<Tensor> batches = {torch::rand({8, 2, 4, 4}), torch::rand({8, 2, 4, 4})};
+  std::size_t next = 0;
+  Model& mean = average.Estimate(
+      2, [&](Model& model) { model.Forward(batches.at(next++), /*training=*/true); });
+  EXPECT_EQ(next, 2u);
+  const std::map<std::string, Tensor> state = mean.State();
+  for (const char* name : {"c1.weight", "c1.bias", "b1.weight", "b1.bias", "c2.weight", "c2.bias"})
+    EXPECT_TRUE(torch::allclose(state.at(name), sums.at(name) / 3, 1e-5, 1e-6)) << name;
+
+  Tensor means = torch::zeros({3});
+  Tensor variances = torch::zeros({3});
+  for (const Tensor& batch : batches) {
+    const Tensor entering =
+        torch::linear(batch.flatten(1), state.at("c1.weight"), state.at("c1.bias"));
+    means += entering.mean(0) / 2;
+    variances += entering.var(0, /*unbiased=*/true) / 2;
+  }
+  EXPECT_TRUE(torch::allclose(state.at("b1.running_mean"), means, 1e-4, 1e-5));
+  EXPECT_TRUE(torch::allclose(state.at("b1.running_var"), variances, 1e-4, 1e-5));
 }
 
 }  // namespace

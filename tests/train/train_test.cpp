@@ -136,9 +136,17 @@ TEST_F(TrainTest, LearnsWithBinaryWeights) {
   options_.binary_weights = {"all"};
   EXPECT_GT(Train(options_).validation_accuracy, 0.9);
   const files::TensorFile file = files::LoadTensors(options_.out);
-  for (const char* name : {"conv1.weight", "fc1.weight"})
+  for (const char* name : {"conv1.weight", "fc1.weight"}) {
+    EXPECT_EQ(file.tensors.at(name).dtype, files::DType::kI8);
     for (const double weight : file.tensors.at(name).AsDoubles()) EXPECT_EQ(std::abs(weight), 1);
+  }
   EXPECT_NE(std::abs(file.tensors.at("bn1.weight").AsDoubles().at(0)), 1);
+
+  options_.initial = options_.out;
+  options_.out = folder_ / "second.safetensors";
+  options_.epochs = 1;
+  options_.lr = 1e-6;
+  EXPECT_GT(Train(options_).epochs.front().accuracy, 0.9);
 }
 
 TEST_F(TrainTest, RefusesBinaryWeightsOfNoSuchLayer) {
@@ -216,6 +224,47 @@ TEST_F(TrainTest, ResumesExactly) {
       EXPECT_FALSE(fs::exists(CheckpointFile(options_)));
     }
   }
+}
+
+TEST_F(TrainTest, AveragesTheWeightsOfTheLastSteps) {
+  options_.augment = 0.5;
+  options_.width_bits = 9;
+  Train(options_);
+  const std::string without = ReadAll(options_.out);
+  options_.average = 0.5;  // the third and fourth epochs
+  const TrainResult whole = Train(options_);
+  EXPECT_GT(whole.validation_accuracy, 0.9);
+  EXPECT_GT(whole.best_epoch, 2);
+  const std::string averaged = ReadAll(options_.out);
+  EXPECT_NE(averaged, without);
+  // Before the first averaged step, and between two.
+  for (const int first_epochs : {2, 3}) {
+    SCOPED_TRACE(first_epochs);
+    fs::remove(options_.out);
+    const TrainResult parts = TrainInTwoParts(options_, first_epochs);
+    EXPECT_EQ(ReadAll(options_.out), averaged);
+    for (std::size_t i = 0; i < 4; ++i)
+      EXPECT_EQ(parts.epochs.at(i).validation_accuracy, whole.epochs.at(i).validation_accuracy);
+  }
+  // Another part is another run.
+  EXPECT_THROW(Train(options_,
+                     [](const TrainProgress& progress) {
+                       if (progress.epoch_done) throw Interruption();
+                     }),
+               Interruption);
+  options_.resume = true;
+  options_.average = 0.25;
+  EXPECT_THAT(Failure(), AllOf(HasSubstr("with average = 0.5"), HasSubstr("expected 0.25")));
+}
+
+TEST_F(TrainTest, AveragesAtLeastTheLastEpoch) {
+  options_.average = 1e-9;
+  options_.epochs = 1;
+  EXPECT_TRUE(Train(options_).epochs.front().saved);
+  const std::string averaged = ReadAll(options_.out);
+  options_.average = 0;
+  Train(options_);
+  EXPECT_NE(ReadAll(options_.out), averaged);
 }
 
 TEST_F(TrainTest, ResumesNothingElse) {
@@ -382,6 +431,9 @@ TEST_F(TrainTest, RejectsWrongOptions) {
       {"network", [](TrainOptions& o) { o.network.clear(); }},
       {"--images", [](TrainOptions& o) { o.train_images.clear(); }},
       {"--label-smoothing", [](TrainOptions& o) { o.label_smoothing = 1; }},
+      {"--average", [](TrainOptions& o) { o.average = -0.1; }},
+      {"--average", [](TrainOptions& o) { o.average = std::nan(""); }},
+      {"--average", [](TrainOptions& o) { o.average = 1.5; }},
       {"--augment", [](TrainOptions& o) { o.augment = -0.5; }},
       {"--width-bits", [](TrainOptions& o) { o.width_bits = 3; }},
       {"--threads", [](TrainOptions& o) { o.threads = 0; }},
@@ -482,7 +534,7 @@ constexpr const char* kConfig = R"({
   "schedule": {"name": "step", "warmup_epochs": 0.5, "step_epochs": 1, "factor": 0.5},
   "epochs": 2, "batch": 16,
   "augmentation": {"name": "flip_crop", "strength": 0.25},
-  "label_smoothing": 0.05, "width_bits": 9, "weights": {"conv1": "binary", "fc1": "real"},
+  "average": 0.125, "label_smoothing": 0.05, "width_bits": 9, "weights": {"conv1": "binary", "fc1": "real"},
   "teacher": {"network": "t.json", "weights": "t.safetensors", "images": "original",
               "temperature": 3, "lambda": 0.5},
   "seed": 5, "threads": 2, "device": "auto", "precision": "bfloat16",
@@ -515,6 +567,7 @@ TEST_F(TrainTest, ReadsAConfiguration) {
   EXPECT_EQ(o.batch, 16);
   EXPECT_EQ(o.augmentation, Augmentation::kFlipCrop);
   EXPECT_EQ(o.augment, 0.25);
+  EXPECT_EQ(o.average, 0.125);
   EXPECT_EQ(o.label_smoothing, 0.05);
   EXPECT_EQ(o.width_bits, 9u);
   EXPECT_EQ(o.binary_weights, std::vector<std::string>{"conv1"});
@@ -548,6 +601,7 @@ TEST_F(TrainTest, RefusesAWrongConfiguration) {
       {"/epochs", "3", "/epochs", "found \"3\", expected an integer from 1"},
       {"/data/train_images", "", "/data/train_images", "expected FILE"},
       {"/data/train_images", "a@test:2:1", "/data/train_images", "with 0 < PART < 1"},
+      {"/average", 1.5, "/average", "expected a number from 0 (off) to 1"},
       {"/teacher/lambda", 1.5, "/teacher/lambda", "expected a number from 0 to 1"},
       {"/teacher/images", "all", "/teacher/images", "expected \"augmented\""},
       {"/precision", "half", "/precision", "expected \"float32\""},
