@@ -82,6 +82,7 @@ class Folder {
         {"Sqrt", &Folder::Unary},
         {"Squeeze", &Folder::Squeeze},
         {"Sub", &Folder::Binary},
+        {"Sum", &Folder::Binary},
         {"Tanh", &Folder::Unary},
         {"Transpose", &Folder::Transpose},
         {"Unsqueeze", &Folder::Unsqueeze},
@@ -178,7 +179,8 @@ class Folder {
         {"Mul", [](double a, double b) { return a * b; }},
         {"Or", [](double a, double b) { return a != 0 || b != 0 ? 1.0 : 0.0; }},
         {"Pow", [](double a, double b) { return std::pow(a, b); }},
-        {"Sub", [](double a, double b) { return a - b; }}};
+        {"Sub", [](double a, double b) { return a - b; }},
+        {"Sum", [](double a, double b) { return a + b; }}};
     const Function function = functions.at(node_.Op());
     Array result = In(0);
     for (std::size_t i = 1; i < inputs_.size(); ++i) {

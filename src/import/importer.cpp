@@ -64,6 +64,8 @@ ImportedNetwork Importer::Run() {
   CheckEnd();
   ReadCarriers();
   RemoveUnused();
+  while (CarryBeforeBranches()) {
+  }
   ReplacePools();
   MergeArithmetic();
   MakeChain();
@@ -247,6 +249,7 @@ void Importer::Convert(int index) {
       {"Softplus", &Importer::Lookup},
       {"Squeeze", &Importer::Squeeze},
       {"Sub", &Importer::Arithmetic},
+      {"Sum", &Importer::Sum},
       {"Tanh", &Importer::Lookup},
       {"Transpose", &Importer::Transpose},
       {"Unsqueeze", &Importer::Unsqueeze},

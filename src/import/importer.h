@@ -176,6 +176,8 @@ class Importer {
   /// Decides, when the first layer takes the input, how images lie in it: as that layer takes them
   /// where it takes maps.
   void Settle(Value& value, bool as_map);
+  /// Of an input that is taken as a map: else images would have to lie in an order of the model's.
+  void CheckImageOrder(const Value& value) const;
   /// Of an input that goes into a Flatten or a Gemm.
   mpc::Shape3 GuessShape();
   void SetInputShape(const mpc::Shape3& shape);
@@ -241,22 +243,29 @@ class Importer {
   void Arithmetic(Node& node);
   void TwoValues(const Node& node);
   void AddSum(const Node& node, const Value& a, const Value& b);
+  /// Of any number of values.
+  void Sum(Node& node);
   void Neg(Node& node);
   void BatchNormalization(Node& node);
 
   // --- Activations (importer_arithmetic.cpp)
 
   void Relu(Node& node);
-  /// Those that multiply what is negative by a: a x + (1 - a) relu(x), or a (x + (1/a - 1)
-  /// relu(x)), since a sum takes the output of an earlier layer as it is.
+  /// None of what is never less than 0.
+  void AddRelu(const Node& node, int input);
+  /// Those that multiply what is negative by a number.
   void LeakyRelu(Node& node);
   void ClipTo(const Node& node, int input, const Bounds& bounds);
   /// The largest floats stand for no bound.
   static double Bound(double value);
+  Bounds ClipBounds(Node& node) const;
   void Clip(Node& node);
   void MaxOrMin(Node& node);
   void HardSigmoid(Node& node);
   void Sign(Node& node);
+  /// Of a flag, of what is never less than 0, or never more: there Sign(0) is no rare case, and
+  /// what this makes gives 0 for it. False for another value.
+  bool SignOfHalf(const Node& node, Value value);
   /// As flags: x >= c is that of x - c, and x > c the opposite one of c - x.
   void Compare(Node& node);
   Value NeedFlag(const Node& node, int i);
@@ -357,6 +366,8 @@ class Importer {
   /// nothing. It stands for this one everywhere, since an activation takes what the one before it
   /// gives.
   int Carry(const Node& node, int layer);
+  /// relu(x) - slope relu(-x), with one slope for each channel, in one activation: 1 gives x.
+  int AddBothSides(const Node& node, int layer, const std::vector<double>& slopes);
   void ReadCarriers();
   /// An activation of its own that leaves numbers that are not negative, or signs, as they are.
   int AddActivationOf(const Node& node, int layer);
@@ -368,6 +379,19 @@ class Importer {
   /// The value, and nothing of what leaves the activation before it, as a sum at the end of the
   /// order.
   int AddChained(const Node& node, int value, int before);
+  /// The layers that take each layer's output.
+  std::vector<std::vector<int>> Readers() const;
+  /// A sum of two earlier outputs that several layers go on from becomes one summand, as only the
+  /// first of them comes while one of the two is what the last activation gives. False for none.
+  bool CarryBeforeBranches();
+  /// Whether no linear map is between it and an activation or the input.
+  bool IsActive(int layer) const;
+  /// Makes a layer take the same numbers by way of a convolution that changes nothing.
+  void GoRound(int reader, std::size_t input);
+  /// An order in which each layer comes directly after what it takes, but for convolutions and one
+  /// summand of a sum. Where there is none, layers go round, and so do activations of what is
+  /// no linear map.
+  std::vector<int> Order();
   /// Whether it is a linear map of `source`, or a sum of them.
   bool Reads(int value, int source) const;
   /// Whether it is a max-pool, perhaps with batch_norms, that is one block with what follows.
@@ -391,7 +415,6 @@ class Importer {
   void Binarise();
   ImportedNetwork Assemble();
   std::string NameOf(int layer) const;
-  std::vector<int> Order() const;
   /// Parses the architecture; what the parser says about a layer is said about its node.
   nn::NetworkSpec Parse(const std::string& text) const;
 

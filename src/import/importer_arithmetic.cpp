@@ -121,6 +121,17 @@ void Importer::AddSum(const Node& node, const Value& a, const Value& b) {
   SetOutput(node, Sizes(a.sizes), std::vector<std::size_t>(a.order));
 }
 
+void Importer::Sum(Node& node) {
+  Value sum = NeedPlain(node, 0);
+  const std::size_t first = layers_.size();
+  for (int i = 1; i < node.InputCount(); ++i) {
+    AddSum(node, sum, NeedPlain(node, i));
+    sum = values_[node.Output()];
+  }
+  LeaveNameToLast(first);
+  SetValue(node, std::move(sum));
+}
+
 void Importer::Neg(Node& node) {
   Value value = OpenValue(node, 0);
   Multiply(value, {-1});
@@ -172,47 +183,42 @@ void Importer::BatchNormalization(Node& node) {
 
 // --- Activations
 
-void Importer::Relu(Node& node) { AddElementwise(node, LayerType::kRelu); }
+void Importer::Relu(Node& node) { AddRelu(node, 0); }
+
+void Importer::AddRelu(const Node& node, int input) {
+  Value value = NeedPlain(node, input);
+  if (!IsNonNegative(value.layer)) AddLayerTo(value, LayerType::kRelu, node);
+  SetValue(node, std::move(value));
+}
 
 void Importer::LeakyRelu(Node& node) {
-  const Value before = NeedPlain(node, 0);
-  std::vector<double> slope = {node.Op() == "Abs"         ? -1
-                               : node.Op() == "LeakyRelu" ? node.Float("alpha", 0.01F)
-                                                          : 0};
+  Value value = NeedPlain(node, 0);
+  Array slopes{{}, {-1}, false};
+  if (node.Op() == "LeakyRelu") slopes.values = {node.Float("alpha", 0.01F)};
   if (node.Op() == "PRelu") {
-    Array slopes = NeedConstant(node, 1).ToArray();
+    slopes = NeedConstant(node, 1).ToArray();
     // Until operator set 6 they were those of the channels.
     while (operators_ <= 6 && slopes.values.size() > 1 &&
-           slopes.shape.size() + 1 < before.sizes.size())
+           slopes.shape.size() + 1 < value.sizes.size())
       slopes.shape.push_back(1);
-    slope = Spread(node, before, slopes);
   }
+  const std::vector<double> slope = NeedPerChannel(node, value, slopes);
   if (AreAll(slope, 0)) {
-    AddElementwise(node, LayerType::kRelu);
+    AddRelu(node, 0);
     return;
   }
-  std::vector<double> factor;
-  for (const double a : slope) {
-    if (a == 0) node.Fail("found slopes that are 0 and others, expected all or none of them 0");
-    factor.push_back(1 / a - 1);
-  }
-  Value value = before;
-  value.made_by = index_;
-  AddLayerTo(value, LayerType::kRelu, node);
-  Multiply(value, factor);
-  MakeArithmetic(node, value);
-  AddSumOf(node, value.layer, before.layer);
-  Value& sum = SetOutput(node, before.sizes, before.order);
-  sum.made_by = index_;
-  Multiply(sum, slope);
+  const std::size_t first = layers_.size();
+  value.layer = AddBothSides(node, value.layer, slope);
+  LeaveNameToLast(first);
+  SetValue(node, std::move(value));
 }
 
 void Importer::ClipTo(const Node& node, int input, const Bounds& bounds) {
-  if (bounds.low > bounds.high)
+  if (!(bounds.low <= bounds.high))
     node.Fail(fmt::format("found bounds {} and {}, expected the first to be less", bounds.low,
                           bounds.high));
   if (bounds.low == 0 && bounds.high == kInfinity) {
-    AddElementwise(node, LayerType::kRelu, input);
+    AddRelu(node, input);
     return;
   }
   Value value = OpenValue(node, input);
@@ -225,13 +231,14 @@ double Importer::Bound(double value) {
                                                               : value;
 }
 
-void Importer::Clip(Node& node) {
+Bounds Importer::ClipBounds(Node& node) const {
   const double low = node.Float("min", std::numeric_limits<float>::lowest());
   const double high = node.Float("max", std::numeric_limits<float>::max());
-  ClipTo(node, 0,
-         {Bound(node.HasInput(1) ? NeedNumber(node, 1) : low),
-          Bound(node.HasInput(2) ? NeedNumber(node, 2) : high)});
+  return {Bound(node.HasInput(1) ? NeedNumber(node, 1) : low),
+          Bound(node.HasInput(2) ? NeedNumber(node, 2) : high)};
 }
+
+void Importer::Clip(Node& node) { ClipTo(node, 0, ClipBounds(node)); }
 
 void Importer::MaxOrMin(Node& node) {
   const bool first = FindConstant(node, 0) != nullptr;
@@ -255,8 +262,9 @@ void Importer::HardSigmoid(Node& node) {
 
 void Importer::Sign(Node& node) {
   Value value = NeedValue(node, 0);
-  if (value.clip && KeepsSign(*value.clip)) value.clip.reset();
-  if (!value.clip && !value.is_flag && value.layer != kNetworkInput &&
+  if (value.clip && KeepsSign(*value.clip) && value.clip->high > 0) value.clip.reset();
+  if (SignOfHalf(node, value)) return;
+  if (!value.clip && value.layer != kNetworkInput &&
       layers_[ToSize(value.layer)].spec.type == LayerType::kSign) {
     // Sign(Sign(x) + 0.1), by which exporters make Sign(0) 1.
     bool same = true, opposite = true, positive = true;
@@ -282,6 +290,35 @@ void Importer::Sign(Node& node) {
   AddLayerTo(value, LayerType::kSign, node);
   zero_signs_.insert(value.layer);
   SetValue(node, std::move(value));
+}
+
+bool Importer::SignOfHalf(const Node& node, Value value) {
+  if (value.is_flag) {
+    SetValue(node, std::move(value));
+    return true;
+  }
+  if (value.clip && value.clip->low == 0 && value.clip->high > 0) value.clip->high = kInfinity;
+  if (value.clip && value.clip->low < 0 && value.clip->high == 0) value.clip->low = -kInfinity;
+  const bool is_half = value.clip && (value.clip->low == 0 || value.clip->high == 0);
+  if (!is_half && (value.clip || !AreAll(value.shift, 0) || !IsNonNegative(value.layer)))
+    return false;
+  MakeOpen(node, value);
+  std::vector<double> directions;
+  for (const double factor : value.scale)
+    directions.push_back(factor > 0 ? 1 : factor < 0 ? -1 : 0);
+  // relu(x) is above 0 where x is.
+  const Layer& half = layers_[ToSize(value.layer)];
+  if (half.spec.type == LayerType::kRelu) value.layer = half.graph.inputs[0];
+  value.scale = {-1};
+  value.shift.clear();
+  value.is_flag = value.opposite = true;
+  value.made_by = index_;
+  if (!AreAll(directions, 1)) {
+    MakeOpen(node, value);
+    Multiply(value, directions);
+  }
+  SetValue(node, std::move(value));
+  return true;
 }
 
 void Importer::Compare(Node& node) {

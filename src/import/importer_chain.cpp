@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "import/importer.h"
+#include "tercet/base/error.h"
 
 namespace tercet::importer {
 namespace {
@@ -47,27 +48,35 @@ int Importer::Carry(const Node& node, int layer) {
   if (IsNonNegative(layer) || AreSigns(layer)) {
     value.layer = AddActivationOf(node, layer);
   } else {
-    if (ToSigned(2 * shape.channels) > kMaxChannels)
-      node.Fail(
-          fmt::format("adds {} channels to more than one earlier layer's, expected at most {}",
-                      shape.channels, kMaxChannels / 2));
-    // x is relu(x) - relu(-x).
-    std::vector<float> both;
-    for (std::size_t c = 0; c < shape.channels; ++c) both.insert(both.end(), {1, -1});
-    Layer& spread = AddLayer(node, LayerType::kConv2d, {layer},
-                             {2 * shape.channels, shape.height, shape.width});
-    SetChannelwise(spread, 2 * shape.channels, shape.channels, both, {});
-    value.layer = static_cast<int>(layers_.size()) - 1;
-    AddLayerTo(value, LayerType::kRelu, node);
-    Layer& difference = AddLayer(node, LayerType::kConv2d, {value.layer}, shape);
-    SetChannelwise(difference, shape.channels, shape.channels, both, {});
-    value.layer = static_cast<int>(layers_.size()) - 1;
+    value.layer = AddBothSides(node, layer, std::vector<double>(shape.channels, 1));
   }
   layers_[ToSize(first)].note =
       fmt::format("{} takes one {} more, which carries numbers on as they are", node.Text(),
                   AreSigns(layer) ? "Sign" : "ReLU");
   carried_[layer] = {first, value.layer};
   return value.layer;
+}
+
+int Importer::AddBothSides(const Node& node, int layer, const std::vector<double>& slopes) {
+  const Shape3 shape = ShapeOf(layer);
+  if (ToSigned(2 * shape.channels) > kMaxChannels)
+    node.Fail(
+        fmt::format("needs two activations for each of {} channels, expected at most {} channels",
+                    shape.channels, kMaxChannels / 2));
+  std::vector<float> apart, together;
+  for (const double slope : slopes) {
+    apart.insert(apart.end(), {1, -1});
+    together.insert(together.end(), {1, static_cast<float>(-slope)});
+  }
+  Layer& spread =
+      AddLayer(node, LayerType::kConv2d, {layer}, {2 * shape.channels, shape.height, shape.width});
+  SetChannelwise(spread, 2 * shape.channels, shape.channels, apart, {});
+  Value value;
+  value.layer = static_cast<int>(layers_.size()) - 1;
+  AddLayerTo(value, LayerType::kRelu, node);
+  Layer& sum = AddLayer(node, LayerType::kConv2d, {value.layer}, shape);
+  SetChannelwise(sum, shape.channels, shape.channels, together, {});
+  return static_cast<int>(layers_.size()) - 1;
 }
 
 void Importer::ReadCarriers() {
@@ -143,6 +152,66 @@ int Importer::AddChained(const Node& node, int value, int before) {
   AddLayer(node, LayerType::kAdd, {nothing, value}, ShapeOf(value)).wanted_name.clear();
   order_.insert(order_.end(), {nothing, nothing + 1});
   return nothing + 1;
+}
+
+std::vector<std::vector<int>> Importer::Readers() const {
+  std::vector<std::vector<int>> readers(layers_.size());
+  for (std::size_t l = 0; l < layers_.size(); ++l)
+    for (const int input : layers_[l].graph.inputs)
+      if (input != kNetworkInput) readers[ToSize(input)].push_back(static_cast<int>(l));
+  return readers;
+}
+
+bool Importer::CarryBeforeBranches() {
+  const std::vector<std::vector<int>> readers = Readers();
+  for (int l = 0; l < static_cast<int>(layers_.size()); ++l) {
+    const auto branches = std::count_if(
+        readers[ToSize(l)].begin(), readers[ToSize(l)].end(),
+        [&](int reader) { return layers_[ToSize(reader)].spec.type != LayerType::kAdd; });
+    if (branches < 2 || SummandsOf(l) < 2) continue;
+    Carry(NodeAt(layers_[ToSize(l)].node), l);
+    ReadCarriers();
+    return true;
+  }
+  return false;
+}
+
+bool Importer::IsActive(int layer) const {
+  if (layer == kNetworkInput) return true;
+  const Layer& made = layers_[ToSize(layer)];
+  if (made.spec.type == LayerType::kMaxPool2d || made.spec.type == LayerType::kFlatten)
+    return IsActive(made.graph.inputs[0]);
+  return IsActivation(made.spec.type);
+}
+
+void Importer::GoRound(int reader, std::size_t input) {
+  const int source = layers_[ToSize(reader)].graph.inputs[input];
+  const int same = AddScaled(NodeAt(layers_[ToSize(reader)].node), source, 1);
+  layers_[ToSize(same)].wanted_name.clear();
+  layers_[ToSize(reader)].graph.inputs[input] = same;
+}
+
+std::vector<int> Importer::Order() {
+  const auto count = static_cast<int>(layers_.size());
+  for (int l = 0; l < count; ++l)
+    if (IsActivation(layers_[ToSize(l)].spec.type) && IsActive(layers_[ToSize(l)].graph.inputs[0]))
+      GoRound(l, 0);
+  for (bool sums_went_round = false;;) {
+    Sort();
+    std::vector<GraphLayer> layers;
+    for (const Layer& layer : layers_) layers.push_back(layer.graph);
+    const Schedule schedule = MakeSchedule(layers);
+    if (schedule.misfit == kNetworkInput) return schedule.order;
+    if (schedule.rival != kNetworkInput) {
+      GoRound(schedule.misfit, 0);
+      continue;
+    }
+    TERCET_CHECK(!sums_went_round, "{}: its layers have no order", file_);
+    sums_went_round = true;
+    for (std::size_t l = 0; l < layers.size(); ++l)
+      for (std::size_t i = 0; layers[l].inputs.size() == 2 && i < 2; ++i)
+        GoRound(static_cast<int>(l), i);
+  }
 }
 
 bool Importer::Reads(int value, int source) const {

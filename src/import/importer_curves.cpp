@@ -179,7 +179,10 @@ std::optional<RealFunction> Importer::FunctionOf(const std::string& name, const 
     const double shift = op == "Add" ? c : op == "Sub" ? -sign * c : 0;
     return [=, f = *inner](double x) { return sign * scale * f(x) + shift; };
   }
-  const auto outer = Named(node);
+  std::optional<RealFunction> outer = Named(node);
+  if (op == "Relu") outer = [](double x) { return std::max(x, 0.0); };
+  if (op == "Clip")
+    outer = [b = ClipBounds(node)](double x) { return std::min(std::max(x, b.low), b.high); };
   if (!outer) return std::nullopt;
   const auto inner = FunctionOf(node.Input(0), of, nodes - 1);
   if (!inner) return std::nullopt;

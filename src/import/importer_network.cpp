@@ -53,12 +53,17 @@ void Importer::CheckEnd() {
     Node node = NodeAt(i);
     const bool arg_max = node.Op() == "ArgMax";
     const std::size_t rank = value.sizes.size();
+    // Until operator set 12 a Softmax was over all axes from its own on, the first by default.
+    const bool from_there = !arg_max && operators_ < 13;
     // ArgMax's default is the batch.
-    const std::int64_t axis = node.Int("axis", arg_max ? 0 : rank == 2 ? 1 : -1);
+    const std::int64_t axis = node.Int("axis", arg_max ? 0 : from_there ? 1 : -1);
     if (rank < 2 || rank > 4 ||
         ToSigned(CountOf(value)) != *std::max_element(value.sizes.begin(), value.sizes.end()))
       node.Fail("found an input of another shape, expected [N, features]");
-    if (CountOf(value) > 1 && value.sizes[node.Axis(axis, rank)] != ToSigned(CountOf(value)))
+    const auto first = value.sizes.begin() + ToSigned(node.Axis(axis, rank));
+    const auto end = from_there ? value.sizes.end() : first + 1;
+    if (*first == kImages ||
+        (CountOf(value) > 1 && std::find(first, end, ToSigned(CountOf(value))) == end))
       node.Fail(fmt::format("found axis {}, expected 1", axis));
     if (arg_max) {
       node.ExpectInt("select_last_index", 0, 0);
@@ -205,23 +210,6 @@ ImportedNetwork Importer::Assemble() {
 
 std::string Importer::NameOf(int layer) const {
   return layer == kNetworkInput ? "input" : layers_[ToSize(layer)].spec.name;
-}
-
-std::vector<int> Importer::Order() const {
-  std::vector<GraphLayer> layers;
-  for (const Layer& layer : layers_) layers.push_back(layer.graph);
-  const Schedule schedule = MakeSchedule(layers);
-  if (schedule.misfit == kNetworkInput) return schedule.order;
-  const Layer& misfit = layers_[ToSize(schedule.misfit)];
-  if (schedule.rival == kNetworkInput) {
-    throw ConfigError(misfit.place,
-                      "has no place in a chain of layers in which only sums and convolutions "
-                      "take what an earlier layer gives");
-  }
-  throw ConfigError(misfit.place,
-                    fmt::format("takes the same input as {}; only sums and convolutions may take "
-                                "what an earlier layer gives",
-                                layers_[ToSize(schedule.rival)].place.substr(file_.size() + 1)));
 }
 
 nn::NetworkSpec Importer::Parse(const std::string& text) const {

@@ -187,11 +187,8 @@ bool Importer::HasActivation(int pool, const std::vector<std::vector<int>>& read
 }
 
 void Importer::ReplacePools() {
-  std::vector<std::vector<int>> readers(layers_.size());
+  const std::vector<std::vector<int>> readers = Readers();
   const int count = static_cast<int>(layers_.size());
-  for (int l = 0; l < count; ++l)
-    for (const int input : layers_[ToSize(l)].graph.inputs)
-      if (input != kNetworkInput) readers[ToSize(input)].push_back(l);
   std::vector<bool> replaced(layers_.size(), false);
   for (int l = 0; l < count; ++l) {
     const LayerType type = layers_[ToSize(l)].spec.type;

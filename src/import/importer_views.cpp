@@ -103,6 +103,7 @@ void Importer::Settle(Value& value, bool as_map) {
     Shape3 shape = options_.input.shape;
     if (as_map) {
       shape = MapShape(value);
+      CheckImageOrder(value);
       for (std::size_t i = 0; i < value.order.size(); ++i) places_[value.order[i]] = i;
     } else if (shape.channels == 0 || channels_last_) {
       shape = GuessShape();
@@ -121,6 +122,17 @@ void Importer::Settle(Value& value, bool as_map) {
   }
   TidyOrder(value);
   value.settled = true;
+}
+
+void Importer::CheckImageOrder(const Value& value) const {
+  const Shape3 shape = MapShape(value);
+  const std::size_t area = shape.height * shape.width;
+  for (std::size_t i = 0; i < value.order.size(); ++i)
+    if (value.order[i] != i % area * shape.channels + i / area)
+      FailInput(
+          "is put into another order than rows, columns and channels last, expected one that a "
+          "convolution or pool takes as it is or with its channels put first; leave the Transpose "
+          "out (--transpose reads images with rows and columns swapped)");
 }
 
 Shape3 Importer::GuessShape() {

@@ -170,6 +170,13 @@ class Evaluator {
       const Tensor &a = In(node, 0), &b = In(node, 1);
       out = Make(CommonDims(a.dims, b.dims),
                  [&](const Dims& index) { return g->second(At(a, index), At(b, index)); });
+    } else if (op == "Sum") {
+      out = In(node, 0);
+      for (int k = 1; k < node.input_size(); ++k) {
+        const Tensor a = out;
+        const Tensor& b = In(node, k);
+        out = Make(CommonDims(a.dims, b.dims), [&](const Dims& i) { return At(a, i) + At(b, i); });
+      }
     } else if (op == "Where") {
       const Tensor &c = In(node, 0), &a = In(node, 1), &b = In(node, 2);
       out = Make(CommonDims(CommonDims(a.dims, b.dims), c.dims), [&](const Dims& index) {

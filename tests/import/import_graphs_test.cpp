@@ -483,9 +483,13 @@ TEST_F(GraphTest, SlopesBelowZero) {
   m.Node("PRelu", {"leaky", "slopes"}, "prelu");
   m.Node("Abs", {"prelu"}, "y");
   ExpectSameBefore("y");
+  Restart();
   m.Floats("some", {3, 1, 1}, {0.25, 0, 2});
-  m.Node("PRelu", {"y", "some"}, "z");
-  ExpectRefused([&] { m.Import(); }, "m.onnx node PRelu 'z'", "found slopes that are 0 and others");
+  m.Node("PRelu", {"c", "some"}, "y");
+  ExpectSameBefore("y");
+  m.Weights("each", {3, 5, 5}, 1);
+  m.Node("PRelu", {"c", "each"}, "z");
+  ExpectRefused([&] { m.Import(); }, "m.onnx node PRelu 'z'", "differs within a channel");
 }
 
 TEST_F(GraphTest, ASigmoidAtTheEndIsLeftOut) {
@@ -930,8 +934,9 @@ TEST_F(GraphTest, FunctionsThatGrowAreTablesAndReLUs) {
   check("y");
   // Of anything else the product is none of a value with its function, or one that no table holds.
   Restart();
-  m.Node("Relu", {"c"}, "r");
-  m.Node("Sigmoid", {"r"}, "s");
+  m.Weights("w2", {3, 3, 3, 3}, 2);
+  Conv("c", "w2", "d");
+  m.Node("Sigmoid", {"d"}, "s");
   m.Node("Mul", {"c", "s"}, "y");
   ExpectRefused([&] { m.Import(); }, "m.onnx node Mul 'y'", "multiplies different values");
   Restart();
