@@ -66,19 +66,25 @@ def network_input(images, scale=255.0, mean=0.0, std=1.0, bits=8):
     return torch.from_numpy(real.astype(numpy.float32))
 
 
-def layer_outputs(module, inputs, names=None):
+def run_name(name, run):
+    """Of a module that runs more than once: the second run's has _2 behind it and so on."""
+    return name if run == 1 else f"{name}_{run}"
+
+
+def layer_outputs(module, inputs, names=None, runs=None):
     """{name: output} of every module without children, in evaluation mode.
 
-    A name is the module's in the state_dict, or names[that]; where a module runs more than once, the
-    second run's has _2 behind it and so on. "output" is what the whole module gives.
+    A name is the module's in the state_dict, or names[that], for each run of it; `runs` gets how often each ran.
+    "output" is what the whole module gives.
     """
-    outputs, runs, hooks = {}, {}, []
+    outputs, hooks = {}, []
+    runs = {} if runs is None else runs
 
     def record(name):
         def hook(_module, _inputs, output):
             if isinstance(output, torch.Tensor):
                 runs[name] = runs.get(name, 0) + 1
-                outputs[name if runs[name] == 1 else f"{name}_{runs[name]}"] = output.detach().clone()
+                outputs[run_name(name, runs[name])] = output.detach().clone()
         return hook
 
     for name, part in module.named_modules():
@@ -110,7 +116,7 @@ class Architecture:
             raise SystemExit(f"torch.fx cannot follow the module: {error}; {ELSE}") from error
         ShapeProp(traced).propagate(example)
         self.modules = dict(module.named_modules())
-        self.layers, self.gives, self.last = [], {}, "input"
+        self.layers, self.gives, self.last, self.runs = [], {}, "input", {}
         for node in traced.graph.nodes:
             if node.op == "placeholder":
                 self.gives[node] = "input"
@@ -132,6 +138,8 @@ class Architecture:
                 self.refuse(node, f"a {kind} of {source} behind {self.last} (only convolutions and sums may take what "
                             "an earlier layer gives)")
             keys["from"] = source
+        if (name or node.name) in self.gives.values():
+            self.refuse(node, f"a second layer called {name or node.name}")
         self.last = self.gives[node] = name or node.name
         self.layers.append({"name": self.last, "type": kind, **keys})
 
@@ -164,7 +172,8 @@ class Architecture:
         self.add(node, "avg_pool2d", name, kernel=both(list(node.args[0].meta["tensor_meta"].shape[2:])))
 
     def call_module(self, node, part):
-        name, nn = node.target, torch.nn
+        self.runs[node.target] = self.runs.get(node.target, 0) + 1
+        name, nn = run_name(node.target, self.runs[node.target]), torch.nn
         if isinstance(part, nn.Conv2d):
             if part.padding_mode != "zeros":
                 self.refuse(node, f"padding_mode {part.padding_mode!r}")
@@ -193,43 +202,68 @@ class Architecture:
         elif isinstance(part, nn.Flatten) and node.meta["tensor_meta"].shape[1:].numel() == \
                 node.meta["tensor_meta"].shape[1]:
             self.add(node, "flatten", name)
-        elif isinstance(part, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+        elif isinstance(part, (nn.Identity, nn.Dropout, nn.Dropout2d)) or \
+                (isinstance(part, (nn.Softmax, nn.LogSoftmax)) and self.is_last(node, part.dim)):
             self.gives[node] = self.gives.get(node.args[0])
         else:
             self.refuse(node, type(part).__name__)
 
+    def is_last(self, node, axis):
+        """Whether the network ends in a softmax, or its logarithm, of each image's logits, which keeps their order."""
+        return axis in (1, -1) and len(node.meta["tensor_meta"].shape) == 2 and \
+            all(user.op == "output" for user in node.users)
+
+    @staticmethod
+    def argument(node, place, name, otherwise=None):
+        return node.args[place] if len(node.args) > place else node.kwargs.get(name, otherwise)
+
     def call(self, node):
         """A function, or a method of a tensor."""
         what = node.target if isinstance(node.target, str) else node.target.__name__
-        is_flat = "tensor_meta" in node.meta and len(node.meta["tensor_meta"].shape) == 2
+        shape = node.meta["tensor_meta"].shape if "tensor_meta" in node.meta else ()
+        source = node.args[0].meta.get("tensor_meta") if node.args and isinstance(node.args[0], torch.fx.Node) else None
+        is_flat = source is not None and len(shape) == 2 and shape[0] == source.shape[0]
         if what in ("size", "getattr", "getitem"):
             return  # of a shape that a view takes
         if what in ("relu", "sign"):
             self.add(node, what)
         elif what in ("flatten", "view", "reshape") and is_flat:
             self.add(node, "flatten")
-        elif what in ("add", "iadd") and all(one in self.gives for one in node.args):
+        elif what in ("add", "iadd") and all(one in self.gives for one in node.args) and not node.kwargs and \
+                node.args[0].meta["tensor_meta"].shape == node.args[1].meta["tensor_meta"].shape:
             ends = [self.gives[one] for one in node.args]
             other = ends[0] if ends[1] == self.last else ends[1]
             self.add(node, "add", source=node.args[1] if ends[1] == self.last else node.args[0], **{"from": other})
-        elif what == "mean" and is_flat:
+        elif what == "mean" and len(source.shape) == 4 and self.argument(node, 1, "dim") is not None and \
+                sorted(axis % 4 for axis in both_of(self.argument(node, 1, "dim"))) == [2, 3]:
             self.whole_map(node, None)
+        elif what == "adaptive_avg_pool2d" and both(self.argument(node, 1, "output_size")) == 1:
+            self.whole_map(node, None)
+        elif what == "avg_pool2d" and self.argument(node, 6, "divisor_override") is None:
+            kernel = self.argument(node, 1, "kernel_size")
+            self.average(node, None, kernel, self.argument(node, 2, "stride"), self.argument(node, 3, "padding", 0),
+                         self.argument(node, 4, "ceil_mode", False), self.argument(node, 5, "count_include_pad", True))
         elif what in ("max_pool2d", "boolean_dispatch"):
-            pool = [node.args[i + 1] if len(node.args) > i + 1 else node.kwargs.get(key, default) for i, (key, default)
-                    in enumerate([("kernel_size", None), ("stride", None), ("padding", 0), ("dilation", 1),
-                                  ("ceil_mode", False)])]
+            pool = [self.argument(node, i + 1, key, default) for i, (key, default) in
+                    enumerate([("kernel_size", None), ("stride", None), ("padding", 0), ("dilation", 1),
+                               ("ceil_mode", False)])]
             if both(pool[3]) != 1:
                 self.refuse(node, "a dilated pool")
             self.add(node, "max_pool2d", **self.window(node, pool[0], pool[1], pool[2], pool[4]))
-        elif what == "dropout":
+        elif what == "dropout" or (what in ("softmax", "log_softmax") and
+                                   self.is_last(node, self.argument(node, 1, "dim"))):
             self.gives[node] = self.gives.get(node.args[0])
         else:
             self.refuse(node, what)
 
 
+def both_of(value):
+    return list(value) if isinstance(value, (tuple, list)) else [value, value]
+
+
 def both(value):
     """One number, or two where rows and columns differ."""
-    value = list(value) if isinstance(value, (tuple, list)) else [value, value]
+    value = both_of(value)
     return value[0] if value[0] == value[1] else value
 
 
@@ -248,6 +282,8 @@ def architecture(module, images, name, names=None, scale=255.0, mean=0.0, std=1.
     module.eval()
     layers = Architecture(module, network_input(images, scale, mean, std, bits)).layers
     names = layer_names(module, names)
+    names.update({run_name(old, run): run_name(new, run) for old, new in list(names.items())
+                  for run in range(2, len(layers) + 1)})
     for layer in layers:
         layer["name"] = names.get(layer["name"], layer["name"])
         if "from" in layer:
@@ -271,7 +307,12 @@ def export(module, images, out, names=None, scale=255.0, mean=0.0, std=1.0, bits
     for key, tensor in module.state_dict().items():
         layer, _, kind = key.rpartition(".")
         weights[f"{names.get(layer, layer)}.{kind}"] = tensor
-    outputs = layer_outputs(module, network_input(images, scale, mean, std, bits), names)
+    runs = {}
+    outputs = layer_outputs(module, network_input(images, scale, mean, std, bits), names, runs)
+    for key, tensor in list(weights.items()):
+        layer, _, kind = key.rpartition(".")
+        for run in range(2, runs.get(layer, 1) + 1):
+            weights[f"{run_name(layer, run)}.{kind}"] = tensor
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     save_safetensors(weights, f"{out}.safetensors")
     numpy.save(f"{out}.images.npy", images)

@@ -49,6 +49,39 @@ def resnet():
 def windows():
     return Windows()
 
+class Again(nn.Module):
+    """Modules that run more than once, with weights and without, functions, and a softmax at the end."""
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.relu = nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+        self.fc = nn.Linear(3, 4)
+    def forward(self, x):
+        x = self.relu(self.stem(x))
+        x = self.relu(self.conv(self.relu(self.conv(x))) + x)
+        x = F.adaptive_avg_pool2d(F.avg_pool2d(x, 3, stride=2), 1)
+        return F.log_softmax(self.fc(torch.flatten(x, 1)), dim=1)
+
+def again():
+    return Again()
+
+class Weighted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        return torch.add(x, self.conv(x), alpha=2).flatten(1)
+
+def weighted():
+    return Weighted()
+
+class OverChannels(Weighted):
+    def forward(self, x):
+        return torch.relu(self.conv(x)).mean((1, 2))
+
+def over_channels():
+    return OverChannels()
+
 def hardswish():
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Hardswish())
 
@@ -75,7 +108,8 @@ def depends():
     return Depends()
 '''
 REFUSALS = {"hardswish": "found Hardswish, which has no layer in the JSON here",
-            "reflecting": "found padding_mode 'reflect'", "branches": "a relu of conv behind first", "depends": "torch.fx cannot follow the module"}
+            "reflecting": "found padding_mode 'reflect'", "branches": "a relu of conv behind first",
+            "weighted": "found add", "over_channels": "found mean", "depends": "torch.fx cannot follow the module"}
 
 
 def main():
@@ -96,7 +130,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "models.py").write_text(MODELS)
-        for model in ("mlp", "resnet", "windows"):
+        for model in ("mlp", "resnet", "windows", "again"):
             done = export(folder, model)
             assert done.returncode == 0, done.stderr
             assert "no --state-dict was given" in done.stderr, done.stderr
