@@ -431,40 +431,18 @@ class Folder {
 
   Array Slice() {
     Array x = In(0);
-    const auto attribute = node_.Ints("starts");  // until operator set 9
-    const Sizes starts = attribute ? *attribute : Integers(1);
-    const auto ends_attribute = node_.Ints("ends");
-    const Sizes ends = ends_attribute ? *ends_attribute : Integers(2);
-    Sizes axes = Axes(3);
-    if (axes.empty()) {
-      axes.resize(starts.size());
-      std::iota(axes.begin(), axes.end(), 0);
-    }
-    const Sizes steps = Has(4) ? Integers(4) : Sizes(starts.size(), 1);
-    if (ends.size() != starts.size() || axes.size() != starts.size() ||
-        steps.size() != starts.size())
-      node_.Fail("found starts, ends, axes and steps of different lengths");
-    for (std::size_t i = 0; i < starts.size(); ++i) {
-      const std::size_t axis = node_.Axis(axes[i], x.shape.size());
-      const std::int64_t size = x.shape[axis], step = steps[i];
-      if (step == 0) node_.Fail("found a step of 0");
-      const auto bound = [&](std::int64_t at) {
-        const std::int64_t from_begin = at < 0 ? at + size : at;
-        return step > 0 ? std::clamp<std::int64_t>(from_begin, 0, size)
-                        : std::clamp<std::int64_t>(from_begin, -1, size - 1);
-      };
-      const std::int64_t end = bound(ends[i]);
-      std::vector<std::size_t> kept;
-      for (std::int64_t at = bound(starts[i]); step > 0 ? at < end : at > end; at += step)
-        kept.push_back(ToSize(at));
+    const auto integers = [&](int i) {
+      return Has(ToSize(i)) ? std::optional(Integers(ToSize(i))) : std::nullopt;
+    };
+    for (const auto& [axis, places] : SlicedPlaces(node_, x.shape, integers)) {
       const Split split = SplitAt(x.shape, axis);
       std::vector<std::size_t> order;
       for (std::size_t b = 0; b < split.before; ++b)
-        for (const std::size_t at : kept)
+        for (const std::size_t at : places)
           for (std::size_t e = 0; e < split.behind; ++e)
             order.push_back((b * split.size + at) * split.behind + e);
       Sizes shape = x.shape;
-      shape[axis] = ToSigned(kept.size());
+      shape[axis] = ToSigned(places.size());
       x = Picked(x, shape, order);
     }
     return x;
@@ -620,6 +598,40 @@ Array Broadcast(const Node& node, const Array& array, const Sizes& shape) {
     }
   }
   return all;
+}
+
+std::map<std::size_t, std::vector<std::size_t>> SlicedPlaces(
+    Node& node, const Sizes& shape, const std::function<std::optional<Sizes>(int)>& integers) {
+  const auto read = [&](const char* attribute, int input) {  // until operator set 9, and since then
+    const auto found = node.Ints(attribute);
+    return found ? found : integers(input);
+  };
+  const Sizes starts = read("starts", 1).value_or(Sizes{});
+  const Sizes ends = read("ends", 2).value_or(Sizes{});
+  Sizes axes = read("axes", 3).value_or(Sizes{});
+  if (axes.empty()) {
+    axes.resize(starts.size());
+    std::iota(axes.begin(), axes.end(), 0);
+  }
+  const Sizes steps = integers(4).value_or(Sizes(starts.size(), 1));
+  if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
+    node.Fail("found starts, ends, axes and steps of different lengths");
+  std::map<std::size_t, std::vector<std::size_t>> places;
+  for (std::size_t i = 0; i < starts.size(); ++i) {
+    const std::size_t axis = node.Axis(axes[i], shape.size());
+    const std::int64_t size = shape[axis], step = steps[i];
+    if (step == 0) node.Fail("found a step of 0");
+    if (!places.try_emplace(axis).second) node.Fail("found an axis twice");
+    const auto bound = [&](std::int64_t at) {
+      const std::int64_t from_begin = at < 0 ? at + size : at;
+      return step > 0 ? std::clamp<std::int64_t>(from_begin, 0, size)
+                      : std::clamp<std::int64_t>(from_begin, -1, size - 1);
+    };
+    const std::int64_t end = bound(ends[i]);
+    for (std::int64_t at = bound(starts[i]); step > 0 ? at < end : at > end; at += step)
+      places[axis].push_back(ToSize(at));
+  }
+  return places;
 }
 
 Sizes UnsqueezedShape(const Node& node, const Sizes& shape, const Sizes& axes) {

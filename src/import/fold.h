@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -25,6 +26,10 @@ std::size_t CountOf(const Node& node, const Sizes& shape);
 
 /// The array as one of `shape`, to which it is broadcast as in numpy.
 Array Broadcast(const Node& node, const Array& array, const Sizes& shape);
+
+/// The places that a Slice takes in each axis that it says. `integers` gives those of an input.
+std::map<std::size_t, std::vector<std::size_t>> SlicedPlaces(
+    Node& node, const Sizes& shape, const std::function<std::optional<Sizes>(int)>& integers);
 
 /// The shape with an axis of size 1 at each of `axes`, which count in what comes out.
 Sizes UnsqueezedShape(const Node& node, const Sizes& shape, const Sizes& axes);

@@ -344,6 +344,26 @@ class Importer {
   /// The largest number of a window that is one row or one column.
   int AddLargest(const Node& node, int layer, const Window& window, bool by_rows);
 
+  // --- Parts of maps and vectors (importer_parts.cpp)
+
+  /// Convolutions pick channels, kNone standing for zeros, and of each the numbers at some rows and
+  /// columns, which are evenly spaced.
+  struct Parts {
+    std::vector<int> channels;
+    std::vector<std::size_t> rows, columns;
+  };
+  Value AddParts(const Node& node, const Value& value, const Parts& parts);
+  static Parts WholeOf(const mpc::Shape3& shape);
+  /// As a layer has them, also where a Reshape and a Transpose have put whole channels elsewhere.
+  void PutChannelsInOrder(const Node& node, Value& value);
+  /// Maps or vectors whose channels or features are in order.
+  Value NeedChannels(const Node& node, int i);
+  void Slice(Node& node);
+  void Split(Node& node);
+  void Gather(Node& node);
+  /// Zeros before the first channels, and behind the last ones.
+  void PadChannels(const Node& node, Value& value, std::size_t before, std::size_t after);
+
   // --- Shapes (importer_views.cpp)
 
   /// PyTorch writes one before every average pool that counts its padding.

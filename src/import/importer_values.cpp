@@ -186,12 +186,7 @@ Value& Importer::NeedMap(const Node& node, int i) {
     node.Fail(fmt::format("found an input of {}, expected [N, channels, height, width]",
                           ValueText(value)));
   Settle(value, true);
-  if (!value.order.empty() || ShapeOf(value.layer) != MapShape(value)) {
-    node.Fail(
-        fmt::format("found an input of {} whose numbers an earlier Reshape or Transpose "
-                    "has put elsewhere, expected that only before a Gemm or MatMul",
-                    ValueText(value)));
-  }
+  PutChannelsInOrder(node, value);
   return value;
 }
 

@@ -200,6 +200,11 @@ void Importer::Pad(Node& node) {
                     "the images",
                     SizesText(given), kMaxSide));
   }
+  if (number == 0 && IsMap(value) && before[1] + after[1] != 0 &&
+      (!HasPadding(value) || value.padding == 0)) {
+    PadChannels(node, value, ToSize(before[1]), ToSize(after[1]));
+    before[1] = after[1] = 0;
+  }
   if (HasPadding(value) && value.padding != number)
     node.Fail("pads what is padded with another number, expected the same");
   if (value.before.empty()) value.before = value.after = Sizes(rank, 0);

@@ -427,7 +427,7 @@ class Evaluator {
   }
 
   /// What gives the same numbers in another shape or order, and sizes.
-  void Reshape(const onnx::NodeProto& node, Tensor& out) const {
+  void Reshape(const onnx::NodeProto& node, Tensor& out) {
     const std::string& op = node.op_type();
     const Tensor& x = In(node, 0);
     out = x;
@@ -465,13 +465,51 @@ class Evaluator {
     } else if (op == "Shape") {
       out = {{rank}, {x.dims.begin(), x.dims.end()}};
     } else if (op == "Gather") {
-      // Of a vector alone.
       const Tensor& indices = In(node, 1);
-      out = Make(indices.dims, [&](const Dims& index) {
-        const double i = At(indices, index);
-        return x.values.at(
-            static_cast<std::size_t>(i < 0 ? i + static_cast<double>(x.dims[0]) : i));
+      const auto axis = static_cast<std::ptrdiff_t>(Int(node, "axis", 0));
+      const auto behind = axis + static_cast<std::ptrdiff_t>(indices.dims.size());
+      Dims dims = x.dims;
+      dims.erase(dims.begin() + axis);
+      dims.insert(dims.begin() + axis, indices.dims.begin(), indices.dims.end());
+      out = Make(dims, [&](const Dims& index) {
+        const auto i =
+            static_cast<std::int64_t>(At(indices, {index.begin() + axis, index.begin() + behind}));
+        Dims from(index.begin(), index.begin() + axis);
+        from.push_back(i < 0 ? i + x.dims[static_cast<std::size_t>(axis)] : i);
+        from.insert(from.end(), index.begin() + behind, index.end());
+        return x.values.at(Offset(x.dims, from));
       });
+    } else if (op == "Slice") {
+      const Dims starts = Integers(node, 1), ends = Integers(node, 2), axes = Axes(node, 3);
+      const Dims steps = Has(node, 4) ? Integers(node, 4) : Dims(starts.size(), 1);
+      Dims first(x.dims.size(), 0), step(x.dims.size(), 1);
+      for (std::size_t i = 0; i < starts.size(); ++i) {
+        const auto a = static_cast<std::size_t>(axes[i]);
+        const std::int64_t size = x.dims[a], end = ends[i] < 0 ? ends[i] + size : ends[i];
+        first[a] = std::min(starts[i] < 0 ? starts[i] + size : starts[i], size - 1);
+        step[a] = steps[i];
+        const std::int64_t reach = step[a] > 0 ? std::min(end, size) - first[a]
+                                               : first[a] - std::max(end, std::int64_t{-1});
+        out.dims[a] = (reach + std::abs(step[a]) - 1) / std::abs(step[a]);
+      }
+      out = Make(out.dims, [&](Dims index) {
+        for (std::size_t a = 0; a < index.size(); ++a) index[a] = first[a] + index[a] * step[a];
+        return x.values.at(Offset(x.dims, index));
+      });
+    } else if (op == "Split") {
+      const auto axis = static_cast<std::size_t>(Int(node, "axis", 0));
+      const std::int64_t count = node.output_size(), size = (x.dims[axis] + count - 1) / count;
+      std::int64_t begin = 0;
+      for (int o = 0; o < node.output_size(); ++o) {
+        Dims dims = x.dims;
+        dims[axis] = Has(node, 1) ? Integers(node, 1)[static_cast<std::size_t>(o)]
+                                  : std::min(size, x.dims[axis] - begin);
+        tensors_[node.output(o)] = Make(dims, [&](Dims index) {
+          index[axis] += begin;
+          return x.values.at(Offset(x.dims, index));
+        });
+        begin += dims[axis];
+      }
     } else if (op == "Concat") {
       // Of vectors alone.
       for (int i = 1; i < node.input_size(); ++i)

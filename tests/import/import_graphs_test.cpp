@@ -1075,7 +1075,7 @@ TEST_F(GraphTest, RefusesWithAdvice) {
       {"Softsign", "docs/networks.md"},
       {"ThresholdedRelu", "train with Relu"},
       {"Softmax", "nothing like it"},
-      {"Split", "branches here end in sums"},
+      {"Einsum", "write it as a linear layer or a convolution"},
       {"QuantizeLinear", "before it is quantised"},
       {"LSTM", "chains of layers"},
       {"ConvTranspose", "no layer makes a map larger"},

@@ -374,7 +374,9 @@ TEST_F(OperatorTest, RefusesOtherPads) {
   model_.Node("GlobalMaxPool", {"p"}, "z");
   ExpectRefused("node GlobalMaxPool 'z'", "found 'p' with zeros around it");
   SetInts(model_.Node("MaxPool", {"p"}, "m"), "kernel_shape", {2, 2});
+  SetFloat(pad, "value", 1);
   ExpectRefused("node MaxPool 'm'", "found zeros around the channels");
+  pad.mutable_attribute()->RemoveLast();
   pads.set_ints(1, 0);
   ExpectRefused("node MaxPool 'm'", "may be larger than it");
   SetFloat(pad, "value", 1);

@@ -176,5 +176,43 @@ TEST_F(RefusalsTest, OfLargeMaxPoolsWithoutAnActivation) {
   Expect("MaxPool", "y", "or leave out the padding");
 }
 
+TEST_F(RefusalsTest, OfChannelsThatAreTooManyForTwoActivationsEach) {
+  for (const char* op : {"LeakyRelu", "Gelu"}) {
+    m = Model({1, 1}, 20);
+    m.Weights("w", {1, 32769}, 1);
+    m.Node("MatMul", {"x", "w"}, "c");
+    m.Node(op, {"c"}, "y");
+    Expect(op, "y", "32769 channels, expected at most 32768");
+  }
+}
+
+TEST_F(RefusalsTest, OfPartsOfLargeVectors) {
+  m = Model({1, 1});
+  m.Weights("w", {1, 32768}, 1);
+  m.Ints("end", {4096});
+  m.Node("MatMul", {"x", "w"}, "c");
+  m.Node("Relu", {"c"}, "r");
+  m.Node("Slice", {"r", "zero", "end", "one"}, "y");
+  m.Ints("zero", {0});
+  m.Ints("one", {1});
+  Expect("Slice", "y",
+         "makes 4096 channels of 32768, expected at most 65536, and 67108864 weights");
+}
+
+TEST_F(RefusalsTest, OfBranchesOfVeryDifferentSizes) {
+  // The second branch takes nothing of the first, by one window of the whole map.
+  m = Model({1, 1, 300, 300});
+  m.Weights("w", {29, 1, 1, 1}, 1);
+  m.Node("Conv", {"x", "w"}, "c");
+  m.Node("Relu", {"c"}, "first");
+  m.Weights("v", {31, 1, 1, 1}, 2);
+  SetInts(m.Node("Conv", {"x", "v"}, "d"), "strides", {300, 300});
+  m.Node("Relu", {"d"}, "second");
+  m.Weights("u", {31, 29, 1, 1}, 2);
+  SetInts(m.Node("Conv", {"first", "u"}, "e"), "strides", {300, 300});
+  m.Node("Add", {"e", "second"}, "y");
+  Expect("Relu", "second", "follows another branch of so many numbers that both cannot be one");
+}
+
 }  // namespace
 }  // namespace tercet::importer
