@@ -18,7 +18,7 @@ class Client {
   Client(const std::filesystem::path& deployment, const Words& words)
       : deployment_(service::LoadDeployment(deployment)), service_(Connect(words)) {}
 
-  py::array_t<std::int64_t> Logits(const std::string& name, const py::buffer& npy,
+  py::array_t<std::int64_t> Logits(const std::string& name, const Source& source,
                                    const Words& words) {
     std::string version;
     std::size_t batch = 1, tries = client::kDefaultTries;
@@ -31,7 +31,7 @@ class Client {
       const std::lock_guard lock(mutex_);
       return service_.Model(name, version, tries);
     });
-    const auto images = TakeImages(npy, info.input);
+    const auto images = TakeImages(source, info.input);
     const auto logits = WithoutLock([&](Signals& signals) {
       std::vector<std::int64_t> all;
       for (std::size_t first = 0; first < images.count; first += batch) {

@@ -37,16 +37,23 @@ void BindErrors(py::module_& module) {
 
 }  // namespace
 
-files::Images TakeImages(const py::buffer& npy, const nn::InputSpec& input) {
-  return files::ParseImages(Bytes(npy), "images", 0, input.shape, nn::WithInput({}, input));
+files::Images TakeImages(const Source& source, const nn::InputSpec& input) {
+  const auto options = nn::WithInput({}, input);
+  if (const auto* file = std::get_if<std::string>(&source))
+    return files::LoadImages(*file, 0, input.shape, options);
+  return files::ParseImages(Bytes(std::get<py::buffer>(source)), "images", 0, input.shape, options);
 }
 
-std::vector<std::uint8_t> TakeLabels(const py::buffer& npy, std::size_t images,
+std::vector<std::uint8_t> TakeLabels(const Source& source, std::size_t images,
                                      std::size_t classes) {
-  auto labels = files::ParseLabels(Bytes(npy), "labels", 0, classes);
+  const auto* file = std::get_if<std::string>(&source);
+  const auto labels = file != nullptr ? files::LoadLabels(*file, 0, classes)
+                                      : files::ParseLabels(Bytes(std::get<py::buffer>(source)),
+                                                           "labels", 0, classes);
   if (labels.size() != images)
-    throw ConfigError("labels", fmt::format("{} labels found, {} expected, one for each image",
-                                            labels.size(), images));
+    throw ConfigError(
+        file != nullptr ? *file : "labels",
+        fmt::format("{} labels found, {} expected, one for each image", labels.size(), images));
   return labels;
 }
 

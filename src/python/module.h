@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "tercet/compile/compile.h"
@@ -58,11 +59,12 @@ const mpc::Registry& Protocols();
 void ParseSettings(const std::string& command, const Words& words,
                    const std::function<void(CLI::App&)>& add);
 
-/// What `numpy.save` writes of images or labels, as such files are read for a network with this
-/// input; ConfigError names "images" or "labels".
-files::Images TakeImages(const py::buffer& npy, const nn::InputSpec& input);
-std::vector<std::uint8_t> TakeLabels(const py::buffer& npy, std::size_t images,
-                                     std::size_t classes);
+/// What `numpy.save` writes of images or labels, or the name of a file or folder of them.
+using Source = std::variant<py::buffer, std::string>;
+/// As such files are read for a network with this input; ConfigError names the file, or "images" or
+/// "labels".
+files::Images TakeImages(const Source& source, const nn::InputSpec& input);
+std::vector<std::uint8_t> TakeLabels(const Source& source, std::size_t images, std::size_t classes);
 
 /// An array of images x classes.
 template <class T>

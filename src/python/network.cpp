@@ -79,9 +79,9 @@ std::shared_ptr<Network> ParseOnnx(const std::string&, const std::string&, const
 }
 #endif
 
-py::array_t<float> FloatLogits(const Network& network, const py::buffer& npy) {
+py::array_t<float> FloatLogits(const Network& network, const Source& source) {
   if (!network.floats) programs::RefuseCompiled(network.source);
-  const auto images = TakeImages(npy, network.spec.input);
+  const auto images = TakeImages(source, network.spec.input);
   const auto logits = WithoutLock([&](Signals& signals) {
     std::vector<float> all;
     for (std::size_t first = 0; first < images.count; first += kFloatBatch) {
@@ -97,8 +97,8 @@ py::array_t<float> FloatLogits(const Network& network, const py::buffer& npy) {
 
 // Without images, labels and settings a network that is compiled already is its own plan.
 std::shared_ptr<Plan> Compile(const std::shared_ptr<const Network>& network,
-                              const std::optional<py::buffer>& images,
-                              const std::optional<py::buffer>& labels, const Words& words) {
+                              const std::optional<Source>& images,
+                              const std::optional<Source>& labels, const Words& words) {
   programs::CompileSettings settings;
   ParseSettings("compile", words,
                 [&](CLI::App& app) { programs::AddCompileSettings(app, settings); });

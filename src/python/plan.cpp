@@ -12,8 +12,8 @@
 namespace tercet::python {
 namespace {
 
-py::array_t<std::int64_t> PlainLogits(const Plan& plan, const py::buffer& npy) {
-  const auto images = TakeImages(npy, plan.network->spec.input);
+py::array_t<std::int64_t> PlainLogits(const Plan& plan, const Source& source) {
+  const auto images = TakeImages(source, plan.network->spec.input);
   const auto logits = WithoutLock([&](Signals& signals) {
     return programs::PlainLogits(plan.model, Protocols().PlainOracle(), images, nullptr,
                                  [&](std::size_t, std::size_t) { signals.Check(); });

@@ -100,14 +100,14 @@ report::RunReport RunInProcesses(const Plan& plan, const files::Images& images,
   return report::RunReportFromJson(ReadTextFile(report.Path(), kReport), program);
 }
 
-py::tuple Run(const Plan& plan, const py::buffer& npy, const std::string& program,
+py::tuple Run(const Plan& plan, const Source& source, const std::string& program,
               const Words& words, bool with_report) {
   RunSettings settings;
   ParseSettings("run", words, [&](CLI::App& app) {
     programs::AddRunSettings(app, settings);
     programs::AddSchedule(app, settings, "", "");
   });
-  const auto images = TakeImages(npy, plan.network->spec.input);
+  const auto images = TakeImages(source, plan.network->spec.input);
   const auto run = WithoutLock([&](Signals& signals) {
     return settings.transport == "memory" ? RunInMemory(plan, images, settings, signals)
                                           : RunInProcesses(plan, images, program, words, signals);

@@ -35,6 +35,24 @@ class NetworkTest(Case):
                     self.assertEqual(logits.dtype, numpy.int64)
                     self.assertEqual(logits.tolist(), expected)
 
+    def test_files_in_place_of_arrays(self):
+        network = load("mnistnet1")
+        images = pictures(network.input_shape, 30)
+        labels = network.float_logits(images).argmax(1)
+        files = self.file_of(images), str(self.file_of(labels, "labels.npy"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", tercet.TercetWarning)
+            plan = network.compile(*files, accept_loss=True)
+            self.assertEqual(plan.report, network.compile(images, labels, accept_loss=True).report)
+        numpy.testing.assert_array_equal(plan.plain(files[0]), plan.plain(images))
+        numpy.testing.assert_array_equal(plan.run(files[0]), plan.plain(images))
+        few = self.file_of(labels[:3], "few.npy")
+        self.assert_refuses(tercet.ConfigError, f"{few}: 3 labels found, 30 expected, one for each image",
+                            network.compile, images, few)
+        missing = self.scratch / "missing"
+        self.assert_refuses(tercet.ConfigError, f"{missing}: cannot be read: No such file or directory",
+                            network.plain, missing)
+
     def test_float_logits_predict_what_the_command_counts(self):
         network = load("lenet")
         images = pictures(network.input_shape, 300)

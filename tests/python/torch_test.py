@@ -94,6 +94,8 @@ class TorchTest(Case):
             def forward(self, x):
                 return torch.sin(x).flatten(1)
 
+        with self.assertRaisesRegex(tercet.ConfigError, "^module: found OrderedDict, expected a torch.nn.Module"):
+            tercet.from_torch(nn.Linear(2, 2).state_dict(), torch.zeros(1, 2))
         with self.assertRaisesRegex(tercet.ConfigError, "^Sine node Sin"):
             tercet.from_torch(Sine(), torch.zeros(1, 1, 4, 4))
 

@@ -28,8 +28,11 @@ def warn(texts: list[str], stacklevel: int = 3) -> None:
         warnings.warn(text, TercetWarning, stacklevel=stacklevel)
 
 
-def npy(array: Any, what: str) -> memoryview:
-    """What numpy.save writes of an array, or of what can become one: arrays are read as such files are."""
+def source(array: Any, what: str) -> memoryview | str:
+    """The name of a file or folder; what numpy.save writes of an array, or of what can become one: arrays are read as
+    such files are."""
+    if isinstance(array, (str, os.PathLike)):
+        return os.fsdecode(array)
     file = io.BytesIO()
     try:
         numpy.lib.format.write_array(file, numpy.asarray(array), allow_pickle=False)

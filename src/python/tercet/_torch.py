@@ -8,9 +8,14 @@ from typing import Any
 import numpy
 import torch
 
+from ._tercet import ConfigError
+
 
 def export(module: torch.nn.Module, example: Any) -> bytes:
     """The module in evaluation mode as an ONNX model with its weights, batch normalisation by itself."""
+    if not isinstance(module, torch.nn.Module):
+        raise ConfigError(f"module: found {type(module).__name__}, expected a torch.nn.Module (a state_dict holds no "
+                          "architecture)")
     if not isinstance(example, torch.Tensor):
         example = torch.from_numpy(numpy.asarray(example))
     parameter = next(module.parameters(), None)

@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import ArrayLike, NDArray
 
 from . import _tercet
-from ._settings import FilePath, npy, words
+from ._settings import FilePath, source, words
 
 
 class Client:
@@ -27,7 +27,7 @@ class Client:
             token_file = beside
         self._inner = _tercet.Client(deployment, words(Client.__init__, locals()))
 
-    def logits(self, model: str, images: ArrayLike, *, model_version: str | None = None, batch: int = 1,
+    def logits(self, model: str, images: ArrayLike | FilePath, *, model_version: str | None = None, batch: int = 1,
                tries: int = 8) -> NDArray[numpy.int64]:
         """Logits (N x classes) of a model that the servers have; of one that gives only the class 1 for it and 0 for
         the others.
@@ -35,9 +35,9 @@ class Client:
         images: uint8, N x C x H x W. model_version: the last one by default. batch: images a query. tries: how often
         one query is tried, each time as a new one, and the model looked up.
         """
-        return self._inner.logits(model, npy(images, "images"), words(Client.logits, locals()))
+        return self._inner.logits(model, source(images, "images"), words(Client.logits, locals()))
 
-    def predict(self, model: str, images: ArrayLike, *, model_version: str | None = None, batch: int = 1,
+    def predict(self, model: str, images: ArrayLike | FilePath, *, model_version: str | None = None, batch: int = 1,
                 tries: int = 8) -> NDArray[numpy.int64]:
         """The classes (N) of images; the arguments are those of logits."""
         return self.logits(model, images, model_version=model_version, batch=batch, tries=tries).argmax(axis=1)

@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import ArrayLike, NDArray
 
 from . import _tercet
-from ._settings import FilePath, npy, warn, words
+from ._settings import FilePath, source, warn, words
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -44,34 +44,35 @@ class Network:
         """What the importer wants to be known."""
         return self._inner.notes
 
-    def compile(self, images: ArrayLike | None = None, labels: ArrayLike | None = None, *, max_loss: float = 0.1,
-                max_noise: float = 10, max_bits: int = 32, min_agreement: float = 98, accept_loss: bool = False,
-                activation_bits: int = 8, norm_scale: float = 0, widths: str = "proven", head_room: int = 2,
-                output: str | None = None) -> Plan:
+    def compile(self, images: ArrayLike | FilePath | None = None, labels: ArrayLike | FilePath | None = None, *,
+                max_loss: float = 0.1, max_noise: float = 10, max_bits: int = 32, min_agreement: float = 98,
+                accept_loss: bool = False, activation_bits: int = 8, norm_scale: float = 0, widths: str = "proven",
+                head_room: int = 2, output: str | None = None) -> Plan:
         """Turns float weights into an integer network with a width for each layer, as `tercet compile` does.
 
         images: training images to choose the widths with (uint8, N x C x H x W, or N x H x W of one channel); without
-        any, widths keep what the weights need. labels: their classes (integers, N), to report accuracies. The
-        settings are those of `tercet compile --help`.
+        any, widths keep what the weights need. labels: their classes (integers, N), to report accuracies. Both may be
+        names of files or folders, as --images and --labels of the commands take them. The settings are those of
+        `tercet compile --help`.
 
         Of a network that was loaded compiled it takes no argument, and gives that.
         """
-        inner = self._inner.compile(None if images is None else npy(images, "images"),
-                                    None if labels is None else npy(labels, "labels"),
+        inner = self._inner.compile(None if images is None else source(images, "images"),
+                                    None if labels is None else source(labels, "labels"),
                                     words(Network.compile, locals()))
         warn(inner.warnings)
         return Plan(inner)
 
-    def plain(self, images: ArrayLike) -> NDArray[numpy.int64]:
+    def plain(self, images: ArrayLike | FilePath) -> NDArray[numpy.int64]:
         """Logits (N x classes) of the integer network that compile() without images gives, in the clear.
 
         images: uint8, N x C x H x W. Of a plan see Plan.plain.
         """
         return self.compile().plain(images)
 
-    def float_logits(self, images: ArrayLike) -> NDArray[numpy.float32]:
+    def float_logits(self, images: ArrayLike | FilePath) -> NDArray[numpy.float32]:
         """Logits (N x classes) of the float network. images: uint8, N x C x H x W."""
-        return self._inner.float_logits(npy(images, "images"))
+        return self._inner.float_logits(source(images, "images"))
 
     def save(self, architecture: FilePath, weights: FilePath) -> None:
         """Writes the architecture (JSON) and the float weights (.safetensors, for their owner alone)."""

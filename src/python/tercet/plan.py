@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import ArrayLike, NDArray
 
 from . import _tercet
-from ._settings import FilePath, npy, option, program, table, warn, words
+from ._settings import FilePath, option, program, source, table, warn, words
 
 if TYPE_CHECKING:
     import pandas
@@ -59,9 +59,9 @@ class Plan:
         """
         return self._inner.report
 
-    def plain(self, images: ArrayLike) -> NDArray[numpy.int64]:
+    def plain(self, images: ArrayLike | FilePath) -> NDArray[numpy.int64]:
         """Logits (N x classes) in the clear: what run gives, exactly. images: uint8, N x C x H x W."""
-        return self._inner.plain(npy(images, "images"))
+        return self._inner.plain(source(images, "images"))
 
     def costs(self, suite: str | Sequence[str] | None = None, link: str | Sequence[str] = "none",
               batch: int | Sequence[int] = 1, *, linear: str = "auto", public_weights: bool = False,
@@ -79,7 +79,7 @@ class Plan:
         given = option("suite", suite) + option("link", link) + option("batch", batch)
         return table(self._inner.costs_csv(given + words(Plan.costs, locals())))
 
-    def run(self, images: ArrayLike, suite: str = "lut", *, batch: int = 128, linear: str = "auto",
+    def run(self, images: ArrayLike | FilePath, suite: str = "lut", *, batch: int = 128, linear: str = "auto",
             public_weights: bool = False, optimise: str = "online", link: str = "none", transport: str = "memory",
             timeout: float = 30, stall_timeout: float = 600, check: bool = True, ahead: int = 0, in_flight: int = 1,
             dealer_leaves: bool = False, rotate_dealer: bool = False, helper: int | None = None,
@@ -94,7 +94,7 @@ class Plan:
         """
         return self._run(locals(), False)[0]
 
-    def measure(self, images: ArrayLike, suite: str = "lut", **settings: Any) -> dict[str, Any]:
+    def measure(self, images: ArrayLike | FilePath, suite: str = "lut", **settings: Any) -> dict[str, Any]:
         """A run, with the arguments of run, and what was measured: the report that `tercet run --json` writes, with
         bytes, hops and times of each layer, and predictions and logits."""
         unknown = set(settings) - set(Plan.run.__kwdefaults__)
@@ -108,7 +108,7 @@ class Plan:
         transport = given["transport"]
         settings = (option("suite", given["suite"]) + option("transport", transport) +
                     option("no_check", not given["check"]) + words(Plan.run, given, but=("transport", "check")))
-        logits, warnings, report = self._inner.run(npy(given["images"], "images"),
+        logits, warnings, report = self._inner.run(source(given["images"], "images"),
                                                    "" if transport == "memory" else program(), settings, with_report)
         warn(warnings, stacklevel=4)
         return logits, report
