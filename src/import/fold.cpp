@@ -619,7 +619,9 @@ std::map<std::size_t, std::vector<std::size_t>> SlicedPlaces(
   std::map<std::size_t, std::vector<std::size_t>> places;
   for (std::size_t i = 0; i < starts.size(); ++i) {
     const std::size_t axis = node.Axis(axes[i], shape.size());
-    const std::int64_t size = shape[axis], step = steps[i];
+    // A step beyond every axis is as good as any larger one, and adds up without overflow.
+    constexpr auto kMost = static_cast<std::int64_t>(kMaxElements);
+    const std::int64_t size = shape[axis], step = std::clamp(steps[i], -kMost, kMost);
     if (step == 0) node.Fail("found a step of 0");
     if (!places.try_emplace(axis).second) node.Fail("found an axis twice");
     const auto bound = [&](std::int64_t at) {

@@ -148,9 +148,10 @@ void Importer::Split(Node& node) {
   each.back() = size - (count - 1) * each.front();
   if (const auto attribute = node.Ints("split")) each = *attribute;  // until operator set 12
   if (node.HasInput(1)) each = NeedConstant(node, 1).Integers();
-  const bool fits = each.size() == ToSize(count) &&
-                    std::all_of(each.begin(), each.end(), [](auto part) { return part > 0; }) &&
-                    std::accumulate(each.begin(), each.end(), std::int64_t{0}) == size;
+  const bool fits =
+      each.size() == ToSize(count) &&
+      std::all_of(each.begin(), each.end(), [&](auto part) { return part > 0 && part <= size; }) &&
+      std::accumulate(each.begin(), each.end(), std::int64_t{0}) == size;
   if (!fits)
     node.Fail(
         fmt::format("splits axis {} of {} into {}, expected the channels or features, axis 1, "

@@ -490,7 +490,7 @@ class Evaluator {
         step[a] = steps[i];
         const std::int64_t reach = step[a] > 0 ? std::min(end, size) - first[a]
                                                : first[a] - std::max(end, std::int64_t{-1});
-        out.dims[a] = (reach + std::abs(step[a]) - 1) / std::abs(step[a]);
+        out.dims[a] = (reach - 1) / std::abs(step[a]) + 1;
       }
       out = Make(out.dims, [&](Dims index) {
         for (std::size_t a = 0; a < index.size(); ++a) index[a] = first[a] + index[a] * step[a];

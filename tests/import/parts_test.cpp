@@ -2,6 +2,8 @@
 // Parts of maps and vectors, and channels in another order.
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "import/builder.h"
 
 namespace tercet::importer {
@@ -43,9 +45,12 @@ TEST_F(PartsTest, SlicesOfChannelsRowsAndColumns) {
     Dims starts, ends, axes, steps;
     std::int64_t channels;
   };
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
   for (const Case& c : {Case{{1}, {3}, {1}, {1}, 2},
                         {{0}, {4}, {1}, {2}, 2},
                         {{3}, {-9}, {1}, {-1}, 4},
+                        {{1}, {kMost}, {1}, {kMost}, 1},
+                        {{3}, {-kMost}, {1}, {-kMost}, 1},
                         {{1, 2}, {5, 99}, {2, 3}, {1, 1}, 4},
                         {{0, 1}, {99, 99}, {2, 3}, {2, 3}, 4},
                         {{1, 0, -5}, {2, 3, -1}, {1, 2, 3}, {1, 1, 2}, 1}}) {
@@ -117,6 +122,10 @@ TEST_F(PartsTest, SplitsIntoPartsOfOtherSizes) {
   SetInt(*b.node, "axis", 1);
   b.node->add_output("right");
   Refused("Split", "splits axis 1 of [N, 4, 6, 6] into [1, 2], expected the channels");
+  // Their sum does not fit an integer.
+  b.m.Ints("huge", {std::numeric_limits<std::int64_t>::max(), 5});
+  b.node->set_input(1, "huge");
+  Refused("Split", "splits axis 1");
   b.node->mutable_attribute(0)->set_i(2);
   Refused("Split", "splits axis 2 of [N, 4, 6, 6]");
 }
