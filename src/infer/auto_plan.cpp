@@ -130,31 +130,28 @@ class Progress {
   std::int64_t bytes_ = 0;
 };
 
-// What a product of a fused layer takes, in times that a sign of its suite takes: measured 0.09 to
-// 0.26 and 0.15 to 0.19 offline, 0.03 to 0.28 and 0.47 to 0.78 online, of lut and of fss.
-constexpr ComputeModel kProduct{0.15, 0.4};
-
-ComputeModel ModelOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates) {
+mpc::ComputeFigures FiguresOf(const PlannedLayer& planned,
+                              const std::vector<Candidate>& candidates) {
   const auto text = planned.suite.Text();
   for (const auto& candidate : candidates)
-    if (candidate.suite.Text() == text)
-      return mpc::FunctionOf(planned.activation.kind).ScaleFree() ? candidate.compute.sign
-                                                                  : candidate.compute.fixed_point;
+    if (candidate.suite.Text() == text) return candidate.compute;
   return {};
 }
 
 PredictedTime ComputationOf(const PlannedLayer& planned, const std::vector<Candidate>& candidates,
                             const MachineModel& machine) {
-  const auto model = ModelOf(planned, candidates);
+  const auto figures = FiguresOf(planned, candidates);
+  const auto& model =
+      mpc::FunctionOf(planned.activation.kind).ScaleFree() ? figures.sign : figures.fixed_point;
   const auto elements = static_cast<double>(planned.activation.Elements());
   const auto products = planned.fused ? static_cast<double>(planned.activation.Outputs() *
                                                             planned.activation.next->out_channels)
                                       : 0;
   const auto macs = static_cast<double>(planned.layer.linear.Macs()) *
                     static_cast<double>(planned.activation.batch);
-  return {Nanoseconds((elements + kProduct.offline_ns * products) * model.offline_ns +
+  return {Nanoseconds(elements * model.offline_ns + products * figures.product.offline_ns +
                       macs * machine.linear.offline_ns),
-          Nanoseconds((elements + kProduct.online_ns * products) * model.online_ns +
+          Nanoseconds(elements * model.online_ns + products * figures.product.online_ns +
                       macs * machine.linear.online_ns)};
 }
 

@@ -33,7 +33,7 @@ constexpr std::uint32_t kDoneTag = 0xfffe'0008;
 constexpr std::size_t kMaxPlanSlack = 256;  // by which numbers of other parties may be longer
 constexpr std::size_t kSessionDigits = 32;
 constexpr std::size_t kTagDigits = 64;
-constexpr const char* kProtocolVersion = "8";
+constexpr const char* kProtocolVersion = "9";
 constexpr const char* kShardName = "shard";
 constexpr const char* kResumeName = "resume";
 

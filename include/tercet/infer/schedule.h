@@ -11,7 +11,7 @@ namespace tercet::infer {
 class MaterialFile;
 
 /// Each query's offline phase, then its online phase, with a meeting of all parties before each, so
-/// that they are timed apart.
+/// that they are timed apart; with several queries in flight, before the offline phase alone.
 struct InTurn {};
 
 /// The material of the next queries is made while a query runs.

@@ -102,6 +102,7 @@ struct ComputeModel {
 struct ComputeFigures {
   ComputeModel sign;
   ComputeModel fixed_point;  ///< of all others
+  ComputeModel product{};    ///< of a fused layer: an element times a weight of the next one
 };
 
 /// A choice of options that conformance tests try; suite `auto` tries those with figures.

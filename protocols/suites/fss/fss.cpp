@@ -351,7 +351,7 @@ void Register(mpc::Registry& registry) {
                         "bits, with bit also the last step of the max-pool"}},
        .variants = {{"", {{{157, 51}, {420, 154}}}},
                     {"form=bit", {{{157, 51}, {420, 154}}}},
-                    {"fuse=yes", {{{157, 51}, {420, 154}}}}}});
+                    {"fuse=yes", {{{157, 51}, {420, 154}, {23.5, 20}}}}}});
 }
 
 }  // namespace tercet::protocols::fss

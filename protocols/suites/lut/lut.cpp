@@ -409,7 +409,7 @@ void Register(mpc::Registry& registry) {
        .variants = {{"", {{{25, 8}, {145, 34}}}},
                     {"form=bit", {{{28, 8}, {160, 34}}}},
                     {"form=tree", {{{30, 10}, {170, 38}}}},
-                    {"fuse=yes", {{{25, 8}, {145, 34}}}},
+                    {"fuse=yes", {{{25, 8}, {145, 34}, {3.7, 3.2}}}},
                     {"form=arith", {}},
                     {"chunks=2", {}},
                     {"chunks=3,form=bit", {}}}});
