@@ -413,9 +413,11 @@ template <class W>
 constexpr size_t kTileOutputs = (kBytes == 64 ? 24 : 8) / Arith<W>::kVectors;
 
 /// Lays out rows[0..depth) at columns [first, first + cols) in `panel`, with zeros for what is
-/// missing.
+/// missing. Of a whole panel, what lies `ahead` columns further is fetched into the second cache:
+/// rows lie too far apart for processors to foresee it.
 template <class W, bool whole>
-void FillPanel(const W* const* rows, size_t depth, size_t first, size_t cols, V* panel) {
+void FillPanel(const W* const* rows, size_t depth, size_t first, size_t cols, size_t ahead,
+               V* panel) {
   using A = Arith<W>;
   for (size_t k = 0; k < depth; k += A::kRows, panel += A::kVectors) {
     V in[A::kRows][A::kVectorsIn];
@@ -427,6 +429,7 @@ void FillPanel(const W* const* rows, size_t depth, size_t first, size_t cols, V*
           in[r][v] = Zero();
         } else if (whole) {
           in[r][v] = Load(row + first + at);
+          __builtin_prefetch(row + first + at + ahead, 0, 2);
         } else {
           in[r][v] = LoadPartial(row + first + at, (cols - at) * sizeof(W));
         }
@@ -485,9 +488,10 @@ void ProductByPanels(W* const* y, size_t outputs, size_t cols, const W* w, const
       const size_t width = Min(cols - first, kPanelCols<W>);
       const bool whole = width == kPanelCols<W>;
       if (whole) {
-        FillPanel<W, true>(rows + k, slice, first, width, panel);
+        const bool another = first + 2 * kPanelCols<W> <= cols;
+        FillPanel<W, true>(rows + k, slice, first, width, another ? kPanelCols<W> : 0, panel);
       } else {
-        FillPanel<W, false>(rows + k, slice, first, width, panel);
+        FillPanel<W, false>(rows + k, slice, first, width, 0, panel);
       }
       for (size_t m = 0; m < outputs;) {
         // Tiles of even size: a lonely last output would wait for each of its additions.
