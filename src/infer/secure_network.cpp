@@ -369,7 +369,7 @@ SecureNetwork::Query SecureNetwork::Prepare(std::size_t batch) try {
       known.Refer(k + 1, mpc::KnownOf(layer.correlation.get()));
     }
     known.ForgetAfter(k);
-    // What is in the material has no part online: of the result, and with a dealer the helper's.
+    // What is in the material has no part online: of the result, and of what is dealt the helper's.
     if (z != nullptr && (!planned.Activates() || (helper && planned.dealt_output)))
       layer.partial = AnyMatrix();
   }

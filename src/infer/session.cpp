@@ -304,7 +304,7 @@ void RequireIdleHelper(const Plan& plan) {
       suites += fmt::format("{}{} ({})", suites.empty() ? "" : ", ", layer.layer.name,
                             layer.suite.Text());
   if (suites.empty()) suites = "input and output: it owns the images or receives the result";
-  throw ConfigError("--dealer-leaves",
+  throw ConfigError("--helper-leaves",
                     fmt::format("party {}, the helper, has a part in the online phase of {}",
                                 plan.roles.helper, suites));
 }

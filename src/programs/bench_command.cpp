@@ -421,7 +421,7 @@ CLI::Option* AddSettings(CLI::App& command, BenchArguments& a) {
   given(AddNumbers(command, "--batches", line.batches, 1, kMaxBatch, "Images a query"),
         &BenchOptions::batches);
   given(AddList(command, "--schedules", line.schedules,
-                "How queries follow each other: in-turn, dealer-leaves, rotate-dealer, ahead=K or "
+                "How queries follow each other: in-turn, helper-leaves, rotate-helper, ahead=K or "
                 "in-flight=K, as the options of tercet run"),
         &BenchOptions::schedules);
   given(AddNumber(command, "--repetitions", line.repetitions, 1, 1000,

@@ -11,6 +11,7 @@
 #include "programs/bench_schema.h"
 #include "programs/inputs.h"
 #include "programs/launcher.h"
+#include "programs/options.h"
 #include "tercet/base/error.h"
 
 namespace tercet::programs {
@@ -107,12 +108,13 @@ BenchOptions ReadBenchOptions(const fs::path& file) {
 
 std::vector<std::string> ScheduleOptions(const std::string& schedule) {
   if (schedule == "in-turn") return {};
-  if (schedule == "dealer-leaves" || schedule == "rotate-dealer") return {"--" + schedule};
+  const std::string flag = PresentName("--" + schedule);
+  if (flag == "--helper-leaves" || flag == "--rotate-helper") return {flag};
   for (const char* name : {"ahead", "in-flight"})
     if (const auto number = NumberOf(schedule, name); number > 0)
       return {fmt::format("--{}", name), std::to_string(number)};
   throw ConfigError("--schedules",
-                    fmt::format("found {}, expected in-turn, dealer-leaves, rotate-dealer, ahead=K "
+                    fmt::format("found {}, expected in-turn, helper-leaves, rotate-helper, ahead=K "
                                 "or in-flight=K",
                                 Printable(schedule)));
 }

@@ -52,8 +52,9 @@ BenchNetwork FindNetwork(const std::string& text, const std::filesystem::path& m
 /// it leaves out has its default. ConfigError "FILE POINTER: found, expected".
 BenchOptions ReadBenchOptions(const std::filesystem::path& file);
 
-/// The options of `tercet run` that a schedule stands for: "in-turn", "dealer-leaves",
-/// "rotate-dealer", "ahead=K" or "in-flight=K". ConfigError (--schedules) for others.
+/// The options of `tercet run` that a schedule stands for: "in-turn", "helper-leaves",
+/// "rotate-helper", "ahead=K" or "in-flight=K", also as PresentName knows them. ConfigError
+/// (--schedules) for others.
 std::vector<std::string> ScheduleOptions(const std::string& schedule);
 /// How many queries a run of a setting has: enough that the first one's cold caches do not stand
 /// for all, and that what runs side by side does so for most of the run.

@@ -39,8 +39,8 @@ constexpr char kOrderSchema[] = R"json({
               "description": "an integer from 0 to 1000000"},
     "in_flight": {"type": "integer", "minimum": 1, "maximum": 64,
                   "description": "an integer from 1 to 64"},
-    "dealer_leaves": {"type": "boolean", "description": "true or false"},
-    "rotate_dealer": {"type": "boolean", "description": "true or false"},
+    "helper_leaves": {"type": "boolean", "description": "true or false"},
+    "rotate_helper": {"type": "boolean", "description": "true or false"},
     "network_bytes": {"type": "integer", "minimum": 1, "maximum": 16777216,
                       "description": "an integer from 1 to 16777216"},
     "model_bytes": {"type": "integer", "minimum": 0, "maximum": 4294967296,
@@ -61,8 +61,8 @@ void ForSettings(Options& options, F&& f) {
   f("batch", options.batch);
   f("ahead", options.ahead);
   f("in_flight", options.in_flight);
-  f("dealer_leaves", options.dealer_leaves);
-  f("rotate_dealer", options.rotate_dealer);
+  f("helper_leaves", options.helper_leaves);
+  f("rotate_helper", options.rotate_helper);
 }
 
 [[noreturn]] void Refuse(const std::string& problem) { throw ConfigError(kPlace, problem); }

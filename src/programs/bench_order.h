@@ -16,7 +16,7 @@ namespace tercet::programs {
 std::string DescribeOrder();
 
 /// An order to take part in a run. Of `options` those that say how queries run: suite, linear,
-/// optimise, link, batch, ahead, in_flight, dealer_leaves and rotate_dealer.
+/// optimise, link, batch, ahead, in_flight, helper_leaves and rotate_helper.
 struct BenchFiles {
   std::string network;        ///< JSON
   std::string model, images;  ///< compiled, and .npy: at their owners; else empty

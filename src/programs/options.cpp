@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <numeric>
 #include <sstream>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -60,10 +61,10 @@ std::string Unknown(const char* what, const std::string& word,
 }
 
 // The first command or option of the command line that does not exist, with the nearest that does.
-std::optional<std::string> UnknownWord(const CLI::App& app, int argc, char** argv) {
+std::optional<std::string> UnknownWord(const CLI::App& app, const std::vector<std::string>& words) {
   const CLI::App* command = &app;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
+  for (std::size_t i = 1; i < words.size(); ++i) {
+    const std::string& word = words[i];
     const auto commands = command->get_subcommands([](const CLI::App*) { return true; });
     if (word.starts_with("--")) {
       const std::string name = word.substr(0, word.find('='));
@@ -121,6 +122,15 @@ void RefuseOutputInPlaceOfInput(const CLI::App& app) {
 std::string LongName(const std::string& names) { return names.substr(names.rfind(',') + 1); }
 
 }  // namespace
+
+std::string PresentName(const std::string& word) {
+  using Names = std::pair<std::string_view, std::string_view>;
+  for (const auto& [former, present] :
+       {Names{"--dealer-leaves", "--helper-leaves"}, Names{"--rotate-dealer", "--rotate-helper"}})
+    if (word.substr(0, word.find('=')) == former)
+      return std::string(present) + word.substr(former.size());
+  return word;
+}
 
 CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& value, std::size_t min,
                        std::size_t max, const std::string& help) {
@@ -316,8 +326,12 @@ CLI::Option* OfferLinks(CLI::Option* option) {
 }
 
 int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>& run) {
+  std::vector<std::string> words;
+  for (int i = 0; i < argc; ++i) words.push_back(PresentName(argv[i]));
+  std::vector<char*> arguments;
+  for (auto& word : words) arguments.push_back(word.data());
   try {
-    app.parse(argc, argv);
+    app.parse(argc, arguments.data());
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) {  // help or version
       std::ostringstream text;
@@ -327,9 +341,9 @@ int ParseAndRun(CLI::App& app, int argc, char** argv, const std::function<int()>
     }
     std::string command = app.get_name();
     for (const auto* sub : app.get_subcommands()) command += " " + sub->get_name();
-    throw ConfigError("command line",
-                      fmt::format("{} (see {} --help)",
-                                  UnknownWord(app, argc, argv).value_or(e.what()), command));
+    throw ConfigError(
+        "command line",
+        fmt::format("{} (see {} --help)", UnknownWord(app, words).value_or(e.what()), command));
   }
   RefuseEmptyValues(app);
   RefuseOutputInPlaceOfInput(app);

@@ -24,6 +24,10 @@ using infer::kMaxBatch;
 using infer::kMaxImages;
 using infer::kMaxQueries;
 
+/// A word of a command line; of an option under its former name, which goes on to be taken and
+/// which no help and no shell shows, that option's name.
+std::string PresentName(const std::string& word);
+
 /// A whole number from `min` to `max`; `value` holds the default and is written when the option is
 /// given.
 CLI::Option* AddNumber(CLI::App& app, const std::string& name, std::size_t& value, std::size_t min,

@@ -275,7 +275,7 @@ class PartyRun {
       for (const auto& warning : plan.Warnings(registry_)) Warn(warning);
       start_ = Clock::now();
     }
-    const bool rotates = arguments_.rotate_dealer;
+    const bool rotates = arguments_.rotate_helper;
     if (settings_.shard) Print("{}\n", ShardText(settings_.shard->shard, all_images_));
     Print("{} images in {} of {}; {}; cost of one {}:\n\n{}\n", count,
           rotates ? "groups" : "batches", plan.batch, mpc::RolesText(plan.roles),

@@ -316,7 +316,7 @@ int Run(RunArguments arguments) {
       "{}: {} {}images in batches of {}, suite {}, linear layers {}, link {}, transport {}; {}{}\n",
       input.spec.name, images.count, input.images_are_random ? "random " : "", batch,
       input.suite.Text(), plan.linear, input.link.name, arguments.transport,
-      mpc::RolesText(input.roles), arguments.rotate_dealer ? ", the helper's role rotates" : "");
+      mpc::RolesText(input.roles), arguments.rotate_helper ? ", the helper's role rotates" : "");
   FlushOutput();
 
   report::RunReport run = report::Merge(RunParties(arguments, input));

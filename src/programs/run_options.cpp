@@ -55,14 +55,14 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelSource, file, calibration_images, calibr
                                    accept_loss)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunOptions, network, images, labels, model, suite, linear,
                                    optimise, link, batch, limit, suite_given, batch_given, ahead,
-                                   in_flight, queries, dealer_leaves, rotate_dealer, material,
+                                   in_flight, queries, helper_leaves, rotate_helper, material,
                                    material_out, material_moved)
 
 infer::Schedule RunOptions::Schedule(infer::MaterialFile* file) const {
   if (UsesMaterial()) return infer::UseMaterial{file, ahead};
   if (MakesMaterial()) return infer::MakeMaterial{material_out, queries};
-  if (dealer_leaves) return infer::HelperLeaves{};
-  if (rotate_dealer) return infer::HelperRotates{};
+  if (helper_leaves) return infer::HelperLeaves{};
+  if (rotate_helper) return infer::HelperRotates{};
   if (ahead > 0) return infer::Ahead{ahead};
   return infer::InTurn{};
 }
@@ -120,12 +120,12 @@ CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& 
       "the next computes")
       ->group(kGroup);
   auto* leaves =
-      app.add_flag("--dealer-leaves", options.dealer_leaves,
+      app.add_flag("--helper-leaves", options.helper_leaves,
                    "Make all material as fast as it goes; the helper leaves when it is delivered")
           ->excludes(ahead)
           ->group(kGroup);
   auto* rotates =
-      app.add_flag("--rotate-dealer", options.rotate_dealer,
+      app.add_flag("--rotate-helper", options.rotate_helper,
                    "Split each batch into three, one for each party as the helper, so that all "
                    "carry equal load; offline and online in turn")
           ->excludes(ahead)

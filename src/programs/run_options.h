@@ -26,7 +26,7 @@ struct RunOptions {
   std::size_t batch = kDefaultBatch, limit = 0;
   bool suite_given = false, batch_given = false;
   std::size_t ahead = 0, in_flight = 1, queries = 0;
-  bool dealer_leaves = false, rotate_dealer = false;
+  bool helper_leaves = false, rotate_helper = false;
   /// A party's files; directories of all three for `tercet run`.
   std::filesystem::path material, material_out;
   bool material_moved = false;
@@ -48,7 +48,7 @@ struct RunOptions {
 std::string ToJson(const RunOptions& options);
 RunOptions RunOptionsFromJson(const std::string& text, const std::string& place);
 
-/// --ahead, --dealer-leaves, --rotate-dealer, --queries, --material-out, --material and
+/// --ahead, --helper-leaves, --rotate-helper, --queries, --material-out, --material and
 /// --material-moved, which exclude each other as the alternatives of infer::Schedule do, and
 /// --in-flight. Returns --material-out.
 CLI::Option* AddSchedule(CLI::App& app, RunOptions& options, const std::string& out_help,

@@ -348,7 +348,7 @@ Change BareTop(Party& /*party*/, const Layer& /*layer*/) {
   };
 }
 
-// Where there is no dealer. See BareKnown.
+// Where nothing is dealt. See BareKnown.
 Change BareShare(Party& /*party*/, const Layer& /*layer*/) {
   return [](const Place& place, std::span<std::uint8_t> drawn) {
     if (place.IsWithE1(Use::kReshare)) Zero(drawn);

@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(
             .layers = {{kRelu, "", 2, 1}}, .roles = {2, 2, 0, 1}, .side = 2, .linear = "public"},
         QueryCase{.roles = {1, 2, 0, 2}, .linear = "public", .shortcut = true},
         QueryCase{.roles = {2, 0, 1, 0}, .ends = QueryCase::Ends::kClass, .linear = "public"},
-        // Mixed, in both orders of those with a dealer and without.
+        // Mixed, in both orders of those that deal and those that do not.
         QueryCase{.layers = {{kSign, "fss"}, {kRelu, "lut", 0, 1}, {kSign, "aby3"}},
                   .roles = {2, 0, 1, 0}},
         QueryCase{.layers = {{kRelu, "aby3", 0, 1}, {kSign, "fss"}, {kSign, "lut:chunks=1"}},

@@ -23,7 +23,7 @@ class PrivacyTest : public testing::TestWithParam<Subject> {
   }
   const mpc::SuiteInfo& Info() const { return AllProtocols().FindSuite(Choice().name).Info(); }
 
-  /// The layers to look at: each kind that the suite has, with and without the dealer's share known
+  /// The layers to look at: each kind that the suite has, with and without the helper's share known
   /// offline. Rings are those of values of `value_bits` bits.
   std::vector<Layer> Layers(mpc::Shape3 in, unsigned value_bits, unsigned out_bits,
                             std::size_t batch) const {

@@ -198,8 +198,9 @@ TEST(FlightTest, CostsWhatThePlanSays) {
     }
 }
 
-// Of several queries a dealer finishes one before it begins another, whose evaluators go on then.
-TEST(FlightTest, ADealerDealsOneQueryAfterTheOther) {
+// Of several queries a helper deals one whole before it begins another, whose evaluators go on
+// then.
+TEST(FlightTest, AHelperDealsOneQueryAfterTheOther) {
   const auto registry = BuiltinProtocols();
   const auto network = Network();
   const auto images = Pictures(8);

@@ -436,7 +436,7 @@ TEST(Mixing, SuitesMayDifferLayerByLayer) {
   }
 }
 
-TEST(Dealer, ReceivesNothingAndSendsNothingOnline) {
+TEST(DealingHelper, ReceivesNothingAndSendsNothingOnline) {
   const auto network = RandomWeights("mnistnet3", 4, 12);
   const auto images = RandomImages(network.net.input.shape, 2);
   for (int helper = 0; helper < 3; ++helper) {

@@ -417,6 +417,35 @@ TEST(Options, OfARunCrossToAPartyWhole) {
     EXPECT_THROW(RunOptionsFromJson(text, "test"), ConfigError) << text;
 }
 
+// Command lines that name the options of the helper as they were called go on; nobody is told so.
+TEST(Options, GoOnUnderTheirFormerNames) {
+  const auto parse = [](std::vector<std::string> words, RunOptions& options) {
+    CLI::App app("", "tercet");
+    AddSchedule(app, options, "", "");
+    words.insert(words.begin(), "tercet");
+    std::vector<char*> arguments;
+    for (auto& word : words) arguments.push_back(word.data());
+    ParseAndRun(app, static_cast<int>(arguments.size()), arguments.data(), [] { return 0; });
+    return app.help();
+  };
+  RunOptions leaves, rotates, none;
+  EXPECT_THAT(parse({"--dealer-leaves"}, leaves),
+              testing::AllOf(HasSubstr("--helper-leaves"), testing::Not(HasSubstr("dealer"))));
+  EXPECT_TRUE(leaves.helper_leaves);
+  EXPECT_FALSE(leaves.rotate_helper);
+  parse({"--rotate-dealer=true"}, rotates);
+  EXPECT_TRUE(rotates.rotate_helper);
+  EXPECT_FALSE(rotates.helper_leaves);
+  EXPECT_THAT(
+      [&] {
+        parse({"--dealer-leaves", "--rotate-helper"}, none);
+      },
+      testing::ThrowsMessage<ConfigError>(testing::AllOf(
+          HasSubstr("--helper-leaves"), HasSubstr("excludes"), testing::Not(HasSubstr("dealer")))));
+  EXPECT_THAT([&] { parse({"--dealer-leave"}, none); },
+              testing::ThrowsMessage<ConfigError>(HasSubstr("unknown option --dealer-leave")));
+}
+
 TEST(Options, MakeOneSchedule) {
   RunOptions options;
   const auto text = [&] { return infer::ScheduleText(options.Schedule()); };
@@ -431,11 +460,11 @@ TEST(Options, MakeOneSchedule) {
   options.in_flight = 1;
   options.ahead = 20;
   EXPECT_EQ(held(), 9u);
-  options.dealer_leaves = true;  // which excludes --ahead: what is there is the default
+  options.helper_leaves = true;  // which excludes --ahead: what is there is the default
   EXPECT_EQ(text(), "all ahead");
   EXPECT_EQ(held(), 9u);
   options.material_out = "file";
-  options.dealer_leaves = false;
+  options.helper_leaves = false;
   EXPECT_EQ(text(), "to a file");
   EXPECT_EQ(held(), 1u);
   options.material = "file";

@@ -222,7 +222,9 @@ TEST(BenchResults, MediansAreOfImagesAndOfTheClockWhereQueriesOverlap) {
 TEST(BenchOptions, SchedulesAreOptionsOfARun) {
   EXPECT_THAT(ScheduleOptions("in-turn"), ElementsAre());
   EXPECT_THAT(ScheduleOptions("ahead=3"), ElementsAre("--ahead", "3"));
-  EXPECT_THAT(ScheduleOptions("dealer-leaves"), ElementsAre("--dealer-leaves"));
+  EXPECT_THAT(ScheduleOptions("helper-leaves"), ElementsAre("--helper-leaves"));
+  EXPECT_THAT(ScheduleOptions("dealer-leaves"), ElementsAre("--helper-leaves"));
+  EXPECT_THAT(ScheduleOptions("rotate-dealer"), ElementsAre("--rotate-helper"));
   for (const char* bad : {"", "ahead", "ahead=0", "ahead=x", "--ahead=3", "ahead=3x"})
     EXPECT_THROW(ScheduleOptions(bad), ConfigError) << bad;
   BenchOptions options;

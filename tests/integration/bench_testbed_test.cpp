@@ -171,7 +171,7 @@ TEST(BenchOrder, ComesAsItWasSent) {
   options.link = "wan";
   options.batch = 7;
   options.in_flight = 3;
-  options.rotate_dealer = true;
+  options.rotate_helper = true;
   const std::string model(3 << 20, 'm');
   const auto order = Read(RunOrder(options, {"{}", model, ""}));
   EXPECT_FALSE(order.describe);
@@ -179,7 +179,7 @@ TEST(BenchOrder, ComesAsItWasSent) {
   EXPECT_EQ(order.options.link, "wan");
   EXPECT_EQ(order.options.batch, 7u);
   EXPECT_EQ(order.options.in_flight, 3u);
-  EXPECT_TRUE(order.options.rotate_dealer);
+  EXPECT_TRUE(order.options.rotate_helper);
   EXPECT_EQ(Content(order.network), "{}");
   EXPECT_EQ(Content(order.model), model);
   EXPECT_FALSE(order.images);
@@ -202,7 +202,7 @@ TEST(BenchOrder, WhatIsNoneIsRefused) {
            {with("\"batch\":1", "\"batch\":0"), "/batch: found 0"},
            {with("\"model_bytes\":5", "\"model_bytes\":4294967297"), "/model_bytes: found"},
            {with("\"network_bytes\":2", "\"network_bytes\":0"), "/network_bytes: found 0"},
-           {with("\"rotate_dealer\"", "\"material\""), "unknown key 'material'"},
+           {with("\"rotate_helper\"", "\"material\""), "unknown key 'material'"},
            {with("\"link\":\"none\",", ""), "has no link"}}) {
     try {
       Read(text);

@@ -51,13 +51,13 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"tls", "aby3", {"--link", "rtt_ms=4", "--ahead", "2"}},
                     Case{"memory", "lut", {"--ahead", "1"}},
                     Case{"memory", "fss", {"--ahead", "12"}},
-                    Case{"tls", "lut", {"--dealer-leaves"}},
-                    Case{"memory", "fss", {"--dealer-leaves", "--link", "rtt_ms=4"}},
-                    Case{"memory", "aby3", {"--rotate-dealer"}},
-                    Case{"tls", "lut", {"--rotate-dealer"}},
+                    Case{"tls", "lut", {"--helper-leaves"}},
+                    Case{"memory", "fss", {"--helper-leaves", "--link", "rtt_ms=4"}},
+                    Case{"memory", "aby3", {"--rotate-helper"}},
+                    Case{"tls", "lut", {"--rotate-helper"}},
                     Case{"memory", "lut", {"--public-weights"}},
-                    Case{"tls", "fss", {"--public-weights", "--rotate-dealer"}},
-                    Case{"memory", "fss", {"--public-weights", "--dealer-leaves"}}));
+                    Case{"tls", "fss", {"--public-weights", "--rotate-helper"}},
+                    Case{"memory", "fss", {"--public-weights", "--helper-leaves"}}));
 
 TEST_P(InFlight, GivesTheSameAsOneAfterTheOther) {
   const auto& [transport, suite, schedule] = GetParam();
@@ -151,7 +151,7 @@ TEST_F(InFlightTestbed, RefusesAPartyWithAnotherNumber) {
 }
 
 TEST_F(InFlightTestbed, AHelperMayLeave) {
-  const Arguments more{"--in-flight", "4", "--batch", "1", "--dealer-leaves"};
+  const Arguments more{"--in-flight", "4", "--batch", "1", "--helper-leaves"};
   auto parties = StartAll({"dense", "dense", "dense"}, {more, more, more});
   for (auto& party : parties) {
     const auto result = party.Wait();

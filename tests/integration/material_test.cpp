@@ -594,7 +594,7 @@ TEST_P(MaterialStopped, LeavesNoFile) {
   }
 }
 
-class Dealer : public Testbed {
+class DealingHelper : public Testbed {
  protected:
   std::vector<Process> StartSlowly(const std::vector<std::string>& more) {
     std::array<std::vector<std::string>, 3> arguments;
@@ -610,8 +610,8 @@ class Dealer : public Testbed {
   }
 };
 
-TEST_F(Dealer, LeavesWhenEverythingIsDelivered) {
-  auto parties = StartSlowly({"--dealer-leaves"});
+TEST_F(DealingHelper, LeavesWhenEverythingIsDelivered) {
+  auto parties = StartSlowly({"--helper-leaves"});
   const auto helper = parties[0].Wait();
   EXPECT_EQ(helper.status, 0) << helper.err;
   EXPECT_THAT(helper.out, HasSubstr("left when all material was delivered"));
@@ -627,7 +627,7 @@ TEST_F(Dealer, LeavesWhenEverythingIsDelivered) {
   EXPECT_EQ(ReadJson(world_.File("p1.json")).at("logits"), json(PlainLogits(world_, "dense")));
 }
 
-TEST_F(Dealer, MayDieOnceEverythingIsDelivered) {
+TEST_F(DealingHelper, MayDieOnceEverythingIsDelivered) {
   auto parties = StartSlowly({"--ahead", "100"});
   ASSERT_TRUE(Eventually([&] { return IsDelivered(parties[1]) && IsDelivered(parties[2]); }));
   ::kill(parties[0].Pid(), SIGKILL);
@@ -639,9 +639,9 @@ TEST_F(Dealer, MayDieOnceEverythingIsDelivered) {
   EXPECT_EQ(ReadJson(world_.File("p1.json")).at("logits"), json(PlainLogits(world_, "dense")));
 }
 
-TEST_F(Dealer, IsNeededWhereItTakesPartOnline) {
-  ExpectAllFail(StartSlowly({"--dealer-leaves", "--suite", "aby3"}),
-                "--dealer-leaves: party 0, the helper, has a part in the online phase of fc1 "
+TEST_F(DealingHelper, IsNeededWhereItTakesPartOnline) {
+  ExpectAllFail(StartSlowly({"--helper-leaves", "--suite", "aby3"}),
+                "--helper-leaves: party 0, the helper, has a part in the online phase of fc1 "
                 "(aby3), fc2 (aby3)");
   auto parties = StartSlowly({"--ahead", "100", "--suite", "aby3"});
   ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[1]));
@@ -655,7 +655,7 @@ TEST_F(Dealer, IsNeededWhereItTakesPartOnline) {
 }
 
 // It dies while it still has to deal.
-TEST_F(Dealer, IsNeededUntilEverythingIsDelivered) {
+TEST_F(DealingHelper, IsNeededUntilEverythingIsDelivered) {
   auto parties = StartSlowly({"--ahead", "1"});
   ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[1]));
   ::kill(parties[0].Pid(), SIGKILL);

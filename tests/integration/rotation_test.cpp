@@ -79,7 +79,7 @@ TEST_P(EverySuite, EqualsThePlainNetworkAndThePlans) {
     const auto result =
         world
             .Run("conv",
-                 {"--rotate-dealer", "--transport", batch == 3 ? "tls" : "memory", "--suite",
+                 {"--rotate-helper", "--transport", batch == 3 ? "tls" : "memory", "--suite",
                   GetParam(), "--batch", std::to_string(batch), "--json", world.File("out.json")})
             .Wait();
     ASSERT_EQ(result.status, 0) << result.err << result.out;
@@ -117,7 +117,7 @@ TEST(Rotation, CostsWhatThreeRunsWithAHelperEachCost) {
     EXPECT_EQ(result.status, 0) << result.err;
     return ReadJson(world.File("out.json"));
   };
-  const json rotated = run({"--rotate-dealer", "--limit", "9"});
+  const json rotated = run({"--rotate-helper", "--limit", "9"});
   Bytes offline{}, online{};
   for (int helper = 0; helper < 3; ++helper) {
     const json one = run({"--helper", std::to_string(helper), "--limit", "3"});
@@ -146,37 +146,37 @@ TEST(Rotation, SpreadsTheLoad) {
     return *most / *least;
   };
   EXPECT_GT(most_to_least({}), 2.0);
-  EXPECT_LT(most_to_least({"--rotate-dealer"}), 1.25);
+  EXPECT_LT(most_to_least({"--rotate-helper"}), 1.25);
 }
 
 TEST(Rotation, RefusesWhatItDoesNotCombineWith) {
   const World world;
   for (const auto& other : {std::vector<std::string>{"--ahead", "1"},
-                            {"--dealer-leaves"},
+                            {"--helper-leaves"},
                             {"--material", world.File("material")}}) {
     auto arguments = other;
-    arguments.emplace_back("--rotate-dealer");
+    arguments.emplace_back("--rotate-helper");
     const auto result = world.Run("dense", arguments).Wait();
     EXPECT_EQ(result.status, 2);
-    EXPECT_THAT(result.err, AllOf(HasSubstr("--rotate-dealer"), HasSubstr(other.front()),
+    EXPECT_THAT(result.err, AllOf(HasSubstr("--rotate-helper"), HasSubstr(other.front()),
                                   HasSubstr("excludes")));
   }
   const auto result =
       world
           .Tercet({"run", world.File("dense.json"), "--model", world.File("dense.safetensors"),
-                   "--rotate-dealer", "--material-out", world.File("material"), "--queries", "1"})
+                   "--rotate-helper", "--material-out", world.File("material"), "--queries", "1"})
           .Wait();
   EXPECT_EQ(result.status, 2);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("--rotate-dealer"), HasSubstr("--material-out")));
+  EXPECT_THAT(result.err, AllOf(HasSubstr("--rotate-helper"), HasSubstr("--material-out")));
   EXPECT_FALSE(std::filesystem::exists(world.File("material")));
 }
 
 using RotatedTestbed = Testbed;
 
 TEST_F(RotatedTestbed, ShowsThePlanOfEachGroup) {
-  auto parties = StartAll({"conv", "conv", "conv"}, {{{"--rotate-dealer", "--batch", "4"},
-                                                      {"--rotate-dealer", "--batch", "4"},
-                                                      {"--rotate-dealer", "--batch", "4"}}});
+  auto parties = StartAll({"conv", "conv", "conv"}, {{{"--rotate-helper", "--batch", "4"},
+                                                      {"--rotate-helper", "--batch", "4"},
+                                                      {"--rotate-helper", "--batch", "4"}}});
   for (auto& party : parties) {
     const auto result = party.Wait();
     EXPECT_EQ(result.status, 0) << result.err;
@@ -188,12 +188,12 @@ TEST_F(RotatedTestbed, ShowsThePlanOfEachGroup) {
 
 TEST_F(RotatedTestbed, RefusesAPartyThatDoesNotRotate) {
   ExpectAllFail(StartAll({"dense", "dense", "dense"},
-                         {{{"--rotate-dealer"}, {"--rotate-dealer"}, {"--ahead", "0"}}}),
+                         {{{"--rotate-helper"}, {"--rotate-helper"}, {"--ahead", "0"}}}),
                 "rotation of the helper: here ");
 }
 
 TEST_F(RotatedTestbed, NamesThePartyThatDies) {
-  const std::vector<std::string> more{"--rotate-dealer", "--batch", "3", "--link", "rtt_ms=200"};
+  const std::vector<std::string> more{"--rotate-helper", "--batch", "3", "--link", "rtt_ms=200"};
   auto parties = StartAll({"dense", "dense", "dense"}, {more, more, more});
   ASSERT_NO_FATAL_FAILURE(AwaitImages(parties[0]));
   ::kill(parties[2].Pid(), SIGKILL);

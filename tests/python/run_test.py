@@ -49,7 +49,7 @@ class RunTest(Case):
         plan = load("mnistnet1")
         images = pictures((1, 28, 28), 7)
         expected = plan.plain(images)
-        for settings in ({"helper": 2}, {"receiver": 0}, {"rotate_dealer": True}, {"dealer_leaves": True}, {"ahead": 2},
+        for settings in ({"helper": 2}, {"receiver": 0}, {"rotate_helper": True}, {"helper_leaves": True}, {"ahead": 2},
                          {"in_flight": 3}, {"linear": "replicated"}, {"link": "lan"}):
             with self.subTest(str(settings)):
                 measured = plan.measure(images, batch=2, **settings)

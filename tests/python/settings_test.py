@@ -103,8 +103,8 @@ class SettingsTest(Case):
         plan = tercet.load(NETS / "mnistnet1.json", COMPILED).compile()
         images = pictures((1, 28, 28), 2)
         text = refusal("run", NETS / "mnistnet1.json", "--model", COMPILED, "--images", self.file_of(images),
-                       "--dealer-leaves", "--rotate-dealer")
-        self.assert_refuses(tercet.ConfigError, text, plan.run, images, dealer_leaves=True, rotate_dealer=True)
+                       "--helper-leaves", "--rotate-helper")
+        self.assert_refuses(tercet.ConfigError, text, plan.run, images, helper_leaves=True, rotate_helper=True)
 
     def test_a_name_that_no_setting_has(self):
         plan = tercet.load(NETS / "mnistnet1.json", COMPILED).compile()

@@ -17,7 +17,7 @@
 
 /// What a suite is: one way to do the non-linear layers. Its author describes it (SuiteInfo),
 /// writes a function that plans a layer (PlanFunction), which says what the layer sends and makes
-/// its Activation at each party, and registers both (registry.h). Suites with a dealer find more in
+/// its Activation at each party, and registers both (registry.h). Suites that deal find more in
 /// dealer.h.
 namespace tercet::mpc {
 

@@ -60,7 +60,7 @@ std::vector<Case> Cases() {
 class LinearLayer : public testing::TestWithParam<Case> {};
 
 // Shares of random W, x, b are multiplied and opened: with nothing known offline, and with each
-// party knowing the halves that a dealer protocol would give it.
+// party knowing the halves that a suite that deals would give it.
 TEST_P(LinearLayer, SharesSumToThePlainProduct) {
   const auto& [shape, bits, batch] = GetParam();
   const mpc::Registry registry = BuiltinProtocols();

@@ -9,8 +9,8 @@
 #include "tercet/crypto/fixed_key_hash.h"
 #include "tercet/ring/pack.h"
 
-/// A distributed comparison function whose point alpha the dealer knows: additive shares of one of
-/// two vectors of the dealer's, `below` where x < alpha, else `above`. The construction, and why it
+/// A distributed comparison function whose point alpha the helper knows: additive shares of one of
+/// two vectors of the helper's, `below` where x < alpha, else `above`. The construction, and why it
 /// is secure, is in README.md.
 namespace tercet::protocols::fss {
 

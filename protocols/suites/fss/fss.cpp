@@ -4,7 +4,7 @@
 #include "common/dealer/activation.h"
 #include "suites/fss/layout.h"
 
-// Activations by distributed comparison functions whose point the dealer knows; the message flow,
+// Activations by distributed comparison functions whose point the helper knows; the message flow,
 // the symbols and who learns what are in README.md.
 namespace tercet::protocols::fss {
 namespace {

@@ -149,7 +149,7 @@ TEST(DcfTest, GivesAVectorAtOnePoint) {
             {.input_bits = input, .output_bits = output, .outputs = outputs, .point = true});
 }
 
-// One share alone is no constant: it differs between inputs and between dealers' points.
+// One share alone is no constant: it differs between inputs and between helpers' points.
 TEST(DcfTest, OneShareLooksRandom) {
   const DcfShape shape = MakeDcfShape(12, 8);
   Dcf<std::uint8_t> dcf(shape, HashKey());

@@ -82,7 +82,7 @@ class Plan:
     def run(self, images: ArrayLike | FilePath, suite: str = "lut", *, batch: int = 128, linear: str = "auto",
             public_weights: bool = False, optimise: str = "online", link: str = "none", transport: str = "memory",
             timeout: float = 30, stall_timeout: float = 600, check: bool = True, ahead: int = 0, in_flight: int = 1,
-            dealer_leaves: bool = False, rotate_dealer: bool = False, helper: int | None = None,
+            helper_leaves: bool = False, rotate_helper: bool = False, helper: int | None = None,
             data_owner: int | None = None, model_owner: int | None = None,
             receiver: int | None = None) -> NDArray[numpy.int64]:
         """Secure inference by three parties on this machine: logits (N x classes), as the receiver learns them.
