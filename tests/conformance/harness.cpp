@@ -130,6 +130,14 @@ const mpc::Suite& FindSuite(const std::string& name) {
   return (listed ? AllProtocols() : Mutants()).FindSuite(name);
 }
 
+std::vector<std::string> PrivateSuites() {
+  const mpc::Registry registry = BuiltinProtocols();
+  std::vector<std::string> names = registry.SuiteNames();
+  std::erase_if(names,
+                [&](const auto& name) { return !registry.FindSuite(name).Info().is_private; });
+  return names;
+}
+
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
   for (const auto& name : AllProtocols().SuiteNames()) {
@@ -365,15 +373,15 @@ void CheckSession(const Layer& layer, const Session& session) {
   const auto helper = static_cast<std::size_t>(layer.roles.helper);
   for (const auto& query : session.queries) {
     EXPECT_FALSE(query.known[helper].mine.Empty())
-        << "the dealer's share is drawn, so it is known offline";
+        << "the helper's share is drawn, so it is known offline";
     EXPECT_FALSE(query.known[helper].next.Empty())
-        << "the dealer's share is drawn, so it is known offline";
+        << "the helper's share is drawn, so it is known offline";
   }
   for (const auto* bytes : {&session.offline_bytes, &session.online_bytes})
     for (std::size_t p = 0; p < 3; ++p)
-      EXPECT_EQ((*bytes)[p][helper], 0u) << "party " << p << " sends to the dealer";
+      EXPECT_EQ((*bytes)[p][helper], 0u) << "party " << p << " sends to the helper";
   if (layer.spec.dealt) {
-    EXPECT_EQ(Sum(session.online_bytes[helper]), 0u) << "the dealer may be away";
+    EXPECT_EQ(Sum(session.online_bytes[helper]), 0u) << "the helper may be away";
   }
 }
 

@@ -41,6 +41,8 @@ const mpc::Registry& AllProtocols();
 const mpc::Registry& Mutants();
 /// Of all of them.
 const mpc::Suite& FindSuite(const std::string& name);
+/// The built-in suites that are private.
+std::vector<std::string> PrivateSuites();
 /// Every variant of every suite, for each helper.
 std::vector<Subject> Subjects();
 mpc::Roles RolesWith(int helper);
@@ -107,7 +109,7 @@ Session RunLayer(const Layer& layer, const std::vector<Shares>& queries,
                  const Options& options = {});
 
 /// What must hold in every session: bytes and hops are those of the plan, shares agree, halves
-/// known offline are those that Run returns, a dealer gets nothing online.
+/// known offline are those that Run returns, a helper that deals gets nothing online.
 void CheckSession(const Layer& layer, const Session& session);
 
 /// The output is the oracle's, or as near as the plan says.

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "conformance/harness.h"
 #include "conformance/pinned_queries.h"
 
 namespace tercet::conformance {
@@ -13,13 +14,18 @@ constexpr auto kSign = mpc::ActivationKind::kSign;
 constexpr auto kRelu = mpc::ActivationKind::kRelu;
 constexpr auto kTable = mpc::ActivationKind::kTable;
 
+// Sign by each private suite, and three layers that send other messages. Each layer more makes the
+// test a sixth longer, so these are chosen by hand.
+std::vector<QueryLayer> Layers() {
+  std::vector<QueryLayer> layers{
+      {kTable, "lut", 0, 2}, {kRelu, "fss", 0, 1}, {kRelu, "aby3", 0, 1}};
+  for (const auto& suite : PrivateSuites()) layers.push_back({kSign, suite});
+  return layers;
+}
+
 class EveryRoleRotated : public testing::TestWithParam<std::tuple<QueryLayer, int>> {};
-INSTANTIATE_TEST_SUITE_P(
-    Layers, EveryRoleRotated,
-    testing::Combine(testing::Values(QueryLayer{kSign, "lut"}, QueryLayer{kTable, "lut", 0, 2},
-                                     QueryLayer{kSign, "fss"}, QueryLayer{kRelu, "fss", 0, 1},
-                                     QueryLayer{kSign, "aby3"}, QueryLayer{kRelu, "aby3", 0, 1}),
-                     testing::Values(0, 1, 2)));
+INSTANTIATE_TEST_SUITE_P(Layers, EveryRoleRotated,
+                         testing::Combine(testing::ValuesIn(Layers()), testing::Values(0, 1, 2)));
 
 // One party looks at each choice, which is another one in the two that are the same but for the
 // parties' numbers: so every view is looked at once.

@@ -143,7 +143,7 @@ TEST_P(SecretFlowTest, NothingDependsOnSecrets) {
 // Whole queries: sharing of weights and images, linear maps, pools, residuals, the class of the
 // largest logit, and the result.
 class SecretFlowQueryTest
-    : public testing::TestWithParam<std::tuple<const char*, const char*, bool>> {};
+    : public testing::TestWithParam<std::tuple<const char*, std::string, bool>> {};
 
 constexpr const char* kResidual = R"(
   {"name": "c1", "type": "conv2d", "out_channels": 3, "kernel": 3, "padding": 1},
@@ -204,27 +204,29 @@ TEST_P(SecretFlowQueryTest, NothingDependsOnSecrets) {
   static_cast<void>(VALGRIND_MAKE_MEM_DEFINED(result.data(), result.size() * sizeof(std::int64_t)));
   EXPECT_EQ(result, plain);
 }
-using QueryCase = std::tuple<const char*, const char*, bool>;
+using QueryCase = std::tuple<const char*, std::string, bool>;
+
+/// Of each private suite, and fused where it can be. Two more that are fused, of one suite's form
+/// and of windows: each query takes seconds under Valgrind.
+std::vector<QueryCase> QueryCases() {
+  std::vector<QueryCase> cases{{kSigns, "lut:form=bit,fuse=yes", false},
+                               {kSignAndPool, "lut:fuse=yes", true}};
+  for (const auto& suite : PrivateSuites()) {
+    cases.insert(cases.end(), {{kResidual, suite, false}, {kSignAndPool, suite, true}});
+    if (const auto fused = Fused(suite)) cases.emplace_back(kSigns, *fused, false);
+  }
+  return cases;
+}
 
 std::string QueryName(const testing::TestParamInfo<QueryCase>& query) {
-  std::string name =
-      std::string(std::get<1>(query.param)) + (std::get<0>(query.param) == kSigns ? "_signs"
-                                               : std::get<2>(query.param)         ? "_class"
-                                                                                  : "_residual");
+  std::string name = std::get<1>(query.param) + (std::get<0>(query.param) == kSigns ? "_signs"
+                                                 : std::get<2>(query.param)         ? "_class"
+                                                                                    : "_residual");
   for (char& c : name)
     if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
   return name;
 }
-INSTANTIATE_TEST_SUITE_P(
-    Queries, SecretFlowQueryTest,
-    testing::Values(QueryCase{kResidual, "lut", false}, QueryCase{kResidual, "fss", false},
-                    QueryCase{kResidual, "aby3", false}, QueryCase{kSignAndPool, "lut", true},
-                    QueryCase{kSignAndPool, "fss", true}, QueryCase{kSignAndPool, "aby3", true},
-                    QueryCase{kSigns, "lut:fuse=yes", false},
-                    QueryCase{kSigns, "lut:form=bit,fuse=yes", false},
-                    QueryCase{kSigns, "fss:fuse=yes", false},
-                    QueryCase{kSignAndPool, "lut:fuse=yes", true}),
-    QueryName);
+INSTANTIATE_TEST_SUITE_P(Queries, SecretFlowQueryTest, testing::ValuesIn(QueryCases()), QueryName);
 
 // What is looked for is found.
 TEST(SecretFlowSelfTest, ReportsABranchAndAnAddress) {
