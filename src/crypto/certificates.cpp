@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json.h"
 #include "crypto/certificates_internal.h"
 #include "crypto/openssl_handles.h"
 #include "tercet/base/error.h"
@@ -24,7 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMaxNameLength = 100;
 constexpr std::string_view kFingerprintPrefix = "sha256:";
 constexpr const char* kAuthority = "tercet certificate authority";
 
@@ -281,14 +281,6 @@ Fingerprint KeyFingerprint(const X509* certificate) {
   crypto_hash_sha256(digest.data(), encoded, static_cast<unsigned long long>(size));
   OPENSSL_free(encoded);
   return Fingerprint(digest);
-}
-
-/// A name from a certificate for messages.
-std::string Printable(std::string_view text) {
-  std::string clean(text.substr(0, kMaxNameLength));
-  for (char& c : clean)
-    if (c < 0x20 || c > 0x7e) c = '?';
-  return clean;
 }
 
 }  // namespace

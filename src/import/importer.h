@@ -77,8 +77,8 @@ struct Layer {
   GraphLayer graph;
   mpc::Shape3 out;
   bool sums_steps = false;  ///< the sum of AddSteps, which grows with what its steps are of
-  bool moves =
-      false;  ///< gives numbers as they are, elsewhere, with zeros around, or a sum of such
+  /// Gives numbers as they are, elsewhere, with zeros around, or a sum of such.
+  bool moves = false;
   bool arithmetic = false;  ///< a batch_norm that stands for sums and products with constants
   std::vector<double> scale, shift;                  ///< of such a one
   std::map<std::string, files::TensorData> tensors;  ///< by the end of their names, "weight"

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "common/ot3/ot3.h"
 #include "tercet/mpc/sharing.h"
@@ -98,6 +99,12 @@ ArithShare<W> BitToArith(Context& ctx, BitTimes& convert, const BitShare& b, std
   convert.Forward<W>(ctx, b, rows, cols, bits);
   convert.Take<W>(ctx, b, rows, cols, bits);
   return convert.Finish<W>(ctx, rows, cols, bits);
+}
+
+/// The share as an activation returns it.
+template <Word W>
+mpc::AnyShare ToAny(ArithShare<W> x) {
+  return {mpc::AnyMatrix(std::move(x.mine), x.bits), mpc::AnyMatrix(std::move(x.next), x.bits)};
 }
 
 }  // namespace tercet::protocols::ot3

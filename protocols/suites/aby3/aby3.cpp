@@ -14,11 +14,6 @@ namespace {
 
 using mpc::ArithShare;
 
-template <Word W>
-AnyShare ToAny(ArithShare<W> x) {
-  return {AnyMatrix(std::move(x.mine), x.bits), AnyMatrix(std::move(x.next), x.bits)};
-}
-
 /// The bits of each window's members: plane k holds member k of every output. Rows of elements are
 /// channel, height, width.
 Planes GatherWindows(const ActivationSpec& spec, const Planes& plane, std::size_t batch) {
@@ -63,8 +58,8 @@ class Aby3Activation final : public mpc::Activation {
     correlation->mask = mpc::FromBytes(bits.mine, masks);
     if (layout_.TakesCarry()) AppendProduct(ctx, bits);  // 1 hop
     correlation->arith = ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
-      return ToAny(ot3::BitToArith<V>(ctx, convert_, bits, layout_.RandomBits() * rows, batch,
-                                      spec_.out_bits));  // 3 hops
+      return ot3::ToAny(ot3::BitToArith<V>(ctx, convert_, bits, layout_.RandomBits() * rows, batch,
+                                           spec_.out_bits));  // 3 hops
     });
     return correlation;
   }
@@ -131,7 +126,7 @@ class Aby3Activation final : public mpc::Activation {
         AddCarry<V>(s.mine, e, f, ctx.Is(0), correlation->arith.mine.As<V>().data());
         AddCarry<V>(s.next, e, f, ctx.Is(2), correlation->arith.next.As<V>().data());
       }
-      return ToAny(std::move(s));
+      return ot3::ToAny(std::move(s));
     });
   }
 

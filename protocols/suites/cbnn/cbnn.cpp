@@ -42,11 +42,6 @@ unsigned SumBits(const mpc::PoolShape& pool) {
   return static_cast<unsigned>(std::bit_width(pool.kernel.Area() - 1)) + 1;
 }
 
-template <Word W>
-AnyShare ToAny(ArithShare<W> x) {
-  return {AnyMatrix(std::move(x.mine), x.bits), AnyMatrix(std::move(x.next), x.bits)};
-}
-
 /// The sum of each window, rows being channel, height, width.
 template <Word W>
 Matrix<W> SumWindows(const ActivationSpec& spec, const Matrix<W>& x) {
@@ -159,7 +154,7 @@ class CbnnActivation final : public Activation {
   AnyShare ToArith(Context& ctx, BitTimes& convert, const BitShare& bits, std::size_t rows,
                    std::size_t cols) {
     return ring::DispatchWord(spec_.out_bits, [&]<Word W>(W) {
-      return ToAny(BitToArith<W>(ctx, convert, bits, rows, cols, spec_.out_bits));  // 3 hops
+      return ot3::ToAny(BitToArith<W>(ctx, convert, bits, rows, cols, spec_.out_bits));  // 3 hops
     });
   }
 
@@ -167,7 +162,7 @@ class CbnnActivation final : public Activation {
   AnyShare Relu(Context& ctx, const BitShare& sign, const ArithShare<W>& x) {
     return ring::DispatchWord(spec_.out_bits, [&]<Word V>(V) {
       const ArithShare<V> low{xt::cast<V>(x.mine), xt::cast<V>(x.next), spec_.out_bits};
-      return ToAny(relu_->Run(ctx, sign, low));  // 3 hops
+      return ot3::ToAny(relu_->Run(ctx, sign, low));  // 3 hops
     });
   }
 
