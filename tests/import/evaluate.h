@@ -111,9 +111,15 @@ class Evaluator {
     return i < node.input_size() && !node.input(i).empty();
   }
   const Tensor& In(const onnx::NodeProto& node, int i) const { return tensors_.at(node.input(i)); }
+  // Tensors hold doubles, in which the largest integers are 2^63: those stand for what is largest.
   Dims Integers(const onnx::NodeProto& node, int i) const {
-    const Tensor& t = In(node, i);
-    return {t.values.begin(), t.values.end()};
+    constexpr double kBeyond = 9223372036854775808.0;
+    Dims integers;
+    for (const double v : In(node, i).values)
+      integers.push_back(v >= kBeyond    ? std::numeric_limits<std::int64_t>::max()
+                         : v <= -kBeyond ? std::numeric_limits<std::int64_t>::min()
+                                         : static_cast<std::int64_t>(v));
+    return integers;
   }
   Dims Axes(const onnx::NodeProto& node, int input) const {
     return Has(node, input) ? Integers(node, input) : Ints(node, "axes", {});
