@@ -280,10 +280,10 @@ def layer_names(module, names=None):
 def architecture(module, images, name, names=None, scale=255.0, mean=0.0, std=1.0, bits=8):
     """The text of the network's JSON for a module that takes such images."""
     module.eval()
-    layers = Architecture(module, network_input(images, scale, mean, std, bits)).layers
-    names = layer_names(module, names)
+    built = Architecture(module, network_input(images, scale, mean, std, bits))
+    layers, names = built.layers, layer_names(module, names)
     names.update({run_name(old, run): run_name(new, run) for old, new in list(names.items())
-                  for run in range(2, len(layers) + 1)})
+                  for run in range(2, built.runs.get(old, 1) + 1)})
     for layer in layers:
         layer["name"] = names.get(layer["name"], layer["name"])
         if "from" in layer:

@@ -30,7 +30,8 @@ namespace tercet::importer {
 
 inline constexpr std::size_t kMaxName = 128;  // as nets/network.schema.json says
 inline constexpr int kNone = -1;
-/// Of a layer that the graph does not have, so that none takes more memory than is worth it.
+/// Of all layers that the graph does not have, so that a small file takes no more memory than is
+/// worth it.
 inline constexpr std::size_t kMostWeights = std::size_t{1} << 26;
 /// Of one number.
 using RealFunction = std::function<double(double)>;
@@ -329,6 +330,8 @@ class Importer {
   void LimitSummands(const Node& node, int& a, int& b);
   int AddSumOf(const Node& node, int a, int b);
   int PutTogether(const Node& node, int a, int b);
+  /// Before weights are made that the file does not have: `outputs` x `depth` x `taps` more.
+  void CountWeights(const Node& node, std::size_t outputs, std::size_t depth, std::size_t taps);
   void Concat(Node& node);
   /// Whether a batch_norm multiplies by less than 0.
   static bool Falls(const Layer& norm);
@@ -465,7 +468,7 @@ class Importer {
   };
   std::map<int, Carrier> carried_;                   // of what Carry took
   std::map<std::pair<int, int>, int> put_together_;  // sums that put two layers together
-  std::size_t weights_together_ = 0;                 // of the convolutions that place them
+  std::size_t added_weights_ = 0;                    // see CountWeights
   std::set<int> zero_signs_;                         // layers for which Sign(0) differs
   std::set<std::string> notes_;
   bool only_class_ = false;

@@ -135,6 +135,7 @@ int Importer::AddNothingOf(const Node& node, int layer, const Shape3& out) {
   const std::size_t kernel = window.rows.kernel * window.columns.kernel;
   if (in.channels / groups >= kMostWeights / kernel / out.channels)
     node.Fail("follows another branch of so many numbers that both cannot be one chain");
+  CountWeights(node, out.channels, in.channels / groups, kernel);
   Layer& nothing = AddLayer(node, LayerType::kConv2d, {layer}, out);
   nothing.wanted_name.clear();
   nothing.spec.out_channels = out.channels;

@@ -53,9 +53,10 @@ Value Importer::AddParts(const Node& node, const Value& value, const Parts& part
   const bool all_channels = parts.channels == WholeOf(in).channels;
   const std::size_t outputs = parts.channels.size(), depth = all_channels ? 1 : in.channels;
   const std::size_t taps = window.rows.kernel * window.columns.kernel;
-  if (ToSigned(outputs) > kMaxChannels || outputs > kMostWeights / depth / taps)
-    node.Fail(fmt::format("makes {} channels of {}, expected at most {}, and {} weights for that",
-                          outputs, in.channels, kMaxChannels, kMostWeights));
+  if (ToSigned(outputs) > kMaxChannels)
+    node.Fail(fmt::format("makes {} channels of {}, expected at most {}", outputs, in.channels,
+                          kMaxChannels));
+  CountWeights(node, outputs, depth, taps);
   std::vector<float> weight(outputs * depth * taps, 0);
   for (std::size_t o = 0; o < outputs; ++o) {
     if (parts.channels[o] == kNone) continue;

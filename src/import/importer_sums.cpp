@@ -85,6 +85,17 @@ int Importer::AddSumOf(const Node& node, int a, int b) {
   return static_cast<int>(layers_.size()) - 1;
 }
 
+void Importer::CountWeights(const Node& node, std::size_t outputs, std::size_t depth,
+                            std::size_t taps) {
+  const std::size_t left = kMostWeights - added_weights_;
+  if (depth > 0 && taps > 0 && outputs > left / depth / taps)
+    node.Fail(
+        fmt::format("needs a layer of {} x {} x {} weights to pick, place or compare numbers, "
+                    "where {} are left of the {} that all such layers may have",
+                    outputs, depth, taps, left, kMostWeights));
+  added_weights_ += outputs * depth * taps;
+}
+
 int Importer::PutTogether(const Node& node, int a, int b) {
   const std::pair key{a, b};
   if (const auto found = put_together_.find(key); found != put_together_.end())
@@ -92,11 +103,7 @@ int Importer::PutTogether(const Node& node, int a, int b) {
   LimitSummands(node, a, b);
   const Shape3 shape = ShapeOf(a);
   const std::size_t all = shape.channels + ShapeOf(b).channels;
-  if ((weights_together_ += all * all) > kMostWeights)
-    node.Fail(
-        fmt::format("puts so many maps together that the layers which place the network's maps "
-                    "have {} weights, expected at most {}",
-                    weights_together_, kMostWeights));
+  CountWeights(node, all, all, 1);
   // A sum of two maps, each with zeros where the other one is.
   std::vector<int> parts;
   for (const auto& [layer, begin] : {std::pair{a, std::size_t{0}}, {b, shape.channels}}) {
@@ -250,13 +257,14 @@ int Importer::ReplacePool(Layer pool) {
         "behind it, or leave out the padding");
   const Shape3 in = ShapeOf(input);
   const std::size_t differences = spec.kernel.h + spec.kernel.w - 2;
-  if (differences > kMostDifferences ||
-      in.channels * differences * std::max(spec.kernel.h, spec.kernel.w) > kMostWeights)
+  const std::size_t side = std::max(spec.kernel.h, spec.kernel.w);
+  if (differences > kMostDifferences || in.channels * differences * side > kMostWeights)
     node.Fail(
         fmt::format("finds the largest of {} x {} numbers in {} channels that are neither a ReLU's "
                     "nor a Sign's, nor go into one; "
                     "put one of them before or behind it, or use smaller windows",
                     spec.kernel.h, spec.kernel.w, in.channels));
+  CountWeights(node, in.channels, differences, side);
   Window columns, rows;
   columns.rows = {.in = in.height};
   columns.columns = {.in = in.width, .kernel = spec.kernel.w, .stride = spec.stride.w};

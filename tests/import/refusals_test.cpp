@@ -158,7 +158,7 @@ TEST_F(RefusalsTest, OfMapsThatAreTooManyTogether) {
 TEST_F(RefusalsTest, OfManySmallMapsPutTogether) {
   // Each is placed beside all before it: 3^2 * (1 + 4 + 9 + ...) weights.
   SetInt(m.Node("Concat", std::vector<std::string>(300, "c"), "y"), "axis", 1);
-  Expect("Concat", "y", "expected at most 67108864");
+  Expect("Concat", "y", "are left of the 67108864 that all such layers may have");
 }
 
 TEST_F(RefusalsTest, OfLargeMaxPoolsWithoutAnActivation) {
@@ -196,7 +196,25 @@ TEST_F(RefusalsTest, OfPartsOfLargeVectors) {
   m.Ints("zero", {0});
   m.Ints("one", {1});
   Expect("Slice", "y",
-         "makes 4096 channels of 32768, expected at most 65536, and 67108864 weights");
+         "needs a layer of 4096 x 32768 x 1 weights to pick, place or compare numbers, where "
+         "67108864 are left of the 67108864 that all such layers may have");
+}
+
+// Each of them may be made, but not all.
+TEST_F(RefusalsTest, OfManyPartsOfLargeVectors) {
+  m = Model({1, 1});
+  m.Weights("w", {1, 4096}, 1);
+  m.Ints("first", {-1});
+  m.Ints("end", {-9999});
+  m.Ints("one", {1});
+  m.Ints("back", {-1});
+  m.Node("MatMul", {"x", "w"}, "c");
+  m.Node("Relu", {"c"}, "r");
+  const std::vector<std::string> parts{"s1", "s2", "s3", "s4", "s5"};
+  for (const auto& part : parts) m.Node("Slice", {"r", "first", "end", "one", "back"}, part);
+  m.Node("Sum", parts, "y");
+  Expect("Slice", "s5",
+         "4096 x 4096 x 1 weights to pick, place or compare numbers, where 0 are left");
 }
 
 TEST_F(RefusalsTest, OfBranchesOfVeryDifferentSizes) {
